@@ -1,0 +1,83 @@
+"""fastamr: fast self-supervised pre-training of skeleton-action encoders.
+
+The public names load when they are first used, so that ``import fastamr`` needs no GPU, no Triton, no compiler.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "AMRModel": "fastamr.models",
+    "SkeletonMAEModel": "fastamr.models",
+    "SkeletonLayout": "fastamr.skeleton",
+    "get_layout": "fastamr.skeleton",
+    "PackedSkeletons": "fastamr.data",
+    "backend": "fastamr.ops",
+}
+_SUBPACKAGES = (
+    "data",
+    "evaluation",
+    "info",
+    "kernels",
+    "models",
+    "nn",
+    "ops",
+    "reference",
+    "skeleton",
+    "testing",
+    "training",
+    "visualization",
+)
+
+__all__ = [
+    "AMRModel",
+    "PackedSkeletons",
+    "SkeletonLayout",
+    "SkeletonMAEModel",
+    "__version__",
+    "backend",
+    "get_layout",
+]
+
+if TYPE_CHECKING:
+    from .data import PackedSkeletons
+    from .models import AMRModel, SkeletonMAEModel
+    from .ops import backend
+    from .skeleton import SkeletonLayout, get_layout
+
+
+class _CheckoutKernels:
+    """Finds ``fastamr.kernels`` in the sibling folder ``kernels/`` of a bare checkout, and nothing else."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        folder = Path(__file__).resolve().parent.parent / "kernels"
+        if name != "fastamr.kernels" or not (folder / "__init__.py").is_file():
+            return None
+        return importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+
+
+# Appended, so that an installed package wins.
+sys.meta_path.append(_CheckoutKernels)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"fastamr.{name}")
+    raise AttributeError(f"module 'fastamr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_SUBPACKAGES})

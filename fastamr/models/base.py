@@ -1,0 +1,274 @@
+"""What every masked model has: checks, masking, encoding, features, saving and loading."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .. import ops
+from ..errors import unknown_name
+from ..files import replaced, write_text
+from ..ops.checks import check_clips, check_keep, check_valid
+from ..skeleton import SkeletonLayout, get_layout
+from .config import ModelConfig
+from .encoder import SkeletonEncoder
+from .masking import choose_visible, token_validity
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+# Parameters without weight decay besides biases and norms (choice; the released code decays embeddings).
+_TABLES = ("time_embed", "joint_embed", "mask_token", "queries")
+
+
+class PretrainOutput(NamedTuple):
+    """What a pre-training forward pass saw and made.
+
+    Attributes:
+        loss: scalar.
+        prediction: ``(S, Q, P)``.
+        keep: ``(S, K)`` int32, visible tokens.
+        guidance: ``(S, T, V)`` weights of the loss, or None.
+    """
+
+    loss: Tensor
+    prediction: Tensor
+    keep: Tensor
+    guidance: Tensor | None
+
+
+class SkeletonModel(nn.Module):
+    """Base of the masked models.
+
+    Args:
+        layout: joints of the skeleton, by name or as a :class:`fastamr.SkeletonLayout`.
+        frames: T, frames of a clip.
+        options: any other field of the model's ``Config``.
+
+    Raises:
+        ValueError: an unknown option (with the nearest valid one) or a value out of range.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+    encoder: SkeletonEncoder
+
+    def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 120, **options: Any) -> None:
+        super().__init__()
+        known = [field.name for field in dataclasses.fields(self.Config)]
+        for name in options:
+            if name not in known:
+                raise unknown_name(f"option of {type(self).__name__}", name, known)
+        self.config = self.Config(layout=layout, frames=frames, **options)
+        self.layout = get_layout(layout)
+        self.frames = frames
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """Build a freshly initialised model from its configuration."""
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+
+    def forward(
+        self,
+        clips: Tensor,
+        *,
+        keep: Tensor | None = None,
+        seed: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        valid: Tensor | None = None,
+        return_details: bool = False,
+    ) -> Tensor | PretrainOutput:
+        """Mask, encode, reconstruct and compare.
+
+        Args:
+            clips: ``(S, T, V, C)`` float32 coordinates in metres.
+            keep: ``(S, K)`` visible tokens; None draws them.
+            seed: ``(2,)`` int64 for the draw; None draws the seed, too.
+            generator: source of the seed.
+            valid: ``(S, T, V)`` bool; missing joints are chosen last and are no targets.
+            return_details: return a :class:`PretrainOutput` instead of the loss.
+
+        Returns:
+            Scalar loss, or the details.
+
+        Raises:
+            ValueError: clips that do not fit the model, or hold NaN or infinity (checked on the CPU; a GPU is not
+                waited for).
+            TypeError: a wrong dtype.
+        """
+        clips, valid = self.prepare(clips, valid)
+        if keep is None:
+            keep = self.choose_visible(clips, seed=seed, generator=generator, valid=valid)
+        else:
+            self._check_keep(keep, clips)
+        output = self.reconstruct(clips, keep, valid)
+        return output if return_details else output.loss
+
+    def reconstruct(self, clips: Tensor, keep: Tensor, valid: Tensor | None) -> PretrainOutput:
+        """Encode the visible tokens, predict, and compute the loss; each model's own part."""
+        raise TypeError(f"{type(self).__name__} is no complete model: use one of fastamr.models.MODELS")
+
+    def choose_visible(
+        self,
+        clips: Tensor,
+        *,
+        seed: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Draw the visible tokens ``(S, K)`` of prepared clips by the model's masking strategy."""
+        config = self.config
+        if seed is None:
+            seed = ops.make_seed(generator, clips.device)
+        return choose_visible(
+            seed,
+            clips.shape[0],
+            config.frames // config.patch_frames,
+            config.joints,
+            config.visible,
+            strategy=config.masking,
+            valid=None if valid is None else token_validity(valid, config.patch_frames),
+        )
+
+    def prepare(self, clips: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Check clips against the model; coordinates that are not valid become 0, whatever they held."""
+        check_clips(clips)
+        check_valid(valid, clips)
+        wanted = (self.frames, self.config.joints, self.config.channels)
+        if tuple(clips.shape[1:]) != wanted:
+            raise ValueError(
+                f"clips has shape {tuple(clips.shape)}, expected (S, T, V, C) = (S, {wanted[0]}, {wanted[1]}, "
+                f"{wanted[2]}) for layout {self.layout.name!r}: resample the clips or build the model for them"
+            )
+        if valid is not None:
+            clips = torch.where(valid[..., None], clips, 0)
+        if clips.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_finite(clips)
+        return clips, valid
+
+    def _check_keep(self, keep: Tensor, clips: Tensor) -> None:
+        check_keep(keep, clips.shape[0])
+        if not 1 <= keep.shape[1] <= self.config.tokens:
+            raise ValueError(f"keep lists {keep.shape[1]} tokens, expected 1 to {self.config.tokens}")
+        if keep.device.type == "cpu" and not torch.compiler.is_compiling() and keep.numel():
+            low, high = int(keep.min()), int(keep.max())
+            if low < 0 or high >= self.config.tokens:
+                raise ValueError(
+                    f"keep holds token {low if low < 0 else high}, expected 0 to {self.config.tokens - 1}"
+                )
+
+    def encode(self, clips: Tensor, *, valid: Tensor | None = None) -> Tensor:
+        """Encode all tokens without masking: ``(S, T, V, C)`` to ``(S, N, D)``."""
+        clips, _ = self.prepare(clips, valid)
+        return self.encoder(clips)
+
+    def features(self, clips: Tensor, *, valid: Tensor | None = None) -> Tensor:
+        """One vector per sequence ``(S, D)``: the mean over its tokens, or over the valid ones if any is."""
+        tokens = self.encode(clips, valid=valid)
+        if valid is None:
+            return tokens.mean(1)
+        mask = token_validity(valid, self.config.patch_frames)
+        mask = torch.where(mask.any(1, keepdim=True), mask, True)[..., None]
+        return (tokens * mask).sum(1) / mask.sum(1)
+
+    def linear_rows(self, name: str) -> int:
+        """Rows that the linear layer ``name`` processes for one sequence, for :func:`fastamr.models.count_flops`."""
+        raise TypeError(f"{type(self).__name__} is no complete model: use one of fastamr.models.MODELS")
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameters for an optimizer: with decay, and without (biases, norms, tokens, queries, embeddings)."""
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
+        for name, parameter in self.named_parameters():
+            is_table = name.rpartition(".")[2] in _TABLES
+            (free if parameter.ndim <= 1 or is_table else decayed).append(parameter)
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``, each in one piece, into a folder."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.detach().contiguous().cpu() for name, value in self.state_dict().items()}
+        with replaced(directory / WEIGHTS_FILE) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        description = {"model": self.name, "config": self.config.to_dict()}
+        write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Self:
+        """Load what :meth:`save_pretrained` wrote; nothing is unpickled.
+
+        Raises:
+            FileNotFoundError: the folder holds no model.
+            ValueError: the folder holds another architecture, or the files do not fit each other.
+        """
+        description = read_description(directory)
+        if description["model"] != cls.name:
+            raise ValueError(
+                f"{directory} holds a {description['model']!r}, not a {cls.name!r}: "
+                "load it with its own class or with fastamr.models.load_pretrained"
+            )
+        model = cls.from_config(cls.Config.from_dict(description["config"]))
+        load_weights(model, Path(directory) / WEIGHTS_FILE)
+        return model
+
+
+def check_finite(clips: Tensor) -> None:
+    """Raise if any coordinate is NaN or infinite, naming the clip and the frame."""
+    if torch.isfinite(clips.sum()):
+        return
+    bad = (~torch.isfinite(clips)).nonzero()
+    if len(bad):
+        clip, frame, joint, _ = bad[0].tolist()
+        raise ValueError(
+            f"clips holds {clips[tuple(bad[0].tolist())].item()} in clip {clip}, frame {frame}, joint {joint} "
+            f"({len(bad)} such numbers): mark missing joints in valid=(S, T, V) or repair the data"
+        )
+
+
+def read_description(directory: str | Path) -> dict[str, Any]:
+    """Read ``config.json`` of a saved model: ``{"model": name, "config": {...}}``."""
+    path = Path(directory) / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory} holds no {CONFIG_FILE}: expected a folder written by save_pretrained"
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): the file is damaged") from error
+    if not isinstance(description, dict) or not {"model", "config"} <= description.keys():
+        raise ValueError(f"{path} describes no fastamr model: expected the fields 'model' and 'config'")
+    return description
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a model, naming what does not fit."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the folder holds a configuration but no weights")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file or is truncated ({error})") from error
+    state = model.state_dict()
+    for name, value in state.items():
+        if name not in tensors:
+            raise ValueError(f"{path} has no tensor {name!r}: it belongs to another architecture")
+        if tensors[name].shape != value.shape:
+            raise ValueError(
+                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, the model expects "
+                f"{tuple(value.shape)}: it belongs to another architecture"
+            )
+    extra = sorted(tensors.keys() - state.keys())
+    if extra:
+        raise ValueError(
+            f"{path} holds {extra[0]!r}, which the model lacks: it belongs to another architecture"
+        )
+    model.load_state_dict(tensors)

@@ -1,0 +1,117 @@
+"""The configuration that all models share: one dataclass is the constructor, the YAML file and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..errors import check_name, unknown_name
+from ..ops.backends import NAMES
+from ..ops.checks import check_divides
+from ..ops.weighted_reconstruction_loss import check_reconstruction
+from ..skeleton import SkeletonLayout, get_layout
+from .masking import STRATEGIES
+
+Config = TypeVar("Config", bound="ModelConfig")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Encoder, masking and target of a masked model.
+
+    Attributes:
+        layout: joints of the skeleton, by name or as a :class:`fastamr.SkeletonLayout`.
+        frames: T, frames of a clip (paper: 120).
+        channels: C, 2 or 3 coordinates per joint.
+        patch_frames: l, frames of a patch (paper: 4).
+        width: D, encoder width (paper: 256).
+        depth: encoder blocks (paper: 8).
+        heads: H, attention heads (paper: 8).
+        mlp_ratio: inner width of the MLP over D (paper: 4).
+        mask_ratio: share of tokens hidden; ``K = round(N * (1 - mask_ratio))`` stay visible, at least 1 (paper: 0.9).
+        masking: ``"random"`` (paper), ``"frame"``, ``"joint"`` or ``"frame+joint"``.
+        attention: back end of the attention: ``"auto"``, ``"sdpa"``, ``"materialised"`` or ``"reference"``.
+        decoder_width: width of the decoder (paper: 256).
+        decoder_depth: decoder blocks (paper: 5).
+        decoder_heads: heads of the decoder (paper: 8).
+        target: ``"motion"`` or ``"joints"``.
+        stride: frames between the two ends of a motion.
+        normalize: ``"sequence"``, ``"patch"`` or ``"none"``.
+        loss_eps: added to the target's variance.
+    """
+
+    layout: str | SkeletonLayout = "ntu25"
+    frames: int = 120
+    channels: int = 3
+    patch_frames: int = 4
+    width: int = 256
+    depth: int = 8
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    mask_ratio: float = 0.9
+    masking: str = "random"
+    attention: str = "auto"
+    decoder_width: int = 256
+    decoder_depth: int = 5
+    decoder_heads: int = 8
+    target: str = "motion"
+    stride: int = 1
+    normalize: str = "sequence"
+    loss_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        get_layout(self.layout)
+        if self.channels not in (2, 3):
+            raise ValueError(f"channels={self.channels} must be 2 or 3 coordinates")
+        for name in ("frames", "width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_divides("patch_frames", self.patch_frames, "frames", self.frames)
+        check_divides("heads", self.heads, "width", self.width)
+        check_divides("decoder_heads", self.decoder_heads, "decoder_width", self.decoder_width)
+        if not 0 <= self.mask_ratio < 1:
+            raise ValueError(
+                f"mask_ratio={self.mask_ratio} leaves no visible token: expected 0 <= mask_ratio < 1, for example 0.9"
+            )
+        check_name("masking", self.masking, STRATEGIES)
+        check_name("attention", self.attention, NAMES)
+        check_reconstruction(self.target, self.normalize, self.stride, self.loss_eps)
+
+    @property
+    def joints(self) -> int:
+        """V, joints of the layout."""
+        return get_layout(self.layout).num_joints
+
+    @property
+    def tokens(self) -> int:
+        """N, tokens of a sequence."""
+        return self.frames // self.patch_frames * self.joints
+
+    @property
+    def visible(self) -> int:
+        """K, tokens that stay visible."""
+        return max(1, round(self.tokens * (1 - self.mask_ratio)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and YAML."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(self.layout, SkeletonLayout):
+            values["layout"] = self.layout.to_dict()
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: an unknown option (with the nearest valid one) or a value out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown_name(f"option of {cls.__name__}", name, known)
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        if isinstance(values.get("layout"), dict):
+            values["layout"] = SkeletonLayout.from_dict(values["layout"])
+        return cls(**values)

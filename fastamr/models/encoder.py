@@ -1,0 +1,38 @@
+"""The encoder that all masked models share: a transformer over the visible tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..nn import MaskedPatchEmbed, TransformerBlock
+from .config import ModelConfig
+
+
+class SkeletonEncoder(nn.Module):
+    """Patch embedding with positions, pre-norm transformer blocks, final LayerNorm (MAMP, AMR).
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed = MaskedPatchEmbed(
+            config.frames,
+            config.joints,
+            config.width,
+            patch_frames=config.patch_frames,
+            channels=config.channels,
+        )
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config.width, config.heads, mlp_ratio=config.mlp_ratio, backend=config.attention)
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Encode the listed tokens ``(S, K, D)``, or all of them ``(S, N, D)``."""
+        x = self.embed(clips, keep)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)

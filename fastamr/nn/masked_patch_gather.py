@@ -1,0 +1,47 @@
+"""Patch embedding of the visible tokens only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from .initialization import table
+
+
+class MaskedPatchEmbed(nn.Module):
+    """Embed patches of ``patch_frames`` frames of one joint and add learned time and joint positions.
+
+    Drop-in for a patch embedding followed by a gather of the visible tokens: only those are ever embedded.
+
+    Args:
+        frames: T, frames of a clip.
+        joints: V.
+        width: D, width of a token.
+        patch_frames: l, frames of a patch; divides T.
+        channels: C, 2 or 3.
+
+    Shapes:
+        clips ``(S, T, V, C)``, keep ``(S, K)`` -> tokens ``(S, K, D)``; without keep all ``N = T/l*V`` tokens.
+    """
+
+    def __init__(
+        self, frames: int, joints: int, width: int, *, patch_frames: int = 4, channels: int = 3
+    ) -> None:
+        super().__init__()
+        if patch_frames < 1 or frames % patch_frames:
+            raise ValueError(f"patch_frames={patch_frames} does not divide frames={frames}")
+        self.patch_frames = patch_frames
+        self.tokens = frames // patch_frames * joints
+        self.proj = nn.Linear(patch_frames * channels, width)
+        self.time_embed = table(frames // patch_frames, 1, width)
+        self.joint_embed = table(1, joints, width)
+
+    def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Tokens ``(S, K, D)`` of the listed patches, or of all."""
+        if keep is None:
+            keep = torch.arange(self.tokens, device=clips.device).expand(clips.shape[0], -1)
+        position = (self.time_embed + self.joint_embed).flatten(0, 1)
+        return ops.masked_patch_gather(
+            clips, keep, self.proj.weight, self.proj.bias, position, patch_frames=self.patch_frames
+        )

@@ -1,0 +1,74 @@
+"""Pre-norm transformer blocks: self-attention, and cross-attention without self-attention."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .visible_attention import VisibleAttention
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between them.
+
+    Args:
+        width: D.
+        hidden: inner width.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` to ``(..., D)``."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class TransformerBlock(nn.Module):
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))`` (ViT, MAE).
+
+    Args:
+        width: D.
+        heads: H.
+        mlp_ratio: inner width of the MLP over D.
+        backend: back end of the attention.
+    """
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0, backend: str | None = None) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = VisibleAttention(width, heads, backend=backend)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, round(width * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(S, K, D)`` to ``(S, K, D)``."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class CrossAttentionBlock(nn.Module):
+    """``q + attention(norm(q), memory)``, then ``q + mlp(norm(q))``; no self-attention among queries (AMR).
+
+    The memory is not normalised per layer (choice).
+
+    Args:
+        width: D.
+        heads: H.
+        mlp_ratio: inner width of the MLP over D.
+        backend: back end of the attention.
+    """
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0, backend: str | None = None) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = VisibleAttention(width, heads, cross=True, backend=backend)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, round(width * mlp_ratio))
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """``queries (S or 1, Q, D)`` over ``memory (S, K, D)`` to ``(S, Q, D)``."""
+        queries = queries + self.attn(self.norm1(queries), memory)
+        return queries + self.mlp(self.norm2(queries))

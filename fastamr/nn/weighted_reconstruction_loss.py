@@ -1,0 +1,66 @@
+"""Guided reconstruction loss as a module."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .. import ops
+from ..ops.weighted_reconstruction_loss import check_reconstruction
+
+
+class WeightedReconstructionLoss(nn.Module):
+    """Weighted mean squared error between predicted patches and a target made from the raw clip.
+
+    Args:
+        target_frames: frames of a target patch.
+        target_joints: joints of a target patch.
+        target: ``"motion"`` or ``"joints"``.
+        stride: frames between the two ends of a motion.
+        normalize: ``"sequence"``, ``"patch"`` or ``"none"``.
+        eps: added to the variance.
+
+    See :func:`fastamr.ops.weighted_reconstruction_loss` for shapes, sources and choices.
+    """
+
+    def __init__(
+        self,
+        target_frames: int,
+        target_joints: int = 1,
+        *,
+        target: str = "motion",
+        stride: int = 1,
+        normalize: str = "sequence",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_reconstruction(target, normalize, stride, eps)
+        self.target_frames, self.target_joints = target_frames, target_joints
+        self.target, self.stride, self.normalize, self.eps = target, stride, normalize, eps
+
+    def forward(
+        self,
+        prediction: Tensor,
+        clips: Tensor,
+        *,
+        guidance: Tensor | None = None,
+        token_mask: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Scalar loss of ``prediction (S, Q, P)`` against ``clips (S, T, V, C)``."""
+        return ops.weighted_reconstruction_loss(
+            prediction,
+            clips,
+            target_frames=self.target_frames,
+            target_joints=self.target_joints,
+            guidance=guidance,
+            token_mask=token_mask,
+            valid=valid,
+            target=self.target,
+            stride=self.stride,
+            normalize=self.normalize,
+            eps=self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        """Options shown by ``repr``."""
+        return f"target_frames={self.target_frames}, target={self.target!r}, normalize={self.normalize!r}"

@@ -1,0 +1,32 @@
+"""The ops: public functions with argument checks, registered with PyTorch's dispatcher under ``fastamr::``.
+
+Each op has one file here and one of the same name in :mod:`fastamr.reference`, which says what it means. Which back end
+runs is chosen in :mod:`fastamr.ops.backends`.
+"""
+
+from .backends import availability, backend
+from .masked_patch_gather import masked_patch_gather
+from .motion_entropy import motion_entropy
+from .motion_guidance import motion_guidance
+from .patch_gather import patch_gather
+from .sample_clips import sample_clips
+from .seeds import derive_seed, make_seed
+from .select_visible import select_visible
+from .visible_attention import AttentionBias, visible_attention
+from .weighted_reconstruction_loss import weighted_reconstruction_loss
+
+__all__ = [
+    "AttentionBias",
+    "availability",
+    "backend",
+    "derive_seed",
+    "make_seed",
+    "masked_patch_gather",
+    "motion_entropy",
+    "motion_guidance",
+    "patch_gather",
+    "sample_clips",
+    "select_visible",
+    "visible_attention",
+    "weighted_reconstruction_loss",
+]

@@ -1,0 +1,193 @@
+"""Guided reconstruction loss, computed from the raw clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import check_name
+from ..reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
+from .backends import Backend, Problem, can_always, choose, declare
+from .checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
+
+TARGETS = ("motion", "joints")
+NORMALIZATIONS = ("sequence", "patch", "none")
+
+declare("weighted_reconstruction_loss", Backend("reference", can_always))
+
+
+@torch.library.custom_op("fastamr::weighted_reconstruction_loss", mutates_args=())
+def _op(
+    prediction: Tensor,
+    clips: Tensor,
+    guidance: Tensor | None,
+    token_mask: Tensor | None,
+    valid: Tensor | None,
+    target_frames: int,
+    target_joints: int,
+    target: str,
+    stride: int,
+    normalize: str,
+    eps: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return weighted_reconstruction_loss_with_gradient(
+        prediction,
+        clips,
+        target_frames=target_frames,
+        target_joints=target_joints,
+        guidance=guidance,
+        token_mask=token_mask,
+        valid=valid,
+        target=target,
+        stride=stride,
+        normalize=normalize,
+        eps=eps,
+    )
+
+
+@_op.register_fake
+def _(
+    prediction: Tensor,
+    clips: Tensor,
+    guidance: Tensor | None,
+    token_mask: Tensor | None,
+    valid: Tensor | None,
+    target_frames: int,
+    target_joints: int,
+    target: str,
+    stride: int,
+    normalize: str,
+    eps: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(torch.float32, prediction.dtype)
+    return prediction.new_empty((), dtype=dtype), torch.empty_like(prediction)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    prediction, clips, guidance, token_mask, valid, *ctx.options = inputs
+    # The slope's gradient is asked for in a double backward only; without this it would always arrive as zeros.
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(prediction, clips, guidance, token_mask, valid, output[1])
+
+
+def _backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> tuple[Any, ...]:
+    prediction, clips, guidance, token_mask, valid, slope = ctx.saved_tensors
+    total = None
+    if grad is not None:
+        total = (grad * slope).to(prediction.dtype)
+    if grad_slope is not None:
+        # The slope is affine in the prediction: the linear part is its difference from the slope at zero.
+        rest = (clips, guidance, token_mask, valid, *ctx.options)
+        linear = _op(grad_slope, *rest)[1] - _op(torch.zeros_like(grad_slope), *rest)[1]
+        total = linear if total is None else total + linear
+    return (total, *[None] * 11)
+
+
+_op.register_autograd(_backward, setup_context=_setup)
+
+
+def check_reconstruction(target: str, normalize: str, stride: int, eps: float) -> None:
+    """Raise unless the target's options make sense; used by the op and, early, by the models."""
+    check_name("target", target, TARGETS)
+    check_name("normalize", normalize, NORMALIZATIONS)
+    if stride < 1:
+        raise ValueError(f"stride={stride} must be at least 1 frame")
+    if eps <= 0:
+        raise ValueError(f"eps={eps} must be positive")
+
+
+def _check_shapes(
+    prediction: Tensor,
+    clips: Tensor,
+    guidance: Tensor | None,
+    token_mask: Tensor | None,
+    target_frames: int,
+    target_joints: int,
+) -> None:
+    sequences, frames, joints, channels = clips.shape
+    check_divides("target_frames", target_frames, "frames", frames)
+    check_divides("target_joints", target_joints, "joints", joints)
+    queries = frames // target_frames * (joints // target_joints)
+    check_tensor("prediction", prediction, 3, "(S, Q, target_frames*target_joints*C)")
+    shape = (sequences, queries, target_frames * target_joints * channels)
+    check_shape("prediction", prediction, shape, "(S, Q, target_frames*target_joints*C)")
+    check_device("prediction", prediction, clips.device, "clips")
+    if guidance is not None:
+        check_tensor("guidance", guidance, 3, "(S, T, V)")
+        check_shape("guidance", guidance, (sequences, frames, joints), "(S, T, V) of clips")
+        check_device("guidance", guidance, clips.device, "clips")
+    if token_mask is not None:
+        check_tensor("token_mask", token_mask, 2, "(S, Q)", (torch.bool,))
+        check_shape("token_mask", token_mask, (sequences, queries), "(S, Q)")
+        check_device("token_mask", token_mask, clips.device, "clips")
+
+
+def weighted_reconstruction_loss(
+    prediction: Tensor,
+    clips: Tensor,
+    *,
+    target_frames: int,
+    target_joints: int = 1,
+    guidance: Tensor | None = None,
+    token_mask: Tensor | None = None,
+    valid: Tensor | None = None,
+    target: str = "motion",
+    stride: int = 1,
+    normalize: str = "sequence",
+    eps: float = 1e-6,
+) -> Tensor:
+    """Mean of ``guidance * (prediction - target)**2``, with the target made from the raw clip.
+
+    The mean runs over all predicted numbers, not over the sum of the weights (AMR). ``token_mask`` restricts it to
+    some patches (SkeletonMAE and MAMP: the masked ones). Numbers whose target is not valid weigh 0 and are not counted
+    (choice). Statistics and loss are float32 (float64 for float64 input), also under autocast. The gradient flows to
+    the prediction only.
+
+    Args:
+        prediction: ``(S, Q, P)`` with ``Q = T/target_frames * V/target_joints`` patches, time-major, of
+            ``P = target_frames*target_joints*C`` numbers (frame, joint, channel).
+        clips: ``(S, T, V, C)`` floating point, metres.
+        target_frames: frames of a target patch, divides T.
+        target_joints: neighbouring joints of a target patch, divides V.
+        guidance: ``(S, T, V)`` weights; None weighs every number 1.
+        token_mask: ``(S, Q)`` bool, the patches that count.
+        valid: ``(S, T, V)`` bool; a motion is known where both its frames are.
+        target: ``"motion"``, ``x[t+stride] - x[t]`` with 0 on the last frames, or ``"joints"`` (choice: motion).
+        stride: frames between the two ends of a motion.
+        normalize: ``"sequence"`` standardises each joint and channel over time, ``"patch"`` each patch (MAMP),
+            ``"none"`` nothing (choice: sequence). Variances are unbiased.
+        eps: added to the variance.
+
+    Returns:
+        Scalar; 0 where no number counts.
+
+    Raises:
+        ValueError: shapes that do not fit, patches that do not divide the grid, an unknown option.
+        TypeError: a wrong dtype.
+    """
+    check_clips(clips)
+    check_valid(valid, clips)
+    check_reconstruction(target, normalize, stride, eps)
+    _check_shapes(prediction, clips, guidance, token_mask, target_frames, target_joints)
+    if guidance is not None:
+        guidance = guidance.detach()
+    name = choose("weighted_reconstruction_loss", Problem(clips.device.type, prediction.dtype))
+    loss, _ = _op(
+        prediction,
+        clips.detach(),
+        guidance,
+        token_mask,
+        valid,
+        target_frames,
+        target_joints,
+        target,
+        stride,
+        normalize,
+        eps,
+        name,
+    )
+    return loss

@@ -1,0 +1,27 @@
+"""What every op means, in plain PyTorch: one file per op, readable in a minute, float64-safe.
+
+These functions check nothing and choose no back end; call the ops of :mod:`fastamr.ops` unless the plain form itself
+is wanted, for example as the truth in a test.
+"""
+
+from .masked_patch_gather import masked_patch_gather
+from .motion_entropy import motion_entropy
+from .motion_guidance import motion_guidance
+from .patch_gather import patch_gather
+from .philox import philox_words
+from .sample_clips import sample_clips
+from .select_visible import select_visible
+from .visible_attention import visible_attention
+from .weighted_reconstruction_loss import weighted_reconstruction_loss
+
+__all__ = [
+    "masked_patch_gather",
+    "motion_entropy",
+    "motion_guidance",
+    "patch_gather",
+    "philox_words",
+    "sample_clips",
+    "select_visible",
+    "visible_attention",
+    "weighted_reconstruction_loss",
+]

@@ -1,0 +1,160 @@
+"""Target, normalisation, guidance and weighted squared error of the reconstruction."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def motion_of(clips: Tensor, valid: Tensor | None, stride: int) -> tuple[Tensor, Tensor | None]:
+    """Motion ``x[t + stride] - x[t]``, 0 on the last ``stride`` frames, and where it is known."""
+    still = min(stride, clips.shape[1])
+    moved = clips[:, still:] - clips[:, : clips.shape[1] - still]
+    motion = torch.cat([moved, torch.zeros_like(clips[:, :still])], dim=1)
+    if valid is None:
+        return motion, None
+    later = torch.cat([valid[:, still:], torch.ones_like(valid[:, :still])], dim=1)
+    return motion, valid & later
+
+
+def standardise(values: Tensor, known: Tensor | None, dims: tuple[int, ...], eps: float) -> Tensor:
+    """Subtract the mean and divide by the root of the unbiased variance plus eps over ``dims``."""
+    if known is None:
+        count = 1
+        for dim in dims:
+            count *= values.shape[dim]
+        centred = values - values.mean(dims, keepdim=True)
+        variance = centred.square().sum(dims, keepdim=True) / max(count - 1, 1)
+        return centred / (variance + eps).sqrt()
+    number = known.sum(dims, keepdim=True)
+    mean = torch.where(known, values, 0).sum(dims, keepdim=True) / number.clamp(min=1)
+    centred = torch.where(known, values - mean, 0)
+    variance = centred.square().sum(dims, keepdim=True) / (number - 1).clamp(min=1)
+    return centred / (variance + eps).sqrt()
+
+
+def to_patches(values: Tensor, target_frames: int, target_joints: int) -> Tensor:
+    """Cut ``(S, T, V, C)`` into ``(S, Q, target_frames*target_joints*C)``, patches time-major, then joint groups."""
+    sequences, frames, joints, channels = values.shape
+    rows, groups = frames // target_frames, joints // target_joints
+    grid = values.reshape(sequences, rows, target_frames, groups, target_joints, channels)
+    return grid.transpose(2, 3).reshape(sequences, rows * groups, target_frames * target_joints * channels)
+
+
+def reconstruction_target(
+    clips: Tensor,
+    *,
+    target_frames: int,
+    target_joints: int = 1,
+    valid: Tensor | None = None,
+    target: str = "motion",
+    stride: int = 1,
+    normalize: str = "sequence",
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor | None]:
+    """The target patches ``(S, Q, P)`` and which of their numbers are known (None = all)."""
+    values = clips.to(torch.promote_types(torch.float32, clips.dtype))
+    known = valid
+    if target == "motion":
+        values, known = motion_of(values, valid, stride)
+    if normalize == "sequence":
+        values = standardise(values, known[..., None] if known is not None else None, (1,), eps)
+    patches = to_patches(values, target_frames, target_joints)
+    if known is not None:
+        known = to_patches(known[..., None].expand_as(clips), target_frames, target_joints)
+    if normalize == "patch":
+        patches = standardise(patches, known, (2,), eps)
+    return patches, known
+
+
+def loss_weights(
+    prediction: Tensor,
+    known: Tensor | None,
+    guidance: Tensor | None,
+    token_mask: Tensor | None,
+    target_frames: int,
+    target_joints: int,
+) -> Tensor | None:
+    """Weight of each predicted number over the number of counted ones ``(S, Q, P)``, or None for a plain mean."""
+    if known is None and guidance is None and token_mask is None:
+        return None
+    counted = torch.ones_like(prediction, dtype=torch.bool)
+    if known is not None:
+        counted = counted & known
+    if token_mask is not None:
+        counted = counted & token_mask[..., None]
+    if guidance is None:
+        return counted / counted.sum().clamp(min=1)
+    channels = prediction.shape[-1] // (target_frames * target_joints)
+    maps = guidance.to(prediction.dtype)[..., None].expand(*guidance.shape, channels)
+    weight = to_patches(maps, target_frames, target_joints)
+    if known is None and token_mask is None:
+        return weight / max(prediction.numel(), 1)
+    return torch.where(counted, weight, 0) / counted.sum().clamp(min=1)
+
+
+def weighted_reconstruction_loss_with_gradient(
+    prediction: Tensor,
+    clips: Tensor,
+    *,
+    target_frames: int,
+    target_joints: int = 1,
+    guidance: Tensor | None = None,
+    token_mask: Tensor | None = None,
+    valid: Tensor | None = None,
+    target: str = "motion",
+    stride: int = 1,
+    normalize: str = "sequence",
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient with respect to the prediction (same shape and dtype as the prediction)."""
+    patches, known = reconstruction_target(
+        clips,
+        target_frames=target_frames,
+        target_joints=target_joints,
+        valid=valid,
+        target=target,
+        stride=stride,
+        normalize=normalize,
+        eps=eps,
+    )
+    compute = torch.promote_types(torch.float32, prediction.dtype)
+    error = prediction.to(compute) - patches.to(compute)
+    weight = loss_weights(error, known, guidance, token_mask, target_frames, target_joints)
+    if weight is None:
+        weighted = error / max(error.numel(), 1)
+    else:
+        # An unknown target may be NaN; its weight is 0 and so must be its share of the loss.
+        weighted = error * weight if known is None else torch.where(weight > 0, error * weight, 0)
+        error = error if known is None else torch.where(weight > 0, error, 0)
+    return (weighted * error).sum(), (2 * weighted).to(prediction.dtype)
+
+
+def weighted_reconstruction_loss(
+    prediction: Tensor,
+    clips: Tensor,
+    *,
+    target_frames: int,
+    target_joints: int = 1,
+    guidance: Tensor | None = None,
+    token_mask: Tensor | None = None,
+    valid: Tensor | None = None,
+    target: str = "motion",
+    stride: int = 1,
+    normalize: str = "sequence",
+    eps: float = 1e-6,
+) -> Tensor:
+    """Scalar loss; see :func:`fastamr.ops.weighted_reconstruction_loss`."""
+    return weighted_reconstruction_loss_with_gradient(
+        prediction,
+        clips,
+        target_frames=target_frames,
+        target_joints=target_joints,
+        guidance=guidance,
+        token_mask=token_mask,
+        valid=valid,
+        target=target,
+        stride=stride,
+        normalize=normalize,
+        eps=eps,
+    )[0]
