@@ -1,0 +1,27 @@
+"""The fused guidance map of windows 4, 8 and 12 in its three forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastamr import ops
+from fastamr.ops.motion_guidance import KINDS
+from fastamr.testing import random_clips
+
+from .conftest import Clock
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_motion_guidance(kind: str, device: torch.device, clock: Clock, sequences: int) -> None:
+    clips = random_clips(sequences, device=device)
+
+    def run() -> torch.Tensor:
+        return ops.motion_guidance(clips, kind=kind)
+
+    exact = ops.motion_guidance(clips.double(), kind=kind)
+    difference = (run() - exact).abs()
+    # A displacement on the edge of a histogram's bin may fall to either side in float32.
+    assert difference.mean() < 1e-3
+    assert kind == "histogram" or difference.max() < 1e-3
+    clock(run, op="motion_guidance", shape=list(clips.shape), dtype="float32", backend="reference", kind=kind)

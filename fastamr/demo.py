@@ -1,0 +1,219 @@
+"""The demonstration: pre-train both methods on generated motion, probe them, time a step, print the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .data import PackedSkeletons, synthetic_actions
+from .evaluation import (
+    extract_features,
+    knn_accuracy,
+    logistic_regression,
+    random_encoder,
+    raw_features,
+    standardize_features,
+)
+from .files import write_text
+from .models import SkeletonModel, build_model, load_pretrained
+from .testing import random_clips
+from .training import PretrainConfig, pretrain
+from .visualization import Curve, draw_comparison
+
+METHODS = {"SkeletonMAE": "skeleton_mae", "AMR": "amr"}
+# Smaller than the papers' model in width, depth and frames, so that both methods train in minutes on two cores.
+SMALL: dict[str, Any] = {
+    "frames": 64,
+    "width": 96,
+    "depth": 3,
+    "heads": 4,
+    "decoder_width": 96,
+    "decoder_depth": 2,
+    "decoder_heads": 4,
+}
+SMALL_AMR: dict[str, Any] = {"target_patches": 4, "guidance_windows": [4, 8, 16]}
+
+
+@dataclass
+class DemoConfig:
+    """What the demonstration does.
+
+    Attributes:
+        out: folder for the runs, the table and the picture.
+        clips: generated clips, training and test together.
+        epochs: passes over the training clips, the same for both methods.
+        batch_size: body sequences in an update.
+        step_sequences: sequences of the timed step at the papers' configuration.
+        step_rounds: timed steps of each model.
+        seed: of data, weights, masks and order.
+    """
+
+    out: str = "demo"
+    clips: int = 1200
+    epochs: float = 30
+    batch_size: int = 64
+    step_sequences: int = 8
+    step_rounds: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        encoder: what was probed.
+        knn: cosine 1-NN accuracy in percent.
+        linear: accuracy of logistic regression on the frozen features in percent.
+        step_ms: milliseconds of one pre-training step at the papers' configuration.
+        speedup: against the materialised SkeletonMAE.
+        note: said behind the row.
+    """
+
+    encoder: str
+    knn: float
+    linear: float
+    step_ms: float | None = None
+    speedup: float | None = None
+    note: str = ""
+
+
+def run(config: DemoConfig) -> list[Row]:
+    """Run the demonstration and return the table, which is also printed and written as JSON and PNG."""
+    started = time.perf_counter()
+    folder = Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = synthetic_actions(config.clips, seed=config.seed)
+    print(f"data: {data.num_clips} generated clips of {len(data.label_names)} actions, {data.num_frames} frames")
+    runs = {title: pre_train(name, data, folder / name, config) for title, name in METHODS.items()}
+    rows = probe_all(data, runs, config)
+    rows = with_step_times(rows, config)
+    text = format_table(rows)
+    seconds = time.perf_counter() - started
+    report = {
+        "config": dataclasses.asdict(config),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "seconds": round(seconds, 1),
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+    write_text(folder / "demo.json", json.dumps(report, indent=2) + "\n")
+    draw_comparison(
+        folder / "demo.png",
+        {title: read_curve(path) for title, path in runs.items()},
+        {row.encoder: {"1-NN": row.knn, "linear": row.linear} for row in rows},
+        title=f"fastamr demo: {data.num_clips} generated clips, {config.epochs:g} epochs each",
+    )
+    print(f"\n{text}\n\n{folder / 'demo.png'} shows curves and bars; {seconds:.0f} s in all")
+    return rows
+
+
+def pre_train(name: str, data: PackedSkeletons, folder: Path, config: DemoConfig) -> Path:
+    """Pre-train one method with the small configuration and return the run's folder."""
+    return pretrain(
+        PretrainConfig(
+            model=name,
+            architecture={**SMALL, **(SMALL_AMR if name == "amr" else {})},
+            out=str(folder),
+            steps=["center", "align_body"],
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            min_frames=32,
+            checkpoint_every=config.epochs,
+            seed=config.seed,
+            device="cpu",
+            overwrite=True,
+            tensorboard=False,
+        ),
+        data=data,
+    )
+
+
+def probe_all(data: PackedSkeletons, runs: dict[str, Path], config: DemoConfig) -> list[Row]:
+    """Probe raw coordinates, a random encoder and the pre-trained encoders on the data's own split."""
+    from .training.setup import apply_steps
+
+    models = {title: load_pretrained(path) for title, path in runs.items()}
+    steps = ["center", "align_body"]
+    processed = apply_steps(data, steps)
+    rows = [probe("raw coordinates", raw_features(data), data, scaled=True)]
+    encoders: dict[str, SkeletonModel] = {"random": random_encoder(models["AMR"], config.seed), **models}
+    for title, model in encoders.items():
+        rows.append(probe(title, extract_features(model, processed), data))
+    return rows
+
+
+def probe(title: str, features: Tensor, data: PackedSkeletons, *, scaled: bool = False) -> Row:
+    """1-NN and logistic regression of one kind of features."""
+    split = data.split("official")
+    train_x, test_x = features[split.train], features[split.test]
+    train_y, test_y = data.labels[split.train], data.labels[split.test]
+    near_train, near_test = standardize_features(train_x, test_x) if scaled else (train_x, test_x)
+    return Row(
+        title,
+        knn_accuracy(near_train, train_y, near_test, test_y),
+        logistic_regression(train_x, train_y, test_x, test_y),
+    )
+
+
+def step_seconds(model: SkeletonModel, clips: Tensor, rounds: int) -> float:
+    """Median seconds of forward, backward and AdamW after one warm-up step."""
+    optimizer = torch.optim.AdamW(model.parameter_groups(0.05), lr=1e-3, fused=True)
+    seconds = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        loss = model(clips)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def with_step_times(rows: list[Row], config: DemoConfig) -> list[Row]:
+    """Time one step of each method at the papers' configuration and fill the last columns in."""
+    clips = random_clips(config.step_sequences, seed=config.seed)
+    print(f"timing one step at the papers' configuration, {config.step_sequences} sequences ...")
+    rounds = config.step_rounds
+    plain = step_seconds(build_model("skeleton_mae", attention="materialised"), clips, rounds)
+    fused = step_seconds(build_model("skeleton_mae", attention="sdpa"), clips, rounds)
+    amr = step_seconds(build_model("amr"), clips, rounds)
+    note = f"(materialised; sdpa: {fused * 1e3:.0f} ms)"
+    times = {"SkeletonMAE": (plain, note), "AMR": (amr, "")}
+    return [
+        dataclasses.replace(
+            row,
+            step_ms=times[row.encoder][0] * 1e3,
+            speedup=plain / times[row.encoder][0],
+            note=times[row.encoder][1],
+        )
+        if row.encoder in times
+        else row
+        for row in rows
+    ]
+
+
+def format_table(rows: list[Row]) -> str:
+    """The table as text."""
+    lines = [f"{'encoder':16} {'1-NN':>6} {'linear':>8}   {'pre-training step':>17}   {'speed-up':>8}"]
+    for row in rows:
+        step = "-" if row.step_ms is None else f"{row.step_ms:.0f} ms"
+        speed = "-" if row.speedup is None else f"{row.speedup:.1f}x"
+        line = f"{row.encoder:16} {row.knn:6.1f} {row.linear:8.1f}   {step:>17}   {speed:>8}   {row.note}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def read_curve(folder: Path) -> Curve:
+    """The loss curve of a run from its ``metrics.jsonl``."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    train = [record for record in records if record["kind"] == "train"]
+    return Curve([record["epoch"] for record in train], [record["loss"] for record in train])

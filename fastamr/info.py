@@ -1,0 +1,100 @@
+"""What is installed, which devices there are, and which back end each op would use: the text for a bug report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+
+import torch
+
+from . import __version__, ops
+from .ops.backends import Problem, choose
+
+_PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "safetensors",
+    "jsonargparse",
+    "tensorboard",
+    "matplotlib",
+    "scikit-learn",
+    "ninja",
+)
+
+
+def _package_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _tool_version(command: str) -> str:
+    """Last line of ``command --version``, or that it is absent."""
+    if shutil.which(command) is None:
+        return "not found"
+    run = subprocess.run([command, "--version"], capture_output=True, text=True, check=False, timeout=20)
+    lines = [line.strip() for line in run.stdout.splitlines() if line.strip()]
+    return (lines[-1] if command == "nvcc" else lines[0]) if lines else "found, but prints no version"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _devices() -> list[str]:
+    lines = [
+        f"cpu: {_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    ]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            lines.append(
+                f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
+                f"compute capability {properties.major}.{properties.minor}"
+            )
+    else:
+        built = torch.version.cuda or "no CUDA"
+        lines.append(f"cuda: none (torch is built for {built}; torch.cuda.is_available() is false)")
+    return lines
+
+
+def _backends(device_type: str) -> list[str]:
+    """One line per op: the back end in use, then the others with the reason why not."""
+    lines = []
+    for op, table in ops.availability(device_type).items():
+        try:
+            used = choose(op, Problem(device_type, torch.float32))
+        except RuntimeError as error:
+            used = f"error: {error}"
+        others = [f"{name}: {reason or 'can run'}" for name, reason in table.items() if name != used]
+        lines.append(f"{op:30} {used:12}" + (f" ({'; '.join(others)})" if others else ""))
+    return [line.rstrip() for line in lines]
+
+
+def report() -> str:
+    """The whole report as text: versions, tools, devices, and each op's back ends."""
+    versions = [
+        ("fastamr", __version__),
+        ("python", platform.python_version()),
+        ("system", platform.platform()),
+    ]
+    versions += [(name, _package_version(name)) for name in _PACKAGES]
+    versions += [(tool, _tool_version(tool)) for tool in ("g++", "nvcc")]
+    versions.append(("FASTAMR_BACKEND", os.environ.get("FASTAMR_BACKEND", "not set")))
+    lines = [f"{name:16} {value}" for name, value in versions]
+    lines += ["", "devices", *(f"  {line}" for line in _devices())]
+    for device_type in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        lines += ["", f"back ends on {device_type}", *(f"  {line}" for line in _backends(device_type))]
+    return "\n".join(lines)

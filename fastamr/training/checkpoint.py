@@ -1,0 +1,203 @@
+"""Checkpoints of a run: one safetensors file that is replaced in one piece, and no pickle.
+
+``state.safetensors`` holds the weights, AdamW's moments and the random state; its header holds the scalars as
+JSON. As it is a single file, ``os.replace`` makes a checkpoint exist completely or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..files import replaced
+
+STATE_FILE = "state.safetensors"
+RUN_FILES = ("config.yaml", "config.json", "model.safetensors", STATE_FILE, "metrics.jsonl")
+RUN_FOLDERS = ("tensorboard", "features")
+# A run with another value of one of these is another run, which a checkpoint cannot continue.
+_IDENTITY = ("model", "architecture", "steps", "train_on", "split", "batch_size", "seed")
+# These may differ between a run and its continuation without a word.
+_INCIDENTAL = ("data", "out", "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress")
+_FORMAT = "fastamr-state-1"
+
+
+@dataclass
+class Checkpoint:
+    """The content of a checkpoint: tensors by name, on the CPU, and JSON scalars."""
+
+    tensors: dict[str, Tensor]
+    scalars: dict[str, Any]
+
+
+@contextlib.contextmanager
+def reported(folder: str | Path) -> Iterator[None]:
+    """Turn a failed write into an ``OSError`` that says what is left.
+
+    Raises:
+        OSError: the write inside failed (a full disk, for one); files that were there before are intact.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"cannot write into {folder} ({error}); the files saved before are intact: "
+            "make room, then --resume"
+        ) from error
+
+
+def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+    """Replace the checkpoint of a run in one piece.
+
+    Args:
+        folder: the run's folder.
+        tensors: tensors by name, on any device.
+        scalars: what JSON can hold.
+    """
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"format": _FORMAT, "state": json.dumps(dict(scalars))}
+    with replaced(Path(folder) / STATE_FILE) as temporary:
+        save_file(content, temporary, header)
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint | None:
+    """Read the checkpoint of a run, or None where the folder has none.
+
+    Raises:
+        ValueError: the file is truncated, or no checkpoint of this library.
+    """
+    path = Path(folder) / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != _FORMAT:
+                raise ValueError(
+                    f"{path} is not a checkpoint of fastamr ({_FORMAT}): format {header.get('format')!r}"
+                )
+            return Checkpoint(
+                {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 - not a dict
+                json.loads(header["state"]),
+            )
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or damaged ({error}); remove it, or train with overwrite"
+        ) from None
+
+
+def capture_training(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return weights, buffers and optimizer state by name (not copied)."""
+    tensors = {f"model.{name}": tensor for name, tensor in _weights(model).items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value
+    return tensors
+
+
+def restore_training(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put weights, buffers and optimizer state back, on the device where the model is.
+
+    Raises:
+        ValueError: a weight is missing or has another shape.
+    """
+    with torch.no_grad():
+        for name, weight in _weights(model).items():
+            saved = tensors.get(f"model.{name}")
+            if saved is None or saved.shape != weight.shape:
+                found = "nothing" if saved is None else tuple(saved.shape)
+                raise ValueError(
+                    f"the checkpoint is of another architecture: {name} has shape {tuple(weight.shape)}, "
+                    f"the checkpoint holds {found}"
+                )
+            weight.copy_(saved)
+    for name, parameter in model.named_parameters():
+        state = {
+            key.split(".")[1]: value.to(parameter.device, copy=True)
+            for key, value in tensors.items()
+            if key.startswith("optimizer.") and key.split(".", 2)[2] == name
+        }
+        if state:
+            optimizer.state[parameter] = state
+
+
+def changed_settings(scalars: Mapping[str, Any], config: Mapping[str, Any], fingerprint: str) -> list[str]:
+    """Compare the run of a checkpoint with the one that wants to continue it.
+
+    Args:
+        scalars: the checkpoint's, with ``config`` and ``data``.
+        config: the complete configuration of the new run.
+        fingerprint: the new run's data.
+
+    Returns:
+        The settings that changed but let the run go on (its length, its learning rate, ...), in words.
+
+    Raises:
+        ValueError: the model, its architecture, the data or another setting that names the run is not the
+            same.
+    """
+    saved = scalars["config"]
+    for name in _IDENTITY:
+        old, new = json.loads(json.dumps([saved[name], config[name]]))
+        if old != new:
+            raise ValueError(
+                f"cannot resume: {_difference(name, old, new)}; use the saved value, or name another folder"
+            )
+    if scalars["data"] != fingerprint:
+        raise ValueError(
+            f"cannot resume: the data is not what the run was started on (fingerprint {scalars['data']}, "
+            f"now {fingerprint}); pass the same data, or name another folder"
+        )
+    rest = [name for name in config if name not in _IDENTITY + _INCIDENTAL]
+    return [
+        _difference(name, saved.get(name), config[name]) for name in rest if saved.get(name) != config[name]
+    ]
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        return ", ".join(_difference(f"{name}.{key}", old.get(key), new.get(key)) for key in names)
+    return f"{name} was {old!r} and is now {new!r}"
+
+
+def check_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds a run which the caller did not mean to touch.
+
+    Raises:
+        FileExistsError: the folder holds a run and neither ``resume`` nor ``overwrite`` is set, or it is a
+            file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"out {str(folder)!r} is a file; name a folder")
+    found = [name for name in RUN_FILES if (folder / name).exists()]
+    if found and not (resume or overwrite):
+        raise FileExistsError(
+            f"out {str(folder)!r} already holds a run ({', '.join(found)}); "
+            "pass --resume to continue it, --overwrite to replace it, or name another folder"
+        )
+
+
+def clear_run(folder: str | Path) -> None:
+    """Remove what a run wrote into a folder, and nothing else."""
+    folder = Path(folder)
+    for path in [*(folder / name for name in RUN_FILES), *folder.glob("evaluation*.json")]:
+        path.unlink(missing_ok=True)
+    for name in RUN_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

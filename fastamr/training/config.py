@@ -1,0 +1,275 @@
+"""The configuration of a pre-training run: one dataclass that is also the YAML file and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import check_name, unknown_name
+from ..files import write_text
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+TRAIN_ON = ("train", "all")
+DEFAULT_EPOCHS = 400.0
+DEFAULT_WARMUP_EPOCHS = 20.0
+
+
+@dataclass
+class PretrainConfig:
+    """Everything that a pre-training run depends on.
+
+    The recipe is MAMP's and GFP's (AdamW, 1e-3 to 5e-4 cosine after 20 warm-up epochs, 400 epochs). What the
+    papers leave open is marked "choice".
+
+    Attributes:
+        model: name of the model, a key of ``fastamr.models.MODELS``.
+        architecture: settings of the model's own ``Config`` (width, depth, frames, mask_ratio, ...); what is
+            left out keeps the model's default. A ``Config`` instance is accepted too. Without ``layout`` the
+            data's is taken.
+        data: packed files of one layout, which train together, or ``synthetic``.
+        out: folder of the run.
+        steps: pre-processing steps, by name or with parameters (``center:frame=every``); those that a file's
+            header already lists are not applied twice.
+            Choice: centre on the root joint of the first frame.
+        train_on: ``train`` (the training clips of the split) or ``all`` clips.
+        split: name of the split; by default ``official`` where the data has it, else all clips are used.
+        epochs: length of the run in passes over the body sequences (400 unless ``updates`` is given).
+        updates: length of the run in updates, instead of ``epochs``.
+        batch_size: body sequences in one update.
+        accumulate: number of equal micro-batches an update is computed in; ``batch_size`` stays the update's
+            total.
+        lr: learning rate after the warm-up.
+        min_lr: learning rate at the last update.
+        warmup_epochs: length of the linear warm-up. Choice: 20, and a fifth of a run shorter than 100 epochs.
+        betas: AdamW's two decay rates.
+        weight_decay: AdamW's decoupled decay; biases, norms, tokens and embeddings are exempt.
+        clip_grad: largest norm of the gradient, or null.
+        crop: smallest and largest share of the frames that a random crop keeps.
+        min_frames: frames a crop keeps at least, where there are as many (16 suits data of short clips).
+        max_angle: bound of each random Euler angle, in radians.
+        precision: ``auto`` is bfloat16 autocast on GPUs that have it and float32 elsewhere; or ``float32``,
+            ``bfloat16``, ``float16``.
+        seed: fixes initial weights, order, crops, rotations and masks.
+        device: ``auto`` (a GPU where there is one) or a torch device.
+        log_every: updates between two readings of the loss (the only regular host synchronisation).
+        checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
+        probe_every: epochs between two kNN probes on the split; 0 for none.
+        resume: continue the run that the folder holds.
+        overwrite: replace the run that the folder holds.
+        tensorboard: write TensorBoard event files too.
+        progress: show the progress bar.
+    """
+
+    model: str = "amr"
+    architecture: dict[str, Any] = field(default_factory=dict)
+    data: list[str] = field(default_factory=list)
+    out: str = ""
+    steps: list[str] = field(default_factory=lambda: ["center"])
+    train_on: str = "train"
+    split: str | None = None
+    epochs: float | None = None
+    updates: int | None = None
+    batch_size: int = 256
+    accumulate: int = 1
+    lr: float = 1e-3
+    min_lr: float = 5e-4
+    warmup_epochs: float | None = None
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    clip_grad: float | None = None
+    crop: tuple[float, float] = (0.5, 1.0)
+    min_frames: int = 64
+    max_angle: float = 0.3
+    precision: str = "auto"
+    seed: int = 0
+    device: str = "auto"
+    log_every: int = 10
+    checkpoint_every: float = 20.0
+    probe_every: float = 0.0
+    resume: bool = False
+    overwrite: bool = False
+    tensorboard: bool = True
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        given: dict[str, Any] = dict(self.__dict__)
+        if isinstance(given["data"], (str, Path)):
+            given["data"] = [given["data"]]
+        given["data"] = [str(source) for source in given["data"]]
+        given["out"] = str(given["out"])
+        architecture: Any = given["architecture"]
+        if hasattr(architecture, "to_dict"):
+            given["architecture"] = architecture.to_dict()
+        for name, hint in typing.get_type_hints(type(self)).items():
+            setattr(self, name, convert(name, given[name], hint))
+        self._check_values()
+
+    def _check_values(self) -> None:
+        check_name("precision", self.precision, PRECISIONS)
+        check_name("train_on", self.train_on, TRAIN_ON)
+        if self.epochs is not None and self.updates is not None:
+            raise ValueError(
+                f"epochs {self.epochs:g} and updates {self.updates}: give one of the two, not both"
+            )
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite exclude each other: pass one of the two")
+        for name in ("batch_size", "accumulate", "log_every", "min_frames", "lr", "checkpoint_every"):
+            _require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
+        for name in ("epochs", "updates", "clip_grad"):
+            value = getattr(self, name)
+            _require(name, value, value is None or value > 0, "a positive number or null")
+        for name in ("weight_decay", "max_angle", "probe_every", "seed"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
+        warmup, beta1, beta2, (low, high) = self.warmup_epochs, *self.betas, self.crop
+        _require("warmup_epochs", warmup, warmup is None or warmup >= 0, "zero or more, or null")
+        _require("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"a number from 0 to lr ({self.lr:g})")
+        _require("seed", self.seed, self.seed < 2**31, "below 2**31")
+        _require("betas", self.betas, 0 <= beta1 < 1 and 0 <= beta2 < 1, "two numbers in [0, 1)")
+        _require("crop", self.crop, 0 < low <= high <= 1, "two shares with 0 < smallest <= largest <= 1")
+        divides = self.batch_size % self.accumulate == 0
+        _require("accumulate", self.accumulate, divides, f"a divisor of batch_size ({self.batch_size})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, numbers and strings, as they are written to YAML."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PretrainConfig:
+        """Build a configuration; a name that does not exist is an error with the nearest valid one."""
+        known = [item.name for item in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown_name("option", name, known)
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> PretrainConfig:
+        """Read a YAML file.
+
+        Args:
+            path: the file.
+            **overrides: fields that replace the file's, see :func:`merge_settings`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not YAML, an option does not exist or a value is wrong.
+        """
+        return cls.from_dict(merge_settings(read_yaml(path), overrides))
+
+    def save(self, path: str | Path) -> None:
+        """Write the configuration as YAML, in one piece."""
+        import yaml
+
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+    def model_config(self, **defaults: Any) -> Any:
+        """Return the model's ``Config`` with ``architecture`` applied.
+
+        Args:
+            **defaults: settings that replace the model's own defaults where ``architecture`` leaves them out.
+
+        Raises:
+            ValueError: unknown model, unknown or wrong setting.
+        """
+        config = model_config_class(self.model)
+        return config.from_dict({**config().to_dict(), **defaults, **self.architecture})
+
+
+def model_config_class(model: str) -> Any:
+    """Return the ``Config`` dataclass of a model by name; an unknown name is a ``ValueError``."""
+    from ..models import MODELS
+
+    check_name("model", model, MODELS)
+    return MODELS[model].Config
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping safely; ``1e-3`` is a number here, although YAML 1.1 takes it for a string.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not YAML, or not a mapping.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """The safe loader with one more form of floating-point numbers."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"config {str(path)!r} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {str(path)!r} is not a YAML file: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"config {str(path)!r} holds {type(values).__name__}, expected a mapping of options")
+    return values
+
+
+def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with ``changes`` on top.
+
+    Mappings (the architecture) are merged name by name. As ``epochs`` and ``updates`` are two ways to say one
+    thing, changing one removes the other.
+    """
+    merged = dict(values)
+    for name, other in (("epochs", "updates"), ("updates", "epochs")):
+        if changes.get(name) is not None and other not in changes:
+            merged.pop(other, None)
+    for name, value in changes.items():
+        old = merged.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merge_settings(old, value)
+        merged[name] = value
+    return merged
+
+
+def convert(name: str, value: Any, hint: Any) -> Any:
+    """Check a value against a type hint; lists become tuples and integers become floats where the hint says
+    so.
+
+    Raises:
+        TypeError: naming the option, its value and what is expected.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in inner:
+            return None
+        return convert(name, value, next(option for option in inner if option is not type(None)))
+    if origin in (list, tuple) and isinstance(value, (list, tuple)):
+        fixed = origin is tuple and inner[-1] is not Ellipsis
+        if not fixed or len(value) == len(inner):
+            kinds = inner if fixed else [inner[0]] * len(value)
+            return origin(convert(name, item, kind) for item, kind in zip(value, kinds, strict=True))
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or (isinstance(hint, type) and type(value) is hint):
+        return value
+    expected = hint.__name__ if origin is None else str(hint)
+    raise TypeError(f"{name} must be {expected}, got {value!r} ({type(value).__name__})")
+
+
+def _require(name: str, value: object, condition: bool, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,300 @@
+"""The pre-training loop."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import ops
+from ..data import parse_steps
+from .batches import BatchOrder
+from .checkpoint import (
+    Checkpoint,
+    capture_training,
+    changed_settings,
+    check_folder,
+    clear_run,
+    load_checkpoint,
+    reported,
+    restore_training,
+    save_checkpoint,
+)
+from .config import DEFAULT_EPOCHS, PretrainConfig
+from .interrupt import StopSignals
+from .metrics import LossWindow, MetricsLog, Progress, environment
+from .optimizer import build_optimizer, learning_rate, learning_rate_tensor
+from .probe import check_probe, knn_probe
+from .setup import (
+    apply_steps,
+    build_model,
+    load_data,
+    pick_device,
+    pick_split,
+    run_lengths,
+    training_sequences,
+)
+from .step import ClipSampler, TrainingStep, autocast_dtype
+
+if TYPE_CHECKING:
+    from ..data import PackedSkeletons, Split
+
+
+def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> Path:
+    """Pre-train a model and write the run's folder.
+
+    The folder receives ``config.yaml`` (complete), ``config.json`` and ``model.safetensors`` (the model, for
+    ``from_pretrained``), ``state.safetensors`` (for ``resume``), ``metrics.jsonl`` and ``tensorboard/``.
+    SIGINT and SIGTERM end the run after the current update, with a checkpoint.
+
+    Args:
+        config: the configuration.
+        data: packed data in memory instead of the files that ``config.data`` names.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit.
+        FileNotFoundError: a data file does not exist.
+        FileExistsError: the folder holds another run.
+        FloatingPointError: the loss is not finite; the last checkpoint is kept.
+        OSError: a file cannot be written; the last checkpoint is kept.
+        KeyboardInterrupt: the run was stopped by a signal, after it was saved.
+    """
+    if not config.out:
+        raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
+    config.model_config()  # a wrong setting or step is told before any data is read
+    parse_steps(config.steps)
+    check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
+    device = pick_device(config.device)
+    data = load_data(config.data, config.steps) if data is None else apply_steps(data, config.steps)
+    run = _Run(config, data, device)
+    run.open_folder()
+    run.train()
+    return run.folder
+
+
+class _Run:
+    """One run: its data, its model and where it stands."""
+
+    def __init__(self, config: PretrainConfig, data: PackedSkeletons, device: torch.device) -> None:
+        self.config, self.folder, self.device = config, Path(config.out), device
+        self.split = pick_split(config.split, data)
+        self.probe_split: Split | None = check_probe(data, self.split) if config.probe_every else None
+        self.fingerprint = data.fingerprint()
+        sequences = training_sequences(data, config.train_on, self.split)
+        self.order = BatchOrder(sequences, config.batch_size, config.seed, self.device)
+        self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
+        self.model = build_model(config, data).to(self.device).train()
+        self.data = data.to(self.device)
+        self.optimizer = build_optimizer(
+            self.model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self.rate = learning_rate_tensor(self.optimizer)
+        self.step = self._build_step()
+        self.update, self.seconds, self.loss = 0, 0.0, math.nan
+        self._saved_at = -1
+
+    def _build_step(self) -> TrainingStep:
+        config = self.config
+        sampler = ClipSampler(
+            self.data,
+            self.model.frames,
+            crop=config.crop,
+            min_frames=config.min_frames,
+            max_angle=config.max_angle,
+        )
+        return TrainingStep(
+            self.model,
+            self.optimizer,
+            sampler,
+            ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
+            dtype=autocast_dtype(config.precision, self.device),
+            accumulate=config.accumulate,
+            clip_grad=config.clip_grad,
+        )
+
+    def open_folder(self) -> None:
+        """Take the folder over: resume or clear it, then write the complete configuration."""
+        checkpoint = load_checkpoint(self.folder) if self.config.resume else None
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        else:
+            clear_run(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with reported(self.folder):
+            self.complete_config().save(self.folder / "config.yaml")
+
+    def complete_config(self) -> PretrainConfig:
+        """Return the configuration with everything that was left to the data or to a default filled in."""
+        values = self.config.to_dict() | {
+            "architecture": self.model.config.to_dict(),
+            "split": self.split,
+            "warmup_epochs": self.warmup / self.order.steps_per_epoch,
+            "resume": False,
+            "overwrite": False,
+        }
+        if self.config.updates is None:
+            values["epochs"] = self.config.epochs or DEFAULT_EPOCHS
+        return PretrainConfig.from_dict(values)
+
+    def train(self) -> None:
+        """Run the updates that are left; save on the way, at the end and when asked to stop."""
+        if self._last():
+            self._say(f"{self.folder} is complete: {self.update} updates; ask for more --epochs to go on")
+            return
+        metrics = MetricsLog(self.folder, start=self.update, tensorboard=self.config.tensorboard)
+        progress = Progress(self.total, self.update, self.config.model, self.config.progress)
+        try:
+            metrics.write("header", update=self.update, **self._header())
+            with StopSignals() as stop:
+                self._loop(stop, metrics, progress)
+            if self.update < self.total:
+                raise KeyboardInterrupt(f"stopped after update {self.update}; continue with --resume")
+            metrics.write("summary", update=self.update, **self._summary())
+        finally:
+            progress.close()
+            metrics.close()
+        self._say(
+            "done: {updates} updates = {epochs:.1f} epochs, {seconds:.1f} s, {sequences_per_second:,.0f} "
+            "sequences/s".format(**self._summary())
+        )
+
+    def _loop(self, stop: StopSignals, metrics: MetricsLog, progress: Progress) -> None:
+        """The steady state: between two readings of the losses the host never waits for the device."""
+        window = LossWindow(self.config.log_every, self.device)
+        while self.update < self.total and not stop.requested:
+            self.rate.fill_(self._learning_rate(self.update))
+            window.add(self.step(self.order.batch(self.update)))
+            self.update += 1
+            save, probe = self._due(self.config.checkpoint_every), self._due(self.config.probe_every)
+            if save or probe or self._last() or self.update % self.config.log_every == 0:
+                self._read(window, metrics, progress)
+            if probe:
+                self._probe(metrics)
+            if save:
+                self.save()
+            if save or probe:
+                window.restart()
+        if window.count:
+            self._read(window, metrics, progress)
+        if self._saved_at != self.update:
+            self.save()
+
+    def _last(self) -> bool:
+        return self.update == self.total
+
+    def _due(self, epochs: float) -> bool:
+        return epochs > 0 and self.update % max(1, round(epochs * self.order.steps_per_epoch)) == 0
+
+    def _learning_rate(self, update: int) -> float:
+        config = self.config
+        return learning_rate(update, lr=config.lr, min_lr=config.min_lr, warmup=self.warmup, total=self.total)
+
+    def _read(self, window: LossWindow, metrics: MetricsLog, progress: Progress) -> None:
+        """Read the losses since the last reading, check and log them."""
+        losses, seconds = window.read()
+        first = self.update - len(losses) + 1
+        for update, loss in enumerate(losses, first):
+            if not math.isfinite(loss):
+                raise FloatingPointError(self._not_finite(update, loss))
+        self.loss = math.fsum(losses) / len(losses)
+        self.seconds += seconds
+        speed = len(losses) * self.config.batch_size / seconds
+        metrics.write(
+            "train",
+            update=self.update,
+            epoch=self.order.epoch_at(self.update),
+            loss=self.loss,
+            lr=self._learning_rate(self.update - 1),
+            seconds=self.seconds,
+            sequences_per_second=speed,
+        )
+        progress.advance(len(losses), self.loss, speed)
+
+    def _not_finite(self, update: int, loss: float) -> str:
+        rate = self._learning_rate(update - 1)
+        kept = (
+            f"checkpoint of update {self._saved_at} is kept"
+            if self._saved_at > 0
+            else "nothing was saved yet"
+        )
+        return (
+            f"the loss became {loss} at update {update} (learning rate {rate:.3g}); {kept}; "
+            "look for extreme coordinates, lower --lr, or set --clip_grad 1"
+        )
+
+    def _probe(self, metrics: MetricsLog) -> None:
+        assert self.probe_split is not None
+        accuracy = knn_probe(self.model, self.data, self.probe_split, batch_size=self.config.batch_size)
+        epoch = self.order.epoch_at(self.update)
+        metrics.write("probe", update=self.update, epoch=epoch, knn_1=accuracy)
+        self._say(f"epoch {epoch:.1f}: 1-NN {accuracy:.1f} % on split {self.split!r}")
+
+    def save(self) -> None:
+        """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece."""
+        tensors = capture_training(self.model, self.optimizer)
+        tensors |= {"seed": self.step.seed, "rng.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        scalars = {
+            "update": self.update,
+            "seconds": self.seconds,
+            "scaler": self.step.scaler.state_dict(),
+            "config": self.complete_config().to_dict(),
+            "data": self.fingerprint,
+        }
+        with reported(self.folder):
+            save_checkpoint(self.folder, tensors, scalars)
+            self._saved_at = self.update
+            self.model.save_pretrained(self.folder)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        scalars, tensors = checkpoint.scalars, checkpoint.tensors
+        for change in changed_settings(scalars, self.complete_config().to_dict(), self.fingerprint):
+            self._say(f"resumed with another setting, so not the same run to the bit: {change}")
+        if scalars["update"] > self.total:
+            raise ValueError(
+                f"the run in {self.folder} is at update {scalars['update']} already, past the {self.total} "
+                "that are asked for: ask for more epochs"
+            )
+        restore_training(self.model, self.optimizer, tensors)
+        self.step.seed.copy_(tensors["seed"])
+        if scalars["scaler"] and self.step.scaler.is_enabled():
+            self.step.scaler.load_state_dict(scalars["scaler"])
+        torch.set_rng_state(tensors["rng.cpu"])
+        if self.device.type == "cuda" and "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+        self.update, self.seconds, self._saved_at = scalars["update"], scalars["seconds"], scalars["update"]
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            **environment(self.device),
+            "model": self.config.model,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "precision": str(self.step.dtype).removeprefix("torch."),
+            "data": self.fingerprint,
+            "split": self.split,
+            "sequences": self.order.sequences.numel(),
+            "batch_size": self.config.batch_size,
+            "updates": self.total,
+            "updates_per_epoch": self.order.steps_per_epoch,
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        """Updates, epochs and the time that the updates took (without probes and checkpoints)."""
+        return {
+            "updates": self.update,
+            "epochs": self.order.epoch_at(self.update),
+            "seconds": self.seconds,
+            "sequences_per_second": self.update * self.config.batch_size / self.seconds,
+            "loss": self.loss,
+        }
+
+    def _say(self, text: str) -> None:
+        if self.config.progress:
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,163 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import fastamr.training.checkpoint as checkpoint
+from fastamr.training.checkpoint import (
+    STATE_FILE,
+    capture_training,
+    changed_settings,
+    check_folder,
+    clear_run,
+    load_checkpoint,
+    reported,
+    restore_training,
+    save_checkpoint,
+)
+
+
+def test_tensors_and_scalars_come_back_to_the_bit(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3, 4), "seed": torch.tensor([2**62, -5]), "rng": torch.get_rng_state()}
+    scalars = {"update": 3, "seconds": 0.1 + 0.2, "config": {"crop": [0.5, 1.0], "split": None}}
+    save_checkpoint(tmp_path, tensors, scalars)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.scalars == scalars
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in tensors.items())
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, {"a": torch.zeros(1000)}, {})
+    path = tmp_path / STATE_FILE
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_foreign_file(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(3)}, tmp_path / STATE_FILE)
+    with pytest.raises(ValueError, match="not a checkpoint of fastamr"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, {"a": torch.ones(4)}, {"update": 1})
+
+    def write_to_full_disk(tensors: Any, path: Path, metadata: Any) -> None:
+        Path(path).write_bytes(b"half of it")
+        Path("/dev/full").write_bytes(b"x" * 10_000)
+
+    monkeypatch.setattr(checkpoint, "save_file", write_to_full_disk)
+    with pytest.raises(OSError, match=r"No space left on device.*intact"), reported(tmp_path):
+        save_checkpoint(tmp_path, {"a": torch.zeros(4)}, {"update": 2})
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.scalars == {"update": 1}
+    assert torch.equal(loaded.tensors["a"], torch.ones(4))
+
+
+def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.randn(8, 3)).sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def test_training_state_round_trip(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    save_checkpoint(tmp_path, capture_training(model, optimizer), {})
+    other, fresh = trained()
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    restore_training(other, fresh, loaded.tensors)
+    batch = torch.randn(8, 3)
+    for network, update in ((model, optimizer), (other, fresh)):
+        update.zero_grad()
+        network(batch).square().sum().backward()
+        update.step()
+    for (name, left), (_, right) in zip(model.state_dict().items(), other.state_dict().items(), strict=True):
+        assert torch.equal(left, right), name
+
+
+def test_another_architecture_is_refused() -> None:
+    model, optimizer = trained()
+    tensors = capture_training(model, optimizer)
+    wider = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
+    with pytest.raises(
+        ValueError, match=r"another architecture: 0\.weight has shape \(5, 3\).*holds \(4, 3\)"
+    ):
+        restore_training(wider, torch.optim.AdamW(wider.parameters()), tensors)
+
+
+CONFIG = {
+    "model": "amr",
+    "architecture": {"width": 8, "depth": 2},
+    "steps": ["center"],
+    "train_on": "train",
+    "split": None,
+    "batch_size": 4,
+    "seed": 0,
+    "lr": 1e-3,
+    "out": "a",
+}
+
+
+def test_same_run_has_no_changes_whatever_its_folder() -> None:
+    assert changed_settings({"config": CONFIG, "data": "x"}, {**CONFIG, "out": "b"}, "x") == []
+
+
+def test_harmless_changes_are_told() -> None:
+    changes = changed_settings({"config": CONFIG, "data": "x"}, {**CONFIG, "lr": 2e-3}, "x")
+    assert changes == ["lr was 0.001 and is now 0.002"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fingerprint", "message"),
+    [
+        ({"architecture": {"width": 16, "depth": 2}}, "x", "architecture.width was 8 and is now 16"),
+        ({"model": "skeleton_mae"}, "x", "model was 'amr'"),
+        ({"batch_size": 8}, "x", "batch_size was 4"),
+        ({"steps": []}, "x", "steps was"),
+        ({}, "y", "fingerprint x, now y"),
+    ],
+)
+def test_another_run_is_refused(change: dict[str, Any], fingerprint: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        changed_settings({"config": CONFIG, "data": "x"}, {**CONFIG, **change}, fingerprint)
+
+
+def test_folder_that_holds_a_run(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new", resume=False, overwrite=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    check_folder(tmp_path, resume=False, overwrite=False)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(FileExistsError, match=r"already holds a run \(metrics\.jsonl\); pass --resume"):
+        check_folder(tmp_path, resume=False, overwrite=False)
+    check_folder(tmp_path, resume=True, overwrite=False)
+    check_folder(tmp_path, resume=False, overwrite=True)
+    with pytest.raises(FileExistsError, match="is a file"):
+        check_folder(tmp_path / "notes.txt", resume=False, overwrite=True)
+
+
+def test_clearing_a_run_spares_foreign_files(tmp_path: Path) -> None:
+    for name in ("config.yaml", "model.safetensors", "evaluation-knn.json", "notes.txt", "evaluation.py"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events").write_text("x")
+    clear_run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.py", "notes.txt"]

@@ -1,0 +1,358 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fastamr.training import PretrainConfig, pretrain
+from fastamr.training.checkpoint import load_checkpoint
+from fastamr.training.setup import run_lengths, training_sequences
+from fastamr.training.step import TrainingStep
+
+
+def configure(out: Path, **options: Any) -> PretrainConfig:
+    defaults = {
+        "model": "tiny",
+        "out": str(out),
+        "steps": [],
+        "batch_size": 8,
+        "min_frames": 8,
+        "updates": 10,
+        "log_every": 1,
+        "lr": 1e-2,
+        "tensorboard": False,
+        "progress": False,
+        "device": "cpu",
+    }
+    return PretrainConfig(**{**defaults, **options})
+
+
+def records(folder: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in records(folder, "train")]
+
+
+@pytest.fixture(autouse=True)
+def _use_tiny(tiny: type) -> None:
+    """Every test here may train the stand-in model."""
+
+
+def test_a_run_leaves_a_complete_folder(tmp_path: Path, skeletons: Any) -> None:
+    out = pretrain(configure(tmp_path / "deep" / "run", updates=None, epochs=6, log_every=5), data=skeletons)
+    names = ["config.json", "config.yaml", "metrics.jsonl", "model.safetensors", "state.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    config = PretrainConfig.load(out / "config.yaml")
+    assert config.architecture == {"layout": "ntu25", "frames": 16, "channels": 3, "width": 4, "dropout": 0.1}
+    assert (config.split, config.epochs, config.updates) == ("official", 6.0, None)
+    assert config.warmup_epochs == 1.0  # a fifth of 6 epochs is 1.2, in whole updates: 2 of 2 an epoch
+    (header,) = records(out, "header")
+    assert (header["sequences"], header["updates"], header["updates_per_epoch"]) == (16, 12, 2)
+    assert header["parameters"] == 75 * 4 + 4 + 4 * 75 + 75
+    assert header["torch"] == torch.__version__
+    assert [line["update"] for line in records(out, "train")] == [5, 10, 12]
+    (summary,) = records(out, "summary")
+    assert (summary["updates"], summary["epochs"]) == (12, 6.0)
+    assert summary["sequences_per_second"] == pytest.approx(12 * 8 / summary["seconds"])
+
+
+def test_logged_values_follow_the_recipe(tmp_path: Path, skeletons: Any) -> None:
+    out = pretrain(configure(tmp_path / "run", warmup_epochs=2.0, min_lr=5e-3), data=skeletons)
+    rates = [line["lr"] for line in records(out, "train")]
+    assert rates[:4] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
+    assert rates[6] == pytest.approx(0.0075)
+    assert rates[-1] == pytest.approx(0.005)
+    assert records(out, "train")[3]["epoch"] == 2.0
+
+
+def test_windows_of_the_log_are_means(tmp_path: Path, skeletons: Any) -> None:
+    every = losses(pretrain(configure(tmp_path / "a"), data=skeletons))
+    windows = losses(pretrain(configure(tmp_path / "b", log_every=4), data=skeletons))
+    expected = [sum(every[:4]) / 4, sum(every[4:8]) / 4, sum(every[8:]) / 2]
+    assert windows == pytest.approx(expected, rel=1e-12)
+
+
+def test_same_seed_same_run_and_another_seed_another(tmp_path: Path, skeletons: Any) -> None:
+    first = pretrain(configure(tmp_path / "a"), data=skeletons)
+    torch.manual_seed(99)
+    again = pretrain(configure(tmp_path / "b"), data=skeletons)
+    other = pretrain(configure(tmp_path / "c", seed=1), data=skeletons)
+    assert losses(first) == losses(again)
+    assert losses(first) != losses(other)
+    assert losses(first)[-1] < losses(first)[0]
+
+
+class _Stop(Exception):
+    pass
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int, action: Any) -> None:
+    """Let ``action`` happen once, in the middle of the"""
+    call, count = TrainingStep.__call__, [0]
+
+    def counted(self: Any, sequences: torch.Tensor) -> torch.Tensor:
+        count[0] += 1
+        if count[0] == updates:
+            action()
+        return call(self, sequences)
+
+    monkeypatch.setattr(TrainingStep, "__call__", counted)
+
+
+@pytest.mark.parametrize("with_valid", [False, True])
+def test_resume_after_a_signal_continues_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_skeletons: Any, with_valid: bool
+) -> None:
+    data = make_skeletons(20, bodies=2, with_valid=with_valid)
+    options = {"accumulate": 2, "clip_grad": 1.0, "checkpoint_every": 2.0}
+    whole = pretrain(configure(tmp_path / "whole", **options), data=data)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt, match="update 6"):
+            pretrain(configure(tmp_path / "parts", **options), data=data)
+    assert len(losses(tmp_path / "parts")) == 6
+    assert (tmp_path / "parts" / "model.safetensors").exists()
+    torch.manual_seed(123)
+    parts = pretrain(configure(tmp_path / "parts", resume=True, **options), data=data)
+    assert losses(parts) == losses(whole)
+    states = [load_file(folder / "state.safetensors") for folder in (whole, parts)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_resume_after_a_crash_starts_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
+) -> None:
+    def crash() -> None:
+        raise _Stop
+
+    whole = pretrain(configure(tmp_path / "whole", checkpoint_every=2.0), data=skeletons)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 7, crash)
+        with pytest.raises(_Stop):
+            pretrain(configure(tmp_path / "parts", checkpoint_every=2.0), data=skeletons)
+    assert len(losses(tmp_path / "parts")) == 6  # updates 5 and 6 are newer than the checkpoint of update 4
+    parts = pretrain(configure(tmp_path / "parts", checkpoint_every=2.0, resume=True), data=skeletons)
+    assert losses(parts) == losses(whole)
+    assert [line["update"] for line in records(parts, "header")] == [0, 4]
+
+
+@pytest.mark.parametrize("model", ["amr", "skeleton_mae"])
+def test_the_real_models_resume_to_the_bit_and_are_probed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_skeletons: Any, model: str
+) -> None:
+    data = make_skeletons(20, bodies=2, with_valid=True)
+    small = {"frames": 24, "width": 8, "depth": 1, "heads": 2}
+    small |= {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
+    options = {"model": model, "architecture": small, "updates": 8, "probe_every": 1.0}
+    whole = pretrain(configure(tmp_path / "whole", **options), data=data)
+    assert len(records(whole, "probe")) == 2
+    assert all(0 <= line["knn_1"] <= 100 for line in records(whole, "probe"))
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt, match="update 5"):
+            pretrain(configure(tmp_path / "parts", **options), data=data)
+    parts = pretrain(configure(tmp_path / "parts", resume=True, **options), data=data)
+    assert losses(parts) == losses(whole)
+    assert len(set(losses(whole))) == 8
+    weights = [load_file(folder / "model.safetensors") for folder in (whole, parts)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_resume_in_an_empty_folder_starts_a_run(tmp_path: Path, skeletons: Any) -> None:
+    assert len(losses(pretrain(configure(tmp_path / "run", resume=True), data=skeletons))) == 10
+
+
+def test_resume_of_a_complete_run_does_nothing(tmp_path: Path, skeletons: Any) -> None:
+    out = pretrain(configure(tmp_path / "run"), data=skeletons)
+    before = (out / "metrics.jsonl").read_text()
+    assert pretrain(configure(out, resume=True), data=skeletons) == out
+    assert (out / "metrics.jsonl").read_text() == before
+
+
+def test_a_longer_run_continues_and_says_so(
+    tmp_path: Path, skeletons: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = pretrain(configure(tmp_path / "run"), data=skeletons)
+    pretrain(configure(out, resume=True, updates=14, progress=True), data=skeletons)
+    assert len(losses(out)) == 14
+    assert "updates was 10 and is now 14" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="at update 14 already, past the 12"):
+        pretrain(configure(out, resume=True, updates=12), data=skeletons)
+
+
+@pytest.mark.parametrize(
+    ("options", "seed", "message"),
+    [
+        ({"architecture": {"width": 5}}, 0, "architecture.width was 4 and is now 5"),
+        ({}, 1, "the data is not what the run was started on"),
+    ],
+)
+def test_resume_of_another_run_is_refused(
+    tmp_path: Path, make_skeletons: Any, options: dict[str, Any], seed: int, message: str
+) -> None:
+    out = pretrain(configure(tmp_path / "run"), data=make_skeletons())
+    kept = (out / "state.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        pretrain(configure(out, resume=True, updates=20, **options), data=make_skeletons(seed=seed))
+    assert (out / "state.safetensors").read_bytes() == kept
+
+
+def test_a_folder_with_a_run_is_refused_or_overwritten(tmp_path: Path, skeletons: Any) -> None:
+    out = pretrain(configure(tmp_path / "run"), data=skeletons)
+    kept = (out / "state.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        pretrain(configure(out), data=skeletons)
+    with pytest.raises(ValueError, match="must be shorter"):
+        pretrain(configure(out, overwrite=True, warmup_epochs=50.0), data=skeletons)
+    assert (out / "state.safetensors").read_bytes() == kept
+    pretrain(configure(out, overwrite=True, updates=3), data=skeletons)
+    assert len(losses(out)) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
+) -> None:
+    forward = TrainingStep.__call__
+
+    def poisoned(self: Any, sequences: torch.Tensor) -> torch.Tensor:
+        loss = forward(self, sequences)
+        return loss * float("nan") if self.seed[1] == 7 else loss
+
+    monkeypatch.setattr(TrainingStep, "__call__", poisoned)
+    with pytest.raises(
+        FloatingPointError, match=r"loss became nan at update 7 .*checkpoint of update 4 is kept"
+    ):
+        pretrain(configure(tmp_path / "run", log_every=5, checkpoint_every=2.0), data=skeletons)
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+    assert checkpoint.scalars["update"] == 4
+    assert all(torch.isfinite(tensor.double()).all() for tensor in checkpoint.tensors.values())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_stops_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
+) -> None:
+    import fastamr.training.checkpoint as module
+
+    save_file = module.save_file
+
+    def save(tensors: Any, path: Path, metadata: Any) -> None:
+        if json.loads(metadata["state"])["update"] > 4:
+            Path("/dev/full").write_bytes(b"x" * 10_000)
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(module, "save_file", save)
+    with pytest.raises(OSError, match="No space left"):
+        pretrain(configure(tmp_path / "run", checkpoint_every=2.0), data=skeletons)
+    monkeypatch.undo()
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+    assert checkpoint.scalars["update"] == 4
+
+
+def test_only_training_clips_are_trained_on(make_skeletons: Any) -> None:
+    data = make_skeletons(10, bodies=2)
+    train = training_sequences(data, "train", "official")
+    assert sorted(set(data.body_clip[train].tolist())) == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert len(train) == 16
+    assert training_sequences(data, "all", "official").tolist() == list(range(20))
+    assert len(training_sequences(data, "train", None)) == 20
+
+
+def test_unknown_split(tmp_path: Path, skeletons: Any) -> None:
+    with pytest.raises(ValueError, match="did you mean 'official'"):
+        pretrain(configure(tmp_path / "run", split="oficial"), data=skeletons)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (2000, 100)),  # 400 epochs, 20 of warm-up
+        ({"epochs": 50}, (250, 50)),  # a fifth
+        ({"updates": 10}, (10, 2)),
+        ({"epochs": 50, "warmup_epochs": 0.0}, (250, 0)),
+        ({"epochs": 0.01}, (1, 0)),
+    ],
+)
+def test_lengths(options: dict[str, Any], expected: tuple[int, int]) -> None:
+    assert run_lengths(PretrainConfig(**options), 5) == expected
+
+
+def test_missing_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="out is missing"):
+        pretrain(PretrainConfig(data=["synthetic"]))
+    with pytest.raises(ValueError, match="data is missing"):
+        pretrain(configure(tmp_path / "run"))
+    with pytest.raises(ValueError, match="device 'cudo' cannot be used"):
+        pretrain(configure(tmp_path / "run", device="cudo"), data=object())  # type: ignore[arg-type]
+
+
+def test_architecture_for_another_skeleton(tmp_path: Path, skeletons: Any) -> None:
+    with pytest.raises(ValueError, match="expects layout 'coco17' with 3 channels, the data has 'ntu25'"):
+        pretrain(configure(tmp_path / "run", architecture={"layout": "coco17"}), data=skeletons)
+
+
+def test_training_works_in_a_thread_where_no_handler_can_be_set(tmp_path: Path, skeletons: Any) -> None:
+    thread = threading.Thread(
+        target=pretrain, args=(configure(tmp_path / "run"),), kwargs={"data": skeletons}
+    )
+    thread.start()
+    thread.join()
+    assert len(losses(tmp_path / "run")) == 10
+
+
+def test_signal_handlers_are_put_back(tmp_path: Path, skeletons: Any) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    pretrain(configure(tmp_path / "run"), data=skeletons)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_probe_is_logged_and_does_not_change_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
+) -> None:
+    import fastamr.evaluation
+
+    def features(model: Any, data: Any, **_: Any) -> torch.Tensor:
+        model.eval()
+        torch.rand(3)
+        return torch.arange(data.num_clips)[:, None].float()
+
+    def accuracy(train_x: Any, train_y: Any, test_x: Any, test_y: Any, k: int) -> float:
+        assert (len(train_x), len(test_y), k) == (16, 4, 1)
+        return 12.5
+
+    monkeypatch.setattr(fastamr.evaluation, "extract_features", features)
+    monkeypatch.setattr(fastamr.evaluation, "knn_accuracy", accuracy)
+    plain = pretrain(configure(tmp_path / "a"), data=skeletons)
+    probed = pretrain(configure(tmp_path / "b", probe_every=2.0), data=skeletons)
+    assert [(line["update"], line["knn_1"]) for line in records(probed, "probe")] == [(4, 12.5), (8, 12.5)]
+    assert losses(plain) == losses(probed)
+
+
+def test_probe_without_labels_is_refused_before_the_run(tmp_path: Path, skeletons: Any) -> None:
+    skeletons.labels[:] = -1
+    with pytest.raises(ValueError, match="probe_every needs labelled training clips"):
+        pretrain(configure(tmp_path / "run", probe_every=1.0), data=skeletons)
+
+
+def test_training_imports_no_optional_package() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('jsonargparse', 'tensorboard', 'matplotlib', 'sklearn'): sys.modules[name] = None\n"
+        "import fastamr.training\n"
+        "assert 'fastamr.cli' not in sys.modules and 'fastamr.evaluation' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
