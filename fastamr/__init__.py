@@ -55,20 +55,24 @@ if TYPE_CHECKING:
 
 
 class _CheckoutKernels:
-    """Finds ``fastamr.kernels`` in the sibling folder ``kernels/`` of a bare checkout, and nothing else."""
+    """Finds ``fastamr.kernels`` in the sibling folder ``kernels/`` of a checkout, and nothing else."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        folder = Path(__file__).resolve().parent.parent / "kernels"
-        if name != "fastamr.kernels" or not (folder / "__init__.py").is_file():
+        if name != "fastamr.kernels":
+            return None
+        root = Path(__file__).resolve().parent.parent
+        folder = root / "kernels"
+        # Beside an installed package the sibling could be another project's folder of that name.
+        if not (root / "pyproject.toml").is_file() or not (folder / "__init__.py").is_file():
             return None
         return importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
 
 
-# Appended, so that an installed package wins.
-sys.meta_path.append(_CheckoutKernels)
+# First, so that a checkout finds its own kernels even where another checkout is installed in editable mode.
+sys.meta_path.insert(0, _CheckoutKernels)
 
 
 def __getattr__(name: str) -> Any:

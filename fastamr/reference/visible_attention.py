@@ -57,11 +57,12 @@ def _scatter(gradient: Tensor, keep: Tensor | None, like: Tensor) -> Tensor:
 
 def unpack(q: Tensor, kv: Tensor | None, structure: Structure) -> tuple[Tensor, Tensor, Tensor]:
     """Separate ``q (S, Nq, H, E)``, ``k``, ``v (S, Nk, H, E)`` of a padded (not cu_seqlens) call."""
+    # unbind's gradient is one stack; indexing would write a zero-filled packed tensor for each of q, k and v.
     if kv is None:
-        packed = _gather(q, structure.keep)
-        return packed[:, :, 0], packed[:, :, 1], packed[:, :, 2]
-    packed = _gather(kv, structure.keep)
-    return q, packed[:, :, 0], packed[:, :, 1]
+        query, key, value = _gather(q, structure.keep).unbind(2)
+        return query, key, value
+    key, value = _gather(kv, structure.keep).unbind(2)
+    return q, key, value
 
 
 def _token_ids(ids: Tensor | None, keep: Tensor | None, like: Tensor) -> Tensor:

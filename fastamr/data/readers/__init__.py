@@ -1,0 +1,1 @@
+"""Readers: one file per source, each with ``matches(keys)`` and ``read(path)``."""

@@ -1,0 +1,75 @@
+"""Reading npz archives: never unpickled, large members in pieces, errors that name the file."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+_BLOCK_BYTES = 1 << 26
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what NumPy and zipfile raise on a bad archive into one clear error.
+
+    Raises:
+        ValueError: the archive is truncated, damaged or holds pickled objects.
+    """
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path} is no npz archive, or is truncated ({error}); fetch the file again"
+        ) from None
+    except KeyError as error:
+        raise ValueError(f"{path} lacks an array: {error}") from None
+
+
+def member_names(path: Path) -> set[str]:
+    """Return the names of the arrays in an npz archive."""
+    with readable(path), zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+
+
+def read_member(path: Path, name: str) -> np.ndarray:
+    """Return a whole array of an archive.
+
+    Raises:
+        ValueError: as :func:`read_blocks`.
+    """
+    with readable(path), np.load(path, allow_pickle=False) as archive:
+        try:
+            return np.asarray(archive[name])
+        except ValueError as error:
+            raise ValueError(f"{path}, array {name!r}: {error}; save it as a plain numeric array") from None
+
+
+def read_blocks(path: Path, name: str) -> Iterator[np.ndarray]:
+    """Yield an array of an archive in blocks along its first axis, so that it need not fit into memory.
+
+    Raises:
+        ValueError: the archive is damaged, lacks the array, or the array needs unpickling or Fortran order.
+    """
+    with readable(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(file)
+        if dtype.hasobject or fortran or not shape:
+            raise ValueError(
+                f"{path}, array {name!r}: expected plain numbers in C order, got {dtype} {shape}"
+            )
+        row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+        rows = max(1, _BLOCK_BYTES // max(1, row_bytes))
+        for start in range(0, shape[0], rows):
+            count = min(rows, shape[0] - start)
+            content = file.read(count * row_bytes)
+            if len(content) < count * row_bytes:
+                raise EOFError(f"array {name!r} ends early")
+            yield np.frombuffer(content, dtype=dtype).reshape(count, *shape[1:])

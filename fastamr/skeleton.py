@@ -1,0 +1,365 @@
+"""Skeleton layouts: which joints a body has, how they hang together, which are left and right.
+
+Seven layouts are built in (:data:`LAYOUTS`); :meth:`SkeletonLayout.from_joints` makes one from a data set's
+joint names, finding left and right, hips and spine by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from .errors import unknown_name
+
+__all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
+
+
+@dataclass(frozen=True)
+class SkeletonLayout:
+    """The joints of one body and the tree that they form.
+
+    Args:
+        name: the layout's name, for example ``"ntu25"``.
+        joints: the ``V`` joint names, in the order of the coordinates.
+        parents: for each joint the index of its parent, ``-1`` for a root.
+        pairs: ``(left, right)`` indices of joints that mirror each other.
+        hips: ``(left, right)`` hip joints, or None where the layout has none.
+        spine: ``(lower, upper)`` joints whose line is the trunk, or None. In the built-in layouts and in
+            :meth:`from_joints` it leads from the joint where the legs meet to the joint where the arms meet
+            (choice: the longest trunk line is the least noisy one).
+
+    Raises:
+        ValueError: lengths differ, a name occurs twice, an index is out of range, or the parents form a
+            cycle.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    parents: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...] = ()
+    hips: tuple[int, int] | None = None
+    spine: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        as_tuples: dict[str, Any] = {
+            "joints": tuple(str(joint) for joint in self.joints),
+            "parents": tuple(int(parent) for parent in self.parents),
+            "pairs": tuple(_two(pair, "pairs") for pair in self.pairs),
+            "hips": None if self.hips is None else _two(self.hips, "hips"),
+            "spine": None if self.spine is None else _two(self.spine, "spine"),
+        }
+        for field, value in as_tuples.items():
+            object.__setattr__(self, field, value)
+        self._check_joints()
+        for field, pairs in (("pairs", self.pairs), ("hips", (self.hips,)), ("spine", (self.spine,))):
+            for pair in pairs:
+                self._check_pair(field, pair)
+
+    @property
+    def _where(self) -> str:
+        return f"layout {self.name!r}"
+
+    def _check_joints(self) -> None:
+        count = len(self.joints)
+        if count == 0:
+            raise ValueError(f"{self._where}: joints is empty, expected at least one joint name")
+        if len(self.parents) != count:
+            raise ValueError(
+                f"{self._where}: parents has {len(self.parents)} entries, expected {count}, one a joint"
+            )
+        twice = {joint for joint in self.joints if self.joints.count(joint) > 1}
+        if twice:
+            raise ValueError(f"{self._where}: joint names must differ, {sorted(twice)} occur more than once")
+        for joint, parent in enumerate(self.parents):
+            if not -1 <= parent < count:
+                raise ValueError(
+                    f"{self._where}: parents[{joint}] is {parent}, expected -1 or an index below {count}"
+                )
+        for joint in range(count):
+            self._ancestors(joint)
+
+    def _check_pair(self, field: str, pair: tuple[int, int] | None) -> None:
+        if pair is None:
+            return
+        if pair[0] == pair[1] or not all(0 <= joint < self.num_joints for joint in pair):
+            raise ValueError(
+                f"{self._where}: {field} holds {pair}, expected two different joint indices "
+                f"below {self.num_joints}"
+            )
+
+    def _ancestors(self, joint: int) -> tuple[int, ...]:
+        """Return ``joint`` and its ancestors up to the root."""
+        path: list[int] = []
+        while joint != -1:
+            if joint in path:
+                loop = " -> ".join(self.joints[j] for j in [*path, joint])
+                raise ValueError(f"{self._where}: parents form a cycle ({loop}), expected a tree")
+            path.append(joint)
+            joint = self.parents[joint]
+        return tuple(path)
+
+    @property
+    def num_joints(self) -> int:
+        """``V``, the number of joints."""
+        return len(self.joints)
+
+    @property
+    def root(self) -> int:
+        """The first joint without a parent."""
+        return self.parents.index(-1)
+
+    @cached_property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """``(child, parent)`` of every bone, by child."""
+        return tuple((joint, parent) for joint, parent in enumerate(self.parents) if parent != -1)
+
+    @cached_property
+    def degrees(self) -> tuple[int, ...]:
+        """How many bones meet in each joint."""
+        ends = [joint for edge in self.edges for joint in edge]
+        return tuple(ends.count(joint) for joint in range(self.num_joints))
+
+    @cached_property
+    def shoulders(self) -> tuple[int, int] | None:
+        """``(left, right)`` shoulder joints, found by name, or None; for layouts without a spine."""
+        return _find_pair(self.joints, self.pairs, _SHOULDER_PATTERNS)
+
+    def index(self, joint: str | int) -> int:
+        """Return a joint's index from its name or index.
+
+        Raises:
+            ValueError: no joint has that name (with the nearest one) or index.
+        """
+        if isinstance(joint, str):
+            if joint not in self.joints:
+                raise unknown_name(f"joint of layout {self.name!r}", joint, self.joints)
+            return self.joints.index(joint)
+        if not 0 <= joint < self.num_joints:
+            raise ValueError(f"joint {joint}: layout {self.name!r} has joints 0 to {self.num_joints - 1}")
+        return joint
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that JSON can hold; :meth:`from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> SkeletonLayout:
+        """Build a layout from :meth:`to_dict`'s dictionary (lists instead of tuples are fine).
+
+        Raises:
+            ValueError: a field is missing or unknown, or the layout is not valid.
+        """
+        known = ("name", "joints", "parents", "pairs", "hips", "spine")
+        for field in fields:
+            if field not in known:
+                raise unknown_name("field of a skeleton layout", field, known)
+        missing = [field for field in known[:3] if field not in fields]
+        if missing:
+            raise ValueError(f"skeleton layout: {', '.join(missing)} is missing, got {sorted(fields)}")
+        return cls(**fields)
+
+    @classmethod
+    def from_joints(cls, name: str, joints: Sequence[str], parents: Sequence[int]) -> SkeletonLayout:
+        """Make a layout from joint names and parents; pairs, hips and spine are found by name.
+
+        Left and right are recognised as ``left``/``right`` anywhere, as a single ``L``/``R`` set off by an
+        underscore or by case (``Hand_L``, ``LHip``), or as a prefix of a word (``lfemur``); a joint is paired
+        only when the mirrored name exists. The spine leads from the nearest common ancestor of the hips to
+        that of the shoulders. A built-in layout with the same joints and parents is returned as it is, under
+        its own name.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        known = _matching_layout(joints, parents)
+        if known is not None:
+            return known
+        pairs = _mirrored_pairs(joints)
+        bare = cls(name, tuple(joints), tuple(parents), pairs)
+        hips = _find_pair(bare.joints, pairs, _HIP_PATTERNS)
+        ends = (bare._common_ancestor(hips), bare._common_ancestor(bare.shoulders))
+        spine = None if None in ends or ends[0] == ends[1] else ends
+        return cls(name, bare.joints, bare.parents, pairs, hips, spine)  # type: ignore[arg-type]
+
+    def _common_ancestor(self, pair: tuple[int, int] | None) -> int | None:
+        """Return the nearest ancestor that both joints share, or None."""
+        if pair is None:
+            return None
+        others = self._ancestors(pair[1])
+        return next((joint for joint in self._ancestors(pair[0]) if joint in others), None)
+
+
+def _two(pair: Sequence[int], field: str) -> tuple[int, int]:
+    if len(pair) != 2:
+        raise ValueError(f"{field} holds {pair!r}, expected two joint indices")
+    return int(pair[0]), int(pair[1])
+
+
+# The first pattern that fits decides, then the first pair: joints come from the root outwards.
+_HIP_PATTERNS = (r"hip", r"upper_?leg|up_?leg|thigh|femur")
+_SHOULDER_PATTERNS = (r"shoulder", r"clavicle|collar", r"upper_?arm|humerus")
+
+_MIRRORS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"(?i)left", lambda found: _like(found[0], "right")),
+    (r"(?<![A-Za-z])[lL](?![A-Za-z])", lambda found: _like(found[0], "r")),
+    (r"(?<![A-Za-z])L(?=[A-Z])", "R"),
+    (r"(?<=[a-z])L$", "R"),
+    (r"(?<![A-Za-z])l(?=[a-z])", "r"),
+)
+
+
+def _like(model: str, word: str) -> str:
+    """Return ``word`` in the case of ``model``."""
+    if model.isupper():
+        return word.upper()
+    return word.capitalize() if model[0].isupper() else word
+
+
+def _mirrored_pairs(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Return the ``(left, right)`` indices of the joints whose mirrored name exists too."""
+    index = {joint: place for place, joint in enumerate(joints)}
+    pairs = []
+    for place, joint in enumerate(joints):
+        mirrored = (re.sub(pattern, right, joint) for pattern, right in _MIRRORS)
+        found = next((index[other] for other in mirrored if other != joint and other in index), None)
+        if found is not None:
+            pairs.append((place, found))
+    return tuple(pairs)
+
+
+def _find_pair(
+    joints: Sequence[str], pairs: Sequence[tuple[int, int]], patterns: Sequence[str]
+) -> tuple[int, int] | None:
+    """Return the first pair whose left joint fits the earliest possible pattern."""
+    for pattern in patterns:
+        for pair in pairs:
+            if re.search(pattern, joints[pair[0]], re.IGNORECASE):
+                return pair
+    return None
+
+
+def _matching_layout(joints: Sequence[str], parents: Sequence[int]) -> SkeletonLayout | None:
+    """Return the built-in layout with these joints (case and separators aside) and parents, or None."""
+
+    def plain(names: Sequence[str]) -> list[str]:
+        return [re.sub(r"[^a-z0-9]", "", str(joint).lower()) for joint in names]
+
+    for layout in LAYOUTS.values():
+        same_tree = list(layout.parents) == [int(parent) for parent in parents]
+        if same_tree and plain(layout.joints) == plain(joints):
+            return layout
+    return None
+
+
+LAYOUTS: dict[str, SkeletonLayout] = {}
+"""The built-in layouts by name."""
+
+
+def _add(name: str, tree: str) -> None:
+    """Add a built-in layout. ``tree``: ``joint<parent`` in the coordinates' order, the root without ``<``."""
+    entries = [entry.split("<") for entry in tree.split()]
+    joints = [entry[0] for entry in entries]
+    parents = [joints.index(entry[1]) if len(entry) == 2 else -1 for entry in entries]
+    LAYOUTS[name] = SkeletonLayout.from_joints(name, joints, parents)
+
+
+# Kinect v2, NTU RGB+D and PKU-MMD. The bones are those of the field's graphs (ST-GCN and its successors), in
+# which a hand's tip hangs on its thumb.
+_add(
+    "ntu25",
+    """
+    base_of_spine middle_of_spine<base_of_spine neck<spine head<neck
+    left_shoulder<spine left_elbow<left_shoulder left_wrist<left_elbow left_hand<left_wrist
+    right_shoulder<spine right_elbow<right_shoulder right_wrist<right_elbow right_hand<right_wrist
+    left_hip<base_of_spine left_knee<left_hip left_ankle<left_knee left_foot<left_ankle
+    right_hip<base_of_spine right_knee<right_hip right_ankle<right_knee right_foot<right_ankle
+    spine<middle_of_spine left_hand_tip<left_thumb left_thumb<left_hand
+    right_hand_tip<right_thumb right_thumb<right_hand
+    """,
+)
+# Kinect v1, NW-UCLA and MSR Action3D.
+_add(
+    "kinect20",
+    """
+    hip_center spine<hip_center shoulder_center<spine head<shoulder_center
+    shoulder_left<shoulder_center elbow_left<shoulder_left wrist_left<elbow_left hand_left<wrist_left
+    shoulder_right<shoulder_center elbow_right<shoulder_right wrist_right<elbow_right hand_right<wrist_right
+    hip_left<hip_center knee_left<hip_left ankle_left<knee_left foot_left<ankle_left
+    hip_right<hip_center knee_right<hip_right ankle_right<knee_right foot_right<ankle_right
+    """,
+)
+# COCO key points (HRNet, ViTPose, YOLO). COCO defines no tree: the one of PYSKL, rooted in the nose.
+_add(
+    "coco17",
+    """
+    nose left_eye<nose right_eye<nose left_ear<left_eye right_ear<right_eye
+    left_shoulder<nose right_shoulder<nose left_elbow<left_shoulder right_elbow<right_shoulder
+    left_wrist<left_elbow right_wrist<right_elbow left_hip<left_shoulder right_hip<right_shoulder
+    left_knee<left_hip right_knee<right_hip left_ankle<left_knee right_ankle<right_knee
+    """,
+)
+# OpenPose's COCO model (also Kinetics-Skeleton): its own limbs, the hips hang on the neck.
+_add(
+    "openpose18",
+    """
+    nose<neck neck right_shoulder<neck right_elbow<right_shoulder right_wrist<right_elbow
+    left_shoulder<neck left_elbow<left_shoulder left_wrist<left_elbow
+    right_hip<neck right_knee<right_hip right_ankle<right_knee
+    left_hip<neck left_knee<left_hip left_ankle<left_knee
+    right_eye<nose left_eye<nose right_ear<right_eye left_ear<left_eye
+    """,
+)
+# OpenPose BODY_25.
+_add(
+    "openpose25",
+    """
+    nose<neck neck<mid_hip right_shoulder<neck right_elbow<right_shoulder right_wrist<right_elbow
+    left_shoulder<neck left_elbow<left_shoulder left_wrist<left_elbow mid_hip
+    right_hip<mid_hip right_knee<right_hip right_ankle<right_knee
+    left_hip<mid_hip left_knee<left_hip left_ankle<left_knee
+    right_eye<nose left_eye<nose right_ear<right_eye left_ear<left_eye
+    left_big_toe<left_ankle left_small_toe<left_big_toe left_heel<left_ankle
+    right_big_toe<right_ankle right_small_toe<right_big_toe right_heel<right_ankle
+    """,
+)
+# SMPL's body without hands (AMASS, HumanML3D, BABEL).
+_add(
+    "smpl22",
+    """
+    pelvis left_hip<pelvis right_hip<pelvis spine1<pelvis
+    left_knee<left_hip right_knee<right_hip spine2<spine1
+    left_ankle<left_knee right_ankle<right_knee spine3<spine2 left_foot<left_ankle right_foot<right_ankle
+    neck<spine3 left_collar<spine3 right_collar<spine3 head<neck left_shoulder<left_collar
+    right_shoulder<right_collar left_elbow<left_shoulder right_elbow<right_shoulder
+    left_wrist<left_elbow right_wrist<right_elbow
+    """,
+)
+# Human3.6M, the 17 joints of the 3-D pose literature.
+_add(
+    "h36m17",
+    """
+    pelvis right_hip<pelvis right_knee<right_hip right_ankle<right_knee
+    left_hip<pelvis left_knee<left_hip left_ankle<left_knee spine<pelvis thorax<spine neck<thorax head<neck
+    left_shoulder<thorax left_elbow<left_shoulder left_wrist<left_elbow
+    right_shoulder<thorax right_elbow<right_shoulder right_wrist<right_elbow
+    """,
+)
+
+
+def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
+    """Return a built-in layout by name; a layout passes through unchanged.
+
+    Raises:
+        ValueError: the name is unknown (with the nearest one).
+        TypeError: ``layout`` is neither a name nor a layout.
+    """
+    if isinstance(layout, SkeletonLayout):
+        return layout
+    if not isinstance(layout, str):
+        raise TypeError(f"layout must be a name or a SkeletonLayout, got {type(layout).__name__}")
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS)
+    return LAYOUTS[layout]
