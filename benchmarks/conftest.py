@@ -68,6 +68,7 @@ class Clock:
             **facts,
         )
         self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=warmup)
+        assert self.benchmark.stats is not None
         return self.benchmark.stats.stats.median
 
 

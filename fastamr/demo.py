@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import PackedSkeletons, synthetic_actions
+from .data import PackedSkeletons, apply_missing, synthetic_actions
 from .evaluation import (
     extract_features,
+    input_features,
     knn_accuracy,
     logistic_regression,
     random_encoder,
@@ -28,6 +29,7 @@ from .testing import random_clips
 from .training import PretrainConfig, pretrain
 from .visualization import Curve, draw_comparison
 
+STEPS = ["center", "align_body"]
 METHODS = {"SkeletonMAE": "skeleton_mae", "AMR": "amr"}
 # Smaller than the papers' model in width, depth and frames, so that both methods train in minutes on two cores.
 SMALL: dict[str, Any] = {
@@ -92,7 +94,9 @@ def run(config: DemoConfig) -> list[Row]:
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
     data = synthetic_actions(config.clips, seed=config.seed)
-    print(f"data: {data.num_clips} generated clips of {len(data.label_names)} actions, {data.num_frames} frames")
+    print(
+        f"data: {data.num_clips} generated clips of {len(data.label_names)} actions, {data.num_frames} frames"
+    )
     runs = {title: pre_train(name, data, folder / name, config) for title, name in METHODS.items()}
     rows = probe_all(data, runs, config)
     rows = with_step_times(rows, config)
@@ -123,7 +127,7 @@ def pre_train(name: str, data: PackedSkeletons, folder: Path, config: DemoConfig
             model=name,
             architecture={**SMALL, **(SMALL_AMR if name == "amr" else {})},
             out=str(folder),
-            steps=["center", "align_body"],
+            steps=STEPS,
             epochs=config.epochs,
             batch_size=config.batch_size,
             min_frames=32,
@@ -138,13 +142,13 @@ def pre_train(name: str, data: PackedSkeletons, folder: Path, config: DemoConfig
 
 
 def probe_all(data: PackedSkeletons, runs: dict[str, Path], config: DemoConfig) -> list[Row]:
-    """Probe raw coordinates, a random encoder and the pre-trained encoders on the data's own split."""
-    from .training.setup import apply_steps
-
+    """Probe coordinates, a random encoder and the pre-trained encoders on the data's own split."""
     models = {title: load_pretrained(path) for title, path in runs.items()}
-    steps = ["center", "align_body"]
-    processed = apply_steps(data, steps)
-    rows = [probe("raw coordinates", raw_features(data), data, scaled=True)]
+    processed = apply_missing(data, STEPS)
+    rows = [
+        probe("raw coordinates", raw_features(data), data, scaled=True),
+        probe("encoder's input", input_features(processed), data),
+    ]
     encoders: dict[str, SkeletonModel] = {"random": random_encoder(models["AMR"], config.seed), **models}
     for title, model in encoders.items():
         rows.append(probe(title, extract_features(model, processed), data))
@@ -214,6 +218,8 @@ def format_table(rows: list[Row]) -> str:
 
 def read_curve(folder: Path) -> Curve:
     """The loss curve of a run from its ``metrics.jsonl``."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     train = [record for record in records if record["kind"] == "train"]
     return Curve([record["epoch"] for record in train], [record["loss"] for record in train])

@@ -13,9 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
-# Who may import whom. A room may always import itself; errors, files and skeleton are open to all.
-OPEN = {"errors", "files", "skeleton", ""}
+# Who may import whom. A room may always import itself; devices, errors, files and skeleton are open to all.
+OPEN = {"devices", "errors", "files", "skeleton", ""}
 ALLOWED = {
+    "devices": set(),
     "errors": set(),
     "files": set(),
     "skeleton": set(),

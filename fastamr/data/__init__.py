@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .load import concatenate, import_file, load
 from .packed import PackedSkeletons, Split
-from .preprocess import parse_steps, preprocess
+from .preprocess import apply_missing, parse_steps, preprocess
 from .sequences import to_sequences
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PackedSkeletons",
     "Split",
+    "apply_missing",
     "concatenate",
     "import_file",
     "load",

@@ -41,7 +41,7 @@ def _scale_rows(table: dict[str, float]) -> Array:
 
 @dataclass(frozen=True)
 class People:
-    """``P`` people: ``bones`` (len(BONES), P) metres, ``posture`` (len(DOFS), P), ``tempo``, ``size`` (P,)."""
+    """``P`` people: ``bones`` (len(BONES), P) metres, ``posture`` (len(DOFS), P), ``tempo``, ``size``."""
 
     bones: Array
     posture: Array

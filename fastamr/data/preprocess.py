@@ -26,6 +26,7 @@ __all__ = [
     "DropEmptyFrames",
     "Scale",
     "Step",
+    "apply_missing",
     "parse_steps",
     "preprocess",
 ]
@@ -49,6 +50,27 @@ def preprocess(data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any] | 
     for step in parse_steps(steps):
         data = dataclasses.replace(step(data), steps=(*data.steps, step.to_dict()))
     return data
+
+
+def apply_missing(data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any] | Step]) -> PackedSkeletons:
+    """Apply those pre-processing steps that the data has not been through yet.
+
+    Args:
+        data: packed data; ``data.steps`` lists what was applied.
+        steps: see :func:`parse_steps`. A bare name (``"center"``) is content with whatever parameters the data was
+            processed with; a step with parameters wants just those.
+
+    Raises:
+        ValueError: an unknown step or parameter.
+    """
+    done = list(data.steps)
+    names = {step["name"] for step in done}
+    missing = [
+        step
+        for given, step in zip(steps, parse_steps(steps), strict=True)
+        if step.to_dict() not in done and not (given == step.name and step.name in names)
+    ]
+    return preprocess(data, missing) if missing else data
 
 
 def parse_steps(steps: Iterable[str | Mapping[str, Any] | Step]) -> tuple[Step, ...]:

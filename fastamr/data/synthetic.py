@@ -21,7 +21,7 @@ from .stage import DRAWS, Stage
 
 Index = NDArray[np.int64]
 
-# Clips of a chunk are made together; a clip depends on its chunk's streams, and in them on earlier clips only.
+# Clips of a chunk are made together; a clip depends on its chunk's streams and on earlier clips in them.
 _CHUNK = 1024
 _PEOPLE, _CLIPS, _BODIES, _LABELS, _NOISE, _DROPS = range(6)
 _JITTER, _JITTER_SCALE = 0.005, 8.0
@@ -43,7 +43,7 @@ class _Options:
     clips: int
     seed: int
     actions: tuple[str, ...]
-    frames: tuple[int, ...]
+    frames: Sequence[int]
     fps: float
     noise: float
     drop_joints: float
@@ -54,7 +54,7 @@ class _Options:
     def __post_init__(self) -> None:
         for what, least in (("clips", 1), ("seed", 0), ("subjects", 2)):
             _check_whole(what, getattr(self, what), least)
-        if len(self.frames) != 2:
+        if not isinstance(self.frames, Sequence) or len(self.frames) != 2:
             raise ValueError(f"frames is {self.frames!r}, expected (least, largest) number of frames")
         _check_whole("the least of frames", self.frames[0], 2)
         _check_whole("the largest of frames", self.frames[1], self.frames[0])
@@ -107,7 +107,7 @@ def synthetic_actions(
     *,
     seed: int = 0,
     actions: Sequence[str] | None = None,
-    frames: tuple[int, int] = (40, 150),
+    frames: Sequence[int] = (40, 150),
     fps: float = 30.0,
     noise: float = 0.005,
     drop_joints: float = 0.02,
@@ -147,7 +147,7 @@ def synthetic_actions(
     """
     names = tuple(ACTIONS) if actions is None else _check_actions(actions)
     options = _Options(
-        clips, seed, names, tuple(frames), fps, noise, drop_joints, camera_angle, subjects, train_share
+        clips, seed, names, frames, fps, noise, drop_joints, camera_angle, subjects, train_share
     )
     people = draw_people(bit_stream(seed, 0, _PEOPLE), 2 * subjects)
     chunks = [

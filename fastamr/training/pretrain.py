@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import ops
-from ..data import parse_steps
+from ..data import apply_missing, parse_steps
+from ..devices import pick_device
 from .batches import BatchOrder
 from .checkpoint import (
     Checkpoint,
@@ -29,12 +30,11 @@ from .metrics import LossWindow, MetricsLog, Progress, environment
 from .optimizer import build_optimizer, learning_rate, learning_rate_tensor
 from .probe import check_probe, knn_probe
 from .setup import (
-    apply_steps,
     build_model,
     load_data,
-    pick_device,
     pick_split,
     run_lengths,
+    steps_as_text,
     training_sequences,
 )
 from .step import ClipSampler, TrainingStep, autocast_dtype
@@ -71,7 +71,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> 
     parse_steps(config.steps)
     check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
     device = pick_device(config.device)
-    data = load_data(config.data, config.steps) if data is None else apply_steps(data, config.steps)
+    data = load_data(config.data, config.steps) if data is None else apply_missing(data, config.steps)
     run = _Run(config, data, device)
     run.open_folder()
     run.train()
@@ -133,6 +133,7 @@ class _Run:
         """Return the configuration with everything that was left to the data or to a default filled in."""
         values = self.config.to_dict() | {
             "architecture": self.model.config.to_dict(),
+            "steps": steps_as_text(self.data, self.config.steps),
             "split": self.split,
             "warmup_epochs": self.warmup / self.order.steps_per_epoch,
             "resume": False,

@@ -1,4 +1,4 @@
-"""What a run starts from: device, data, body sequences, length and model."""
+"""What a run starts from: data, body sequences, length and model."""
 
 from __future__ import annotations
 
@@ -18,29 +18,12 @@ if TYPE_CHECKING:
 DEFAULT_SPLIT = "official"
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device to train on; ``auto`` is the GPU where there is one.
-
-    Raises:
-        ValueError: no such device, or not on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used: {reason}; expected auto, cpu or cuda") from None
-    return device
-
-
 def load_data(sources: Sequence[str], steps: Sequence[str]) -> PackedSkeletons:
     """Load files as one data set and apply the pre-processing that they lack.
 
     Args:
         sources: packed files of one layout, or ``synthetic``.
-        steps: pre-processing steps, see :func:`apply_steps`.
+        steps: pre-processing steps, see :func:`fastamr.data.apply_missing`.
 
     Raises:
         ValueError: no data is named, or the files do not fit together.
@@ -50,31 +33,29 @@ def load_data(sources: Sequence[str], steps: Sequence[str]) -> PackedSkeletons:
 
     if not sources:
         raise ValueError("data is missing: name packed files, or pass --data synthetic")
-    sets = [apply_steps(data.load(source), steps) for source in sources]
+    sets = [data.apply_missing(data.load(source), steps) for source in sources]
     return sets[0] if len(sets) == 1 else data.concatenate(sets)
 
 
-def apply_steps(data: PackedSkeletons, steps: Sequence[str]) -> PackedSkeletons:
-    """Apply the pre-processing steps that the data has not been through yet.
+def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
+    """Return all pre-processing that the data has been through, as ``config.yaml`` lists it.
+
+    So the steps that a file brought along are known to whoever evaluates the run on another file. Where several files
+    of different pre-processing train together, only the steps that were asked for are common to all.
 
     Args:
-        data: packed data; ``data.steps`` lists what was applied.
-        steps: names of steps, with or without parameters (``center``, ``center:frame=every``). A bare name is
-            content with whatever parameters the data was processed with.
-
-    Raises:
-        ValueError: an unknown step or parameter.
+        data: the pre-processed data.
+        asked: the steps of the configuration.
     """
-    from ..data import parse_steps, preprocess
+    from ..data.preprocess import STEPS
 
-    done = list(data.steps)
-    names = {step["name"] for step in done}
-    missing = [
-        step
-        for text, step in zip(steps, parse_steps(steps), strict=True)
-        if step.to_dict() not in done and not (text == step.name and text in names)
-    ]
-    return preprocess(data, missing) if missing else data
+    if any(step["name"] not in STEPS for step in data.steps):
+        return list(asked)
+    texts = []
+    for step in data.steps:
+        settings = ",".join(f"{key}={value}" for key, value in step.items() if key != "name")
+        texts.append(f"{step['name']}:{settings}" if settings else step["name"])
+    return texts
 
 
 def pick_split(name: str | None, data: PackedSkeletons) -> str | None:

@@ -67,7 +67,9 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
     for (name, curve), (line, marker) in zip(curves.items(), _STYLES, strict=False):
         share = [loss / curve.losses[0] for loss in curve.losses]
         every = max(1, len(share) // 8)
-        axes.plot(curve.epochs, share, linestyle=line, marker=marker, markevery=every, markersize=5, label=name)
+        axes.plot(
+            curve.epochs, share, linestyle=line, marker=marker, markevery=every, markersize=5, label=name
+        )
     axes.set(xlabel="epoch", ylabel="loss / first loss", title="pre-training loss")
     axes.grid(alpha=0.3)
     if curves:

@@ -17,7 +17,7 @@ from fastamr.data.synthetic import synthetic_actions
 from fastamr.skeleton import get_layout
 
 LAYOUT = get_layout("ntu25")
-HEAD, MOUTH_REACH = LAYOUT.joints.index("head"), 0.45
+HEAD = LAYOUT.joints.index("head")
 HANDS = [LAYOUT.joints.index(name) for name in ("left_hand", "right_hand")]
 ANKLES = [LAYOUT.joints.index(name) for name in ("left_ankle", "right_ankle")]
 
@@ -276,7 +276,7 @@ def test_a_subset_of_actions_sets_the_labels():
         ({"frames": (20, 10)}, ValueError, "largest of frames is 10, expected at least 20"),
         ({"frames": (20, 30, 40)}, ValueError, r"frames is \(20, 30, 40\)"),
         ({"frames": (20, 30.5)}, TypeError, "largest of frames is 30.5"),
-        ({"frames": 30}, TypeError, "frames is 30"),
+        ({"frames": 30}, ValueError, "frames is 30"),
         ({"fps": 0}, ValueError, "fps is 0"),
         ({"noise": -0.1}, ValueError, "noise is -0.1, expected a number between 0 and 1"),
         ({"noise": float("nan")}, ValueError, "noise is nan"),
@@ -343,7 +343,7 @@ def logistic_regression(train: np.ndarray, labels: np.ndarray, test: np.ndarray)
     # The principal axes carry all that a linear probe can use, and make it quick.
     _, values, axes = np.linalg.svd(train, full_matrices=False)
     kept = axes[: min(250, int((values > 1e-3 * values[0]).sum()))].T
-    return LogisticRegression(C=0.03, max_iter=200).fit(train @ kept, labels).predict(test @ kept)
+    return LogisticRegression(C=0.03, max_iter=1000, tol=1e-2).fit(train @ kept, labels).predict(test @ kept)
 
 
 @pytest.mark.parametrize("probe", [nearest_neighbour, logistic_regression])

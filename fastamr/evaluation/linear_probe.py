@@ -1,0 +1,166 @@
+"""Linear probes of frozen features: one layer trained by SGD (AMR's protocol), and logistic regression."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .checks import check_features, percent_equal
+
+
+class LinearProbeResult(NamedTuple):
+    """What a linear probe reached.
+
+    Attributes:
+        accuracy: percent on the test clips after the last epoch: the result.
+        best_accuracy: percent at the best epoch. It is chosen on the test clips, so it is no result.
+        best_epoch: that epoch, counted from 1.
+        train_loss: mean cross-entropy of the last epoch, nats.
+    """
+
+    accuracy: float
+    best_accuracy: float
+    best_epoch: int
+    train_loss: float
+
+
+def standardize_features(train_x: Tensor, *others: Tensor, floor: float = 1e-6) -> tuple[Tensor, ...]:
+    """Scale features by the training clips' mean and standard deviation per dimension.
+
+    Args:
+        train_x: ``(N, D)``.
+        others: more features ``(M, D)``, scaled alike.
+        floor: a dimension whose deviation is below this share of the largest one is constant but for
+            rounding, and becomes 0 everywhere (choice).
+
+    Returns:
+        ``train_x`` and the others, float32.
+    """
+    mean = train_x.double().mean(0)
+    deviation = train_x.double().var(0, correction=0).sqrt()
+    constant = deviation <= floor * deviation.max()
+    scale = torch.where(constant, 0.0, 1 / deviation)
+    return tuple(((x.double() - mean) * scale).float() for x in (train_x, *others))
+
+
+def linear_probe(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    *,
+    epochs: int = 100,
+    batch_size: int = 256,
+    lr: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    standardize: bool = False,
+    seed: int = 0,
+) -> LinearProbeResult:
+    """Train one linear layer on frozen features (AMR's protocol) and test it after the last epoch.
+
+    SGD with momentum 0.9, 100 epochs, batch 256, learning rate 0.01 falling to 0 by a cosine. MAMP's protocol
+    is ``batch_size=128, lr=0.1``. Choices: the cosine falls with every update; the weights start normal with
+    standard deviation 0.01, the bias 0 (MAE's); no weight decay; the last, smaller batch of an epoch is used.
+
+    Args:
+        train_x: ``(N, D)`` features of the training clips.
+        train_y: ``(N,)`` int64 class indices.
+        test_x: ``(M, D)`` features of the test clips.
+        test_y: ``(M,)`` int64 class indices; a class without training clips counts as wrong.
+        epochs: passes over the training clips.
+        batch_size: clips in an update.
+        lr: learning rate of the first update.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        standardize: scale the features by the training clips' statistics first (MAE puts a BatchNorm without
+            affine there). Choice: off, the features as they are; with few updates on small features the layer
+            is then far from converged, which is the protocol's, not the encoder's, limit.
+        seed: fixes the first weights and the order of the clips.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty set, features that are not finite, a setting out of
+            range.
+    """
+    check_features(train_x, train_y, test_x, test_y)
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr)):
+        if value <= 0:
+            raise ValueError(f"{name}={value} must be positive")
+    scaled = standardize_features(train_x, test_x) if standardize else (train_x.float(), test_x.float())
+    # A copy made outside inference mode, so that autograd may save it.
+    train_x, test_x = (x.detach().clone() for x in scaled)
+    train_y, test_y = train_y.to(train_x.device), test_y.to(train_x.device)
+    generator = torch.Generator().manual_seed(seed)
+    classes = int(train_y.max()) + 1
+    weight = (
+        (0.01 * torch.randn(classes, train_x.shape[1], generator=generator))
+        .to(train_x.device)
+        .requires_grad_()
+    )
+    bias = torch.zeros(classes, device=train_x.device, requires_grad=True)
+    optimizer = torch.optim.SGD([weight, bias], lr=lr, momentum=momentum, weight_decay=weight_decay)
+    total = epochs * math.ceil(len(train_x) / batch_size)
+    curve, update, loss_sum = [], 0, train_x.new_zeros(())
+    for _ in range(epochs):
+        loss_sum = train_x.new_zeros(())
+        for rows in torch.randperm(len(train_x), generator=generator).to(train_x.device).split(batch_size):
+            optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * update / total))
+            loss = functional.cross_entropy(functional.linear(train_x[rows], weight, bias), train_y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(rows)
+            update += 1
+        with torch.no_grad():
+            curve.append(percent_equal(functional.linear(test_x, weight, bias).argmax(1), test_y))
+    best = max(range(epochs), key=curve.__getitem__)
+    return LinearProbeResult(curve[-1], curve[best], best + 1, float(loss_sum) / len(train_x))
+
+
+def logistic_regression(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    *,
+    C: float = 1.0,
+    standardize: bool = True,
+    max_iter: int = 1000,
+) -> float:
+    """Return the test accuracy of multinomial logistic regression in percent (scikit-learn, L-BFGS).
+
+    Unlike :func:`linear_probe` it adapts to the scale of the features and depends on no seed. It stops at
+    scikit-learn's default tolerance (1e-4), shortly before the optimum, so a build of another BLAS may move a
+    clip or two.
+
+    Args:
+        train_x: ``(N, D)`` features of the training clips.
+        train_y: ``(N,)`` int64 class indices, at least two classes.
+        test_x: ``(M, D)`` features of the test clips.
+        test_y: ``(M,)`` int64 class indices.
+        C: inverse strength of the L2 penalty. Choice: 1.
+        standardize: scale the features by the training clips' statistics first. Choice: on, so that the
+            penalty means the same for every encoder.
+        max_iter: bound of the iterations.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: shapes that do not fit, an empty set, one class only, C not positive.
+    """
+    check_features(train_x, train_y, test_x, test_y)
+    if C <= 0:
+        raise ValueError(f"C={C} must be positive, for example 1.0")
+    if len(train_y.unique()) < 2:
+        raise ValueError(f"train_y holds only class {int(train_y[0])}, expected at least two classes")
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ImportError("logistic regression needs scikit-learn: pip install 'fastamr[eval]'") from error
+    scaled = standardize_features(train_x, test_x) if standardize else (train_x, test_x)
+    train, test = (x.detach().double().cpu().numpy() for x in scaled)
+    fitted = LogisticRegression(C=C, max_iter=max_iter).fit(train, train_y.cpu().numpy())
+    return percent_equal(torch.from_numpy(fitted.predict(test)), test_y.cpu())

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from fastamr.data import Split
+from fastamr.evaluation import (
+    compare,
+    extract_features,
+    format_table,
+    knn_accuracy,
+    protocols,
+    random_encoder,
+)
+from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
+from fastamr.models import build_model
+
+
+@pytest.fixture
+def run(tmp_path, make_data):
+    """A folder with a small model for the stand-in's skeleton."""
+    model = build_model(
+        "amr",
+        layout=make_data(clips=1).layout,
+        frames=8,
+        width=16,
+        depth=1,
+        heads=2,
+        decoder_width=16,
+        decoder_depth=1,
+        decoder_heads=2,
+        target_patches=1,
+    )
+    model.save_pretrained(tmp_path / "run")
+    return tmp_path / "run", model
+
+
+def _config(folder, **more) -> EvaluateConfig:
+    return EvaluateConfig(checkpoint=str(folder), data=["unused"], device="cpu", **more)
+
+
+def test_writes_all_numbers_and_prints_the_baselines(run, make_data, capsys):
+    folder, model = run
+    data = make_data()
+    report = evaluate(_config(folder, seeds=[5]), data=data)
+    written = json.loads((folder / "evaluation-official.json").read_text())
+    assert written == json.loads(json.dumps(report))
+    assert set(report["results"]) == {"raw", "input", "random", "encoder"}
+    for scores in report["results"].values():
+        assert set(scores) == {"knn_1", "knn_20", "linear", "logistic"}
+    assert report["data"]["fingerprint"] == data.fingerprint()
+    assert (report["split"]["train"], report["split"]["test"], report["split"]["classes"]) == (12, 12, 3)
+    assert report["model"]["name"] == "amr"
+    assert report["versions"]["torch"] == torch.__version__
+    # The numbers are those of the parts, put together here by hand.
+    split, labels = data.split("official"), data.labels
+    for name, encoder in (("encoder", model), ("random", random_encoder(model, 5))):
+        x = extract_features(encoder, data)
+        expected = knn_accuracy(x[split.train], labels[split.train], x[split.test], labels[split.test])
+        assert report["results"][name]["knn_1"]["accuracy"] == pytest.approx(expected)
+    printed = capsys.readouterr().out
+    for word in ("raw coordinates", "random", "AMR", "1-NN", "20-NN", "linear", "logistic", "12 training"):
+        assert word in printed
+
+
+def test_features_are_cached_in_the_folder(run, make_data, monkeypatch):
+    folder, model = run
+    first = evaluate(_config(folder, protocol="knn", seeds=[5]), data=make_data(), quiet=True)
+    assert len(list((folder / "features").iterdir())) == 2  # the encoder and its random twin
+    monkeypatch.setattr(type(model), "features", lambda *_, **__: pytest.fail("encoded again"))
+    again = evaluate(_config(folder, protocol="knn", seeds=[5]), data=make_data(), quiet=True)
+    assert again["results"] == first["results"]
+
+
+def test_cache_can_be_off_and_the_output_elsewhere(run, make_data, tmp_path):
+    folder, _ = run
+    out = tmp_path / "new" / "result.json"
+    evaluate(_config(folder, protocol="knn", cache=False, out=str(out)), data=make_data(), quiet=True)
+    assert out.is_file()
+    assert not (folder / "features").exists()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "probes"), [("knn", {"knn_1", "knn_20"}), ("linear", {"linear", "logistic"})]
+)
+def test_protocol_chooses_the_probes(run, make_data, protocol, probes):
+    report = evaluate(_config(run[0], protocol=protocol), data=make_data(), quiet=True)
+    assert all(set(scores) == probes for scores in report["results"].values())
+
+
+def test_seeds_make_new_random_encoders(run, make_data):
+    report = evaluate(_config(run[0], protocol="all", seeds=[0, 1, 2]), data=make_data(), quiet=True)
+    results = report["results"]
+    assert len(results["random"]["knn_1"]["per_seed"]) == 3
+    assert len(results["encoder"]["knn_1"]["per_seed"]) == 1
+    assert len(results["encoder"]["linear"]["per_seed"]) == 3
+    linear = results["encoder"]["linear"]
+    assert linear["accuracy"] == pytest.approx(sum(linear["per_seed"]) / 3)
+
+
+class TestPreprocessing:
+    def _steps_seen(self, run, data, steps):
+        folder, _ = run
+        (folder / "config.yaml").write_text(yaml.safe_dump({"steps": steps}))
+        report = evaluate(_config(folder, protocol="knn"), data=data, quiet=True)
+        return [step["name"] for step in report["data"]["steps"]], report
+
+    def test_missing_steps_of_the_run_are_applied(self, run, make_data):
+        assert self._steps_seen(run, make_data(), ["center", "align_body"])[0] == ["center", "align_body"]
+
+    def test_present_steps_are_not_applied_twice(self, run, make_data):
+        from fastamr.data import preprocess
+
+        centred = preprocess(make_data(), ["center:frame=every"])
+        assert self._steps_seen(run, centred, ["center"])[0] == ["center"]
+
+    def test_other_parameters_are_applied(self, run, make_data):
+        from fastamr.data import preprocess
+
+        centred = preprocess(make_data(), ["center"])
+        assert self._steps_seen(run, centred, ["center:frame=every"])[0] == ["center", "center"]
+
+    def test_the_raw_baseline_starts_from_the_given_data(self, run, make_data):
+        data = make_data()
+        plain = evaluate(_config(run[0], protocol="knn"), data=data, quiet=True)
+        _, processed = self._steps_seen(run, data, ["center", "align_body"])
+        assert processed["results"]["raw"] == plain["results"]["raw"]
+
+    def test_damaged_configuration(self, run, make_data):
+        (run[0] / "config.yaml").write_text("steps: [")
+        with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
+            evaluate(_config(run[0]), data=make_data())
+
+
+class TestErrors:
+    def test_unknown_protocol_and_bodies(self):
+        with pytest.raises(ValueError, match=r"unknown protocol 'knnn'.*did you mean 'knn'"):
+            EvaluateConfig(checkpoint="run", data=["x"], protocol="knnn")
+        with pytest.raises(ValueError, match=r"unknown bodies 'fields'.*did you mean 'field'"):
+            EvaluateConfig(checkpoint="run", data=["x"], bodies="fields")
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [({"batch_size": 0}, "batch_size=0"), ({"seeds": []}, "seeds="), ({"seeds": [-1]}, "seeds=")],
+    )
+    def test_numbers(self, setting, message):
+        with pytest.raises(ValueError, match=message):
+            EvaluateConfig(checkpoint="run", data=["x"], **setting)
+
+    def test_unknown_split(self, run, make_data):
+        with pytest.raises(ValueError, match=r"unknown split 'oficial'.*did you mean 'official'"):
+            evaluate(_config(run[0], split="oficial"), data=make_data())
+
+    def test_no_model(self, tmp_path, make_data):
+        with pytest.raises(FileNotFoundError, match=r"config\.json"):
+            evaluate(_config(tmp_path), data=make_data())
+
+    def test_no_data(self, run, tmp_path):
+        with pytest.raises(ValueError, match="data is missing"):
+            evaluate(EvaluateConfig(checkpoint=str(run[0]), data=[]))
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            evaluate(EvaluateConfig(checkpoint=str(run[0]), data=[str(tmp_path / "nowhere.safetensors")]))
+
+    def test_another_layout(self, run, make_data):
+        import numpy as np
+
+        from fastamr.data import PackedSkeletons
+
+        other = PackedSkeletons.from_clips([np.ones((3, 1, 25, 3), np.float32)], layout="ntu25")
+        with pytest.raises(ValueError, match=r"layout 'cross4'.*the data has 'ntu25'"):
+            evaluate(_config(run[0]), data=other)
+
+    def test_no_labels(self, run, make_data):
+        with pytest.raises(ValueError, match="none of the 24 clips has a label"):
+            evaluate(_config(run[0]), data=make_data(labels=None))
+
+    def test_empty_half(self, run, make_data):
+        every = torch.ones(24, dtype=torch.bool)
+        with pytest.raises(ValueError, match="no labelled test clip"):
+            evaluate(_config(run[0]), data=make_data(splits={"official": Split(every, ~every)}))
+
+    def test_device(self, run, make_data):
+        with pytest.raises(ValueError, match="device 'gpu' cannot be used"):
+            evaluate(
+                EvaluateConfig(checkpoint=str(run[0]), data=["x"], device="gpu"), data=make_data(), quiet=True
+            )
+
+
+def test_unlabelled_clips_are_left_out(run, make_data, capsys):
+    labels = [place % 3 if place > 3 else -1 for place in range(24)]
+    report = evaluate(_config(run[0], protocol="knn"), data=make_data(labels=labels))
+    assert (report["split"]["train"], report["split"]["test"], report["split"]["unlabelled"]) == (10, 10, 4)
+    assert "4 clips of the split without a label" in capsys.readouterr().out
+
+
+def test_several_files_are_evaluated_together(run, make_data, tmp_path):
+    paths = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    for path in paths:
+        make_data().save(path)
+    config = EvaluateConfig(checkpoint=str(run[0]), data=paths, protocol="knn", device="cpu")
+    assert evaluate(config, quiet=True)["split"]["test"] == 24
+    single = EvaluateConfig(checkpoint=str(run[0]), data=str(paths[0]), protocol="knn", device="cpu")
+    assert evaluate(single, quiet=True)["split"]["test"] == 12
+
+
+def test_without_scikit_learn_the_rest_is_reported(run, make_data, monkeypatch, capsys):
+    def absent(*_):
+        raise ImportError
+
+    monkeypatch.setattr(protocols, "logistic_regression", absent)
+    report = evaluate(_config(run[0], protocol="linear"), data=make_data())
+    assert report["results"]["encoder"]["logistic"] is None
+    assert "pip install 'fastamr[eval]'" in capsys.readouterr().out
+
+
+def test_compare_needs_seeds(encoder, make_data):
+    with pytest.raises(ValueError, match="seeds is empty"):
+        compare(encoder, make_data(), seeds=[])
+
+
+def test_raw_baseline_tells_classes_that_show_in_the_pose(encoder, make_data):
+    results = compare(encoder, make_data(clips=60, bodies=(1,), lengths=(8,)), protocol="knn")
+    assert (
+        results["raw"]["knn_1"]["accuracy"] > 80
+    )  # of three classes; the joints that only jitter count as much
+
+
+def test_table_is_aligned_and_shows_deviations():
+    rows = {
+        "raw": {"knn_1": {"accuracy": 69.44, "per_seed": [69.44]}, "logistic": None},
+        "random": {"knn_1": {"accuracy": 40.0, "per_seed": [39.0, 41.0]}},
+    }
+    assert format_table(rows).splitlines() == [
+        "encoder         1-NN  logistic",
+        "raw             69.4         -",
+        "random   40.0 +- 1.4         -",
+    ]
