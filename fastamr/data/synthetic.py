@@ -109,7 +109,7 @@ def synthetic_actions(
     actions: Sequence[str] | None = None,
     frames: Sequence[int] = (40, 150),
     fps: float = 30.0,
-    noise: float = 0.005,
+    noise: float = 0.003,
     drop_joints: float = 0.02,
     camera_angle: float = math.pi / 4,
     subjects: int = 40,

@@ -86,7 +86,7 @@ def _draw_bars(axes: Axes, accuracies: Mapping[str, Mapping[str, float]]) -> Non
             places, heights, width * 0.92, label=probe, hatch=_HATCHES[index % 4], edgecolor="black"
         )
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
-    axes.set_xticks(range(len(accuracies)), list(accuracies))
+    axes.set_xticks(range(len(accuracies)), [name.replace(" ", "\n") for name in accuracies])
     axes.set(ylabel="test accuracy (%)", ylim=(0, 108), title="probes of the frozen encoder")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
