@@ -22,7 +22,10 @@ def test_whole_demo_tiny(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(demo, "build_model", lambda name, **options: build_model(name, demo.SMALL, **options))
+    extra = {"amr": demo.SMALL_AMR, "skeleton_mae": {}}
+    monkeypatch.setattr(
+        demo, "build_model", lambda name, **options: build_model(name, demo.SMALL | extra[name], **options)
+    )
     monkeypatch.setattr(demo, "random_clips", lambda count, seed: random_clips(count, 32, seed=seed))
     rows = demo.run(
         DemoConfig(out=str(tmp_path / "demo"), clips=60, epochs=2, step_sequences=2, step_rounds=1)
@@ -49,25 +52,31 @@ def test_whole_demo_tiny(
 
 
 def test_table_text() -> None:
-    text = format_table([Row("random", 44.14, 58.2), Row("AMR", 56.8, 70.1, 539.4, 8.6)])
+    text = format_table([Row("random", 44.14, 58.2), Row("AMR", 56.8, 60.2, 70.1, 539.4, 8.6)])
     lines = text.splitlines()
-    assert lines[1].split() == ["random", "44.1", "58.2", "-", "-"]
-    assert lines[2].split() == ["AMR", "56.8", "70.1", "539", "ms", "8.6x"]
+    assert lines[1].split() == ["random", "44.1", "58.2", "-", "-", "-"]
+    assert lines[2].split() == ["AMR", "56.8", "60.2", "70.1", "539", "ms", "8.6x"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_amr_beats_the_random_encoder(tmp_path: Path) -> None:
-    """Ten points in 1-NN and in linear accuracy, on average over three seeds, none below five."""
+    """Ten points in 1-NN and in linear accuracy (to convergence), on average over three seeds, none below five.
+
+    More clips and a wider model than the demonstration, which has to end in minutes.
+    """
     gains = []
     for seed in range(3):
-        config = DemoConfig(seed=seed)
+        config = DemoConfig(clips=2000, epochs=60, batch_size=64, seed=seed)
         data = synthetic_actions(config.clips, seed=seed)
-        model = load_pretrained(pre_train("amr", data, tmp_path / str(seed), config))
+        folder = pre_train("amr", data, tmp_path / str(seed), config, width=96, decoder_width=96)
+        model = load_pretrained(folder)
         processed = apply_missing(data, STEPS)
         trained = probe("AMR", extract_features(model, processed), data)
         fresh = probe("random", extract_features(random_encoder(model, seed), processed), data)
-        gains.append((trained.knn - fresh.knn, trained.linear - fresh.linear))
+        assert trained.logistic is not None
+        assert fresh.logistic is not None
+        gains.append((trained.knn - fresh.knn, trained.logistic - fresh.logistic))
     for column in zip(*gains, strict=True):
         assert sum(column) / 3 >= 10, gains
         assert min(column) >= 5, gains

@@ -4,7 +4,7 @@ from .baselines import input_features, random_encoder, raw_features
 from .features import extract_features
 from .knn import knn_accuracy, knn_predict
 from .linear_probe import LinearProbeResult, linear_probe, logistic_regression, standardize_features
-from .protocols import compare, probe_features
+from .protocols import compare, labelled_split, probe_features
 from .table import format_table
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "input_features",
     "knn_accuracy",
     "knn_predict",
+    "labelled_split",
     "linear_probe",
     "logistic_regression",
     "probe_features",
