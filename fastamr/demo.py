@@ -129,14 +129,12 @@ def run(config: DemoConfig) -> list[Row]:
     return rows
 
 
-def pre_train(
-    name: str, data: PackedSkeletons, folder: Path, config: DemoConfig, **architecture: Any
-) -> Path:
-    """Pre-train one method with the small configuration, some of it replaced, and return the run's folder."""
+def pre_train(name: str, data: PackedSkeletons, folder: Path, config: DemoConfig) -> Path:
+    """Pre-train one method with the small configuration and return the run's folder."""
     return pretrain(
         PretrainConfig(
             model=name,
-            architecture={**SMALL, **(SMALL_AMR if name == "amr" else {}), **architecture},
+            architecture={**SMALL, **(SMALL_AMR if name == "amr" else {})},
             out=str(folder),
             steps=STEPS,
             epochs=config.epochs,

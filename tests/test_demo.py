@@ -61,22 +61,19 @@ def test_table_text() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_amr_beats_the_random_encoder(tmp_path: Path) -> None:
-    """Ten points in 1-NN and in linear accuracy (to convergence), on average over three seeds, none below five.
+    """Ten points in 1-NN and in the linear probe, on average over three seeds, none below five.
 
-    More clips and a wider model than the demonstration, which has to end in minutes.
+    The demonstration's configuration, trained longer than it can be in minutes.
     """
     gains = []
     for seed in range(3):
-        config = DemoConfig(clips=2000, epochs=60, batch_size=64, seed=seed)
+        config = DemoConfig(epochs=150, seed=seed)
         data = synthetic_actions(config.clips, seed=seed)
-        folder = pre_train("amr", data, tmp_path / str(seed), config, width=96, decoder_width=96)
-        model = load_pretrained(folder)
+        model = load_pretrained(pre_train("amr", data, tmp_path / str(seed), config))
         processed = apply_missing(data, STEPS)
         trained = probe("AMR", extract_features(model, processed), data)
         fresh = probe("random", extract_features(random_encoder(model, seed), processed), data)
-        assert trained.logistic is not None
-        assert fresh.logistic is not None
-        gains.append((trained.knn - fresh.knn, trained.logistic - fresh.logistic))
+        gains.append((trained.knn - fresh.knn, trained.linear - fresh.linear))
     for column in zip(*gains, strict=True):
         assert sum(column) / 3 >= 10, gains
         assert min(column) >= 5, gains
