@@ -93,7 +93,7 @@ def test_arrows_point_one_way(path: Path) -> None:
 
 def test_every_op_has_its_rooms() -> None:
     """One op, one name: reference, test and benchmark exist for each file of ops."""
-    helpers = {"__init__", "backends", "checks", "precision", "seeds"}
+    helpers = {"__init__", "backends", "checks", "precision", "seeds", "triton_support"}
     ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - helpers
     assert len(ops) == 8
     for op in ops:

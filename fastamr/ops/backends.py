@@ -29,11 +29,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run an op: ``why_not(problem)`` is None if it can, else the reason."""
+    """One way to run an op.
+
+    ``why_not(problem)`` is None if it can, else the reason. ``automatic_on`` lists the device types on which ``auto``
+    may take it (None: all).
+    """
 
     name: str
     why_not: Callable[[Problem], str | None]
-    automatic: bool = True
+    automatic_on: tuple[str, ...] | None = None
 
 
 _TABLE: dict[str, dict[str, Backend]] = {}
@@ -45,7 +49,7 @@ def can_always(problem: Problem) -> str | None:
 
 
 def declare(op: str, *choices: Backend) -> None:
-    """Declare an op's back ends, fastest first; ``auto`` tries those marked automatic in this order."""
+    """Declare an op's back ends, fastest first; ``auto`` tries those that allow it in this order."""
     _TABLE[op] = {choice.name: choice for choice in choices}
 
 
@@ -112,7 +116,8 @@ def choose(op: str, problem: Problem, name: str | None = None) -> str:
             name = general if general in table else "auto"
     if name == "auto":
         for choice in table.values():
-            if choice.automatic and choice.why_not(problem) is None:
+            allowed = choice.automatic_on is None or problem.device_type in choice.automatic_on
+            if allowed and choice.why_not(problem) is None:
                 return choice.name
         raise RuntimeError(f"no back end can run {op} for {problem}")
     if name not in table:

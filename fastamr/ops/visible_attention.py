@@ -49,7 +49,7 @@ declare(
     "visible_attention",
     Backend("sdpa", _sdpa_why_not),
     Backend("reference", can_always),
-    Backend("materialised", _materialised_why_not, automatic=False),
+    Backend("materialised", _materialised_why_not, automatic_on=()),
 )
 
 

@@ -1,0 +1,34 @@
+"""Whether Triton kernels can run here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+
+from .backends import Backend, Problem
+
+# Read once: torch.compile cannot trace a search for packages or a look at the environment.
+_INSTALLED = importlib.util.find_spec("triton") is not None
+_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def triton_why_not(problem: Problem) -> str | None:
+    """Why the Triton kernels cannot run a call, or None if they can."""
+    if not _INSTALLED:
+        return "Triton is not installed: pip install 'fastamr[triton]'"
+    if problem.device_type == "cpu" and not _INTERPRETED:
+        return "Triton needs a GPU (with TRITON_INTERPRET=1 its interpreter runs the kernels on a CPU, slowly)"
+    if problem.device_type not in ("cpu", "cuda"):
+        return f"the kernels are written for CUDA, the tensors are on {problem.device_type!r}"
+    if problem.dtype not in _DTYPES:
+        return f"the kernels compute in float32; {str(problem.dtype).removeprefix('torch.')} takes the reference"
+    if problem.features:
+        return f"the kernels do not cover {' and '.join(problem.features)}"
+    return None
+
+
+# The interpreter is for tests: on a CPU the kernels run only when named.
+TRITON = Backend("triton", triton_why_not, automatic_on=("cuda",))

@@ -1,0 +1,114 @@
+"""How kernels are launched: block sizes from a table, on the tensor's device and the current stream.
+
+A launcher passes its candidates, best first, to :func:`pick`; the first one runs unless ``FASTAMR_AUTOTUNE=1`` asks for
+timing. Inside :func:`record` a launch is written down instead of run, which lets the ahead-of-time check compile exactly
+the configurations that the launchers choose, without a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton
+
+
+@dataclass(frozen=True)
+class Config:
+    """Block sizes (the kernel's constexpr arguments of these names) and how many warps share them."""
+
+    blocks: dict[str, int] = field(default_factory=dict)
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch that was written down: what :func:`launch` would have run."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    config: Config
+    arguments: dict[str, Any]
+
+
+_recorded: list[Launch] | None = None
+_tuned: dict[tuple[object, ...], Config] = {}
+
+
+@contextmanager
+def record() -> Iterator[list[Launch]]:
+    """Write launches down instead of running them; outputs stay uninitialised. Not for concurrent use."""
+    global _recorded
+    _recorded = []
+    try:
+        yield _recorded
+    finally:
+        _recorded = None
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], device: torch.device, config: Config, **arguments: object
+) -> None:
+    """Run ``kernel`` over ``grid`` on ``device`` and the stream that is current there.
+
+    Args:
+        kernel: a function decorated with ``triton.jit``.
+        grid: programs in each dimension; nothing runs if one is 0.
+        device: of the tensors.
+        config: blocks and warps.
+        arguments: the kernel's other arguments by name.
+    """
+    if 0 in grid:
+        return
+    if _recorded is not None:
+        _recorded.append(Launch(kernel, grid, config, {**arguments, **config.blocks}))
+        return
+    on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with on_device:
+        kernel[grid](
+            **arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages
+        )
+
+
+def pick(
+    name: str,
+    shape_class: tuple[object, ...],
+    candidates: Sequence[Config],
+    run: Callable[[Config], object],
+    device: torch.device,
+) -> Config:
+    """The configuration for a shape class: the first candidate, or with ``FASTAMR_AUTOTUNE=1`` the fastest.
+
+    Tuning times every candidate once per process, kernel, shape class and kind of GPU; it never happens while a CUDA
+    graph is being captured. Sums may then differ in their last bit from one process to the next.
+
+    Args:
+        name: of the kernel.
+        shape_class: what the choice depends on; never the number of sequences, so that a last, smaller batch
+            neither tunes nor sums differently.
+        candidates: best first.
+        run: launches the kernel with a configuration; must be repeatable.
+        device: of the tensors.
+    """
+    if len(candidates) == 1 or not _tuning(device):
+        return candidates[0]
+    key = (name, *shape_class, torch.cuda.get_device_capability(device))
+    if key not in _tuned:
+        with torch.cuda.device(device):
+            times = [triton.testing.do_bench(lambda c=config: run(c)) for config in candidates]
+        _tuned[key] = candidates[times.index(min(times))]
+    return _tuned[key]
+
+
+def _tuning(device: torch.device) -> bool:
+    return (
+        os.environ.get("FASTAMR_AUTOTUNE") == "1"
+        and device.type == "cuda"
+        and _recorded is None
+        and not torch.cuda.is_current_stream_capturing()
+    )
