@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | format | install | clean
+# make demo | test | bench | check-kernels | lint | format | install | clean
 #
 # PYTHON        interpreter that makes the virtual environment (3.11 or later)
 # TORCH_INDEX   package index that torch is taken from, for example that of a CUDA build; empty = the default one
@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow bench lint format install check-tools clean
+.PHONY: demo test test-slow bench check-kernels lint format install check-tools clean
 
 install: $(STAMP)
 
@@ -34,6 +34,18 @@ test-slow: install
 
 bench: install
 	$(RUN) -m pytest benchmarks --benchmark-only
+
+# The kernels must compile without spills by the Triton that the tests run with and by the oldest one supported.
+OLD_TRITON := 3.6.0
+OLD_TRITON_FOLDER := $(VENV)/triton-$(OLD_TRITON)
+
+check-kernels: install $(OLD_TRITON_FOLDER)/.installed
+	$(RUN) tools/check_kernels.py
+	$(RUN) tools/check_kernels.py --triton-path $(OLD_TRITON_FOLDER)
+
+$(OLD_TRITON_FOLDER)/.installed: | install
+	$(RUN) -m pip install --quiet --no-deps --target $(OLD_TRITON_FOLDER) triton==$(OLD_TRITON)
+	touch $@
 
 lint: install
 	$(RUN) -m ruff check .

@@ -16,6 +16,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import fastamr
 
+from . import report
+from .device_clock import captured, copy_bandwidth, device_seconds
+
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
@@ -44,14 +47,24 @@ class Clock:
         self.benchmark, self.device = benchmark, device
 
     def __call__(
-        self, function: Callable[[], object], *, rounds: int = 20, warmup: int = 3, **facts: Any
+        self,
+        function: Callable[[], object],
+        *,
+        rounds: int = 20,
+        warmup: int = 3,
+        bytes_moved: int | None = None,
+        **facts: Any,
     ) -> float:
-        """Time ``function`` and return the median in seconds.
+        """Time ``function`` and return the median in seconds: wall clock, launches included.
+
+        On a GPU the time on the device is recorded beside it, with a warm and with a flushed L2 cache.
 
         Args:
             function: what to time; it is waited for on a GPU.
             rounds: timed calls.
             warmup: calls before, not counted.
+            bytes_moved: what the op must read and write at least; adds the rate and the share of the byte limit,
+                the latter counted with the copy rate measured on the same device.
             facts: op, shape, dtype, backend and whatever else belongs into ``extra_info``.
         """
 
@@ -60,6 +73,7 @@ class Clock:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
 
+        facts |= self._device_facts(function) if self.device.type == "cuda" else {}
         self.benchmark.extra_info.update(
             device=device_name(self.device),
             fastamr=fastamr.__version__,
@@ -69,7 +83,38 @@ class Clock:
         )
         self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=warmup)
         assert self.benchmark.stats is not None
-        return self.benchmark.stats.stats.median
+        median = self.benchmark.stats.stats.median
+        if bytes_moved is not None:
+            seconds = facts.get("device_us_cold", median * 1e6) / 1e6
+            limit = bytes_moved / copy_bandwidth(self.device)
+            self.benchmark.extra_info.update(
+                bytes_moved=bytes_moved,
+                gb_per_s=round(bytes_moved / seconds / 1e9, 2),
+                byte_limit_us=round(limit * 1e6, 2),
+                share_of_byte_limit=round(limit / seconds, 4),
+            )
+        return median
+
+    def _device_facts(self, function: Callable[[], object]) -> dict[str, Any]:
+        """Times on the device in microseconds and the peak memory of one call in MiB."""
+        function()
+        torch.cuda.synchronize(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        function()
+        torch.cuda.synchronize(self.device)
+        facts: dict[str, Any] = {
+            "peak_mib": round((torch.cuda.max_memory_allocated(self.device) - before) / 2**20, 2),
+            "in_graph": True,
+        }
+        try:
+            function = captured(function, self.device)
+        except RuntimeError as error:
+            torch.cuda.synchronize(self.device)
+            facts |= {"in_graph": False, "why_no_graph": str(error).splitlines()[0]}
+        for name, flush in (("warm", False), ("cold", True)):
+            facts[f"device_us_{name}"] = round(device_seconds(function, self.device, flush=flush) * 1e6, 2)
+        return facts
 
 
 @pytest.fixture
@@ -82,3 +127,15 @@ def clock(benchmark: BenchmarkFixture, device: torch.device) -> Clock:
 def sequences(device: torch.device) -> int:
     """Sequences of a benchmark batch: the papers' 256 on a GPU, 32 for single ops on a CPU."""
     return 256 if device.type == "cuda" else 32
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print rates, shares of the byte limit and device times below the table of times."""
+    session = getattr(config, "_benchmarksession", None)
+    timed = [bench for bench in getattr(session, "benchmarks", []) if bench.stats.rounds]
+    table = report.lines((bench.name, bench.stats.median, bench.extra_info) for bench in timed)
+    if table:
+        device = {bench.extra_info["device"] for bench in timed if "device" in bench.extra_info}
+        terminalreporter.section(f"bytes and device times: {', '.join(sorted(device))}")
+        for line in table:
+            terminalreporter.write_line(line)

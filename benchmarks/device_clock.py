@@ -1,0 +1,75 @@
+"""Times on a GPU without the launch overhead: CUDA graph replays between events, with a warm and with a flushed L2."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+_FLUSH_BYTES = 256 << 20
+
+
+@functools.cache
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes per second, read and written, of a large copy on this device: what the byte limits are counted with."""
+    size = (1 << 30) if device.type == "cuda" else (1 << 28)
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    if device.type == "cuda":
+        seconds = device_seconds(lambda: target.copy_(source), device, flush=False)
+    else:
+        target.copy_(source)
+        start = time.perf_counter()
+        for _ in range(5):
+            target.copy_(source)
+        seconds = (time.perf_counter() - start) / 5
+    return 2 * size / seconds
+
+
+def captured(function: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """``function`` as the replay of a CUDA graph.
+
+    Raises:
+        RuntimeError: the function cannot be captured, for example because it waits for the device.
+    """
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                function()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            function()
+    return graph.replay
+
+
+def device_seconds(
+    function: Callable[[], object], device: torch.device, *, flush: bool, rounds: int = 30
+) -> float:
+    """Median time on the device between two events around ``function``.
+
+    Args:
+        function: enqueues the work; a graph's replay leaves no launch overhead in the time.
+        device: a GPU.
+        flush: overwrite the L2 cache before each call.
+        rounds: timed calls, after 5 that are not.
+    """
+    with torch.cuda.device(device):
+        scratch = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device)
+        times = []
+        for number in range(rounds + 5):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            if flush:
+                scratch.zero_()
+            start.record()
+            function()
+            end.record()
+            end.synchronize()
+            if number >= 5:
+                times.append(start.elapsed_time(end) / 1e3)
+    return statistics.median(times)

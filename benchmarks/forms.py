@@ -1,0 +1,67 @@
+"""The forms in which an op is timed: the eager reference, ``torch.compile`` of it, and the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastamr
+
+FORMS = ("reference", "compiled", "triton")
+STAGES = ("forward", "backward", "both")
+
+
+def in_form(
+    form: str, device: torch.device, op: Callable[[], Any], plain: Callable[[], Any]
+) -> Callable[[], Any]:
+    """What to call for a form; skips the case, with the reason, where the form has nothing to measure.
+
+    Args:
+        form: one of :data:`FORMS`.
+        device: where the case runs.
+        op: calls the op of :mod:`fastamr.ops`.
+        plain: calls the reference of the same name.
+    """
+    if form == "reference":
+        return plain
+    if form == "compiled":
+        if device.type == "cpu":
+            pytest.skip("compiling for the CPU takes minutes and is no competitor here; measured on a GPU")
+        torch.compiler.reset()
+        return torch.compile(plain, dynamic=False)
+    if device.type == "cpu":
+        pytest.skip("Triton kernels need a GPU; their interpreter is for tests, not for times")
+
+    def kernel() -> Any:
+        with fastamr.backend("triton"):
+            return op()
+
+    return kernel
+
+
+def at_stage(
+    stage: str, function: Callable[[], Tensor], inputs: Sequence[Tensor], upstream: Tensor | None = None
+) -> Callable[[], object]:
+    """``function`` itself, its backward alone, or both.
+
+    Args:
+        stage: one of :data:`STAGES`.
+        function: returns the tensor to differentiate.
+        inputs: receive the gradients.
+        upstream: gradient of the function's result; None for a scalar.
+    """
+    if stage == "forward":
+        return function
+    if stage == "both":
+        return lambda: torch.autograd.grad(function(), inputs, upstream)
+    result = function()
+    return lambda: torch.autograd.grad(result, inputs, upstream, retain_graph=True)
+
+
+def number_of_bytes(*tensors: Tensor) -> int:
+    """Bytes of all numbers of these tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

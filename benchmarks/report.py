@@ -1,0 +1,32 @@
+"""The facts recorded beside each time, as a table under pytest-benchmark's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+COLUMNS = (
+    ("time us", "wall_us"),
+    ("device warm", "device_us_warm"),
+    ("device cold", "device_us_cold"),
+    ("GB/s", "gb_per_s"),
+    ("byte limit us", "byte_limit_us"),
+    ("share", "share_of_byte_limit"),
+    ("peak MiB", "peak_mib"),
+)
+
+
+def lines(cases: Iterable[tuple[str, float, dict[str, Any]]]) -> list[str]:
+    """Lines of the table; columns that no case filled are left out.
+
+    Args:
+        cases: name, median seconds and ``extra_info`` of each benchmark.
+    """
+    rows = [(name, {"wall_us": round(median * 1e6, 1), **info}) for name, median, info in cases]
+    columns = [(title, key) for title, key in COLUMNS if any(key in info for _, info in rows)]
+    width = max((len(name) for name, _ in rows), default=0)
+    head = " ".join([f"{'':{width}}", *(f"{title:>13}" for title, _ in columns)])
+    body = [
+        " ".join([f"{n:{width}}", *(f"{info.get(key, ''):>13}" for _, key in columns)]) for n, info in rows
+    ]
+    return [head, *body] if rows else []

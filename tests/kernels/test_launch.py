@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from fastamr.kernels import launch as module
+from fastamr.kernels.launch import Config, launch, pick, record
+
+
+@triton.jit
+def _copy(source, target, count, BLOCK: tl.constexpr):
+    # source, target (count,)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(target + index, tl.load(source + index, mask=index < count), mask=index < count)
+
+
+def run(values: torch.Tensor, config: Config) -> torch.Tensor:
+    out = torch.full_like(values, -1)
+    grid = (triton.cdiv(len(values), config.blocks["BLOCK"]),)
+    launch(_copy, grid, values.device, config, source=values, target=out, count=len(values))
+    return out
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17])
+def test_launch_runs_the_grid(count: int, device: torch.device) -> None:
+    values = torch.arange(count, dtype=torch.float32, device=device)
+    assert torch.equal(run(values, Config({"BLOCK": 16})), values)
+
+
+def test_record_writes_launches_down_instead_of_running_them() -> None:
+    values = torch.arange(5.0)
+    with record() as launches:
+        assert (run(values, Config({"BLOCK": 4}, num_warps=2)) == -1).all()
+    (written,) = launches
+    assert written.kernel is _copy
+    assert written.grid == (2,)
+    assert written.config.num_warps == 2
+    assert written.arguments["count"] == 5
+    assert written.arguments["BLOCK"] == 4
+    assert torch.equal(run(values, Config({"BLOCK": 4})), values), "after the block launches run again"
+
+
+def test_the_table_decides_unless_tuning_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = (Config({"BLOCK": 4}), Config({"BLOCK": 8}))
+
+    def refuse(config: Config) -> None:
+        raise AssertionError("nothing is timed")
+
+    assert pick("copy", (5,), candidates, refuse, torch.device("cpu")) is candidates[0]
+    monkeypatch.setenv("FASTAMR_AUTOTUNE", "1")
+    assert pick("copy", (5,), candidates, refuse, torch.device("cpu")) is candidates[0], "a CPU is not tuned"
+
+
+def test_tuning_takes_the_fastest_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice itself, with the clock and the GPU replaced."""
+    candidates = (Config({"BLOCK": 4}), Config({"BLOCK": 8}), Config({"BLOCK": 16}))
+    timed: list[int] = []
+
+    def bench(function: object) -> float:
+        function()  # type: ignore[operator]
+        return {4: 3.0, 8: 1.0, 16: 2.0}[timed[-1]]
+
+    monkeypatch.setattr(module, "_tuning", lambda device: True)
+    monkeypatch.setattr(module, "_tuned", {})
+    monkeypatch.setattr(triton.testing, "do_bench", bench)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    for _ in range(2):
+        best = pick(
+            "copy", (5,), candidates, lambda c: timed.append(c.blocks["BLOCK"]), torch.device("cuda", 0)
+        )
+        assert best is candidates[1]
+    assert timed == [4, 8, 16]
+
+
+@pytest.mark.gpu
+def test_no_tuning_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTAMR_AUTOTUNE", "1")
+    device = torch.device("cuda")
+    assert module._tuning(device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        assert not module._tuning(device)
