@@ -1,4 +1,4 @@
-"""The command line: ``fastamr pretrain | evaluate | import | info | demo``.
+"""The command line: ``fastamr pretrain | evaluate | prepare | import | convert | check | show | plot | info | demo``.
 
 Exit codes: 0 done, 1 an error that is told in one line (``FASTAMR_DEBUG=1`` shows the traceback), 2 a wrong
 command or option, 130 interrupted.
@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import importlib
 import os
 import re
 import sys
@@ -132,10 +133,24 @@ def _import(arguments: list[str]) -> None:
     print(import_file(given.file, given.out, steps=given.steps, dtype=given.dtype))
 
 
+def _command(name: str) -> Callable[[list[str]], None]:
+    """A command that lives in a file of its own, ``fastamr/commands/NAME.py``, loaded when it is called."""
+
+    def run(arguments: list[str]) -> None:
+        importlib.import_module(f".commands.{name}", __package__).run(arguments)
+
+    return run
+
+
 _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "pretrain": (_pretrain, "pre-train a model on motion"),
     "evaluate": (_evaluate, "probe a pre-trained encoder: kNN, linear"),
+    "prepare": (_command("prepare"), "convert a data set's raw files to one packed file"),
     "import": (_import, "convert motion files to the packed format"),
+    "convert": (_command("convert"), "map packed data to another joint layout, or apply pre-processing"),
+    "check": (_command("check"), "what is in a packed file, what is wrong with it, does it leak"),
+    "show": (_command("show"), "draw a clip: animation or strip of frames"),
+    "plot": (_command("plot"), "curves of a run, embeddings, attention maps, confusion matrix"),
     "info": (_info, "versions, devices, and which back end each op would use"),
     "demo": (_demo, "pre-train, probe and compare on generated motion, in minutes"),
 }
