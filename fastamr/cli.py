@@ -119,20 +119,6 @@ def _info(arguments: list[str]) -> None:
     print(report())
 
 
-def _import(arguments: list[str]) -> None:
-    parser = _plain_parser("import")
-    parser.add_argument("file", metavar="FILE", help="the file to read")
-    parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ucla.safetensors")
-    parser.add_argument(
-        "--steps", nargs="*", default=[], help="pre-processing to apply, as center align_body"
-    )
-    parser.add_argument("--dtype", default="float32", help="float32, or float16 for centred data")
-    given = parser.parse_args(arguments)
-    from .data import import_file
-
-    print(import_file(given.file, given.out, steps=given.steps, dtype=given.dtype))
-
-
 def _command(name: str) -> Callable[[list[str]], None]:
     """A command that lives in a file of its own, ``fastamr/commands/NAME.py``, loaded when it is called."""
 
@@ -146,7 +132,7 @@ _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "pretrain": (_pretrain, "pre-train a model on motion"),
     "evaluate": (_evaluate, "probe a pre-trained encoder: kNN, linear"),
     "prepare": (_command("prepare"), "convert a data set's raw files to one packed file"),
-    "import": (_import, "convert motion files to the packed format"),
+    "import": (_command("import_file"), "convert motion files to the packed format"),
     "convert": (_command("convert"), "map packed data to another joint layout, or apply pre-processing"),
     "check": (_command("check"), "what is in a packed file, what is wrong with it, does it leak"),
     "show": (_command("show"), "draw a clip: animation or strip of frames"),
