@@ -70,9 +70,7 @@ def launch(
         return
     on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with on_device:
-        kernel[grid](
-            **arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages
-        )
+        kernel[grid](**arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages)
 
 
 def pick(

@@ -11,11 +11,16 @@ from ..errors import check_name
 from ..reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
+from .triton_support import TRITON
 
 TARGETS = ("motion", "joints")
 NORMALIZATIONS = ("sequence", "patch", "none")
 
-declare("weighted_reconstruction_loss", Backend("reference", can_always))
+# The kernels keep a tile in registers: all frames of a joint, or all numbers of a patch.
+_MOST_FRAMES = 4096
+_MOST_NUMBERS = 4096
+
+declare("weighted_reconstruction_loss", TRITON, Backend("reference", can_always))
 
 
 @torch.library.custom_op("fastamr::weighted_reconstruction_loss", mutates_args=())
@@ -33,7 +38,11 @@ def _op(
     eps: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    return weighted_reconstruction_loss_with_gradient(
+    if backend == "triton":
+        from ..kernels.weighted_reconstruction_loss import weighted_reconstruction_loss as run
+    else:
+        run = weighted_reconstruction_loss_with_gradient
+    return run(
         prediction,
         clips,
         target_frames=target_frames,
@@ -126,6 +135,19 @@ def _check_shapes(
         check_device("token_mask", token_mask, clips.device, "clips")
 
 
+def _problem(prediction: Tensor, clips: Tensor, guidance: Tensor | None, normalize: str) -> Problem:
+    """The call as the back ends see it: the widest dtype, and what the kernels' tiles cannot hold."""
+    dtype = torch.promote_types(prediction.dtype, clips.dtype)
+    if guidance is not None:
+        dtype = torch.promote_types(dtype, guidance.dtype)
+    features: tuple[str, ...] = ()
+    if normalize == "sequence" and clips.shape[1] > _MOST_FRAMES:
+        features = (f"statistics over more than {_MOST_FRAMES} frames",)
+    elif normalize != "sequence" and prediction.shape[-1] > _MOST_NUMBERS:
+        features = (f"patches of more than {_MOST_NUMBERS} numbers",)
+    return Problem(clips.device.type, dtype, features)
+
+
 def weighted_reconstruction_loss(
     prediction: Tensor,
     clips: Tensor,
@@ -175,7 +197,7 @@ def weighted_reconstruction_loss(
     _check_shapes(prediction, clips, guidance, token_mask, target_frames, target_joints)
     if guidance is not None:
         guidance = guidance.detach()
-    name = choose("weighted_reconstruction_loss", Problem(clips.device.type, prediction.dtype))
+    name = choose("weighted_reconstruction_loss", _problem(prediction, clips, guidance, normalize))
     loss, _ = _op(
         prediction,
         clips.detach(),
