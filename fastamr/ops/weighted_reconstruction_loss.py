@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_name
+from ..reference.weighted_reconstruction_loss import reconstruction_target as _reconstruction_target
 from ..reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
@@ -146,6 +147,47 @@ def _problem(prediction: Tensor, clips: Tensor, guidance: Tensor | None, normali
     elif normalize != "sequence" and prediction.shape[-1] > _MOST_NUMBERS:
         features = (f"patches of more than {_MOST_NUMBERS} numbers",)
     return Problem(clips.device.type, dtype, features)
+
+
+def reconstruction_target(
+    clips: Tensor,
+    *,
+    target_frames: int,
+    target_joints: int = 1,
+    valid: Tensor | None = None,
+    target: str = "motion",
+    stride: int = 1,
+    normalize: str = "sequence",
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor | None]:
+    """The patches that :func:`weighted_reconstruction_loss` compares with; they carry no gradient.
+
+    Args:
+        clips, target_frames, target_joints, valid, target, stride, normalize, eps: as there.
+
+    Returns:
+        Patches ``(S, Q, P)``, float32 (float64 for float64 clips), and which of their numbers are known ``(S, Q, P)``
+        bool, None where all are. A number that is not known may hold anything.
+
+    Raises:
+        ValueError: shapes that do not fit, patches that do not divide the grid, an unknown option.
+        TypeError: a wrong dtype.
+    """
+    check_clips(clips)
+    check_valid(valid, clips)
+    check_reconstruction(target, normalize, stride, eps)
+    check_divides("target_frames", target_frames, "frames", clips.shape[1])
+    check_divides("target_joints", target_joints, "joints", clips.shape[2])
+    return _reconstruction_target(
+        clips.detach(),
+        target_frames=target_frames,
+        target_joints=target_joints,
+        valid=valid,
+        target=target,
+        stride=stride,
+        normalize=normalize,
+        eps=eps,
+    )
 
 
 def weighted_reconstruction_loss(
