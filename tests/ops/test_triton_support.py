@@ -54,14 +54,16 @@ def test_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_wide_input_beside_a_narrow_one_takes_the_reference() -> None:
     """One float64 tensor among the inputs is enough: the kernels would round it."""
-    clips = random_clips(1, 8, 3)
-    prediction = torch.zeros(1, 6, 12)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    clips = random_clips(1, 8, 3, device=device)
+    prediction = torch.zeros(1, 6, 12, device=device)
     with fastamr.backend("triton"):
         with pytest.raises(RuntimeError, match="float64"):
             ops.weighted_reconstruction_loss(prediction, clips.double(), target_frames=4)
         with pytest.raises(RuntimeError, match="float64"):
             ops.weighted_reconstruction_loss(prediction.double(), clips, target_frames=4)
-        keep, weight = torch.zeros(1, 1, dtype=torch.int32), torch.zeros(4, 12, dtype=torch.float64)
+        keep = torch.zeros(1, 1, dtype=torch.int32, device=device)
+        weight = torch.zeros(4, 12, dtype=torch.float64, device=device)
         with pytest.raises(RuntimeError, match="float64"):
             ops.masked_patch_gather(
                 clips, keep, weight, weight[:, 0], weight[:6].new_zeros(6, 4), patch_frames=4
