@@ -1,7 +1,8 @@
 """The command line: ``fastamr pretrain | evaluate | prepare | import | convert | check | show | plot | info | demo``.
 
 Exit codes: 0 done, 1 an error that is told in one line (``FASTAMR_DEBUG=1`` shows the traceback), 2 a wrong
-command or option, 3 done with findings (``prepare``: damaged files were left out; ``check --fail-on``), 130 interrupted.
+command or option, 3 done with findings (``prepare``: damaged files were left out; ``check --fail-on``), 130
+interrupted.
 """
 
 from __future__ import annotations
