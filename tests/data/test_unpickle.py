@@ -345,6 +345,10 @@ def test_nothing_else_in_the_package_unpickles() -> None:
     )
     for path in PACKAGE.rglob("*.py"):
         source = path.read_text(encoding="utf-8")
+        if path.name == "released.py":
+            # It names the error that torch.load(weights_only=True) raises, and nothing else of the module.
+            assert source.count("pickle.") == source.count("pickle.UnpicklingError") == 1
+            source = source.replace("import pickle\n", "")
         for word in (*words, "weights_only=False"):
             assert word not in source, f"{path}: {word}"
 
