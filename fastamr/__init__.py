@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "AMRModel": "fastamr.models",
+    "ActionClassifier": "fastamr.models",
+    "ASMaModel": "fastamr.models",
     "GFPModel": "fastamr.models",
     "MAMPModel": "fastamr.models",
     "SkeletonMAEModel": "fastamr.models",
@@ -41,6 +43,8 @@ _SUBPACKAGES = (
 
 __all__ = [
     "AMRModel",
+    "ASMaModel",
+    "ActionClassifier",
     "GFPModel",
     "MAMPModel",
     "PackedSkeletons",
@@ -53,7 +57,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .data import PackedSkeletons
-    from .models import AMRModel, GFPModel, MAMPModel, SkeletonMAEModel
+    from .models import ActionClassifier, AMRModel, ASMaModel, GFPModel, MAMPModel, SkeletonMAEModel
     from .ops import backend
     from .skeleton import SkeletonLayout, get_layout
 

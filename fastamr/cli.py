@@ -17,7 +17,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,9 @@ def _pretrain(arguments: list[str]) -> None:
 
 def _evaluate(arguments: list[str]) -> None:
     from .evaluation.evaluate import EvaluateConfig, evaluate
+    from .evaluation.finetune import FinetuneConfig
 
-    evaluate(_configure("evaluate", EvaluateConfig, arguments))
+    evaluate(_configure("evaluate", EvaluateConfig, arguments, parts={"finetune": FinetuneConfig}))
 
 
 def _demo(arguments: list[str]) -> None:
@@ -131,7 +132,7 @@ def _command(name: str) -> Callable[[list[str]], None]:
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "pretrain": (_pretrain, "pre-train a model on motion"),
-    "evaluate": (_evaluate, "probe a pre-trained encoder: kNN, linear"),
+    "evaluate": (_evaluate, "probe or fine-tune a pre-trained encoder"),
     "prepare": (_command("prepare"), "convert a data set's raw files to one packed file"),
     "import": (_command("import_file"), "convert motion files to the packed format"),
     "convert": (_command("convert"), "map packed data to another joint layout, or apply pre-processing"),
@@ -147,12 +148,20 @@ def _plain_parser(name: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"fastamr {name}", description=_COMMANDS[name][1], allow_abbrev=False)
 
 
-def _configure(name: str, config: Any, arguments: list[str]) -> Any:
-    """Build a command's dataclass from its options and from the YAML files of ``--config``."""
+def _configure(
+    name: str, config: Any, arguments: list[str], *, parts: Mapping[str, Any] | None = None
+) -> Any:
+    """Build a command's dataclass from its options and from the YAML files of ``--config``.
+
+    Fields that are named in ``parts`` hold the settings of another dataclass: its fields are options ``--PART.NAME``.
+    """
     from .training.config import merge_settings
 
     options = _Options(name, _COMMANDS[name][1])
-    options.add(config)
+    parts = parts or {}
+    options.add(config, skip=tuple(parts))
+    for part, settings in parts.items():
+        options.add(settings, prefix=f"{part}.", title=f"settings of {part}")
     values = merge_settings(_read_files(_look_ahead(arguments)[1], config), options.parse(arguments))
     for item in dataclasses.fields(config):
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import platform
 from collections.abc import Sequence
@@ -21,13 +22,15 @@ from ..files import write_text
 from ..models import load_pretrained
 from .baselines import RAW_FRAMES
 from .features import BODIES, CENTRAL_SHARE, check_fit
-from .protocols import PROTOCOLS, compare, labelled_split
+from .finetune import FinetuneConfig
+from .protocols import PROTOCOLS, SUPERVISED, compare, labelled_split
+from .supervised import SHARES, compare_supervised, recipes
 from .table import format_table
 
 RUN_CONFIG = "config.yaml"
 CACHE_FOLDER = "features"
 # How the models are called in the table; others go by their own name.
-_LABELS = {"amr": "AMR", "skeleton_mae": "SkeletonMAE", "mamp": "MAMP", "gfp": "GFP"}
+_LABELS = {"amr": "AMR", "skeleton_mae": "SkeletonMAE", "mamp": "MAMP", "gfp": "GFP", "asma": "ASMa"}
 
 
 @dataclass
@@ -38,21 +41,26 @@ class EvaluateConfig:
         checkpoint: folder of a run, or of ``save_pretrained``.
         data: packed files of one layout, which are evaluated together, or ``synthetic``.
         protocol: ``knn`` (cosine 1-NN and weighted 20-NN), ``linear`` (the AMR paper's linear probe, and
-            logistic regression) or ``all``.
+            logistic regression), ``all`` of these, ``retrieval`` (1-NN, 20-NN, mean average precision), ``finetune``
+            (the whole encoder on all training labels) or ``semi`` (on few of them).
         split: name of the split.
-        out: the JSON file; by default ``evaluation-SPLIT.json`` in the checkpoint's folder.
+        out: the JSON file; by default ``evaluation-SPLIT.json`` in the checkpoint's folder, and
+            ``evaluation-SPLIT-PROTOCOL.json`` for retrieval, finetune and semi.
         batch_size: body sequences encoded at a time.
         device: ``auto`` (a GPU where there is one) or a torch device.
         bodies: ``existing`` averages the bodies that a clip has, ``field`` the empty ones of two too, as the
             released code does.
         standardize: scale the features for the linear probe by the training clips' statistics. Choice: off.
-        seeds: of the linear probe and of the random encoder's weights; the table shows mean and deviation.
+        seeds: of the linear probe, of fine-tuning, of the choice of labels and of the random encoder's weights; the
+            table shows mean and deviation.
         cache: keep features in the checkpoint's folder, keyed by weights, data and settings.
+        shares: shares of the labels that ``semi`` trains on.
+        finetune: settings of :class:`FinetuneConfig` that differ from its defaults.
     """
 
     checkpoint: str
     data: list[str]
-    protocol: Literal["all", "knn", "linear"] = "all"
+    protocol: Literal["all", "knn", "linear", "retrieval", "finetune", "semi"] = "all"
     split: str = "official"
     out: str | None = None
     batch_size: int = 256
@@ -61,6 +69,8 @@ class EvaluateConfig:
     standardize: bool = False
     seeds: list[int] = field(default_factory=lambda: [0])
     cache: bool = True
+    shares: list[float] = field(default_factory=lambda: list(SHARES))
+    finetune: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.checkpoint = str(self.checkpoint)
@@ -75,12 +85,27 @@ class EvaluateConfig:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
         if not self.seeds or any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds={self.seeds} must hold at least one integer, none below 0")
+        self.shares = list(self.shares)
+        if not self.shares or any(not 0 < share <= 1 for share in self.shares):
+            raise ValueError(f"shares={self.shares} must hold at least one number above 0 and at most 1")
+        known = [item.name for item in dataclasses.fields(FinetuneConfig)]
+        for name in self.finetune:
+            check_name("option of finetune", name, known)
+        self.recipe()
+
+    def recipe(self) -> FinetuneConfig:
+        """Return the whole recipe of fine-tuning.
+
+        Raises:
+            ValueError: a setting out of range.
+        """
+        return FinetuneConfig(**self.finetune)
 
 
 def evaluate(
     config: EvaluateConfig, *, data: PackedSkeletons | None = None, quiet: bool = False
 ) -> dict[str, Any]:
-    """Probe a checkpoint and its two baselines, print the table, write the JSON.
+    """Probe or fine-tune a checkpoint and its baselines, print the table, write the JSON.
 
     Data that lacks pre-processing steps of the run's configuration goes through them first, so that training
     and evaluation see the same input. The raw baseline starts from the data as it was given.
@@ -92,7 +117,7 @@ def evaluate(
 
     Returns:
         What the JSON holds: configuration, versions, data, split, and ``results`` with the scores of ``raw``,
-        ``input``, ``random`` and ``encoder``.
+        ``input``, ``random`` and ``encoder``. Fine-tuning has the last two, and ``recipes`` with every setting.
 
     Raises:
         FileNotFoundError: no model in the folder, or no such data file.
@@ -109,18 +134,32 @@ def evaluate(
     prepared = _join([apply_missing(one, steps) for one in given])
     halves = labelled_split(prepared, config.split)
     device = pick_device(config.device)
-    results = compare(
-        model.to(device),
-        prepared,
-        config.split,
-        protocol=config.protocol,
-        seeds=config.seeds,
-        standardize=config.standardize,
-        raw_data=raw,
-        cache=Path(config.checkpoint) / CACHE_FOLDER if config.cache else None,
-        batch_size=config.batch_size,
-        bodies=config.bodies,
-    )
+    supervised = config.protocol in SUPERVISED
+    if supervised:
+        results = compare_supervised(
+            model.to(device),
+            prepared,
+            config.split,
+            protocol=config.protocol,
+            seeds=config.seeds,
+            config=config.recipe(),
+            shares=config.shares,
+            bodies=config.bodies,
+            progress=None if quiet else functools.partial(print, flush=True),
+        )
+    else:
+        results = compare(
+            model.to(device),
+            prepared,
+            config.split,
+            protocol=config.protocol,
+            seeds=config.seeds,
+            standardize=config.standardize,
+            raw_data=raw,
+            cache=Path(config.checkpoint) / CACHE_FOLDER if config.cache else None,
+            batch_size=config.batch_size,
+            bodies=config.bodies,
+        )
     report = {
         "config": dataclasses.asdict(config),
         "model": {"name": model.name, **model.config.to_dict()},
@@ -131,7 +170,9 @@ def evaluate(
         "sampling": {"crop": CENTRAL_SHARE, "frames": model.frames, "raw_frames": RAW_FRAMES},
         "results": results,
     }
-    out = Path(config.out or Path(config.checkpoint) / f"evaluation-{config.split}.json")
+    if supervised:
+        report["recipes"] = {row: dataclasses.asdict(one) for row, one in recipes(config.recipe()).items()}
+    out = Path(config.out or Path(config.checkpoint) / _file_name(config))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps(report, indent=2) + "\n")
     if not quiet:
@@ -142,12 +183,13 @@ def evaluate(
 def format_report(report: dict[str, Any]) -> str:
     """Return what :func:`evaluate` prints: the split's sizes and the table of accuracies in percent."""
     split, results, name = report["split"], report["results"], report["model"]["name"]
-    rows = {
-        "raw coordinates": results["raw"],
-        "encoder's input": results["input"],
-        "random": results["random"],
-        _LABELS.get(name, name): results["encoder"],
+    labels = {
+        "raw": "raw coordinates",
+        "input": "encoder's input",
+        "random": "random",
+        "encoder": _LABELS.get(name, name),
     }
+    rows = {label: results[row] for row, label in labels.items() if row in results}
     lines = [
         f"split {split['name']!r}: {split['train']} training and {split['test']} test clips, "
         f"{split['classes']} classes (largest test class {split['largest_test_class']:.1f} %)",
@@ -178,6 +220,12 @@ def run_steps(checkpoint: str | Path) -> list[Any]:
         ) from None
     steps = values.get("steps") if isinstance(values, dict) else None
     return list(steps or [])
+
+
+def _file_name(config: EvaluateConfig) -> str:
+    if config.protocol in ("all", "knn", "linear"):
+        return f"evaluation-{config.split}.json"
+    return f"evaluation-{config.split}-{config.protocol}.json"
 
 
 def _load(sources: Sequence[str]) -> list[PackedSkeletons]:

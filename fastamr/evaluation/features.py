@@ -22,6 +22,8 @@ BODIES = ("existing", "field")
 CENTRAL_SHARE = 0.95
 # The field's batches have this many body slots a clip, and the released code averages the empty ones too.
 FIELD_SLOTS = 2
+# Resizing ones gives 1 up to rounding.
+_FULLY_VALID = 1.0 - 1e-6
 
 
 def extract_features(
@@ -139,7 +141,7 @@ def _average(
     """Encode all bodies and average them over their clips, ``(N, D)``."""
     parts = []
     for ids in torch.arange(data.num_bodies, device=data.device).split(batch_size):
-        clips, valid = _sample(data, ids, model.frames, crop)
+        clips, valid = sample_bodies(data, ids, model.frames, crop=(crop,))
         clips = clips.to(device, non_blocking=True)
         # A data set without missing joints asks nothing more of a model than features(clips).
         known = {} if valid is None else {"valid": valid.to(device, non_blocking=True)}
@@ -155,12 +157,37 @@ def _average(
     return total / counts
 
 
-def _sample(data: PackedSkeletons, ids: Tensor, frames: int, crop: float) -> tuple[Tensor, Tensor | None]:
-    """Return bodies as clips ``(S, T, V, C)`` and which of their joints were seen ``(S, T, V)``."""
+def sample_bodies(
+    data: PackedSkeletons,
+    ids: Tensor,
+    frames: int,
+    *,
+    crop: tuple[float, ...] = (CENTRAL_SHARE,),
+    seed: Tensor | None = None,
+    min_frames: int = 1,
+    max_angle: float = 0.0,
+) -> tuple[Tensor, Tensor | None]:
+    """Return bodies as clips ``(S, T, V, C)`` and which of their joints were seen ``(S, T, V)``.
 
-    def sample(coords: Tensor) -> Tensor:
-        return ops.sample_clips(coords, data.offsets, ids, frames, None, crop=(crop,), max_angle=0.0)
+    By default as for evaluation; with a seed the bodies of a clip share crop and rotation, which
+    :func:`fastamr.ops.sample_clips` describes.
+    """
+    group = None if seed is None else data.body_clip[ids]
 
+    def sample(source: Tensor, angle: float) -> Tensor:
+        return ops.sample_clips(
+            source,
+            data.offsets,
+            ids,
+            frames,
+            seed,
+            crop=crop,
+            min_frames=min_frames,
+            max_angle=angle,
+            group=group,
+        )
+
+    clips = sample(data.coords, max_angle)
     if data.valid is None:
-        return sample(data.coords), None
-    return sample(data.coords), sample(data.valid[..., None].float())[..., 0] == 1
+        return clips, None
+    return clips, sample(data.valid[..., None].float(), 0.0)[..., 0] > _FULLY_VALID

@@ -13,14 +13,16 @@ from .baselines import input_features, random_encoder, raw_features
 from .features import extract_features
 from .knn import knn_accuracy
 from .linear_probe import linear_probe, logistic_regression, standardize_features
+from .retrieval import mean_average_precision
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
 
-PROTOCOLS = ("all", "knn", "linear")
-# The columns of the table, in order, and the protocol that asks for each.
-PROBES = {"knn_1": "knn", "knn_20": "knn", "linear": "linear", "logistic": "linear"}
+# On frozen features (here), and by training the encoder (:mod:`fastamr.evaluation.supervised`).
+FROZEN = ("all", "knn", "linear", "retrieval")
+SUPERVISED = ("finetune", "semi")
+PROTOCOLS = FROZEN + SUPERVISED
 
 Scores = dict[str, Any]
 """Probe name -> ``{"accuracy": mean percent, "per_seed": [percent, ...]}``, or None where it cannot run."""
@@ -64,7 +66,7 @@ def probe_features(
         labels: ``(N,)`` int64.
         halves: ``(N,)`` masks of training and test clips.
         protocol: ``"knn"`` (cosine 1-NN and weighted 20-NN), ``"linear"`` (AMR's protocol and logistic
-            regression) or ``"all"``.
+            regression), ``"all"`` of these, or ``"retrieval"`` (1-NN, 20-NN and mean average precision).
         seeds: of the linear probe.
         standardize: scale the features for the linear probe, see :func:`linear_probe`.
         standardize_all: scale them for every probe (the raw baseline).
@@ -75,7 +77,7 @@ def probe_features(
     Raises:
         ValueError: an unknown protocol, or features that do not fit.
     """
-    check_name("protocol", protocol, PROTOCOLS)
+    check_name("protocol", protocol, FROZEN)
     train, test = halves
     sets = []
     for one in features:
@@ -84,26 +86,29 @@ def probe_features(
         x, tested = standardize_features(*pair) if standardize_all else pair
         sets.append((x, labels[train].to(one.device), tested, labels[test].to(one.device)))
     scores: Scores = {}
-    if protocol in ("all", "knn"):
+    if protocol in ("all", "knn", "retrieval"):
         for k in (1, 20):
-            scores[f"knn_{k}"] = _score([knn_accuracy(*each, k=k) for each in sets])
+            scores[f"knn_{k}"] = score([knn_accuracy(*each, k=k) for each in sets])
+    if protocol == "retrieval":
+        scores["map"] = score([mean_average_precision(*each) for each in sets])
     if protocol in ("all", "linear"):
         paired = [sets[place % len(sets)] for place in range(len(seeds))]
         results = [
             linear_probe(*each, standardize=standardize, seed=seed)
             for each, seed in zip(paired, seeds, strict=True)
         ]
-        scores["linear"] = _score([result.accuracy for result in results]) | {
+        scores["linear"] = score([result.accuracy for result in results]) | {
             "best_on_test": [result.best_accuracy for result in results]
         }
         try:
-            scores["logistic"] = _score([logistic_regression(*each) for each in sets])
+            scores["logistic"] = score([logistic_regression(*each) for each in sets])
         except ImportError:
             scores["logistic"] = None
     return scores
 
 
-def _score(values: list[float]) -> dict[str, Any]:
+def score(values: list[float]) -> dict[str, Any]:
+    """Return the entry of a probe in :data:`Scores` from the percentages of the seeds."""
     return {"accuracy": sum(values) / len(values), "per_seed": values}
 
 
@@ -139,7 +144,7 @@ def compare(
     Raises:
         ValueError: as :func:`labelled_split`, :func:`extract_features` and :func:`probe_features`.
     """
-    check_name("protocol", protocol, PROTOCOLS)
+    check_name("protocol", protocol, FROZEN)
     if not seeds:
         raise ValueError("seeds is empty, expected at least one integer")
     halves = labelled_split(data, split)

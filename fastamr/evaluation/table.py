@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TITLES = {"knn_1": "1-NN", "knn_20": "20-NN", "linear": "linear", "logistic": "logistic"}
+TITLES = {
+    "knn_1": "1-NN",
+    "knn_20": "20-NN",
+    "map": "mAP",
+    "linear": "linear",
+    "logistic": "logistic",
+    "finetune": "fine-tune",
+}
 
 
 def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -15,11 +22,17 @@ def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         rows: scores (see :func:`fastamr.evaluation.probe_features`) by what the line is called. Several seeds
             show as mean and standard deviation; a probe that could not run as ``-``.
     """
-    probes = [name for name in TITLES if any(name in scores for scores in rows.values())]
-    lines = [["encoder", *(TITLES[name] for name in probes)]]
+    present = dict.fromkeys(name for scores in rows.values() for name in scores)
+    probes = [name for name in TITLES if name in present] + [name for name in present if name not in TITLES]
+    lines = [["encoder", *(_title(name) for name in probes)]]
     lines += [[label, *(_cell(scores.get(name)) for name in probes)] for label, scores in rows.items()]
     widths = [max(len(line[column]) for line in lines) for column in range(len(probes) + 1)]
     return "\n".join(_line(line, widths) for line in lines)
+
+
+def _title(name: str) -> str:
+    share = name.removeprefix("semi_")
+    return TITLES.get(name, name) if share == name else f"{share} % labels"
 
 
 def _cell(score: Mapping[str, Any] | None) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 from ..errors import check_name
 from .amr import AMRConfig, AMRModel
+from .asma import ASMaConfig, ASMaModel
 from .base import PretrainOutput, SkeletonModel, read_description
+from .classifier import ActionClassifier
 from .config import ModelConfig
 from .flops import count_flops
 from .gfp import GFPConfig, GFPModel
@@ -15,7 +17,7 @@ from .mamp import MAMPConfig, MAMPModel
 from .skeleton_mae import SkeletonMAEConfig, SkeletonMAEModel
 
 MODELS: dict[str, type[SkeletonModel]] = {
-    model.name: model for model in (AMRModel, SkeletonMAEModel, MAMPModel, GFPModel)
+    model.name: model for model in (AMRModel, SkeletonMAEModel, MAMPModel, GFPModel, ASMaModel)
 }
 
 
@@ -54,6 +56,9 @@ __all__ = [
     "MODELS",
     "AMRConfig",
     "AMRModel",
+    "ASMaConfig",
+    "ASMaModel",
+    "ActionClassifier",
     "GFPConfig",
     "GFPModel",
     "MAMPConfig",

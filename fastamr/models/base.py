@@ -20,6 +20,7 @@ from ..skeleton import SkeletonLayout, get_layout
 from .config import ModelConfig
 from .encoder import SkeletonEncoder
 from .masking import choose_visible, motion_scores, token_validity
+from .pooling import mean_tokens
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -184,11 +185,7 @@ class SkeletonModel(nn.Module):
     def features(self, clips: Tensor, *, valid: Tensor | None = None) -> Tensor:
         """One vector per sequence ``(S, D)``: the mean over its tokens, or over the valid ones if any is."""
         tokens = self.encode(clips, valid=valid)
-        if valid is None:
-            return tokens.mean(1)
-        mask = token_validity(valid, self.config.patch_frames)
-        mask = torch.where(mask.any(1, keepdim=True), mask, True)[..., None]
-        return (tokens * mask).sum(1) / mask.sum(1)
+        return mean_tokens(tokens, None if valid is None else token_validity(valid, self.config.patch_frames))
 
     def linear_rows(self, name: str) -> int:
         """Rows that the linear layer ``name`` processes for one sequence, for :func:`fastamr.models.count_flops`."""

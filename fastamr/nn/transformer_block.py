@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .drop_path import DropPath
 from .visible_attention import VisibleAttention
 
 
@@ -27,7 +28,7 @@ class Mlp(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))`` (ViT, MAE).
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))`` (ViT, MAE), with drop path off unless its rate is set.
 
     Args:
         width: D.
@@ -42,11 +43,12 @@ class TransformerBlock(nn.Module):
         self.attn = VisibleAttention(width, heads, backend=backend)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, round(width * mlp_ratio))
+        self.drop_path = DropPath()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(S, K, D)`` to ``(S, K, D)``."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class CrossAttentionBlock(nn.Module):

@@ -44,8 +44,8 @@ class CollapseGuard:
                 text = f"{words} {value:.3g}, below {self.bounds[kind]:g}"
                 collapsed[name] = f"{collapsed[name]}, and {text}" if name in collapsed else text
         news = [
-            f"the features of {name!r} have collapsed ({reason}): raise the weight of the variance or covariance "
-            "loss, or lower the learning rate"
+            f"the features of {name!r} have collapsed ({reason}): raise the weight of the variance, covariance or "
+            "redundancy loss, or lower the learning rate"
             for name, reason in collapsed.items()
             if name not in self._known
         ]

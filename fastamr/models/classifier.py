@@ -1,0 +1,221 @@
+"""An encoder with a classification head: fine-tuned, or trained from scratch as the supervised baseline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import check_name
+from ..nn import DropPath, initialize
+from .base import SkeletonModel
+from .masking import token_validity
+from .pooling import average_bodies, mean_tokens
+
+POOLINGS = ("joints", "mean")
+# A block of an encoder by its parameters' names: what holds the list, and the place in it.
+_BLOCK = re.compile(r"^(.*\.)blocks\.(\d+)\.")
+
+
+class ActionClassifier(nn.Module):
+    """The fine-tuning module of MAMP's public code over the tokens of any encoder.
+
+    The tokens of each body are pooled, the bodies of a clip averaged, and the head turns the mean into logits.
+    The classifier trains what :meth:`SkeletonModel.encode` uses; decoders and targets of the pre-training stay as
+    they are. It is as good a start from scratch: give it an encoder with fresh weights.
+
+    Drop path grows linearly from 0 in the first block to ``drop_path`` in the last one. It reaches every
+    :class:`fastamr.nn.DropPath` inside a list named ``blocks``; an encoder without such has none.
+
+    Args:
+        encoder: the model to build on, taken over as it is: its weights are trained in place.
+        classes: number of classes.
+        pooling: ``"joints"`` averages over time and puts the joints side by side, ``V * D`` features (MAMP's public
+            code), ``"mean"`` averages over all tokens, ``D`` features. Joints that were not seen do not count.
+        hidden: width of a layer with BatchNorm and ReLU before the last one (MAMP's public code: 2048); 0 = none,
+            one linear layer.
+        dropout: of the tokens before pooling (MAMP's public code: 0.3).
+        drop_path: of the last block (MAMP's public code: 0.3).
+        label_smoothing: of :meth:`loss` (MAMP's public code: 0.1).
+
+    Shapes:
+        clips ``(S, T, V, C)`` -> logits ``(S, classes)``, or ``(B, classes)`` with the owners of the S bodies.
+
+    Raises:
+        ValueError: an argument out of range, or tokens that do not divide into joints.
+    """
+
+    def __init__(
+        self,
+        encoder: SkeletonModel,
+        classes: int,
+        *,
+        pooling: str = "joints",
+        hidden: int = 2048,
+        dropout: float = 0.3,
+        drop_path: float = 0.3,
+        label_smoothing: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_classifier(classes, pooling, hidden, dropout, drop_path, label_smoothing)
+        self.encoder = encoder
+        self.classes, self.pooling, self.label_smoothing = classes, pooling, label_smoothing
+        self.joints = encoder.config.joints
+        tokens, used = _encoded(encoder)
+        if pooling == "joints" and tokens.shape[1] % self.joints:
+            raise ValueError(
+                f"pooling='joints' needs tokens of {self.joints} joints, the encoder makes {tokens.shape[1]} tokens: "
+                "use pooling='mean'"
+            )
+        for parameter in encoder.parameters():
+            # Parts of the pre-training alone would only fill the optimizer.
+            parameter.requires_grad_(parameter in used)
+        width = tokens.shape[2] * (self.joints if pooling == "joints" else 1)
+        self.dropout = nn.Dropout(dropout)
+        self.head = _head(width, hidden, classes).to(tokens.device)
+        self._layers, self.depth = _layers(name for name, _ in self._trained("encoder."))
+        self._set_drop_path(drop_path)
+
+    def _trained(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and name.startswith(prefix):
+                yield name, parameter
+
+    def _set_drop_path(self, rate: float) -> None:
+        places = {match[0]: int(match[2]) for name in self._layers if (match := _BLOCK.match(name))}
+        for name, module in self.named_modules():
+            match = _BLOCK.match(name)
+            if isinstance(module, DropPath) and match is not None and match[0] in places:
+                module.rate = rate * places[match[0]] / max(1, self.depth - 1)
+
+    def features(self, clips: Tensor, *, valid: Tensor | None = None, owner: Tensor | None = None) -> Tensor:
+        """Pool the tokens of each body and average the bodies of each clip.
+
+        Args:
+            clips: ``(S, T, V, C)``, one body each.
+            valid: ``(S, T, V)`` bool, joints that were seen.
+            owner: ``(S,)`` int64, the clip in the batch that a body belongs to; None = a clip each.
+
+        Returns:
+            ``(B, F)``, the input of ``head``.
+        """
+        tokens = self.dropout(self.encoder.encode(clips, valid=valid))
+        known = None if valid is None else token_validity(valid, self.encoder.config.patch_frames)
+        if self.pooling == "joints":
+            tokens = tokens.unflatten(1, (-1, self.joints))
+            known = None if known is None else known.unflatten(1, (-1, self.joints))
+        pooled = mean_tokens(tokens, known).flatten(1)
+        return pooled if owner is None else average_bodies(pooled, owner)
+
+    def forward(self, clips: Tensor, *, valid: Tensor | None = None, owner: Tensor | None = None) -> Tensor:
+        """Logits ``(B, classes)``, see :meth:`features` for the arguments."""
+        return self.head(self.features(clips, valid=valid, owner=owner))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy with label smoothing, a float32 scalar.
+
+        Args:
+            logits: ``(B, classes)``.
+            labels: ``(B,)`` int64.
+        """
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+
+    def parameter_groups(
+        self, weight_decay: float, *, lr: float, layer_decay: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Parameters for an optimizer, with learning rates that shrink towards the input (BEiT, MAE).
+
+        The head and the encoder's last norm learn with ``lr``, block i of n (from 0) with
+        ``lr * layer_decay ** (n - i)``, the embedding with ``lr * layer_decay ** (n + 1)``. Weight decay as in
+        :meth:`SkeletonModel.parameter_groups`.
+
+        Args:
+            weight_decay: of the parameters that have one.
+            lr: learning rate of the head.
+            layer_decay: factor from one layer to the one before it; 1 = all alike.
+
+        Returns:
+            Groups with ``params``, ``lr``, ``weight_decay`` and ``layer``, the embedding's layer being 0.
+        """
+        if not 0 < layer_decay <= 1:
+            raise ValueError(f"layer_decay={layer_decay} must be above 0 and at most 1, for example 0.8")
+        decayed = set(self.encoder.parameter_groups(weight_decay)[0]["params"])
+        decayed |= {parameter for parameter in self.head.parameters() if parameter.ndim > 1}
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for name, parameter in self._trained(""):
+            layer, decays = self._layers.get(name, self.depth + 1), parameter in decayed
+            empty = {
+                "params": [],
+                "lr": lr * layer_decay ** (self.depth + 1 - layer),
+                "weight_decay": weight_decay if decays else 0.0,
+                "layer": layer,
+            }
+            groups.setdefault((layer, decays), empty)["params"].append(parameter)
+        return [groups[key] for key in sorted(groups)]
+
+
+def check_classifier(
+    classes: int, pooling: str, hidden: int, dropout: float, drop_path: float, label_smoothing: float
+) -> None:
+    """Raise ``ValueError`` for an option of :class:`ActionClassifier` that is out of range."""
+    check_name("pooling", pooling, POOLINGS)
+    if classes < 2:
+        raise ValueError(f"classes={classes} must be at least 2")
+    if hidden < 0:
+        raise ValueError(f"hidden={hidden} must be a width, or 0 for a single linear layer")
+    rates = {"dropout": dropout, "drop_path": drop_path, "label_smoothing": label_smoothing}
+    for name, value in rates.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}={value} must be at least 0 and below 1, for example 0.1")
+
+
+def _head(width: int, hidden: int, classes: int) -> nn.Sequential:
+    """One linear layer, or two with BatchNorm and ReLU between them; Xavier-uniform (MAMP's public code)."""
+    if hidden == 0:
+        return nn.Sequential(nn.Linear(width, classes)).apply(initialize)
+    layers = (nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes))
+    return nn.Sequential(*layers).apply(initialize)
+
+
+def _encoded(encoder: SkeletonModel) -> tuple[Tensor, set[nn.Parameter]]:
+    """Encode one empty clip: its tokens ``(1, N, D)``, and the trainable parameters that they depend on."""
+    config, training = encoder.config, encoder.training
+    device = next(encoder.parameters()).device
+    clip = torch.zeros(1, config.frames, config.joints, config.channels, device=device)
+    # Evaluation mode, so that an encoder with batch statistics does not learn from the empty clip.
+    encoder.eval()
+    with torch.enable_grad():
+        tokens = encoder.encode(clip)
+    encoder.train(training)
+    candidates = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    if not tokens.requires_grad:
+        return tokens, set()
+    gradients = torch.autograd.grad(tokens.sum(), candidates, allow_unused=True)
+    used = {p for p, gradient in zip(candidates, gradients, strict=True) if gradient is not None}
+    return tokens.detach(), used
+
+
+def _layers(names: Iterator[str]) -> tuple[dict[str, int], int]:
+    """Number an encoder's parameters from the input on.
+
+    What comes before a list of blocks is layer 0, block i is layer i + 1, what comes after is the last layer.
+
+    Returns:
+        The layer by the parameter's name, and the number of blocks of the longest list.
+    """
+    layers: dict[str, int | None] = {}
+    coming: set[str] = set()
+    for name in reversed(list(names)):
+        match = _BLOCK.match(name)
+        if match is not None:
+            layers[name] = int(match[2]) + 1
+            coming.add(match[1])
+        else:
+            # Before the blocks of its own holder; a part beside them (ASMa's alignment) comes after all.
+            layers[name] = 0 if any(name.startswith(holder) for holder in coming) else None
+    depth = max((layer for layer in layers.values() if layer is not None), default=0)
+    return {name: depth + 1 if layer is None else layer for name, layer in layers.items()}, depth

@@ -1,0 +1,48 @@
+"""Means over what exists: the tokens of a body, the bodies of a clip."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mean_tokens(tokens: Tensor, known: Tensor | None = None) -> Tensor:
+    """Mean over the second dimension, of the known tokens where there is any.
+
+    Args:
+        tokens: ``(S, N, ..., D)``.
+        known: ``(S, N, ...)`` bool, the tokens that count; None counts all. Where none is known, all count.
+
+    Returns:
+        ``(S, ..., D)``.
+    """
+    if known is None:
+        return tokens.mean(1)
+    mask = torch.where(known.any(1, keepdim=True), known, True)[..., None]
+    return (tokens * mask).sum(1) / mask.sum(1)
+
+
+def average_bodies(features: Tensor, owner: Tensor) -> Tensor:
+    """Mean over the bodies of each clip.
+
+    Args:
+        features: ``(S, F)``, one body a row.
+        owner: ``(S,)`` int64, the clip of each body, from 0; every clip has a body.
+
+    Returns:
+        ``(B, F)``.
+
+    Raises:
+        ValueError: owners that do not fit, or a clip without a body.
+    """
+    if owner.shape != features.shape[:1] or owner.dtype != torch.int64:
+        raise ValueError(
+            f"owner has shape {tuple(owner.shape)} and dtype {owner.dtype}, expected ({len(features)},) int64: "
+            "one clip index a body"
+        )
+    counts = torch.bincount(owner)
+    if bool((counts == 0).any()):
+        clip = int((counts == 0).nonzero()[0])
+        raise ValueError(f"owner names no body of clip {clip}: number the clips of a batch without gaps")
+    total = features.new_zeros(len(counts), features.shape[1]).index_add(0, owner, features)
+    return total / counts[:, None]
