@@ -28,6 +28,7 @@ _SUBPACKAGES = (
     "info",
     "kernels",
     "models",
+    "native",
     "nn",
     "ops",
     "reference",
