@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "AMRModel": "fastamr.models",
+    "GFPModel": "fastamr.models",
+    "MAMPModel": "fastamr.models",
     "SkeletonMAEModel": "fastamr.models",
     "SkeletonLayout": "fastamr.skeleton",
     "get_layout": "fastamr.skeleton",
@@ -40,6 +42,8 @@ _SUBPACKAGES = (
 
 __all__ = [
     "AMRModel",
+    "GFPModel",
+    "MAMPModel",
     "PackedSkeletons",
     "SkeletonLayout",
     "SkeletonMAEModel",
@@ -50,7 +54,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .data import PackedSkeletons
-    from .models import AMRModel, SkeletonMAEModel
+    from .models import AMRModel, GFPModel, MAMPModel, SkeletonMAEModel
     from .ops import backend
     from .skeleton import SkeletonLayout, get_layout
 

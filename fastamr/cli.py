@@ -1,7 +1,8 @@
-"""The command line: ``fastamr pretrain | evaluate | import | info | demo``.
+"""The command line: ``fastamr pretrain | evaluate | prepare | import | convert | check | show | plot | info | demo``.
 
 Exit codes: 0 done, 1 an error that is told in one line (``FASTAMR_DEBUG=1`` shows the traceback), 2 a wrong
-command or option, 130 interrupted.
+command or option, 3 done with findings (``prepare``: damaged files were left out; ``check --fail-on``), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import importlib
 import os
 import re
 import sys
@@ -118,24 +120,24 @@ def _info(arguments: list[str]) -> None:
     print(report())
 
 
-def _import(arguments: list[str]) -> None:
-    parser = _plain_parser("import")
-    parser.add_argument("file", metavar="FILE", help="the file to read")
-    parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ucla.safetensors")
-    parser.add_argument(
-        "--steps", nargs="*", default=[], help="pre-processing to apply, as center align_body"
-    )
-    parser.add_argument("--dtype", default="float32", help="float32, or float16 for centred data")
-    given = parser.parse_args(arguments)
-    from .data import import_file
+def _command(name: str) -> Callable[[list[str]], None]:
+    """A command that lives in a file of its own, ``fastamr/commands/NAME.py``, loaded when it is called."""
 
-    print(import_file(given.file, given.out, steps=given.steps, dtype=given.dtype))
+    def run(arguments: list[str]) -> None:
+        importlib.import_module(f".commands.{name}", __package__).run(arguments)
+
+    return run
 
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "pretrain": (_pretrain, "pre-train a model on motion"),
     "evaluate": (_evaluate, "probe a pre-trained encoder: kNN, linear"),
-    "import": (_import, "convert motion files to the packed format"),
+    "prepare": (_command("prepare"), "convert a data set's raw files to one packed file"),
+    "import": (_command("import_file"), "convert motion files to the packed format"),
+    "convert": (_command("convert"), "map packed data to another joint layout, or apply pre-processing"),
+    "check": (_command("check"), "what is in a packed file, what is wrong with it, does it leak"),
+    "show": (_command("show"), "draw a clip: animation or strip of frames"),
+    "plot": (_command("plot"), "curves of a run, embeddings, attention maps, confusion matrix"),
     "info": (_info, "versions, devices, and which back end each op would use"),
     "demo": (_demo, "pre-train, probe and compare on generated motion, in minutes"),
 }

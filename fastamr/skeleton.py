@@ -1,6 +1,6 @@
 """Skeleton layouts: which joints a body has, how they hang together, which are left and right.
 
-Seven layouts are built in (:data:`LAYOUTS`); :meth:`SkeletonLayout.from_joints` makes one from a data set's
+Ten layouts are built in (:data:`LAYOUTS`); :meth:`SkeletonLayout.from_joints` makes one from a data set's
 joint names, finding left and right, hips and spine by name.
 """
 
@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from .errors import unknown_name
+from .layouts import TREES
 
 __all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
 
@@ -254,99 +255,18 @@ def _matching_layout(joints: Sequence[str], parents: Sequence[int]) -> SkeletonL
     return None
 
 
-LAYOUTS: dict[str, SkeletonLayout] = {}
-"""The built-in layouts by name."""
-
-
-def _add(name: str, tree: str) -> None:
-    """Add a built-in layout. ``tree``: ``joint<parent`` in the coordinates' order, the root without ``<``."""
+def _built_in(name: str, tree: str) -> SkeletonLayout:
+    """Make a built-in layout from its text, see :data:`~fastamr.layouts.TREES`."""
     entries = [entry.split("<") for entry in tree.split()]
     joints = [entry[0] for entry in entries]
     parents = [joints.index(entry[1]) if len(entry) == 2 else -1 for entry in entries]
-    LAYOUTS[name] = SkeletonLayout.from_joints(name, joints, parents)
+    return SkeletonLayout.from_joints(name, joints, parents)
 
 
-# Kinect v2, NTU RGB+D and PKU-MMD. The bones are those of the field's graphs (ST-GCN and its successors), in
-# which a hand's tip hangs on its thumb.
-_add(
-    "ntu25",
-    """
-    base_of_spine middle_of_spine<base_of_spine neck<spine head<neck
-    left_shoulder<spine left_elbow<left_shoulder left_wrist<left_elbow left_hand<left_wrist
-    right_shoulder<spine right_elbow<right_shoulder right_wrist<right_elbow right_hand<right_wrist
-    left_hip<base_of_spine left_knee<left_hip left_ankle<left_knee left_foot<left_ankle
-    right_hip<base_of_spine right_knee<right_hip right_ankle<right_knee right_foot<right_ankle
-    spine<middle_of_spine left_hand_tip<left_thumb left_thumb<left_hand
-    right_hand_tip<right_thumb right_thumb<right_hand
-    """,
-)
-# Kinect v1, NW-UCLA and MSR Action3D.
-_add(
-    "kinect20",
-    """
-    hip_center spine<hip_center shoulder_center<spine head<shoulder_center
-    shoulder_left<shoulder_center elbow_left<shoulder_left wrist_left<elbow_left hand_left<wrist_left
-    shoulder_right<shoulder_center elbow_right<shoulder_right wrist_right<elbow_right hand_right<wrist_right
-    hip_left<hip_center knee_left<hip_left ankle_left<knee_left foot_left<ankle_left
-    hip_right<hip_center knee_right<hip_right ankle_right<knee_right foot_right<ankle_right
-    """,
-)
-# COCO key points (HRNet, ViTPose, YOLO). COCO defines no tree: the one of PYSKL, rooted in the nose.
-_add(
-    "coco17",
-    """
-    nose left_eye<nose right_eye<nose left_ear<left_eye right_ear<right_eye
-    left_shoulder<nose right_shoulder<nose left_elbow<left_shoulder right_elbow<right_shoulder
-    left_wrist<left_elbow right_wrist<right_elbow left_hip<left_shoulder right_hip<right_shoulder
-    left_knee<left_hip right_knee<right_hip left_ankle<left_knee right_ankle<right_knee
-    """,
-)
-# OpenPose's COCO model (also Kinetics-Skeleton): its own limbs, the hips hang on the neck.
-_add(
-    "openpose18",
-    """
-    nose<neck neck right_shoulder<neck right_elbow<right_shoulder right_wrist<right_elbow
-    left_shoulder<neck left_elbow<left_shoulder left_wrist<left_elbow
-    right_hip<neck right_knee<right_hip right_ankle<right_knee
-    left_hip<neck left_knee<left_hip left_ankle<left_knee
-    right_eye<nose left_eye<nose right_ear<right_eye left_ear<left_eye
-    """,
-)
-# OpenPose BODY_25.
-_add(
-    "openpose25",
-    """
-    nose<neck neck<mid_hip right_shoulder<neck right_elbow<right_shoulder right_wrist<right_elbow
-    left_shoulder<neck left_elbow<left_shoulder left_wrist<left_elbow mid_hip
-    right_hip<mid_hip right_knee<right_hip right_ankle<right_knee
-    left_hip<mid_hip left_knee<left_hip left_ankle<left_knee
-    right_eye<nose left_eye<nose right_ear<right_eye left_ear<left_eye
-    left_big_toe<left_ankle left_small_toe<left_big_toe left_heel<left_ankle
-    right_big_toe<right_ankle right_small_toe<right_big_toe right_heel<right_ankle
-    """,
-)
-# SMPL's body without hands (AMASS, HumanML3D, BABEL).
-_add(
-    "smpl22",
-    """
-    pelvis left_hip<pelvis right_hip<pelvis spine1<pelvis
-    left_knee<left_hip right_knee<right_hip spine2<spine1
-    left_ankle<left_knee right_ankle<right_knee spine3<spine2 left_foot<left_ankle right_foot<right_ankle
-    neck<spine3 left_collar<spine3 right_collar<spine3 head<neck left_shoulder<left_collar
-    right_shoulder<right_collar left_elbow<left_shoulder right_elbow<right_shoulder
-    left_wrist<left_elbow right_wrist<right_elbow
-    """,
-)
-# Human3.6M, the 17 joints of the 3-D pose literature.
-_add(
-    "h36m17",
-    """
-    pelvis right_hip<pelvis right_knee<right_hip right_ankle<right_knee
-    left_hip<pelvis left_knee<left_hip left_ankle<left_knee spine<pelvis thorax<spine neck<thorax head<neck
-    left_shoulder<thorax left_elbow<left_shoulder left_wrist<left_elbow
-    right_shoulder<thorax right_elbow<right_shoulder right_wrist<right_elbow
-    """,
-)
+LAYOUTS: dict[str, SkeletonLayout] = {}
+"""The built-in layouts by name."""
+for _name, _tree in TREES.items():
+    LAYOUTS[_name] = _built_in(_name, _tree)
 
 
 def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:

@@ -1,8 +1,8 @@
 """How kernels are launched: block sizes from a table, on the tensor's device and the current stream.
 
-A launcher passes its candidates, best first, to :func:`pick`; the first one runs unless ``FASTAMR_AUTOTUNE=1`` asks for
-timing. Inside :func:`record` a launch is written down instead of run, which lets the ahead-of-time check compile exactly
-the configurations that the launchers choose, without a GPU.
+A launcher passes its candidates, best first, to :func:`pick`; the first one runs unless ``FASTAMR_AUTOTUNE=1`` asks
+for timing. Inside :func:`record` a launch is written down instead of run, which lets the ahead-of-time check compile
+exactly the configurations that the launchers choose, without a GPU.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def launch(
         return
     on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with on_device:
-        kernel[grid](
-            **arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages
-        )
+        kernel[grid](**arguments, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages)
 
 
 def pick(

@@ -13,12 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
-# Who may import whom. A room may always import itself; devices, errors, files and skeleton are open to all.
-OPEN = {"devices", "errors", "files", "skeleton", ""}
+# Who may import whom. A room may always import itself; devices, errors, files, layouts and skeleton are open to all.
+OPEN = {"devices", "errors", "files", "layouts", "skeleton", ""}
 ALLOWED = {
     "devices": set(),
     "errors": set(),
     "files": set(),
+    "layouts": set(),
     "skeleton": set(),
     "testing": set(),
     "reference": set(),
@@ -33,7 +34,19 @@ ALLOWED = {
     "training": {"models", "data", "nn", "ops", "evaluation"},
     "info": {"ops", "native"},
     "demo": {"training", "evaluation", "visualization", "models", "data", "nn", "ops", "testing"},
-    "cli": {"training", "evaluation", "visualization", "models", "data", "nn", "ops", "info", "demo"},
+    "commands": {"training", "evaluation", "visualization", "models", "data", "nn", "ops"},
+    "cli": {
+        "commands",
+        "training",
+        "evaluation",
+        "visualization",
+        "models",
+        "data",
+        "nn",
+        "ops",
+        "info",
+        "demo",
+    },
     "__main__": {"cli"},
     "": set(),
 }

@@ -141,6 +141,11 @@ def test_help_lists_typed_options_of_the_model(capsys: pytest.CaptureFixture[str
     assert re.search(r"--batch_size \S+ body sequences in one update\. \(type: int, default: 256\)", shown)
     assert cli.main(["pretrain", "--model", "skeleton_mae", "--help"]) == 0
     assert "guidance_k" not in capsys.readouterr().out
+    assert cli.main(["pretrain", "--model", "gfp", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "architecture of gfp" in shown
+    assert re.search(r"--architecture\.levels .*?20, 40 and 120 frames", shown)
+    assert re.search(r"--architecture\.mask_tau \S+ temperature of .*?default: 0\.8\)", shown)
 
 
 def test_a_known_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,8 @@ def concatenate(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
     Choices where the sets differ: classes, and the codes of text columns, are unified by name. Where only some
     sets name their classes, the clips of the others become unknown (``-1``); where none does, equal numbers are
     equal classes. A column or split that a set lacks is ``-1`` or False there. Coordinates become float32 unless
-    all are float16. Pre-processing that differs is recorded as one step ``concatenate`` with each set's own.
+    all are float16. Pre-processing that differs is recorded as one step ``concatenate`` with each set's own; notes of
+    readers and steps may differ and are kept behind the steps.
 
     Raises:
         ValueError: no set, or different layouts or channels.
@@ -120,6 +121,10 @@ def _valid(sets: Sequence[PackedSkeletons]) -> Tensor | None:
 def _steps(sets: Sequence[PackedSkeletons]) -> tuple[dict[str, Any], ...]:
     if all(data.steps == sets[0].steps for data in sets):
         return sets[0].steps
+    applied = [tuple(step for step in data.steps if step["name"] != "note") for data in sets]
+    if all(steps == applied[0] for steps in applied):
+        notes = [step for data in sets for step in data.steps if step["name"] == "note"]
+        return (*applied[0], *(note for place, note in enumerate(notes) if note not in notes[:place]))
     return ({"name": "concatenate", "steps": [list(data.steps) for data in sets]},)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from ..files import replaced
 from ..skeleton import SkeletonLayout
 from .split import Split
+from .tensor_file import Pieces, write_tensors
 
 if TYPE_CHECKING:
     from .packed import PackedSkeletons
@@ -45,6 +48,41 @@ def write_packed(data: PackedSkeletons, path: str | Path) -> None:
         ) from error
 
 
+def write_packed_pieces(
+    data: PackedSkeletons, path: str | Path, pieces: Callable[[], Iterable[PackedSkeletons]]
+) -> None:
+    """Write a data set whose coordinates come in pieces, one after another, so that they need not fit into memory.
+
+    Args:
+        data: the whole, with ``coords`` and ``valid`` on the device ``meta``.
+        path: the file, which is replaced in one piece.
+        pieces: gives data sets whose frames follow one another in ``data``; it is called once a tensor.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: the pieces do not make up the whole.
+        OSError: the file cannot be written; what was at ``path`` before is intact.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save {path}: folder {path.parent} does not exist; create it first")
+    tensors: dict[str, Tensor | Pieces] = {}
+    for name, tensor in _named_tensors(data).items():
+        if tensor.is_meta:
+            # map() binds the name now; a generator would look it up when the file is written.
+            parts = map(operator.attrgetter(name), pieces())
+            tensors[name] = Pieces(tensor.dtype, tuple(tensor.shape), parts)
+        else:
+            tensors[name] = tensor.contiguous()
+    try:
+        with replaced(path) as temporary:
+            write_tensors(temporary, tensors, {"format": FORMAT, "header": _header(data)})
+    except OSError as error:
+        raise OSError(
+            f"cannot save {path} ({error}); a file that was there before is intact: make room and save again"
+        ) from error
+
+
 def fingerprint(data: PackedSkeletons) -> str:
     """Return a hash of all that would be written: 32 hexadecimal digits, the same on every device."""
     digest = hashlib.blake2b(digest_size=16)
@@ -57,6 +95,11 @@ def fingerprint(data: PackedSkeletons) -> str:
 
 def _tensors(data: PackedSkeletons) -> dict[str, Tensor]:
     """Return what is written as tensors, contiguous and on the CPU."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(data).items()}
+
+
+def _named_tensors(data: PackedSkeletons) -> dict[str, Tensor]:
+    """Return what is written as tensors, by the names in the file."""
     tensors = {name: getattr(data, name) for name in _TENSORS}
     if data.valid is not None:
         tensors["valid"] = data.valid
@@ -70,7 +113,7 @@ def _tensors(data: PackedSkeletons) -> dict[str, Tensor]:
             "names: a clip name holds a NUL character, which ends a name in the file; rename the clip"
         )
     tensors["names"] = torch.from_numpy(np.array(bytearray(text.encode()), dtype=np.uint8))
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return tensors
 
 
 def _header(data: PackedSkeletons) -> str:

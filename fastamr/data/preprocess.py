@@ -15,15 +15,22 @@ from typing import Any
 import yaml
 
 from ..errors import unknown_name
+from .convert import ConvertLayout
 from .packed import PackedSkeletons
-from .steps import AlignBody, Center, DropEmptyBodies, DropEmptyFrames, Scale, Step
+from .steps import AlignBody, Center, DropEmptyBodies, DropEmptyFrames, FitBox, Flip, Scale, Step
+from .time_steps import CloseGaps, Resample
 
 __all__ = [
     "STEPS",
     "AlignBody",
     "Center",
+    "CloseGaps",
+    "ConvertLayout",
     "DropEmptyBodies",
     "DropEmptyFrames",
+    "FitBox",
+    "Flip",
+    "Resample",
     "Scale",
     "Step",
     "apply_missing",
@@ -31,9 +38,11 @@ __all__ = [
     "preprocess",
 ]
 
-STEPS: dict[str, type[Step]] = {
-    step.name: step for step in (Center, AlignBody, Scale, DropEmptyFrames, DropEmptyBodies)
-}
+_STEPS: tuple[type[Step], ...] = (
+    *(Center, AlignBody, Scale, Flip, FitBox),
+    *(DropEmptyFrames, DropEmptyBodies, CloseGaps, Resample, ConvertLayout),
+)
+STEPS: dict[str, type[Step]] = {step.name: step for step in _STEPS}
 """The steps by name."""
 
 
@@ -48,7 +57,8 @@ def preprocess(data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any] | 
         ValueError: an unknown step or parameter, or a step that does not suit the data.
     """
     for step in parse_steps(steps):
-        data = dataclasses.replace(step(data), steps=(*data.steps, step.to_dict()))
+        done = (*data.steps, step.to_dict(), *step.notes(data))
+        data = dataclasses.replace(step(data), steps=done)
     return data
 
 

@@ -37,6 +37,10 @@ class Step:
         """Return the name and all parameters, as the header records them."""
         return {"name": self.name, **dataclasses.asdict(self)}  # type: ignore[call-overload]
 
+    def notes(self, data: PackedSkeletons) -> tuple[dict[str, Any], ...]:
+        """Return what else the header records when the step is applied to ``data``, each with the name ``"note"``."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Center(Step):
@@ -182,6 +186,83 @@ class Scale(Step):
         torso = share(torso, torso.isfinite(), 1.0, data, self.per)
         factors = (self.factor / torso)[owner]
         return transform(data, lambda coords, rows: coords * factors[rows, None, None])
+
+
+@dataclass(frozen=True)
+class Flip(Step):
+    """Turn the sign of some axes: ``flip:axes=y`` makes y point up in coordinates of an image.
+
+    One axis, or all three, also swaps left and right in space; the joints keep their names.
+
+    Args:
+        axes: one or more of ``x``, ``y`` and ``z``, written together.
+
+    Raises:
+        ValueError: another axis, one twice, or z in 2-D data.
+    """
+
+    axes: str = "y"
+    name: ClassVar[str] = "flip"
+
+    def __post_init__(self) -> None:
+        if not self.axes or not set(self.axes) <= set("xyz") or len(set(self.axes)) < len(self.axes):
+            raise ValueError(f"axes of step 'flip' is {self.axes!r}, expected some of x, y and z, as 'xz'")
+
+    def __call__(self, data: PackedSkeletons) -> PackedSkeletons:
+        """Return the data set with the axes turned."""
+        channels = data.coords.shape[-1]
+        if channels == 2 and "z" in self.axes:
+            raise ValueError("axes of step 'flip' names z, but the data has 2 channels")
+        signs = [-1.0 if axis in self.axes else 1.0 for axis in "xyz"[:channels]]
+        factors = torch.tensor(signs, device=data.device)
+        return transform(data, lambda coords, rows: coords * factors)
+
+
+@dataclass(frozen=True)
+class FitBox(Step):
+    """Stretch every axis so that the coordinates of all frames reach just from -1 to 1.
+
+    Each axis has its own factor, so proportions are lost; an axis without any extent becomes 0. Source: the loader
+    of CTR-GCN for NW-UCLA (``feeders/feeder_ucla.py``).
+
+    Args:
+        per: ``"body"`` or ``"clip"``, whose extent; unlike elsewhere, all bodies of a clip count.
+    """
+
+    per: str = "clip"
+    name: ClassVar[str] = "fit_box"
+
+    def __post_init__(self) -> None:
+        check_name("per of step 'fit_box'", self.per, PER)
+
+    def __call__(self, data: PackedSkeletons) -> PackedSkeletons:
+        """Return the data set with stretched coordinates."""
+        owner = row_owner(data.offsets)
+        count = data.num_bodies
+        if self.per == "clip":
+            owner, count = data.body_clip[owner], data.num_clips
+        coords = data.coords.float()
+        missing = ~present_frames(data)[:, None].expand(coords.shape[:2])
+        if data.valid is not None:
+            missing = missing | ~data.valid
+        low, high = (
+            self._extreme(coords, missing, owner, count, reduce, empty)
+            for reduce, empty in (("amin", float("inf")), ("amax", -float("inf")))
+        )
+        span = high - low
+        factor = torch.where(span > 0, 2 / span, 0.0)[owner]
+        middle = torch.where(span >= 0, (low + high) / 2, 0.0)[owner]
+        return transform(data, lambda block, rows: (block - middle[rows, None]) * factor[rows, None])
+
+    @staticmethod
+    def _extreme(
+        coords: Tensor, missing: Tensor, owner: Tensor, count: int, reduce: str, empty: float
+    ) -> Tensor:
+        """Return the least or greatest coordinate of each body or clip ``(count, C)``."""
+        rows = coords.masked_fill(missing[..., None], empty)
+        rows = rows.amin(1) if reduce == "amin" else rows.amax(1)
+        result = torch.full((count, coords.shape[-1]), empty, device=coords.device)
+        return result.scatter_reduce_(0, owner[:, None].expand_as(rows), rows, reduce)
 
 
 @dataclass(frozen=True)

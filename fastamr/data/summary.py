@@ -54,7 +54,10 @@ def summarise(data: PackedSkeletons) -> Summary:
         },
         bodies_per_clip={int(number): int((bodies == number).sum()) for number in bodies.unique()},
         single_frame_clips=int((frames == 1).sum()),
-        missing_joints=0 if data.valid is None else int((~data.valid).sum()),
+        # In blocks, because the mask of a mapped file may be larger than the memory.
+        missing_joints=0
+        if data.valid is None
+        else sum(int((~part).sum()) for part in data.valid.split(1 << 16)),
         fps=rates or "unknown",
         columns=list(data.columns),
         splits={

@@ -27,7 +27,7 @@ from .table import format_table
 RUN_CONFIG = "config.yaml"
 CACHE_FOLDER = "features"
 # How the models are called in the table; others go by their own name.
-_LABELS = {"amr": "AMR", "skeleton_mae": "SkeletonMAE"}
+_LABELS = {"amr": "AMR", "skeleton_mae": "SkeletonMAE", "mamp": "MAMP", "gfp": "GFP"}
 
 
 @dataclass

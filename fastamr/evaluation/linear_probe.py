@@ -20,12 +20,14 @@ class LinearProbeResult(NamedTuple):
         best_accuracy: percent at the best epoch. It is chosen on the test clips, so it is no result.
         best_epoch: that epoch, counted from 1.
         train_loss: mean cross-entropy of the last epoch, nats.
+        predicted: the class of each test clip after the last epoch.
     """
 
     accuracy: float
     best_accuracy: float
     best_epoch: int
     train_loss: float
+    predicted: tuple[int, ...]
 
 
 def standardize_features(train_x: Tensor, *others: Tensor, floor: float = 1e-6) -> tuple[Tensor, ...]:
@@ -105,6 +107,7 @@ def linear_probe(
     optimizer = torch.optim.SGD([weight, bias], lr=lr, momentum=momentum, weight_decay=weight_decay)
     total = epochs * math.ceil(len(train_x) / batch_size)
     curve, update, loss_sum = [], 0, train_x.new_zeros(())
+    predicted = train_y.new_empty(0)
     for _ in range(epochs):
         loss_sum = train_x.new_zeros(())
         for rows in torch.randperm(len(train_x), generator=generator).to(train_x.device).split(batch_size):
@@ -116,9 +119,12 @@ def linear_probe(
             loss_sum += loss.detach() * len(rows)
             update += 1
         with torch.no_grad():
-            curve.append(percent_equal(functional.linear(test_x, weight, bias).argmax(1), test_y))
+            predicted = functional.linear(test_x, weight, bias).argmax(1)
+            curve.append(percent_equal(predicted, test_y))
     best = max(range(epochs), key=curve.__getitem__)
-    return LinearProbeResult(curve[-1], curve[best], best + 1, float(loss_sum) / len(train_x))
+    return LinearProbeResult(
+        curve[-1], curve[best], best + 1, float(loss_sum) / len(train_x), tuple(predicted.tolist())
+    )
 
 
 def logistic_regression(

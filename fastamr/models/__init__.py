@@ -10,9 +10,13 @@ from .amr import AMRConfig, AMRModel
 from .base import PretrainOutput, SkeletonModel, read_description
 from .config import ModelConfig
 from .flops import count_flops
+from .gfp import GFPConfig, GFPModel
+from .mamp import MAMPConfig, MAMPModel
 from .skeleton_mae import SkeletonMAEConfig, SkeletonMAEModel
 
-MODELS: dict[str, type[SkeletonModel]] = {model.name: model for model in (AMRModel, SkeletonMAEModel)}
+MODELS: dict[str, type[SkeletonModel]] = {
+    model.name: model for model in (AMRModel, SkeletonMAEModel, MAMPModel, GFPModel)
+}
 
 
 def build_model(
@@ -50,6 +54,10 @@ __all__ = [
     "MODELS",
     "AMRConfig",
     "AMRModel",
+    "GFPConfig",
+    "GFPModel",
+    "MAMPConfig",
+    "MAMPModel",
     "ModelConfig",
     "PretrainOutput",
     "SkeletonMAEConfig",

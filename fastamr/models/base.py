@@ -19,7 +19,7 @@ from ..ops.checks import check_clips, check_keep, check_valid
 from ..skeleton import SkeletonLayout, get_layout
 from .config import ModelConfig
 from .encoder import SkeletonEncoder
-from .masking import choose_visible, token_validity
+from .masking import choose_visible, motion_scores, token_validity
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -36,12 +36,16 @@ class PretrainOutput(NamedTuple):
         prediction: ``(S, Q, P)``.
         keep: ``(S, K)`` int32, visible tokens.
         guidance: ``(S, T, V)`` weights of the loss, or None.
+        terms: scalars worth logging beside the loss, by name: its parts, and of features ``std/NAME`` and
+            ``rank/NAME``, which :class:`fastamr.training.collapse.CollapseGuard` watches. None where the model has
+            none.
     """
 
     loss: Tensor
     prediction: Tensor
     keep: Tensor
     guidance: Tensor | None
+    terms: dict[str, Tensor] | None = None
 
 
 class SkeletonModel(nn.Module):
@@ -52,12 +56,16 @@ class SkeletonModel(nn.Module):
         frames: T, frames of a clip.
         options: any other field of the model's ``Config``.
 
+    Attributes:
+        reports_terms: whether the details hold terms that a training run should log.
+
     Raises:
         ValueError: an unknown option (with the nearest valid one) or a value out of range.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[ModelConfig]] = ModelConfig
+    reports_terms: ClassVar[bool] = False
     encoder: SkeletonEncoder
 
     def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 120, **options: Any) -> None:
@@ -127,6 +135,9 @@ class SkeletonModel(nn.Module):
         config = self.config
         if seed is None:
             seed = ops.make_seed(generator, clips.device)
+        scores = None
+        if config.masking == "motion":
+            scores = motion_scores(clips, patch_frames=config.patch_frames, tau=config.mask_tau, valid=valid)
         return choose_visible(
             seed,
             clips.shape[0],
@@ -135,6 +146,7 @@ class SkeletonModel(nn.Module):
             config.visible,
             strategy=config.masking,
             valid=None if valid is None else token_validity(valid, config.patch_frames),
+            scores=scores,
         )
 
     def prepare(self, clips: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

@@ -13,6 +13,8 @@ from ..ops.weighted_reconstruction_loss import check_reconstruction
 from ..skeleton import SkeletonLayout, get_layout
 from .masking import STRATEGIES
 
+ROUNDINGS = ("nearest", "down")
+
 Config = TypeVar("Config", bound="ModelConfig")
 
 
@@ -29,8 +31,12 @@ class ModelConfig:
         depth: encoder blocks (paper: 8).
         heads: H, attention heads (paper: 8).
         mlp_ratio: inner width of the MLP over D (paper: 4).
-        mask_ratio: share of tokens hidden; ``K = round(N * (1 - mask_ratio))`` stay visible, at least 1 (paper: 0.9).
-        masking: ``"random"`` (paper), ``"frame"``, ``"joint"`` or ``"frame+joint"``.
+        mask_ratio: share of tokens hidden; ``K = N * (1 - mask_ratio)`` stay visible, at least 1 (paper: 0.9).
+        visible_rounding: K is rounded to the ``"nearest"`` integer (75 of 750; choice) or ``"down"``, which gives the
+            74 of MAMP's public code, because ``1 - 0.9`` is a little less than a tenth.
+        masking: ``"random"`` (paper), ``"frame"``, ``"joint"``, ``"frame+joint"`` or ``"motion"`` (MAMP).
+        mask_tau: temperature of ``"motion"``: the smaller, the more the moving tokens are hidden (MAMP: 0.8 for
+            NTU-60, 0.75 for NTU-120).
         attention: back end of the attention: ``"auto"``, ``"sdpa"``, ``"materialised"`` or ``"reference"``.
         decoder_width: width of the decoder (paper: 256).
         decoder_depth: decoder blocks (paper: 5).
@@ -50,7 +56,9 @@ class ModelConfig:
     heads: int = 8
     mlp_ratio: float = 4.0
     mask_ratio: float = 0.9
+    visible_rounding: str = "nearest"
     masking: str = "random"
+    mask_tau: float = 0.8
     attention: str = "auto"
     decoder_width: int = 256
     decoder_depth: int = 5
@@ -74,7 +82,10 @@ class ModelConfig:
             raise ValueError(
                 f"mask_ratio={self.mask_ratio} leaves no visible token: expected 0 <= mask_ratio < 1, for example 0.9"
             )
+        check_name("visible_rounding", self.visible_rounding, ROUNDINGS)
         check_name("masking", self.masking, STRATEGIES)
+        if self.mask_tau <= 0:
+            raise ValueError(f"mask_tau={self.mask_tau} must be positive, for example 0.8")
         check_name("attention", self.attention, NAMES)
         check_reconstruction(self.target, self.normalize, self.stride, self.loss_eps)
 
@@ -91,7 +102,8 @@ class ModelConfig:
     @property
     def visible(self) -> int:
         """K, tokens that stay visible."""
-        return max(1, round(self.tokens * (1 - self.mask_ratio)))
+        share = self.tokens * (1 - self.mask_ratio)
+        return max(1, round(share) if self.visible_rounding == "nearest" else int(share))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""

@@ -1,4 +1,4 @@
-"""Which tokens stay visible: the masking strategies of SkeletonMAE (Wu et al. 2022), always exactly K (choice)."""
+"""Which tokens stay visible, always exactly K (choice): the masking strategies of SkeletonMAE and of MAMP."""
 
 from __future__ import annotations
 
@@ -7,13 +7,49 @@ from torch import Tensor
 
 from .. import ops
 
-STRATEGIES = ("random", "frame", "joint", "frame+joint")
+STRATEGIES = ("random", "frame", "joint", "frame+joint", "motion")
+# Keeps the largest intensity of a sequence without motion from dividing by zero (public code of MAMP).
+_STILL = 1e-10
 
 
 def token_validity(valid: Tensor, patch_frames: int) -> Tensor:
     """Valid tokens ``(S, N)`` of ``valid (S, T, V)``: all frames of the patch are valid (choice)."""
     frames = valid.shape[1]
     return valid.unflatten(1, (frames // patch_frames, patch_frames)).all(2).flatten(1)
+
+
+def motion_scores(
+    clips: Tensor, *, patch_frames: int, tau: float = 0.8, valid: Tensor | None = None
+) -> Tensor:
+    """Log-probability of each token to be hidden, by its motion (MAMP).
+
+    The intensity of a patch is the mean of ``|patch(t) - patch(t-1)|`` over its numbers; the first patch copies the
+    second. Divided by ``tau`` times the sequence's largest, the intensities of all tokens pass a softmax.
+
+    Args:
+        clips: ``(S, T, V, C)``.
+        patch_frames: l.
+        tau: temperature; the smaller, the more the moving tokens stand out.
+        valid: ``(S, T, V)`` bool; the mean leaves out numbers that are missing in one of the two patches, and a patch
+            of none has intensity 0 (choice).
+
+    Returns:
+        ``(S, N)`` scores for :func:`fastamr.ops.select_visible`, which keeps the smallest after adding Gumbel noise.
+        A clip of one patch has no motion to tell its tokens apart: all score the same (choice).
+    """
+    sequences, frames, joints, channels = clips.shape
+    times = frames // patch_frames
+    if times == 1:
+        return clips.new_zeros(sequences, joints)
+    moved = (clips[:, patch_frames:] - clips[:, :-patch_frames]).abs().sum(3)
+    count: Tensor | int = patch_frames
+    if valid is not None:
+        known = valid[:, patch_frames:] & valid[:, :-patch_frames]
+        moved = torch.where(known, moved, 0)
+        count = known.unflatten(1, (times - 1, patch_frames)).sum(2).clamp(min=1)
+    intensity = moved.unflatten(1, (times - 1, patch_frames)).sum(2) / (count * channels)
+    intensity = torch.cat([intensity[:, :1], intensity], dim=1).flatten(1)
+    return (intensity / (intensity.amax(1, keepdim=True) * tau + _STILL)).log_softmax(1)
 
 
 def product_of(visible: int, times: int, joints: int) -> tuple[int, int]:
@@ -92,6 +128,7 @@ def choose_visible(
     *,
     strategy: str = "random",
     valid: Tensor | None = None,
+    scores: Tensor | None = None,
 ) -> Tensor:
     """Choose the visible tokens of each sequence by a strategy.
 
@@ -101,17 +138,25 @@ def choose_visible(
         times: time patches, T/l.
         joints: V.
         visible: K.
-        strategy: ``"random"``; ``"frame"`` keeps whole random time patches and a random part of one more;
-            ``"joint"`` keeps whole random joints and a random part of one more; ``"frame+joint"`` keeps a random
-            product of time patches and joints and a random remainder.
-        valid: ``(S, N)`` bool; under ``random`` invalid tokens are chosen last. The structured strategies prefer
-            units that hold a valid token.
+        strategy: ``"random"``; of SkeletonMAE (Wu et al. 2022) ``"frame"`` keeps whole random time patches
+            and a random part of one more; ``"joint"`` keeps whole random joints and a random part of one more;
+            ``"frame+joint"`` keeps a random product of time patches and joints and a random remainder; ``"motion"``
+            hides what moves (MAMP, Mao et al. 2023).
+        valid: ``(S, N)`` bool; under ``random`` and ``motion`` invalid tokens are chosen last. The structured
+            strategies prefer units that hold a valid token.
+        scores: ``(S, N)``, see :func:`motion_scores`; for ``"motion"`` only.
 
     Returns:
         ``(S, K)`` int32, ascending.
+
+    Raises:
+        ValueError: scores missing under ``"motion"``, or given under another strategy.
     """
-    if strategy == "random":
-        return ops.select_visible(seed, sequences, times * joints, visible, valid=valid)
+    if (strategy == "motion") != (scores is not None):
+        needs = "needs scores=motion_scores(clips, ...)" if scores is None else "takes no scores"
+        raise ValueError(f"strategy {strategy!r} {needs}")
+    if strategy in ("random", "motion"):
+        return ops.select_visible(seed, sequences, times * joints, visible, scores=scores, valid=valid)
     grid = None if valid is None else valid.view(sequences, times, joints)
     if strategy == "frame":
         time, joint = _whole_units(seed, sequences, times, joints, visible, grid)

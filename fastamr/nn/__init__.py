@@ -1,5 +1,6 @@
 """Drop-in modules built on :mod:`fastamr.ops`; usable in any model of skeleton sequences."""
 
+from .feature_prediction_loss import FeaturePredictionLoss, describe_features
 from .initialization import initialize, table
 from .masked_patch_gather import MaskedPatchEmbed
 from .motion_entropy import MotionEntropyGuidance
@@ -9,12 +10,14 @@ from .weighted_reconstruction_loss import WeightedReconstructionLoss
 
 __all__ = [
     "CrossAttentionBlock",
+    "FeaturePredictionLoss",
     "MaskedPatchEmbed",
     "Mlp",
     "MotionEntropyGuidance",
     "TransformerBlock",
     "VisibleAttention",
     "WeightedReconstructionLoss",
+    "describe_features",
     "initialize",
     "table",
 ]

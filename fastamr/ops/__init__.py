@@ -14,7 +14,7 @@ from .sample_clips import sample_clips
 from .seeds import derive_seed, make_seed
 from .select_visible import select_visible
 from .visible_attention import visible_attention, visible_attention_backward_into
-from .weighted_reconstruction_loss import weighted_reconstruction_loss
+from .weighted_reconstruction_loss import reconstruction_target, weighted_reconstruction_loss
 
 __all__ = [
     "AttentionBias",
@@ -26,6 +26,7 @@ __all__ = [
     "motion_entropy",
     "motion_guidance",
     "patch_gather",
+    "reconstruction_target",
     "sample_clips",
     "select_visible",
     "visible_attention",

@@ -12,8 +12,9 @@ from ..reference.masked_patch_gather import masked_patch_gather_backward
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_clips, check_device, check_divides, check_keep, check_shape, check_tensor
 from .precision import exact
+from .triton_support import TRITON
 
-declare("masked_patch_gather", Backend("reference", can_always))
+declare("masked_patch_gather", TRITON, Backend("reference", can_always))
 
 
 @torch.library.custom_op("fastamr::masked_patch_gather", mutates_args=())
@@ -27,6 +28,10 @@ def _op(
     out_dtype: torch.dtype,
     backend: str,
 ) -> Tensor:
+    if backend == "triton":
+        from ..kernels.masked_patch_gather import masked_patch_gather as kernel
+
+        return kernel(clips, keep, weight, bias, position, patch_frames=patch_frames, out_dtype=out_dtype)
     with exact(clips):
         return reference.masked_patch_gather(
             clips, keep, weight, bias, position, patch_frames=patch_frames, out_dtype=out_dtype
@@ -57,6 +62,10 @@ def _backward_op(
     dtype: torch.dtype,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if backend == "triton":
+        from ..kernels.masked_patch_gather import masked_patch_gather_backward as kernel
+
+        return kernel(grad, clips, keep, tokens, patch_frames=patch_frames, dtype=dtype)
     with exact(clips):
         return masked_patch_gather_backward(grad, clips, keep, tokens, patch_frames=patch_frames, dtype=dtype)
 
@@ -165,5 +174,7 @@ def masked_patch_gather(
     for name, value in (("keep", keep), ("weight", weight), ("bias", bias), ("position", position)):
         check_device(name, value, clips.device, "clips")
     dtype = _output_dtype(clips, weight, out_dtype)
-    backend = choose("masked_patch_gather", Problem(clips.device.type, clips.dtype))
+    # A float64 anywhere asks for a float64 product, which only the reference computes.
+    widest = torch.promote_types(torch.promote_types(clips.dtype, weight.dtype), dtype)
+    backend = choose("masked_patch_gather", Problem(clips.device.type, widest))
     return _op(clips.detach(), keep, weight, bias, position, patch_frames, dtype, backend)

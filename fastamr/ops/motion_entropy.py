@@ -8,12 +8,17 @@ from torch import Tensor
 from .. import reference
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_clips, check_valid
+from .triton_support import TRITON
 
-declare("motion_entropy", Backend("reference", can_always))
+declare("motion_entropy", TRITON, Backend("reference", can_always))
 
 
 @torch.library.custom_op("fastamr::motion_entropy", mutates_args=())
 def _op(clips: Tensor, window: int, valid: Tensor | None, eps: float, backend: str) -> tuple[Tensor, Tensor]:
+    if backend == "triton":
+        from ..kernels.motion_entropy import motion_entropy as kernel
+
+        return kernel(clips, window=window, valid=valid, eps=eps)
     return reference.motion_entropy(clips, window=window, valid=valid, eps=eps)
 
 

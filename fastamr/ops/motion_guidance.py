@@ -10,10 +10,15 @@ from ..errors import check_name
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_clips, check_valid
 from .motion_entropy import check_window
+from .triton_support import TRITON
 
 KINDS = ("entropy", "energy", "histogram")
 
-declare("motion_guidance", Backend("reference", can_always))
+# The kernels unroll over the window lengths and hold a histogram in registers.
+_MOST_WINDOWS = 8
+_MOST_BINS = 1024
+
+declare("motion_guidance", TRITON, Backend("reference", can_always))
 
 
 @torch.library.custom_op("fastamr::motion_guidance", mutates_args=())
@@ -27,9 +32,11 @@ def _op(
     valid: Tensor | None,
     backend: str,
 ) -> Tensor:
-    return reference.motion_guidance(
-        clips, windows=tuple(windows), k=k, eps=eps, kind=kind, bins=bins, valid=valid
-    )
+    if backend == "triton":
+        from ..kernels.motion_guidance import motion_guidance as run
+    else:
+        run = reference.motion_guidance
+    return run(clips, windows=tuple(windows), k=k, eps=eps, kind=kind, bins=bins, valid=valid)
 
 
 @_op.register_fake
@@ -97,5 +104,10 @@ def motion_guidance(
     check_clips(clips)
     check_valid(valid, clips)
     check_guidance(tuple(windows), k, eps, kind, bins)
-    name = choose("motion_guidance", Problem(clips.device.type, clips.dtype))
+    features: tuple[str, ...] = ()
+    if len(windows) > _MOST_WINDOWS:
+        features = (f"more than {_MOST_WINDOWS} windows",)
+    elif kind == "histogram" and bins > _MOST_BINS:
+        features = (f"more than {_MOST_BINS} bins",)
+    name = choose("motion_guidance", Problem(clips.device.type, clips.dtype, features))
     return _op(clips.detach(), list(windows), k, eps, kind, bins, valid, name)

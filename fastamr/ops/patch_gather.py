@@ -8,12 +8,17 @@ from torch import Tensor
 from .. import reference
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_clips, check_device, check_divides, check_keep
+from .triton_support import TRITON
 
-declare("patch_gather", Backend("reference", can_always))
+declare("patch_gather", TRITON, Backend("reference", can_always))
 
 
 @torch.library.custom_op("fastamr::patch_gather", mutates_args=())
 def _op(clips: Tensor, keep: Tensor, patch_frames: int, backend: str) -> Tensor:
+    if backend == "triton":
+        from ..kernels.patch_gather import patch_gather as kernel
+
+        return kernel(clips, keep, patch_frames=patch_frames)
     return reference.patch_gather(clips, keep, patch_frames=patch_frames)
 
 

@@ -9,8 +9,12 @@ from .. import reference
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_device, check_seed, check_shape, check_tensor
 from .precision import exact
+from .triton_support import TRITON
 
-declare("sample_clips", Backend("reference", can_always))
+declare("sample_clips", TRITON, Backend("reference", can_always))
+
+# The kernel writes one channel after the other.
+_TRITON_CHANNELS = 16
 
 
 @torch.library.custom_op("fastamr::sample_clips", mutates_args=())
@@ -26,6 +30,20 @@ def _op(
     group: Tensor | None,
     backend: str,
 ) -> Tensor:
+    if backend == "triton":
+        from ..kernels.sample_clips import sample_clips as kernel
+
+        return kernel(
+            coords,
+            offsets,
+            sequence_ids,
+            frames,
+            seed,
+            crop=tuple(crop),
+            min_frames=min_frames,
+            max_angle=max_angle,
+            group=group,
+        )
     with exact(coords):
         return reference.sample_clips(
             coords,
@@ -133,6 +151,8 @@ def sample_clips(
         check_seed(seed)
         check_device("seed", seed, coords.device, "coords")
     _check_options(frames, seed, tuple(crop), min_frames, max_angle, coords.shape[2])
-    name = choose("sample_clips", Problem(coords.device.type, coords.dtype))
+    many = coords.shape[2] > _TRITON_CHANNELS
+    features = (f"more than {_TRITON_CHANNELS} channels",) if many else ()
+    name = choose("sample_clips", Problem(coords.device.type, coords.dtype, features))
     coords = coords.detach()
     return _op(coords, offsets, sequence_ids, frames, seed, list(crop), min_frames, max_angle, group, name)

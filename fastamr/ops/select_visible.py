@@ -10,10 +10,13 @@ from torch import Tensor
 from .. import reference
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_device, check_seed, check_shape, check_tensor
+from .triton_support import TRITON
 
-declare("select_visible", Backend("reference", can_always))
+declare("select_visible", TRITON, Backend("reference", can_always))
 
 _INDEX_LIMIT = 1 << 24
+# What a Triton program holds in its registers and exchanges through shared memory, without spills.
+_TRITON_LIMIT = 8192
 
 
 @torch.library.custom_op("fastamr::select_visible", mutates_args=())
@@ -26,8 +29,23 @@ def _op(
     largest: bool,
     valid: Tensor | None,
     return_masked: bool,
+    return_inverse: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    if backend == "triton":
+        from ..kernels.select_visible import select_visible as kernel
+
+        return kernel(
+            seed,
+            sequences,
+            tokens,
+            visible,
+            scores=scores,
+            largest=largest,
+            valid=valid,
+            return_masked=return_masked,
+            return_inverse=return_inverse,
+        )
     chosen = reference.select_visible(
         seed,
         sequences,
@@ -37,10 +55,16 @@ def _op(
         largest=largest,
         valid=valid,
         return_masked=return_masked,
+        return_inverse=return_inverse,
     )
-    if isinstance(chosen, Tensor):
-        return chosen, chosen.new_empty(sequences, 0)
-    return chosen
+    outputs = [chosen] if isinstance(chosen, Tensor) else list(chosen)
+    # A registered op always returns the same number of tensors: what was not asked for has no columns.
+    if not return_masked:
+        outputs.insert(1, outputs[0].new_empty((sequences, 0)))
+    if not return_inverse:
+        outputs.append(outputs[0].new_empty((sequences, 0)))
+    keep, masked, inverse = outputs
+    return keep, masked, inverse
 
 
 @_op.register_fake
@@ -53,10 +77,12 @@ def _(
     largest: bool,
     valid: Tensor | None,
     return_masked: bool,
+    return_inverse: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     keep = seed.new_empty((sequences, visible), dtype=torch.int32)
-    return keep, keep.new_empty((sequences, tokens - visible if return_masked else 0))
+    masked = keep.new_empty((sequences, tokens - visible if return_masked else 0))
+    return keep, masked, keep.new_empty((sequences, tokens if return_inverse else 0))
 
 
 @overload
@@ -70,6 +96,7 @@ def select_visible(
     largest: bool = False,
     valid: Tensor | None = None,
     return_masked: Literal[False] = False,
+    return_inverse: Literal[False] = False,
 ) -> Tensor: ...
 
 
@@ -84,7 +111,38 @@ def select_visible(
     largest: bool = False,
     valid: Tensor | None = None,
     return_masked: Literal[True],
+    return_inverse: Literal[False] = False,
 ) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def select_visible(
+    seed: Tensor,
+    sequences: int,
+    tokens: int,
+    visible: int,
+    *,
+    scores: Tensor | None = None,
+    largest: bool = False,
+    valid: Tensor | None = None,
+    return_masked: Literal[False] = False,
+    return_inverse: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def select_visible(
+    seed: Tensor,
+    sequences: int,
+    tokens: int,
+    visible: int,
+    *,
+    scores: Tensor | None = None,
+    largest: bool = False,
+    valid: Tensor | None = None,
+    return_masked: Literal[True],
+    return_inverse: Literal[True],
+) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 def select_visible(
@@ -97,7 +155,8 @@ def select_visible(
     largest: bool = False,
     valid: Tensor | None = None,
     return_masked: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+    return_inverse: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
     """Choose ``visible`` of ``tokens`` tokens for each sequence, uniformly or driven by scores.
 
     Every back end returns the identical choice for a seed: token ``n`` of sequence ``s`` draws word ``(s, n)`` of
@@ -113,9 +172,11 @@ def select_visible(
         largest: keep the largest perturbed scores instead of the smallest.
         valid: ``(S, N)`` bool; invalid tokens are chosen only when nothing else is left.
         return_masked: also return the complement.
+        return_inverse: also return where each token went.
 
     Returns:
-        ``keep (S, K)`` int32, ascending; with ``return_masked`` also ``masked (S, N-K)`` int32, ascending.
+        ``keep (S, K)`` int32, ascending; with ``return_masked`` also ``masked (S, N-K)`` int32, ascending; with
+        ``return_inverse`` also, and last, ``inverse (S, N)`` int32: a token's position in ``keep``, or -1.
 
     Raises:
         ValueError: K outside 1..N, or a shape that does not fit.
@@ -137,6 +198,11 @@ def select_visible(
         check_tensor("valid", valid, 2, "(S, N)", (torch.bool,))
         check_shape("valid", valid, (sequences, tokens), "(S, N)")
         check_device("valid", valid, seed.device, "seed")
-    name = choose("select_visible", Problem(seed.device.type, torch.float32))
-    keep, masked = _op(seed, sequences, tokens, visible, scores, largest, valid, return_masked, name)
-    return (keep, masked) if return_masked else keep
+    features = (f"more than {_TRITON_LIMIT} tokens",) if tokens > _TRITON_LIMIT else ()
+    dtype = torch.float32 if scores is None else scores.dtype
+    name = choose("select_visible", Problem(seed.device.type, dtype, features))
+    keep, masked, inverse = _op(
+        seed, sequences, tokens, visible, scores, largest, valid, return_masked, return_inverse, name
+    )
+    outputs = (keep, *(masked,) * return_masked, *(inverse,) * return_inverse)
+    return keep if len(outputs) == 1 else outputs

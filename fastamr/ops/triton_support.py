@@ -20,11 +20,15 @@ def triton_why_not(problem: Problem) -> str | None:
     if not _INSTALLED:
         return "Triton is not installed: pip install 'fastamr[triton]'"
     if problem.device_type == "cpu" and not _INTERPRETED:
-        return "Triton needs a GPU (with TRITON_INTERPRET=1 its interpreter runs the kernels on a CPU, slowly)"
+        return (
+            "Triton needs a GPU (with TRITON_INTERPRET=1 its interpreter runs the kernels on a CPU, slowly)"
+        )
     if problem.device_type not in ("cpu", "cuda"):
         return f"the kernels are written for CUDA, the tensors are on {problem.device_type!r}"
     if problem.dtype not in _DTYPES:
-        return f"the kernels compute in float32; {str(problem.dtype).removeprefix('torch.')} takes the reference"
+        return (
+            f"the kernels compute in float32; {str(problem.dtype).removeprefix('torch.')} takes the reference"
+        )
     if problem.features:
         return f"the kernels do not cover {' and '.join(problem.features)}"
     return None

@@ -8,14 +8,20 @@ import torch
 from torch import Tensor
 
 from ..errors import check_name
+from ..reference.weighted_reconstruction_loss import reconstruction_target as _reconstruction_target
 from ..reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
+from .triton_support import TRITON
 
 TARGETS = ("motion", "joints")
 NORMALIZATIONS = ("sequence", "patch", "none")
 
-declare("weighted_reconstruction_loss", Backend("reference", can_always))
+# The kernels keep a tile in registers: all frames of a joint, or all numbers of a patch.
+_MOST_FRAMES = 4096
+_MOST_NUMBERS = 4096
+
+declare("weighted_reconstruction_loss", TRITON, Backend("reference", can_always))
 
 
 @torch.library.custom_op("fastamr::weighted_reconstruction_loss", mutates_args=())
@@ -33,7 +39,11 @@ def _op(
     eps: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    return weighted_reconstruction_loss_with_gradient(
+    if backend == "triton":
+        from ..kernels.weighted_reconstruction_loss import weighted_reconstruction_loss as run
+    else:
+        run = weighted_reconstruction_loss_with_gradient
+    return run(
         prediction,
         clips,
         target_frames=target_frames,
@@ -126,6 +136,60 @@ def _check_shapes(
         check_device("token_mask", token_mask, clips.device, "clips")
 
 
+def _problem(prediction: Tensor, clips: Tensor, guidance: Tensor | None, normalize: str) -> Problem:
+    """The call as the back ends see it: the widest dtype, and what the kernels' tiles cannot hold."""
+    dtype = torch.promote_types(prediction.dtype, clips.dtype)
+    if guidance is not None:
+        dtype = torch.promote_types(dtype, guidance.dtype)
+    features: tuple[str, ...] = ()
+    if normalize == "sequence" and clips.shape[1] > _MOST_FRAMES:
+        features = (f"statistics over more than {_MOST_FRAMES} frames",)
+    elif normalize != "sequence" and prediction.shape[-1] > _MOST_NUMBERS:
+        features = (f"patches of more than {_MOST_NUMBERS} numbers",)
+    return Problem(clips.device.type, dtype, features)
+
+
+def reconstruction_target(
+    clips: Tensor,
+    *,
+    target_frames: int,
+    target_joints: int = 1,
+    valid: Tensor | None = None,
+    target: str = "motion",
+    stride: int = 1,
+    normalize: str = "sequence",
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor | None]:
+    """The patches that :func:`weighted_reconstruction_loss` compares with; they carry no gradient.
+
+    Args:
+        clips, target_frames, target_joints, valid, target, stride, normalize, eps: as there.
+
+    Returns:
+        Patches ``(S, Q, P)``, float32 (float64 for float64 clips), and which of their numbers are known ``(S, Q, P)``
+        bool, None where all are. A number that is not known may hold anything.
+
+    Raises:
+        ValueError: shapes that do not fit, patches that do not divide the grid, an unknown option.
+        TypeError: a wrong dtype.
+    """
+    check_clips(clips)
+    check_valid(valid, clips)
+    check_reconstruction(target, normalize, stride, eps)
+    check_divides("target_frames", target_frames, "frames", clips.shape[1])
+    check_divides("target_joints", target_joints, "joints", clips.shape[2])
+    return _reconstruction_target(
+        clips.detach(),
+        target_frames=target_frames,
+        target_joints=target_joints,
+        valid=valid,
+        target=target,
+        stride=stride,
+        normalize=normalize,
+        eps=eps,
+    )
+
+
 def weighted_reconstruction_loss(
     prediction: Tensor,
     clips: Tensor,
@@ -175,7 +239,7 @@ def weighted_reconstruction_loss(
     _check_shapes(prediction, clips, guidance, token_mask, target_frames, target_joints)
     if guidance is not None:
         guidance = guidance.detach()
-    name = choose("weighted_reconstruction_loss", Problem(clips.device.type, prediction.dtype))
+    name = choose("weighted_reconstruction_loss", _problem(prediction, clips, guidance, normalize))
     loss, _ = _op(
         prediction,
         clips.detach(),

@@ -30,7 +30,8 @@ def select_visible(
     largest: bool = False,
     valid: Tensor | None = None,
     return_masked: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+    return_inverse: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
     """Choose ``visible`` of ``tokens`` tokens per sequence; see :func:`fastamr.ops.select_visible`."""
     rows = torch.arange(sequences, device=seed.device)
     key = philox_words(seed, rows, tokens, STREAM_SELECT)
@@ -43,6 +44,10 @@ def select_visible(
     # All 32 random bits decide; the token's index only breaks ties.
     order = ((key << 24) | torch.arange(tokens, device=seed.device)).sort(dim=1).values & 0xFFFFFF
     keep = order[:, :visible].sort(dim=1).values.int()
-    if not return_masked:
-        return keep
-    return keep, order[:, visible:].sort(dim=1).values.int()
+    outputs = [keep]
+    if return_masked:
+        outputs.append(order[:, visible:].sort(dim=1).values.int())
+    if return_inverse:
+        place = torch.arange(visible, dtype=torch.int32, device=seed.device).expand(sequences, -1)
+        outputs.append(keep.new_full((sequences, tokens), -1).scatter(1, keep.long(), place))
+    return keep if len(outputs) == 1 else tuple(outputs)

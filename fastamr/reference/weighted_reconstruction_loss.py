@@ -84,7 +84,7 @@ def loss_weights(
     if token_mask is not None:
         counted = counted & token_mask[..., None]
     if guidance is None:
-        return counted / counted.sum().clamp(min=1)
+        return counted.to(prediction.dtype) / counted.sum().clamp(min=1)
     channels = prediction.shape[-1] // (target_frames * target_joints)
     maps = guidance.to(prediction.dtype)[..., None].expand(*guidance.shape, channels)
     weight = to_patches(maps, target_frames, target_joints)

@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class MetricsLog:
     """Appends records to ``metrics.jsonl`` and mirrors their numbers to TensorBoard.
 
     Each line is one JSON object with a ``kind``: ``header`` (versions, device, sizes), ``train``, ``probe``,
-    ``summary``. A resumed run drops the lines of updates that its checkpoint does not hold.
+    ``warning``, ``summary``. A resumed run drops the lines of updates that its checkpoint does not hold.
 
     Args:
         folder: the run's folder.
@@ -84,6 +85,14 @@ class LossWindow:
         seconds = time.perf_counter() - self._started
         self.restart()
         return losses, seconds
+
+
+def read_terms(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """Read scalars on a device in one transfer; the host waits here."""
+    if not terms:
+        return {}
+    values = torch.stack([term.float() for term in terms.values()]).tolist()
+    return dict(zip(terms, values, strict=True))
 
 
 class Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,10 @@ from .checkpoint import (
     restore_training,
     save_checkpoint,
 )
+from .collapse import CollapseGuard
 from .config import DEFAULT_EPOCHS, PretrainConfig
 from .interrupt import StopSignals
-from .metrics import LossWindow, MetricsLog, Progress, environment
+from .metrics import LossWindow, MetricsLog, Progress, environment, read_terms
 from .optimizer import build_optimizer, learning_rate, learning_rate_tensor
 from .probe import check_probe, knn_probe
 from .setup import (
@@ -96,6 +98,7 @@ class _Run:
         )
         self.rate = learning_rate_tensor(self.optimizer)
         self.step = self._build_step()
+        self.guard = CollapseGuard(config.batch_size // config.accumulate)
         self.update, self.seconds, self.loss = 0, 0.0, math.nan
         self._saved_at = -1
 
@@ -205,6 +208,7 @@ class _Run:
                 raise FloatingPointError(self._not_finite(update, loss))
         self.loss = math.fsum(losses) / len(losses)
         self.seconds += seconds
+        terms = read_terms(self.step.terms)
         speed = len(losses) * self.config.batch_size / seconds
         metrics.write(
             "train",
@@ -214,8 +218,18 @@ class _Run:
             lr=self._learning_rate(self.update - 1),
             seconds=self.seconds,
             sequences_per_second=speed,
+            **terms,
         )
+        self._watch(terms, metrics)
         progress.advance(len(losses), self.loss, speed)
+
+    def _watch(self, terms: dict[str, float], metrics: MetricsLog) -> None:
+        """Warn of collapsed features; those of a model that has hardly begun to learn are not judged."""
+        if self.update <= self.warmup:
+            return
+        for message in self.guard.check(terms):
+            metrics.write("warning", update=self.update, message=message)
+            warnings.warn(f"update {self.update}: {message}", RuntimeWarning, stacklevel=2)
 
     def _not_finite(self, update: int, loss: float) -> str:
         rate = self._learning_rate(update - 1)

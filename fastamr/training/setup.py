@@ -49,11 +49,14 @@ def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
     """
     from ..data.preprocess import STEPS
 
-    if any(step["name"] not in STEPS for step in data.steps):
+    applied = [step for step in data.steps if step["name"] != "note"]
+    if any(step["name"] not in STEPS for step in applied):
         return list(asked)
     texts = []
-    for step in data.steps:
-        settings = ",".join(f"{key}={value}" for key, value in step.items() if key != "name")
+    for step in applied:
+        settings = ",".join(
+            f"{key}={'null' if value is None else value}" for key, value in step.items() if key != "name"
+        )
         texts.append(f"{step['name']}:{settings}" if settings else step["name"])
     return texts
 

@@ -99,6 +99,10 @@ class TrainingStep:
         dtype: autocast's dtype, or float32 for none.
         accumulate: number of micro-batches, a divisor of the batch size.
         clip_grad: largest norm of the gradient, or None.
+
+    Attributes:
+        terms: what the model reports beside the loss of the last update, mean over the micro-batches, scalars on the
+            device by name; empty for a model that reports nothing.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class TrainingStep:
     ) -> None:
         self.model, self.optimizer, self.sampler, self.seed = model, optimizer, sampler, seed
         self.dtype, self.accumulate, self.clip_grad = dtype, accumulate, clip_grad
+        self.terms: dict[str, Tensor] = {}
         self.scaler = torch.amp.GradScaler(seed.device.type, enabled=dtype == torch.float16)
 
     def __call__(self, sequences: Tensor) -> Tensor:
@@ -126,6 +131,7 @@ class TrainingStep:
             The loss before the update, a float32 scalar on the device.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        self.terms = {}
         clips, valid = self.sampler(sequences, self.seed)
         loss = torch.zeros((), device=clips.device)
         size = sequences.numel() // self.accumulate
@@ -141,10 +147,19 @@ class TrainingStep:
 
     def _backward(self, clips: Tensor, valid: Tensor | None) -> Tensor:
         with self._autocast():
-            loss = self.model(clips, seed=self.seed, valid=valid) / self.accumulate
+            loss = self._forward(clips, valid) / self.accumulate
         self.scaler.scale(loss).backward()
         self.seed[1] += 1
         return loss.detach()
+
+    def _forward(self, clips: Tensor, valid: Tensor | None) -> Tensor:
+        if not getattr(self.model, "reports_terms", False):
+            return self.model(clips, seed=self.seed, valid=valid)
+        output = self.model(clips, seed=self.seed, valid=valid, return_details=True)
+        for name, term in output.terms.items():
+            share = term.detach() / self.accumulate
+            self.terms[name] = self.terms[name] + share if name in self.terms else share
+        return output.loss
 
     def _autocast(self) -> AbstractContextManager[None]:
         device = self.seed.device.type

@@ -1,5 +1,17 @@
-"""Pictures of runs and results; matplotlib comes with ``pip install 'fastamr[viz]'``."""
+"""Pictures of data, runs and results; matplotlib comes with ``pip install 'fastamr[viz]'``."""
 
+from .animation import draw_animation
+from .clip import Clip, Overlay, find_clip, read_clip
 from .comparison import Curve, draw_comparison
+from .strip import draw_strip
 
-__all__ = ["Curve", "draw_comparison"]
+__all__ = [
+    "Clip",
+    "Curve",
+    "Overlay",
+    "draw_animation",
+    "draw_comparison",
+    "draw_strip",
+    "find_clip",
+    "read_clip",
+]

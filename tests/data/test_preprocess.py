@@ -326,11 +326,12 @@ class TestSteps:
 
     @pytest.mark.parametrize("name", STEPS)
     def test_every_step_is_built_by_its_name(self, name: str) -> None:
-        (step,) = parse_steps(yaml.safe_load(f"[{name}]"))
+        text = "convert:layout=ntu25" if name == "convert" else name
+        (step,) = parse_steps(yaml.safe_load(f"[{text!r}]"))
         assert step.name == name
         assert parse_steps([step.to_dict()]) == (step,)
-        assert parse_steps(name) == (step,)
-        data = pack(moving(3)[:, None])
+        assert parse_steps(text) == (step,)
+        data = pack(moving(3)[:, None], fps=30.0)
         assert preprocess(data, [step]).num_frames == 3
 
     def test_parameters_in_all_forms(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastamr import AMRModel, SkeletonLayout, SkeletonMAEModel
+from fastamr import AMRModel, GFPModel, MAMPModel, SkeletonLayout, SkeletonMAEModel
 from fastamr.models import MODELS, PretrainOutput, SkeletonModel, build_model, count_flops, load_pretrained
 from fastamr.testing import random_clips
 
@@ -22,14 +22,25 @@ SMALL = {
 }
 
 
+OWN: dict[str, dict[str, object]] = {
+    "amr": {"target_patches": 3},
+    "gfp": {"levels": (2, 6), "target_width": 16, "target_hidden": 24, "global_hidden": 32},
+}
+
+
 def small(name: str, **options: object) -> SkeletonModel:
-    extra = {"target_patches": 3} if name == "amr" else {}
-    return build_model(name, {**SMALL, **extra, **options})
+    return build_model(name, {**SMALL, **OWN.get(name, {}), **options})
 
 
 def test_paper_configurations() -> None:
-    """Parameters and cost as published: 10,409,288 and 10,368,524; 3.8 and 13.7 GFLOPs."""
+    """Parameters and cost as published: 10,409,288 and 10,368,524; 3.8, 13.7 and 4.1 GFLOPs."""
     amr, mae = AMRModel(layout="ntu25", frames=120), SkeletonMAEModel(layout="ntu25", frames=120)
+    mamp, gfp = MAMPModel(layout="ntu25", frames=120), GFPModel(layout="ntu25", frames=120)
+    assert sum(p.numel() for p in mamp.parameters()) == 10_368_524
+    assert round(count_flops(mamp) / 1e9, 1) == 13.7
+    assert round(count_flops(gfp) / 1e9, 1) == 4.1
+    assert gfp.config.level_rows == (150, 75, 25, 1)
+    assert mamp.config.visible == gfp.config.visible == 74
     assert sum(p.numel() for p in amr.parameters()) == 10_409_288
     assert sum(p.numel() for p in mae.parameters()) == 10_368_524
     assert round(count_flops(amr) / 1e9, 1) == 3.8
@@ -77,8 +88,9 @@ def test_details_and_shapes(name: str) -> None:
     model, clips = small(name), random_clips(3, 24)
     out = model(clips, return_details=True)
     assert isinstance(out, PretrainOutput)
-    assert out.keep.shape == (3, 15)
-    assert out.prediction.shape == ((3, 50, 36) if name == "amr" else (3, 150, 12))
+    assert out.keep.shape == (3, 15 if name in ("amr", "skeleton_mae") else 14)
+    assert out.prediction.shape == {"amr": (3, 50, 36), "gfp": (3, 101, 16)}.get(name, (3, 150, 12))
+    assert (out.terms is not None) == model.reports_terms == (name == "gfp")
     assert (out.guidance.shape == (3, 24, 25)) if name == "amr" else (out.guidance is None)
     assert model.encode(clips).shape == (3, 150, 32)
     torch.testing.assert_close(model.features(clips), model.encode(clips).mean(1))
@@ -109,10 +121,16 @@ def test_amr_loss_is_the_papers_formula() -> None:
     torch.testing.assert_close(out.loss, expected)
 
 
-def test_skeleton_mae_loss_is_over_masked_patches() -> None:
-    model, clips = small("skeleton_mae"), random_clips(2, 24)
+@pytest.mark.parametrize("name", ["skeleton_mae", "mamp"])
+def test_autoencoder_loss_is_over_masked_patches(name: str) -> None:
+    """Coordinates or motion, each patch by its own mean and unbiased variance, written out."""
+    model, clips = small(name), random_clips(2, 24)
     out = model(clips, return_details=True)
-    patches = clips.unflatten(1, (6, 4)).transpose(2, 3).reshape(2, 150, 12)
+    values = clips
+    if name == "mamp":
+        values = torch.zeros_like(clips)
+        values[:, :-1] = clips[:, 1:] - clips[:, :-1]
+    patches = values.unflatten(1, (6, 4)).transpose(2, 3).reshape(2, 150, 12)
     target = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
     error = (out.prediction - target).square().mean(-1)
     masked = torch.ones(2, 150, dtype=torch.bool)
@@ -196,8 +214,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     layout = SkeletonLayout("chain", ("root", "mid", "tip"), (-1, 0, 1))
     model = build_model(
         name,
-        {**SMALL, "layout": layout, "mask_ratio": 0.5},
-        **({"target_patches": 2} if name == "amr" else {}),
+        {**SMALL, **OWN.get(name, {}), "layout": layout, "mask_ratio": 0.5},
     )
     model.save_pretrained(tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
@@ -321,9 +338,23 @@ def test_wrong_options(options: dict, match: str) -> None:
         AMRModel(**options)
 
 
-def test_skeleton_mae_needs_a_masked_token() -> None:
-    with pytest.raises(ValueError, match="hides none of 750 tokens"):
-        SkeletonMAEModel(mask_ratio=0.0)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_can_mask_by_motion_or_at_random(name: str) -> None:
+    """The masks of a clip in which only joint 7 moves."""
+    clips = random_clips(1, 24)[:, :1].repeat(400, 24, 1, 1)
+    clips[:, :, 7] += torch.tensor([1.0, -1.0]).repeat(3).repeat_interleave(4)[:, None]
+    seen = {
+        masking: (small(name, masking=masking, mask_tau=0.3).choose_visible(clips) % 25 == 7).float().mean()
+        for masking in ("random", "motion")
+    }
+    assert seen["random"] == pytest.approx(1 / 25, abs=0.01)
+    assert seen["motion"] < 0.01
+
+
+def test_autoencoders_need_a_masked_token() -> None:
+    for cls in (SkeletonMAEModel, MAMPModel):
+        with pytest.raises(ValueError, match="hides none of 750 tokens"):
+            cls(mask_ratio=0.0)
     with pytest.raises(ValueError, match="did you mean 'skeleton_mae'"):
         build_model("skeletonmae")
 

@@ -15,6 +15,17 @@ from fastamr.testing import random_clips
 SEED = torch.tensor([3, 1])
 
 
+def device_of(backend: str) -> str:
+    """Kernels run in Triton's interpreter on the CPU, or compiled where there is a GPU."""
+    return "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+
+
+def place(value: Any, device: str) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().to(device).requires_grad_(value.requires_grad)
+
+
 def qualified(name: str) -> Any:
     return getattr(torch.ops.fastamr, name).default
 
@@ -24,7 +35,7 @@ def embedding_inputs(requires_grad: bool) -> list[torch.Tensor]:
     return [x.requires_grad_(requires_grad) for x in inputs]
 
 
-def samples(grad: bool) -> dict[str, list[tuple]]:
+def samples(grad: bool, backend: str) -> dict[str, list[tuple]]:
     clips, valid = random_clips(2, 8, 3), torch.rand(2, 8, 3) > 0.2
     keep = torch.tensor([[0, 2, 5], [1, 2, 4]], dtype=torch.int32)
     prediction = torch.randn(2, 6, 12, requires_grad=grad)
@@ -35,22 +46,22 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
     offsets, ids = torch.tensor([0, 5, 20]), torch.tensor([1, 0, 1])
     return {
         "select_visible": [
-            (SEED, 2, 6, 3, None, False, None, False, "reference"),
-            (SEED, 2, 6, 3, torch.randn(2, 6), True, torch.rand(2, 6) > 0.5, True, "reference"),
+            (SEED, 2, 6, 3, None, False, None, False, False, backend),
+            (SEED, 2, 6, 3, torch.randn(2, 6), True, torch.rand(2, 6) > 0.5, True, True, backend),
         ],
-        "patch_gather": [(clips, keep, 4, "reference")],
-        "masked_patch_gather": [(clips, keep, *embedding_inputs(grad), 4, torch.float32, "reference")],
+        "patch_gather": [(clips, keep, 4, backend)],
+        "masked_patch_gather": [(clips, keep, *embedding_inputs(grad), 4, torch.float32, backend)],
         "masked_patch_gather_backward": [
-            (torch.randn(2, 3, 16, requires_grad=grad), clips, keep, 6, 4, torch.float32, "reference")
+            (torch.randn(2, 3, 16, requires_grad=grad), clips, keep, 6, 4, torch.float32, backend)
         ],
-        "motion_entropy": [(clips, 3, None, 1e-8, "reference"), (clips, 4, valid, 1e-8, "reference")],
+        "motion_entropy": [(clips, 3, None, 1e-8, backend), (clips, 4, valid, 1e-8, backend)],
         "motion_guidance": [
-            (clips, [4, 5], 0.01, 1e-8, kind, 8, v, "reference")
+            (clips, [4, 5], 0.01, 1e-8, kind, 8, v, backend)
             for kind in ("entropy", "histogram")
             for v in (None, valid)
         ],
         "weighted_reconstruction_loss": [
-            (prediction, clips, None, None, None, 4, 1, "motion", 1, "sequence", 1e-6, "reference"),
+            (prediction, clips, None, None, None, 4, 1, "motion", 1, "sequence", 1e-6, backend),
             (
                 prediction,
                 clips,
@@ -63,7 +74,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
                 1,
                 "patch",
                 1e-6,
-                "reference",
+                backend,
             ),
         ],
         "sample_clips": [
@@ -77,9 +88,9 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
                 4,
                 0.3,
                 torch.tensor([0, 1, 0]),
-                "reference",
+                backend,
             ),
-            (torch.randn(20, 3, 3), offsets, ids, 8, None, [0.95], 4, 0.0, None, "reference"),
+            (torch.randn(20, 3, 3), offsets, ids, 8, None, [0.95], 4, 0.0, None, backend),
         ],
         "visible_attention": [
             (qkv, None, None, None, None, *none[:2], None, None, None, 0.3, 0.0, "reference"),
@@ -99,11 +110,21 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
     }
 
 
+def names_of(backend: str) -> list[tuple[str, str]]:
+    """Ops that have a back end, with its name."""
+    return [
+        (name, backend)
+        for name in samples(False, backend)
+        if backend in ops.availability("cpu")[name.removesuffix("_backward")]
+    ]
+
+
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("name", list(samples(False)))
-def test_opcheck(name: str, grad: bool) -> None:
-    for arguments in samples(grad)[name]:
-        torch.library.opcheck(qualified(name), arguments)
+@pytest.mark.parametrize(("name", "backend"), [*names_of("reference"), *names_of("triton")])
+def test_opcheck(name: str, backend: str, grad: bool) -> None:
+    for arguments in samples(grad, backend)[name]:
+        placed = tuple(place(value, device_of(backend)) for value in arguments)
+        torch.library.opcheck(qualified(name), placed)
 
 
 def test_opcheck_attention_backward() -> None:
@@ -113,15 +134,20 @@ def test_opcheck_attention_backward() -> None:
     torch.library.opcheck(qualified("visible_attention_backward"), arguments)
 
 
-def cases() -> dict[str, Callable[[], torch.Tensor]]:
-    clips, keep = random_clips(2, 8, 3), torch.tensor([[0, 2], [1, 5]], dtype=torch.int32)
-    prediction = torch.randn(2, 6, 12, requires_grad=True)
-    weight, bias, position = embedding_inputs(True)
-    qkv = torch.randn(2, 6, 3, 2, 8, requires_grad=True)
-    coords, offsets = torch.randn(20, 3, 3), torch.tensor([0, 5, 20])
+def cases(device: str) -> dict[str, Callable[[], torch.Tensor]]:
+    seed = SEED.to(device)
+    clips, keep = (
+        random_clips(2, 8, 3, device=device),
+        torch.tensor([[0, 2], [1, 5]], dtype=torch.int32, device=device),
+    )
+    prediction = torch.randn(2, 6, 12, device=device, requires_grad=True)
+    weight, bias, position = (place(x, device) for x in embedding_inputs(True))
+    qkv = torch.randn(2, 6, 3, 2, 8, device=device, requires_grad=True)
+    coords, offsets = torch.randn(20, 3, 3, device=device), torch.tensor([0, 5, 20], device=device)
+    ids, counts = torch.tensor([0, 1], device=device), torch.tensor([6, 2], device=device)
     return {
-        "select_visible": lambda: ops.select_visible(SEED, 2, 6, 3),
-        "select_masked": lambda: ops.select_visible(SEED, 2, 6, 3, return_masked=True)[1],
+        "select_visible": lambda: ops.select_visible(seed, 2, 6, 3),
+        "select_masked": lambda: ops.select_visible(seed, 2, 6, 3, return_masked=True)[1],
         "patch_gather": lambda: ops.patch_gather(clips, keep, patch_frames=4),
         "masked_patch_gather": lambda: ops.masked_patch_gather(
             clips, keep, weight, bias, position, patch_frames=4
@@ -131,22 +157,26 @@ def cases() -> dict[str, Callable[[], torch.Tensor]]:
         "weighted_reconstruction_loss": lambda: ops.weighted_reconstruction_loss(
             prediction, clips, target_frames=4
         ),
-        "sample_clips": lambda: ops.sample_clips(coords, offsets, torch.tensor([0, 1]), 8, SEED),
+        "sample_clips": lambda: ops.sample_clips(coords, offsets, ids, 8, seed),
         "attention_auto": lambda: ops.visible_attention(qkv),
         "attention_reference": lambda: ops.visible_attention(qkv, backend="reference"),
-        "attention_counts": lambda: ops.visible_attention(qkv, counts=torch.tensor([6, 2])),
+        "attention_counts": lambda: ops.visible_attention(qkv, counts=counts),
     }
 
 
-@pytest.mark.parametrize("name", list(cases()))
-def test_compiles_without_a_break(name: str) -> None:
+@pytest.mark.parametrize("backend", ["auto", "triton"])
+@pytest.mark.parametrize("name", list(cases("cpu")))
+def test_compiles_without_a_break(name: str, backend: str) -> None:
+    if backend == "triton" and name.startswith("attention"):
+        pytest.skip("attention has no Triton kernel")
     torch.compiler.reset()
-    function = cases()[name]
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    found, expected = compiled(), function()
-    assert torch.equal(found, expected)
-    if expected.requires_grad:
-        found.float().sum().backward()
+    function = cases(device_of(backend))[name]
+    with fastamr.backend(backend):
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        found, expected = compiled(), function()
+        assert torch.equal(found, expected)
+        if expected.requires_grad:
+            found.float().sum().backward()
 
 
 def test_compiled_code_follows_the_chosen_backend() -> None:

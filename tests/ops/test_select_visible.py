@@ -23,6 +23,18 @@ def test_splits_the_tokens_in_two(sequences: int, tokens: int, visible: int) -> 
     assert torch.equal(both, torch.arange(tokens, dtype=torch.int32).expand(sequences, -1))
 
 
+def test_inverse_says_where_a_token_went() -> None:
+    keep, inverse = ops.select_visible(seed(), 3, 20, 6, return_inverse=True)
+    assert inverse.shape == (3, 20)
+    assert inverse.dtype == torch.int32
+    for row in range(3):
+        kept = keep[row].tolist()
+        assert inverse[row].tolist() == [kept.index(n) if n in kept else -1 for n in range(20)]
+    both = ops.select_visible(seed(), 3, 20, 6, return_masked=True, return_inverse=True)
+    assert [value.shape[1] for value in both] == [6, 14, 20]
+    assert torch.equal(both[2], inverse)
+
+
 def test_keeps_the_smallest_words() -> None:
     """The rule written out: token n of sequence s draws Philox word (s, n), the smallest words stay visible."""
     from fastamr.reference.philox import STREAM_SELECT, philox_words

@@ -184,3 +184,39 @@ def test_errors(options: dict, match: str) -> None:
         ops.weighted_reconstruction_loss(
             torch.zeros(2, 6, 12), torch.zeros(2, 8, 3, 3), **{"target_frames": 4, **options}
         )
+
+
+@pytest.mark.parametrize("normalize", ["sequence", "patch", "none"])
+def test_the_loss_is_the_distance_to_the_public_target(normalize: str) -> None:
+    clips = random_clips(2, 12, 5, dtype=torch.float64)
+    valid = torch.rand(2, 12, 5) > 0.2
+    options = {"target_frames": 4, "target": "motion", "normalize": normalize, "valid": valid}
+    target, known = ops.reconstruction_target(clips, **options)
+    assert target.shape == known.shape == (2, 15, 12)
+    prediction = torch.randn(2, 15, 12, dtype=torch.float64)
+    expected = (prediction - target).square()[known].mean()
+    loss = ops.weighted_reconstruction_loss(prediction, clips, **options)
+    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
+    everything, known = ops.reconstruction_target(clips.float(), target_frames=12, target_joints=5)
+    assert everything.shape == (2, 1, 180)
+    assert everything.dtype == torch.float32
+    assert known is None
+
+
+def test_errors_of_the_target() -> None:
+    clips = random_clips(2, 12, 5)
+    with pytest.raises(ValueError, match="target_frames=5 does not divide frames=12"):
+        ops.reconstruction_target(clips, target_frames=5)
+    with pytest.raises(ValueError, match="target_joints=2 does not divide joints=5"):
+        ops.reconstruction_target(clips, target_frames=4, target_joints=2)
+    with pytest.raises(ValueError, match="unknown normalize"):
+        ops.reconstruction_target(clips, target_frames=4, normalize="batch")
+
+
+def test_masked_mean_of_float64_is_float64() -> None:
+    clips = random_clips(1, 12, 5, dtype=torch.float64)
+    prediction = torch.zeros(1, 15, 12, dtype=torch.float64)
+    mask = torch.arange(15)[None] < 7
+    target, _ = ops.reconstruction_target(clips, target_frames=4)
+    loss = ops.weighted_reconstruction_loss(prediction, clips, target_frames=4, token_mask=mask)
+    torch.testing.assert_close(loss, target[mask].square().mean(), rtol=1e-13, atol=0)

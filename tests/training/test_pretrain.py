@@ -147,13 +147,15 @@ def test_resume_after_a_crash_starts_from_the_last_checkpoint(
     assert [line["update"] for line in records(parts, "header")] == [0, 4]
 
 
-@pytest.mark.parametrize("model", ["amr", "skeleton_mae"])
+@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp"])
 def test_the_real_models_resume_to_the_bit_and_are_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_skeletons: Any, model: str
 ) -> None:
     data = make_skeletons(20, bodies=2, with_valid=True)
     small = {"frames": 24, "width": 8, "depth": 1, "heads": 2}
     small |= {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
+    if model == "gfp":
+        small |= {"levels": [2, 6], "target_width": 8, "target_hidden": 8, "global_hidden": 8}
     options = {"model": model, "architecture": small, "updates": 8, "probe_every": 1.0}
     whole = pretrain(configure(tmp_path / "whole", **options), data=data)
     assert len(records(whole, "probe")) == 2

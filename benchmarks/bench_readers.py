@@ -1,0 +1,102 @@
+"""Reading raw files on the CPU: one file at a time, and a whole source with its packed file."""
+
+from __future__ import annotations
+
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fastamr.data import PackedSkeletons
+from fastamr.data.prepare import prepare
+from fastamr.data.readers import ntu, pku
+
+from .conftest import Clock
+
+CPU = torch.device("cpu")
+FRAMES = 100
+TARGET = 60
+"""Files of NTU RGB+D a second and core: NTU-60 in 8 minutes on two cores."""
+
+
+def skeleton_file(frames: int, bodies: int) -> bytes:
+    """A file of NTU RGB+D with random joints, about as long as a real one of so many frames."""
+    rng = np.random.default_rng(0)
+    lines = [str(frames)]
+    for _ in range(frames):
+        lines.append(str(bodies))
+        for body in range(bodies):
+            lines += [f"7205759403793110{body} 0 1 1 1 1 0 0.02764709 0.05745083 2", "25"]
+            joints = rng.normal(size=(25, 11)) * [0.3, 0.6, 0.3, 300, 200, 1000, 500, 0.5, 0.5, 0.5, 0.5]
+            lines += [" ".join(f"{value:.7g}" for value in joint) + " 2" for joint in joints]
+    return "\r\n".join([*lines, ""]).encode()
+
+
+def core_seconds(function: Callable[[], object], calls: int) -> float:
+    """Return the time that a call takes on a core, which other work on the machine does not change much."""
+    start = time.process_time()
+    for _ in range(calls):
+        function()
+    return (time.process_time() - start) / calls
+
+
+@pytest.mark.parametrize("bodies", [1, 2])
+def test_ntu_file(benchmark: BenchmarkFixture, bodies: int) -> None:
+    content = skeleton_file(FRAMES, bodies)
+    count, tracks = ntu.parse(content)
+    assert (count, len(tracks)) == (FRAMES, bodies)
+    clock = Clock(benchmark, CPU)
+    median = clock(lambda: ntu.parse(content), op="read a .skeleton file", shape=[FRAMES, bodies, 25, 3])
+    speed = 1 / core_seconds(lambda: ntu.parse(content), calls=20)
+    benchmark.extra_info |= {"files_per_second": round(1 / median), "files_per_core_second": round(speed)}
+    if bodies == 1:
+        assert speed >= TARGET
+
+
+def test_pku_stream(benchmark: BenchmarkFixture) -> None:
+    stream = np.random.default_rng(0).normal(size=(5000, 150))
+    content = "\n".join(" ".join(f"{value:.6f}" for value in row) for row in stream).encode()
+    assert pku.parse(content).shape == (5000, 2, 25, 3)
+    clock = Clock(benchmark, CPU)
+    median = clock(lambda: pku.parse(content), rounds=5, op="read a PKU-MMD stream", shape=[5000, 2, 25, 3])
+    benchmark.extra_info |= {
+        "files_per_second": round(1 / median, 1),
+        "megabytes": round(len(content) / 1e6, 1),
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_prepare(benchmark: BenchmarkFixture, tmp_path: Path, kind: str, workers: int) -> None:
+    """512 files from the source to the packed file, processes started anew each time."""
+    count = 512
+    content = skeleton_file(FRAMES, 1)
+    names = [f"S001C001P{place // 60 + 1:03d}R001A{place % 60 + 1:03d}.skeleton" for place in range(count)]
+    raw = tmp_path / "raw"
+    if kind == "zip":
+        with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name in names:
+                archive.writestr(name, content)
+    else:
+        raw.mkdir()
+        (raw / names[0]).write_bytes(content)
+        for name in names[1:]:
+            os.link(raw / names[0], raw / name)
+    out = tmp_path / "out.safetensors"
+    speed = count / core_seconds(lambda: prepare("ntu60", raw, out), calls=1) if workers == 1 else None
+    prepare("ntu60", raw, out, workers=workers)
+    assert PackedSkeletons.load(out).num_clips == count
+    clock = Clock(benchmark, CPU)
+    median = clock(
+        lambda: prepare("ntu60", raw, out, workers=workers), rounds=1, warmup=0, op="prepare", shape=[count]
+    )
+    benchmark.extra_info |= {"files_per_second": round(count / median), "workers": workers, "source": kind}
+    if speed is not None:
+        benchmark.extra_info["files_per_core_second"] = round(speed)
+        assert speed >= TARGET

@@ -1,0 +1,1 @@
+"""Commands of the command line, one file each: ``run(arguments)`` parses its options and does the work."""

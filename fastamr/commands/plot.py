@@ -1,0 +1,194 @@
+"""``fastamr plot RUN --out DIR``: curves of a run, embedding of its features, attention maps, confusion matrix."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..data import PackedSkeletons
+    from ..models import SkeletonModel
+
+PROBES = ("knn", "linear")
+
+
+def run(arguments: list[str]) -> None:
+    """Carry out the command.
+
+    Raises:
+        FileNotFoundError: no run, data file or folder there.
+        ValueError: the data does not fit the model, or has no label, split or clip that is asked for.
+        ImportError: matplotlib is not installed, or scikit-learn for t-SNE.
+    """
+    given = _parser().parse_args(arguments)
+    from ..visualization.curves import draw_curves, read_metrics
+    from ..visualization.figures import new_figure
+
+    new_figure(1, 1)  # a missing matplotlib is told before anything is computed
+    out = Path(given.out)
+    folder = Path(given.run)
+    draw: dict[str, Callable[[Path], None]] = {}
+    wanted = {
+        name: value for name in ("embedding", "attention", "confusion") if (value := getattr(given, name))
+    }
+    if wanted:
+        model, data = _load(folder, given.data)
+        draw |= {name: _drawing(name, value, given, model, data) for name, value in wanted.items()}
+    if not wanted or (folder / "metrics.jsonl").is_file():
+        records = read_metrics(folder)
+        draw = {"curves": lambda path: draw_curves(path, records, title=str(folder)), **draw}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, make in draw.items():
+        path = out / f"{name}.{given.format}"
+        make(path)
+        print(f"written to {path}")
+
+
+def _load(folder: Path, sources: list[str]) -> tuple[SkeletonModel, PackedSkeletons]:
+    """Return the model of a run and its data (or other data), pre-processed as for the training."""
+    import yaml
+
+    from ..data import apply_missing, concatenate
+    from ..data.load import load
+    from ..evaluation.evaluate import RUN_CONFIG, run_steps
+    from ..evaluation.features import check_fit
+    from ..models import load_pretrained
+
+    model, steps = load_pretrained(folder), run_steps(folder)
+    if not sources:
+        path = folder / RUN_CONFIG
+        sources = (
+            list((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("data") or [])
+            if path.is_file()
+            else []
+        )
+    if not sources:
+        raise ValueError(f"{folder} does not say which data it was trained on: name packed files with --data")
+    sets = [load(source) for source in sources]
+    for data in sets:
+        check_fit(model, data)
+    ready = [apply_missing(data, steps) for data in sets]
+    return model, ready[0] if len(ready) == 1 else concatenate(ready)
+
+
+def _drawing(
+    name: str, value: str, given: argparse.Namespace, model: SkeletonModel, data: PackedSkeletons
+) -> Callable[[Path], None]:
+    """Check what a figure needs, and return what draws it."""
+    from ..visualization.clip import find_clip
+
+    if name == "attention":
+        clip = find_clip(data, given.clip)
+        return lambda path: _attention(path, model, data, clip, given.unit)
+    if name == "embedding":
+        return lambda path: _embedding(path, value, given, model, data)
+    from ..evaluation import labelled_split
+
+    split = _split(given.split, data)
+    halves = labelled_split(data, split)
+    return lambda path: _confusion(path, value, split, halves, model, data)
+
+
+def _split(name: str | None, data: PackedSkeletons) -> str:
+    if name is None and data.splits and "official" not in data.splits:
+        return next(iter(data.splits))
+    return name or "official"
+
+
+def _attention(path: Path, model: SkeletonModel, data: PackedSkeletons, clip: int, unit: str) -> None:
+    from ..visualization.attention_maps import draw_attention
+    from ..visualization.overlays import model_clip
+
+    draw_attention(path, model, model_clip(data, clip, model.frames), unit=unit)
+
+
+def _embedding(
+    path: Path, method: str, given: argparse.Namespace, model: SkeletonModel, data: PackedSkeletons
+) -> None:
+    import torch
+
+    from ..evaluation import extract_features
+    from ..visualization.embedding import draw_embedding, project
+
+    test = None
+    if given.split is not None or data.splits:
+        split = data.split(_split(given.split, data))
+        chosen, test = split.train | split.test, split.test
+        data, test = (data, test) if bool(chosen.all()) else (data.select(chosen), test[chosen])
+    if data.num_clips > given.most:
+        places = torch.randperm(data.num_clips, generator=torch.Generator().manual_seed(given.seed))[
+            : given.most
+        ]
+        places = places.sort().values
+        data, test = data.select(places), None if test is None else test[places]
+    points, axes_names = project(extract_features(model, data).cpu().numpy(), method, seed=given.seed)
+    draw_embedding(
+        path,
+        points,
+        data.labels.cpu().numpy(),
+        _class_names(data),
+        axes_names,
+        test=None if test is None else test.cpu().numpy(),
+        title=f"features of {given.run}, {data.num_clips:,} clips",
+    )
+
+
+def _class_names(data: PackedSkeletons) -> list[str]:
+    count = max(len(data.label_names), int(data.labels.max()) + 1)
+    return [data.label_names[k] if k < len(data.label_names) else f"class {k}" for k in range(count)]
+
+
+def _confusion(path: Path, probe: str, split: str, halves: Any, model: Any, data: PackedSkeletons) -> None:
+    import numpy as np
+
+    from ..evaluation import extract_features, knn_predict, linear_probe
+    from ..visualization.confusion import confusion_matrix, draw_confusion
+
+    features = extract_features(model, data)
+    labels = data.labels.to(features.device)
+    train, test = (mask.to(features.device) for mask in halves)
+    sets = features[train], labels[train], features[test]
+    if probe == "knn":
+        predicted = knn_predict(*sets).cpu().numpy()
+    else:
+        predicted = np.array(linear_probe(*sets, labels[test]).predicted, dtype=np.int64)
+    names = _class_names(data)
+    counts = confusion_matrix(labels[test].cpu().numpy(), predicted, len(names))
+    what = "1-NN" if probe == "knn" else "linear probe"
+    draw_confusion(path, counts, names, title=f"{what} of the frozen encoder, split {split!r}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastamr plot",
+        description="Draw the curves of a run and, where asked for, what its encoder has learnt.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="the folder of a run of fastamr pretrain")
+    add("--out", required=True, metavar="DIR", help="the folder for the pictures; made where it is missing")
+    add("--format", default="png", choices=["png", "svg", "pdf"], help="of the pictures (default png)")
+    add("--embedding", choices=["pca", "tsne"], help="also draw the features in two dimensions")
+    add(
+        "--attention",
+        action="store_true",
+        help="also draw the encoder's attention over the skeleton of --clip",
+    )
+    add("--confusion", choices=PROBES, help="also draw the confusion matrix of a probe of the frozen encoder")
+    add("--data", nargs="+", default=[], metavar="FILE", help="packed files (default: those of the run)")
+    add(
+        "--clip", default="0", metavar="N|NAME", help="the clip of --attention, by number or name (default 0)"
+    )
+    add("--split", help="of the probe, and of the embedding's edges (default: official, else the first)")
+    add(
+        "--most",
+        type=int,
+        default=3000,
+        metavar="CLIPS",
+        help="clips of the embedding, drawn at random (default 3000)",
+    )
+    add("--seed", type=int, default=0, help="of t-SNE and of that draw (default 0)")
+    add("--unit", default="m", help="unit of the coordinates, written on the axes (default m; '' for none)")
+    return parser

@@ -1,0 +1,81 @@
+"""Reading JSON: errors name the file and the line, and a hostile text costs no more than its size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def load_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        ValueError: the file is empty, truncated, no JSON, or not in UTF-8 (at which line or byte).
+    """
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """Return what a JSON text holds; ``where`` names it in errors.
+
+    Raises:
+        ValueError: as :func:`load_json`.
+    """
+    if not content.strip():
+        raise ValueError(f"{where} is empty; fetch the file again")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{where}, line {error.lineno}: no JSON, or truncated ({error.msg}); fetch the file again"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}, byte {error.start}: not in UTF-8; save it in UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"{where}: brackets are nested too deeply for motion data") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def numbers(value: Any, where: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Return nested lists of numbers as float32.
+
+    Args:
+        value: the lists.
+        where: names them in errors.
+        shape: the expected shape, None where any size will do.
+
+    Raises:
+        ValueError: lists of unequal length, something that is no number, or another shape.
+    """
+    expected = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{where}: lists of unequal length, expected {expected}") from None
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{where}: holds something that is no number, expected numbers {expected}")
+    fits = array.ndim == len(shape) and all(
+        size in (None, found) for size, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{where}: shape {array.shape}, expected {expected}")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def field(entry: Any, name: str, where: str) -> Any:
+    """Return a field of a JSON object.
+
+    Raises:
+        ValueError: the entry is no object, or lacks the field.
+    """
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where}: a {type(entry).__name__}, expected an object with {name!r}")
+    if name not in entry:
+        raise ValueError(f"{where}: {name!r} is missing")
+    return entry[name]

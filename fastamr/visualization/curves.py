@@ -1,0 +1,109 @@
+"""The curves of a run: loss, learning rate, throughput, probe accuracy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .figures import COLOURS, MARKERS, new_figure, save_figure
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the records of a run's ``metrics.jsonl`` by kind; a last line cut short is left out.
+
+    Raises:
+        FileNotFoundError: the folder holds no such file.
+        ValueError: the file has no record of the training, or a line is damaged.
+    """
+    path = Path(run) / METRICS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{run} holds no {METRICS_FILE}: expected the folder of a run of fastamr pretrain"
+        )
+    records: dict[str, list[dict[str, Any]]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            records.setdefault(record["kind"], []).append(record)
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is no record of a run: {line[:60]!r}") from None
+    if not records.get("train"):
+        raise ValueError(
+            f"{path} has no record of the training yet: plot it after the first --log_every updates"
+        )
+    return records
+
+
+def draw_curves(path: str | Path, records: dict[str, list[dict[str, Any]]], *, title: str = "") -> None:
+    """Draw the curves of a run as four panels.
+
+    Args:
+        path: the picture, ``.png``, ``.svg`` or ``.pdf``.
+        records: what :func:`read_metrics` returns.
+        title: heading of the figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = new_figure(10, 6.6)
+    panels = figure.subplots(2, 2)
+    train, probes = records["train"], records.get("probe", [])
+    header = records.get("header", [{}])[-1]
+    precision = header.get("precision", "")
+    device = " ".join(str(header[key]) for key in ("device_name",) if header.get(key))
+    _panel(panels[0, 0], train, "loss", "loss (no unit)", "pre-training loss", 0)
+    _panel(panels[0, 1], train, "lr", "learning rate", "learning rate of each update", 1)
+    speed = (
+        f"throughput ({', '.join(filter(None, (device, precision)))})"
+        if device or precision
+        else "throughput"
+    )
+    _panel(panels[1, 0], train, "sequences_per_second", "sequences / s", speed, 2)
+    panels[1, 0].set_ylim(bottom=0)
+    if probes:
+        split = header.get("split")
+        name = f"1-NN on split {split!r}" if split else "1-NN"
+        _panel(panels[1, 1], probes, "knn_1", "accuracy (%)", f"probe of the frozen encoder: {name}", 3)
+        last = probes[-1]
+        panels[1, 1].annotate(
+            f"{last['knn_1']:.1f}",
+            (last["epoch"], last["knn_1"]),
+            textcoords="offset points",
+            xytext=(0, 7),
+            ha="center",
+        )
+        panels[1, 1].margins(y=0.2)
+    else:
+        panels[1, 1].text(
+            0.5,
+            0.5,
+            "no probe in this run (--probe_every)",
+            ha="center",
+            va="center",
+            transform=panels[1, 1].transAxes,
+        )
+        panels[1, 1].set(title="probe of the frozen encoder", xlabel="epoch", ylabel="accuracy (%)")
+    if title:
+        figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def _panel(axes: Any, records: list[dict[str, Any]], key: str, label: str, title: str, style: int) -> None:
+    x = [record["epoch"] for record in records]
+    y = [record[key] for record in records]
+    axes.plot(
+        x,
+        y,
+        color=COLOURS[style],
+        marker=MARKERS[style],
+        markersize=4,
+        markevery=max(1, len(x) // 12),
+        linewidth=1.4,
+    )
+    axes.set(xlabel="epoch", ylabel=label, title=title)
+    axes.grid(alpha=0.3)
