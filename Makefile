@@ -1,4 +1,4 @@
-# make demo | test | bench | check-kernels | lint | format | install | clean
+# make demo | test | bench | check-kernels | check-csrc | check-gpu | lint | format | install | clean
 #
 # PYTHON        interpreter that makes the virtual environment (3.11 or later)
 # TORCH_INDEX   package index that torch is taken from, for example that of a CUDA build; empty = the default one
@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow bench check-kernels lint format install check-tools clean
+.PHONY: demo test test-slow bench check-kernels check-csrc check-gpu lint format install check-tools clean
 
 install: $(STAMP)
 
@@ -46,6 +46,18 @@ check-kernels: install $(OLD_TRITON_FOLDER)/.installed
 $(OLD_TRITON_FOLDER)/.installed: | install
 	$(RUN) -m pip install --quiet --no-deps --target $(OLD_TRITON_FOLDER) triton==$(OLD_TRITON)
 	touch $@
+
+# The compiled extension without torch or a GPU: the CPU kernel under sanitizers; the CUDA kernels' registers and spills,
+# and their tile code run on the host.
+check-csrc: install
+	$(RUN) tools/check_cpu_kernel.py
+	$(RUN) tools/check_cuda.py
+
+# On a machine with a GPU: the CUDA kernels under NVIDIA's memory and race checkers.
+check-gpu: install
+	for tool in memcheck racecheck; do PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool \
+	  --error-exitcode 1 $(RUN) -m pytest tests/ops/test_visible_attention_gpu.py -m "gpu and not slow" \
+	  -k "not graph and not second_stream and not overlong" || exit 1; done
 
 lint: install
 	$(RUN) -m ruff check .

@@ -32,6 +32,7 @@ _SUBPACKAGES = (
     "info",
     "kernels",
     "models",
+    "native",
     "nn",
     "ops",
     "reference",

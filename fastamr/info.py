@@ -10,7 +10,7 @@ import subprocess
 
 import torch
 
-from . import __version__, ops
+from . import __version__, native, ops
 from .ops.backends import Problem, choose
 
 _PACKAGES = (
@@ -93,8 +93,10 @@ def report() -> str:
     versions += [(name, _package_version(name)) for name in _PACKAGES]
     versions += [(tool, _tool_version(tool)) for tool in ("g++", "nvcc")]
     versions.append(("FASTAMR_BACKEND", os.environ.get("FASTAMR_BACKEND", "not set")))
+    versions.append(("FASTAMR_BUILD", os.environ.get("FASTAMR_BUILD", "not set")))
     lines = [f"{name:16} {value}" for name, value in versions]
     lines += ["", "devices", *(f"  {line}" for line in _devices())]
+    lines += ["", "compiled extension", *(f"  {name}: {native.status(name)}" for name in ("cpu", "cuda"))]
     for device_type in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         lines += ["", f"back ends on {device_type}", *(f"  {line}" for line in _backends(device_type))]
     return "\n".join(lines)

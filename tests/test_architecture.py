@@ -24,14 +24,15 @@ ALLOWED = {
     "testing": set(),
     "reference": set(),
     "kernels": set(),
-    "ops": {"reference", "kernels"},
+    "native": set(),
+    "ops": {"reference", "kernels", "native"},
     "nn": {"ops"},
     "models": {"nn", "ops"},
     "data": {"nn", "ops"},
     "evaluation": {"models", "data", "nn", "ops"},
     "visualization": {"models", "data", "nn", "ops"},
     "training": {"models", "data", "nn", "ops", "evaluation"},
-    "info": {"ops"},
+    "info": {"ops", "native"},
     "demo": {"training", "evaluation", "visualization", "models", "data", "nn", "ops", "testing"},
     "commands": {"training", "evaluation", "visualization", "models", "data", "nn", "ops"},
     "cli": {
@@ -107,6 +108,7 @@ def test_arrows_point_one_way(path: Path) -> None:
 def test_every_op_has_its_rooms() -> None:
     """One op, one name: reference, test and benchmark exist for each file of ops."""
     helpers = {"__init__", "backends", "checks", "precision", "seeds", "triton_support"}
+    helpers |= {"attention_checks", "attention_native", "attention_registration"}
     ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - helpers
     assert len(ops) == 8
     for op in ops:

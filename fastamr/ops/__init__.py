@@ -4,6 +4,7 @@ Each op has one file here and one of the same name in :mod:`fastamr.reference`, 
 runs is chosen in :mod:`fastamr.ops.backends`.
 """
 
+from .attention_checks import AttentionBias
 from .backends import availability, backend
 from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
@@ -12,7 +13,7 @@ from .patch_gather import patch_gather
 from .sample_clips import sample_clips
 from .seeds import derive_seed, make_seed
 from .select_visible import select_visible
-from .visible_attention import AttentionBias, visible_attention
+from .visible_attention import visible_attention, visible_attention_backward_into
 from .weighted_reconstruction_loss import reconstruction_target, weighted_reconstruction_loss
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "sample_clips",
     "select_visible",
     "visible_attention",
+    "visible_attention_backward_into",
     "weighted_reconstruction_loss",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,11 +20,19 @@ NAMES = ("auto", "reference", "materialised", "sdpa", "triton", "cpp", "cuda")
 
 @dataclass(frozen=True)
 class Problem:
-    """What a back end is asked to run: the device type, the dtype and the op's optional features in use."""
+    """What a back end is asked to run.
+
+    Attributes:
+        device_type: of the tensors.
+        dtype: of the tensors.
+        features: the op's optional features in use.
+        sizes: sizes that matter to the choice, by name; an absent one is unknown.
+    """
 
     device_type: str
     dtype: torch.dtype
     features: tuple[str, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,13 @@ class Backend:
     """One way to run an op.
 
     ``why_not(problem)`` is None if it can, else the reason. ``automatic_on`` lists the device types on which ``auto``
-    may take it (None: all).
+    may take it (None: all); ``slower_because(problem)`` is None unless ``auto`` should pass it over all the same.
     """
 
     name: str
     why_not: Callable[[Problem], str | None]
     automatic_on: tuple[str, ...] | None = None
+    slower_because: Callable[[Problem], str | None] | None = None
 
 
 _TABLE: dict[str, dict[str, Backend]] = {}
@@ -96,6 +105,12 @@ def backend(name: str | None = None, **per_op: str) -> Iterator[None]:
         _selected = before
 
 
+def _is_automatic(choice: Backend, problem: Problem) -> bool:
+    if choice.automatic_on is not None and problem.device_type not in choice.automatic_on:
+        return False
+    return choice.slower_because is None or choice.slower_because(problem) is None
+
+
 def choose(op: str, problem: Problem, name: str | None = None) -> str:
     """Return the name of the back end that runs this call.
 
@@ -116,8 +131,7 @@ def choose(op: str, problem: Problem, name: str | None = None) -> str:
             name = general if general in table else "auto"
     if name == "auto":
         for choice in table.values():
-            allowed = choice.automatic_on is None or problem.device_type in choice.automatic_on
-            if allowed and choice.why_not(problem) is None:
+            if _is_automatic(choice, problem) and choice.why_not(problem) is None:
                 return choice.name
         raise RuntimeError(f"no back end can run {op} for {problem}")
     if name not in table:

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..reference.visible_attention import (
-    Structure,
-    dense_bias,
-    unpack,
-    visible_attention_backward,
-)
-from ..reference.visible_attention import visible_attention as reference_attention
+from ..reference.visible_attention import Structure, dense_bias, unpack
+from . import attention_native
+from .attention_checks import AttentionBias, check_packed, features_of, structure_of, tokens_of
+from .attention_registration import attention, attention_backward_into
 from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_device, check_keep, check_seed, check_shape, check_tensor
-from .precision import exact
-
-
-class AttentionBias(NamedTuple):
-    """Additive attention bias as two small tables, looked up by the tokens' ids (``time_patch*V + joint``).
-
-    Attributes:
-        joints: ``(H, V, V)``, query joint by key joint.
-        times: ``(H, 2*T/l - 1)``, offset of the query's time patch from the key's, centred.
-        query_ids: ``(S, Nq)`` ids; None takes ``keep`` (self-attention) or counts the tokens through.
-        key_ids: ``(S, Nk)`` ids; None takes ``keep`` or counts the tokens through.
-    """
-
-    joints: Tensor
-    times: Tensor
-    query_ids: Tensor | None = None
-    key_ids: Tensor | None = None
+from .checks import check_device, check_shape, check_tensor
 
 
 def _sdpa_why_not(problem: Problem) -> str | None:
@@ -45,146 +23,30 @@ def _materialised_why_not(problem: Problem) -> str | None:
     return f"the plain form has no {', '.join(problem.features)}" if problem.features else None
 
 
+# Multiplications per product (S*H*Nq*Nk*E) from which the CPU kernel's saving exceeds what a call of the op costs more
+# than a call of SDPA. Measured on two cores of a Xeon with AVX-512: a tie at about two million.
+_WORTH_A_CALL = 2_500_000
+
+
+def _cpp_slower_because(problem: Problem) -> str | None:
+    """Why SDPA is the faster choice; None where SDPA cannot run the call or the C++ kernel was measured faster."""
+    if _sdpa_why_not(problem) is not None:
+        return None
+    if problem.dtype == torch.float64:
+        return "SDPA is faster in float64"
+    if "work" in problem.sizes and problem.sizes["work"] < _WORTH_A_CALL:
+        return "the call is too small"
+    return None
+
+
 declare(
     "visible_attention",
+    Backend("cuda", attention_native.why_not("cuda"), automatic_on=()),
+    Backend("cpp", attention_native.why_not("cpp"), slower_because=_cpp_slower_because),
     Backend("sdpa", _sdpa_why_not),
     Backend("reference", can_always),
     Backend("materialised", _materialised_why_not, automatic_on=()),
 )
-
-
-@torch.library.custom_op("fastamr::visible_attention", mutates_args=())
-def _op(
-    q: Tensor,
-    kv: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    structure = Structure(
-        scale, keep, counts, cu_seqlens, joint_bias, time_bias, query_ids, key_ids, dropout, seed
-    )
-    with exact(q):
-        return reference_attention(q, kv, structure)
-
-
-@_op.register_fake
-def _(
-    q: Tensor,
-    kv: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    heads, size = q.shape[-2:]
-    compute = torch.promote_types(torch.float32, q.dtype)
-    if cu_seqlens is not None:
-        return q.new_empty((q.shape[0], heads * size)), q.new_empty((q.shape[0], heads), dtype=compute)
-    queries = keep.shape[1] if kv is None and keep is not None else q.shape[1]
-    out = q.new_empty((q.shape[0], queries, heads * size))
-    return out, q.new_empty((q.shape[0], heads, queries), dtype=compute)
-
-
-@torch.library.custom_op("fastamr::visible_attention_backward", mutates_args=())
-def _backward_op(
-    grad: Tensor,
-    lse: Tensor,
-    q: Tensor,
-    kv: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    structure = Structure(
-        scale, keep, counts, cu_seqlens, joint_bias, time_bias, query_ids, key_ids, dropout, seed
-    )
-    with exact(q):
-        gradients = visible_attention_backward(grad, q, kv, lse, structure)
-    first, *others = (x if x is None else x.contiguous() for x in gradients)
-    assert first is not None
-    second, joint, time = (q.new_empty(0) if x is None else x for x in others)
-    return first, second, joint, time
-
-
-@_backward_op.register_fake
-def _(
-    grad: Tensor,
-    lse: Tensor,
-    q: Tensor,
-    kv: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    second, joint, time = (
-        q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (kv, joint_bias, time_bias)
-    )
-    return q.new_empty(q.shape), second, joint, time
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.scale, ctx.dropout, ctx.backend = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1], *tensors)
-
-
-def _backward(ctx: Any, grad: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
-    lse, q, kv, keep, counts, cu_seqlens, joint, time, *rest = ctx.saved_tensors
-    if grad is None:
-        return (None,) * 13
-    dq, dkv, djoint, dtime = _backward_op(
-        grad, lse, q, kv, keep, counts, cu_seqlens, joint, time, *rest, ctx.scale, ctx.dropout, ctx.backend
-    )
-    return (
-        dq,
-        None if kv is None else dkv,
-        *(None,) * 3,
-        None if joint is None else djoint,
-        None if time is None else dtime,
-        *(None,) * 6,
-    )
-
-
-def _refuse_double_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-    raise RuntimeError(
-        "visible_attention has no second derivative; use fastamr.backend(visible_attention='materialised') for it"
-    )
-
-
-_op.register_autograd(_backward, setup_context=_setup)
-_backward_op.register_autograd(_refuse_double_backward)
 
 
 def _heads_first(values: Tensor) -> Tensor:
@@ -212,81 +74,27 @@ def _materialised(q: Tensor, kv: Tensor | None, structure: Structure) -> Tensor:
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
-def _check_packed(q: Tensor, kv: Tensor | None, cu_seqlens: Tensor | None) -> None:
-    if cu_seqlens is not None:
-        if kv is not None:
-            raise ValueError("cu_seqlens serves self-attention only: pass qkv (total, 3, H, E) and no kv")
-        check_tensor("qkv", q, 4, "(total, 3, H, E)")
-        check_shape("qkv", q, (q.shape[0], 3, *q.shape[2:]), "(total, 3, H, E)")
-        check_tensor("cu_seqlens", cu_seqlens, 1, "(S+1,)", (torch.int32, torch.int64))
-        check_device("cu_seqlens", cu_seqlens, q.device, "qkv")
-    elif kv is None:
-        check_tensor("qkv", q, 5, "(S, K, 3, H, E)")
-        check_shape("qkv", q, (*q.shape[:2], 3, *q.shape[3:]), "(S, K, 3, H, E)")
-    else:
-        check_tensor("q", q, 4, "(S, Q, H, E)")
-        check_tensor("kv", kv, 5, "(S, K, 2, H, E)", (q.dtype,))
-        check_shape("kv", kv, (q.shape[0], kv.shape[1], 2, *q.shape[2:]), "(S, K, 2, H, E)")
-        check_device("kv", kv, q.device, "q")
+def _problem(q: Tensor, kv: Tensor | None, structure: Structure) -> Problem:
+    heads, size = q.shape[-2:]
+    sizes = {"size": size}
+    if structure.cu_seqlens is None:
+        queries, keys = tokens_of(q, kv, structure.keep)
+        sizes |= {"keys": keys, "work": q.shape[0] * heads * queries * keys * size}
+    return Problem(q.device.type, q.dtype, features_of(structure), sizes)
 
 
-def _check_bias(bias: AttentionBias, q: Tensor) -> None:
-    heads = q.shape[-2]
-    check_tensor("bias.joints", bias.joints, 3, "(H, V, V)")
-    check_shape("bias.joints", bias.joints, (heads, *[bias.joints.shape[1]] * 2), "(H, V, V)")
-    check_tensor("bias.times", bias.times, 2, "(H, 2*T/l - 1)", (bias.joints.dtype,))
-    check_shape("bias.times", bias.times, (heads, bias.times.shape[1]), "(H, 2*T/l - 1)")
-    if bias.times.shape[1] % 2 == 0:
-        raise ValueError(f"bias.times has {bias.times.shape[1]} columns: expected the odd number 2*T/l - 1")
-    for name, ids in (("bias.query_ids", bias.query_ids), ("bias.key_ids", bias.key_ids)):
-        if ids is not None:
-            check_keep(ids, q.shape[0])
-            check_device(name, ids, q.device, "q")
-
-
-def _features(structure: Structure) -> tuple[str, ...]:
-    present = {
-        "keep": structure.keep is not None,
-        "counts": structure.counts is not None,
-        "cu_seqlens": structure.cu_seqlens is not None,
-        "bias": structure.joint_bias is not None,
-        "dropout": structure.dropout > 0,
-    }
-    return tuple(name for name, used in present.items() if used)
-
-
-def _structure_of(
-    q: Tensor,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    scale: float | None,
-    bias: AttentionBias | None,
-    dropout: float,
-    seed: Tensor | None,
-) -> Structure:
-    """Check the optional arguments and bind them."""
-    if cu_seqlens is not None and not (keep is None and counts is None and bias is None):
-        raise ValueError("cu_seqlens excludes keep, counts and bias: its sequences are complete already")
-    if keep is not None:
-        check_keep(keep, q.shape[0])
-        check_device("keep", keep, q.device, "q")
-    if counts is not None:
-        check_tensor("counts", counts, 1, "(S,)", (torch.int32, torch.int64))
-        check_shape("counts", counts, (q.shape[0],), "(S,)")
-        check_device("counts", counts, q.device, "q")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout} must lie in [0, 1)")
-    if dropout > 0 and seed is None:
-        raise ValueError(f"dropout={dropout} needs a seed: pass fastamr.ops.make_seed()")
-    if seed is not None:
-        check_seed(seed)
-        check_device("seed", seed, q.device, "q")
-    if bias is not None:
-        _check_bias(bias, q)
-    joints, times, query_ids, key_ids = bias if bias is not None else (None,) * 4
-    factor = q.shape[-1] ** -0.5 if scale is None else scale
-    return Structure(factor, keep, counts, cu_seqlens, joints, times, query_ids, key_ids, dropout, seed)
+def _optional(structure: Structure) -> tuple[Tensor | None, ...]:
+    """The optional tensors in the order of the ops' arguments."""
+    return (
+        structure.keep,
+        structure.counts,
+        structure.cu_seqlens,
+        structure.joint_bias,
+        structure.time_bias,
+        structure.query_ids,
+        structure.key_ids,
+        structure.seed,
+    )
 
 
 def visible_attention(
@@ -306,6 +114,7 @@ def visible_attention(
 
     Gradients flow to q (or qkv), kv and the bias tables. A second derivative exists with ``backend="materialised"``.
     The op does not autocast by itself: it computes in float32 (float64 for float64) and returns q's dtype.
+    ``torch.vmap`` runs it slice by slice; ``torch.func.grad`` needs ``backend="sdpa"`` or ``"materialised"``.
 
     Args:
         q: self-attention: packed ``qkv (S, K, 3, H, E)``; cross-attention: ``q (S, Q, H, E)``; with ``cu_seqlens``
@@ -330,13 +139,94 @@ def visible_attention(
         TypeError: a wrong dtype.
         RuntimeError: the named back end cannot run the call.
     """
-    _check_packed(q, kv, cu_seqlens)
-    structure = _structure_of(q, keep, counts, cu_seqlens, scale, bias, dropout, seed)
-    problem = Problem(q.device.type, q.dtype, _features(structure))
-    name = choose("visible_attention", problem, backend)
+    check_packed(q, kv, cu_seqlens)
+    structure = structure_of(q, kv, keep, counts, cu_seqlens, scale, bias, dropout, seed)
+    name = choose("visible_attention", _problem(q, kv, structure), backend)
     if name == "sdpa":
         return _sdpa(q, kv, structure)
     if name == "materialised":
         return _materialised(q, kv, structure)
-    rest = (structure.joint_bias, structure.time_bias, structure.query_ids, structure.key_ids, seed)
-    return _op(q, kv, keep, counts, cu_seqlens, *rest, structure.scale, dropout, name)[0]
+    return attention(q, kv, *_optional(structure), structure.scale, dropout, name)[0]
+
+
+def visible_attention_backward_into(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    kv: Tensor | None = None,
+    *,
+    dq: Tensor,
+    dkv: Tensor | None = None,
+    columns: Tensor | None = None,
+    keep: Tensor | None = None,
+    counts: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    scale: float | None = None,
+    bias: AttentionBias | None = None,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of :func:`visible_attention` written into tensors of the caller, without autograd.
+
+    For training steps that lay out their own gradients: ``dq`` and ``dkv`` may be slices of larger buffers, and the
+    column sums are the gradients of the projections' biases.
+
+    Args:
+        grad: gradient of the output ``(S, Nq, H*E)``.
+        out: the output.
+        lse: log-sum-exp ``(S, H, Nq)`` of the forward, the second result of ``torch.ops.fastamr.visible_attention``.
+        q: as in the forward.
+        kv: as in the forward.
+        dq: of q's shape, any strides but contiguous over E; every element is written.
+        dkv: of kv's shape, likewise.
+        columns: ``(3, H, E)`` in the compute dtype (float32; float64 for float64), contiguous: receives the sums over
+            sequences and tokens of the gradients of q, k and v.
+        keep: as in the forward, like the other optional arguments.
+        counts: as in the forward.
+        cu_seqlens: as in the forward.
+        scale: as in the forward.
+        bias: as in the forward.
+        dropout: as in the forward.
+        seed: as in the forward.
+        backend: the back end that ran the forward, or another one.
+
+    Returns:
+        Gradients of the joint and of the time table; None without a bias.
+    """
+    check_packed(q, kv, cu_seqlens)
+    structure = structure_of(q, kv, keep, counts, cu_seqlens, scale, bias, dropout, seed)
+    _check_targets(q, kv, dq, dkv, columns)
+    problem = _problem(q, kv, structure)
+    name = choose("visible_attention", problem, backend)
+    if name not in ("cpp", "cuda"):
+        name = "reference"
+    joint, time = attention_backward_into(
+        *(grad, out, lse, q, kv, dq, dkv, columns, *_optional(structure)), structure.scale, dropout, name
+    )
+    return (None, None) if bias is None else (joint, time)
+
+
+def _check_targets(
+    q: Tensor, kv: Tensor | None, dq: Tensor, dkv: Tensor | None, columns: Tensor | None
+) -> None:
+    """Raise unless the tensors to write into fit."""
+    if (kv is None) != (dkv is None):
+        raise ValueError("dkv must be given exactly where kv is: it receives kv's gradient")
+    for name, target, source in (("dq", dq, q), ("dkv", dkv, kv)):
+        if target is not None and source is not None:
+            check_tensor(name, target, source.ndim, "like its input", (source.dtype,))
+            check_shape(name, target, tuple(source.shape), "like its input")
+            check_device(name, target, q.device, "q")
+            if target.stride(-1) != 1:
+                raise ValueError(
+                    f"{name} has stride {target.stride(-1)} over E: expected 1 (other strides are free)"
+                )
+    if columns is not None:
+        compute = torch.promote_types(torch.float32, q.dtype)
+        check_tensor("columns", columns, 3, "(3, H, E)", (compute,))
+        check_shape("columns", columns, (3, *q.shape[-2:]), "(3, H, E)")
+        check_device("columns", columns, q.device, "q")
+        if not columns.is_contiguous():
+            raise ValueError(f"columns has strides {columns.stride()}: expected a contiguous tensor")

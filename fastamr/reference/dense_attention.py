@@ -105,7 +105,7 @@ def dense_attention_backward(
     dweights = dout @ vc.permute(0, 2, 3, 1)
     kept = weights
     if dropout > 0 and seed is not None:
-        factor = dropout_mask(seed, weights.shape, dropout) / (1 - dropout)
+        factor = dropout_mask(seed, weights.shape, dropout).to(compute) / (1 - dropout)
         kept, dweights = weights * factor, dweights * factor
     dscores = weights * (dweights - (weights * dweights).sum(-1, keepdim=True))
     dq = (dscores @ kc.transpose(1, 2)).transpose(1, 2) * scale

@@ -129,7 +129,8 @@ def test_opcheck(name: str, backend: str, grad: bool) -> None:
 
 def test_opcheck_attention_backward() -> None:
     qkv = torch.randn(2, 6, 3, 2, 8)
-    arguments = (torch.randn(2, 6, 16), torch.randn(2, 2, 6), qkv, *(None,) * 9, 0.3, 0.0, "reference")
+    out, lse = torch.randn(2, 6, 16), torch.randn(2, 2, 6)
+    arguments = (torch.randn(2, 6, 16), out, lse, qkv, *(None,) * 9, 0.3, 0.0, "reference")
     torch.library.opcheck(qualified("visible_attention_backward"), arguments)
 
 

@@ -1,0 +1,7 @@
+#include "launch.h"
+
+namespace fastamr::gpu {
+
+FASTAMR_INSTANTIATE_BACKWARD(32)
+
+}  // namespace fastamr::gpu

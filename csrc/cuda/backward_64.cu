@@ -1,0 +1,7 @@
+#include "launch.h"
+
+namespace fastamr::gpu {
+
+FASTAMR_INSTANTIATE_BACKWARD(64)
+
+}  // namespace fastamr::gpu

@@ -1,0 +1,265 @@
+"""How the compiled extension is built: sources, compilers and flags, the same for a wheel and for a first use.
+
+The file needs neither torch nor the package to be imported, because ``setup.py`` loads it by its path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import runpy
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEVICES = ("cpu", "cuda")
+CHOICES = ("auto", "none", "cpu", "cuda")
+
+# LibTorch's stable ABI as of 2.11: one library serves that torch and every later one.
+_TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
+# Never -ffast-math: a library linked with it flushes denormals in the whole process that loads it. Never
+# -fassociative-math either: the exponential relies on the order of its additions.
+_CPP_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+KERNEL_FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+# Instruction sets that the CPU kernel is compiled for, besides the processor family's common ones.
+INSTRUCTION_SETS = {
+    "baseline": (),
+    "avx2": ("-mavx2", "-mfma"),
+    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
+}
+_NVCC_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-DNDEBUG",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler",
+    "-fPIC,-fvisibility=hidden",
+)
+# Real code for these compute capabilities, whatever GPU happens to be present, and PTX for later ones.
+CUDA_ARCHITECTURES = ("80", "89", "90", "100")
+
+
+class BuildError(RuntimeError):
+    """A library could not be built: the message says why in one line, ``log`` holds what a compiler printed."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Torch:
+    """What a build needs to know about the installed torch, without importing it."""
+
+    folder: Path
+    version: str
+    cuda: str | None
+
+    @property
+    def includes(self) -> tuple[str, ...]:
+        """Compiler options for torch's headers."""
+        return ("-isystem", str(self.folder / "include"))
+
+    def link(self, *names: str) -> tuple[str, ...]:
+        """Linker options for torch's libraries of these names, as far as this torch has them."""
+        present = [name for name in names if (self.folder / "lib" / f"lib{name}.so").is_file()]
+        return ("-L", str(self.folder / "lib"), *(f"-l{name}" for name in present))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Commands that build one library: compilations ``(source, command)``, then the link.
+
+    Commands hold ``{object}``, ``{objects}`` and ``{library}`` where files are named.
+    """
+
+    device: str
+    compilations: tuple[tuple[Path, tuple[str, ...]], ...]
+    link: tuple[str, ...]
+    tools: tuple[str, ...]
+
+
+def sources_folder() -> Path:
+    """The folder ``csrc``: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "csrc", package.parent / "csrc"):
+        if (folder / "visible_attention.h").is_file():
+            return folder
+    raise BuildError(f"the folder csrc is neither in {package} nor beside it: install fastamr again")
+
+
+def find_torch() -> Torch:
+    """Locate torch and read its version file."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        raise BuildError(
+            "torch is not importable here (pip's build isolation hides it: --no-build-isolation)"
+        )
+    folder = Path(found.origin).parent
+    facts: dict[str, Any] = runpy.run_path(str(folder / "version.py"))
+    return Torch(folder, facts["__version__"], facts.get("cuda"))
+
+
+def _tool(variable: str, default: str) -> str:
+    """Path of a compiler, named by an environment variable or found on the path."""
+    name = os.environ.get(variable) or default
+    path = shutil.which(name)
+    if path is None:
+        raise BuildError(f"no compiler {name!r} on the path: install it or set {variable}")
+    return path
+
+
+def cpu_plan(torch: Torch) -> Plan:
+    """The CPU library: the kernel once for each instruction set, and the adapter to torch."""
+    compiler, folder = _tool("CXX", "g++"), sources_folder()
+    output = ("-c", "{source}", "-o", "{object}")
+    sets = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"baseline": ()}
+    compilations = [
+        (
+            folder / "cpu" / "visible_attention.cpp",
+            (
+                compiler,
+                *_CPP_FLAGS,
+                *KERNEL_FLAGS,
+                *flags,
+                f"-DFASTAMR_KERNELS=kernels_{name}",
+                f'-DFASTAMR_KERNELS_NAME="{name}"',
+                *output,
+            ),
+        )
+        for name, flags in sets.items()
+    ]
+    compilations += [
+        (folder / "cpu" / "best_kernels.cpp", (compiler, *_CPP_FLAGS, *output)),
+        (folder / "torch_cpu.cpp", (compiler, *_CPP_FLAGS, _TORCH_TARGET, *torch.includes, *output)),
+    ]
+    link = (compiler, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu"))
+    return Plan("cpu", tuple(compilations), link, (compiler,))
+
+
+def cuda_code_flags() -> tuple[str, ...]:
+    """Options that make nvcc emit code for every supported architecture and PTX for later ones."""
+    real = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in CUDA_ARCHITECTURES]
+    newest = CUDA_ARCHITECTURES[-1]
+    return (*real, f"-gencode=arch=compute_{newest},code=compute_{newest}")
+
+
+def nvcc_flags(torch: Torch) -> tuple[str, ...]:
+    """Options of every compilation by nvcc, architectures left out."""
+    return (*_NVCC_FLAGS, _TORCH_TARGET, "-DUSE_CUDA", *torch.includes)
+
+
+def _nvcc() -> str:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    beside = Path(home) / "bin" / "nvcc" if home else None
+    if beside is not None and beside.is_file():
+        return str(beside)
+    return _tool("NVCC", "/usr/local/cuda/bin/nvcc" if shutil.which("nvcc") is None else "nvcc")
+
+
+def cuda_plan(torch: Torch) -> Plan:
+    """The CUDA library, by nvcc alone: torch.utils.cpp_extension would look for a GPU."""
+    if torch.cuda is None:
+        raise BuildError(f"torch {torch.version} is built without CUDA")
+    nvcc, folder = _nvcc(), sources_folder()
+    major = re.search(r"release (\d+)\.", _version(nvcc))
+    if major is None or major.group(1) != torch.cuda.split(".")[0]:
+        raise BuildError(
+            f"{nvcc} is of CUDA {major.group(1) if major else '?'}, torch of CUDA {torch.cuda}: install the nvcc of "
+            f"CUDA {torch.cuda.split('.')[0]} or name it by CUDA_HOME"
+        )
+    sources = [*sorted((folder / "cuda").glob("*.cu")), folder / "torch_cuda.cpp"]
+    # -x cu: the adapter is ordinary C++ but includes CUDA's headers, which nvcc knows where to find.
+    command = (nvcc, *nvcc_flags(torch), *cuda_code_flags(), "-x", "cu", "-c", "{source}", "-o", "{object}")
+    link = (nvcc, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu", "torch_cuda"))
+    return Plan("cuda", tuple((source, command) for source in sources), link, (nvcc,))
+
+
+def plan_for(device: str) -> Plan:
+    """The plan of a device's library, or :class:`BuildError`."""
+    torch = find_torch()
+    return cpu_plan(torch) if device == "cpu" else cuda_plan(torch)
+
+
+def _version(tool: str) -> str:
+    """What ``tool --version`` prints: part of a library's identity."""
+    run = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
+    return run.stdout or run.stderr
+
+
+def fingerprint(plan: Plan) -> str:
+    """Hash of everything that the library depends on: sources, commands, compilers, torch's version, processor."""
+    digest = hashlib.sha256()
+    torch, folder = find_torch(), sources_folder()
+    digest.update(repr([*torch.version.split(".")[:2], platform.machine()]).encode())
+    for path in [*sorted((folder / plan.device).glob("*")), *sorted(folder.glob("*.h"))]:
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    for source, command in plan.compilations:
+        digest.update(repr((str(source.relative_to(folder)), command)).encode() + source.read_bytes())
+    digest.update(repr((plan.link, [_version(tool) for tool in plan.tools])).encode())
+    return digest.hexdigest()[:20]
+
+
+def filled(command: tuple[str, ...], **names: str | list[str]) -> Iterator[str]:
+    """The command with its placeholders replaced by file names."""
+    for word in command:
+        value = names.get(word[1:-1]) if word.startswith("{") and word.endswith("}") else None
+        if isinstance(value, list):
+            yield from value
+        else:
+            yield word if value is None else value
+
+
+def _run(command: list[str]) -> None:
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        words = f"{run.stdout}{run.stderr}".strip()
+        telling = [line.strip() for line in words.splitlines() if "error" in line.lower()]
+        summary = telling[0] if telling else f"exit status {run.returncode}"
+        raise BuildError(f"{Path(command[0]).name} failed: {summary}", f"{' '.join(command)}\n{words}\n")
+
+
+def build(plan: Plan, library: Path) -> None:
+    """Compile in parallel, link, and put the finished file in its place at once.
+
+    Raises:
+        BuildError: with the failed command and the compiler's words.
+    """
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as name:
+        folder = Path(name)
+        objects = [str(folder / f"{index}.o") for index in range(len(plan.compilations))]
+        commands = [
+            list(filled(command, source=str(source), object=target))
+            for (source, command), target in zip(plan.compilations, objects, strict=True)
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_run, commands))
+        finished = folder / "library.so"
+        _run(list(filled(plan.link, library=str(finished), objects=objects)))
+        finished.replace(library)
+
+
+def library_name(device: str) -> str:
+    """File name of a library that ships in a wheel."""
+    return f"visible_attention_{device}.so"
+
+
+def chosen_devices() -> tuple[str, ...]:
+    """The devices that the environment variable ``FASTAMR_BUILD`` allows libraries for.
+
+    Raises:
+        BuildError: an unknown value.
+    """
+    choice = os.environ.get("FASTAMR_BUILD", "auto")
+    if choice not in CHOICES:
+        raise BuildError(f"FASTAMR_BUILD={choice!r} is unknown: expected one of {', '.join(CHOICES)}")
+    return {"auto": DEVICES, "none": (), "cpu": ("cpu",), "cuda": DEVICES}[choice]
