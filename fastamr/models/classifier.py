@@ -218,4 +218,6 @@ def _layers(names: Iterator[str]) -> tuple[dict[str, int], int]:
             # Before the blocks of its own holder; a part beside them (ASMa's alignment) comes after all.
             layers[name] = 0 if any(name.startswith(holder) for holder in coming) else None
     depth = max((layer for layer in layers.values() if layer is not None), default=0)
+    if depth == 0:
+        return dict.fromkeys(layers, 0), 0
     return {name: depth + 1 if layer is None else layer for name, layer in layers.items()}, depth
