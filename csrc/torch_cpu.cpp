@@ -9,13 +9,12 @@
 #include <optional>
 
 #include "cpu/run.h"
+#include "torch_arguments.h"
 
 namespace fastamr {
 namespace {
 
 using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Optional = std::optional<Tensor>;
 
 void parallel(int64_t tasks, const std::function<void(int64_t, int64_t)>& work) {
   torch::stable::parallel_for(0, tasks, 1, work);
@@ -40,45 +39,6 @@ T* data_of(const Optional& tensor, ScalarType type, int64_t count, const char* n
                       tensor->numel() == count,
                   name, " must be a contiguous CPU tensor of ", count, " elements of the expected dtype");
   return static_cast<T*>(const_cast<void*>(tensor->const_data_ptr()));
-}
-
-// The arguments that forward and backward share.
-struct Arguments {
-  const Tensor& q;
-  const Tensor& k;
-  const Optional& keep;
-  const Optional& counts;
-  const Optional& cu_seqlens;
-  const Optional& joint_bias;
-  const Optional& time_bias;
-  const Optional& query_ids;
-  const Optional& key_ids;
-  const Optional& seed;
-  double scale;
-  double dropout;
-  bool self_attention;
-};
-
-Shape shape_of(const Arguments& given) {
-  const bool packed = given.cu_seqlens.has_value();
-  STD_TORCH_CHECK(given.q.dim() == (packed ? 3 : 4) && given.k.dim() == given.q.dim(),
-                  "q and k must be (S, N, H, E), with cu_seqlens (total, H, E)");
-  const int64_t rank = given.q.dim();
-  Shape shape;
-  shape.heads = given.q.size(rank - 2);
-  shape.size = static_cast<int>(given.q.size(rank - 1));
-  shape.key_rows = given.k.size(rank - 3);
-  if (packed) {
-    shape.sequences = given.cu_seqlens->numel() - 1;
-    shape.queries = shape.keys = given.q.size(0);
-  } else {
-    shape.sequences = given.q.size(0);
-    shape.keys = given.keep.has_value() ? given.keep->size(1) : shape.key_rows;
-    shape.queries = given.self_attention ? shape.keys : given.q.size(1);
-  }
-  STD_TORCH_CHECK(shape.size % 16 == 0 && shape.size <= 64, "the head size must be 16, 32, 48 or 64, got ", shape.size);
-  STD_TORCH_CHECK(packed || shape.keys <= 256, "at most 256 keys are attended, got ", shape.keys);
-  return shape;
 }
 
 void check_cu_seqlens(const int32_t* cu_seqlens, const Shape& shape) {
