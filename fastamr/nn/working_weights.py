@@ -33,7 +33,8 @@ def register_working_copy(parameter: Tensor, copy: Tensor) -> None:
     """
     if copy.shape != parameter.shape or copy.device != parameter.device:
         raise ValueError(
-            f"copy is {tuple(copy.shape)} on {copy.device}, the parameter {tuple(parameter.shape)} on {parameter.device}"
+            f"copy is {tuple(copy.shape)} on {copy.device}, "
+            f"expected {tuple(parameter.shape)} on {parameter.device}, as the parameter"
         )
     setattr(parameter, _ATTRIBUTE, _WorkingCopy(copy, parameter._version))
 

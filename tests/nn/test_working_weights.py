@@ -37,5 +37,5 @@ def test_a_copy_left_behind_is_brought_up_to_date(parameter: torch.nn.Parameter)
 
 
 def test_a_copy_of_another_shape_is_refused(parameter: torch.nn.Parameter) -> None:
-    with pytest.raises(ValueError, match="the parameter"):
+    with pytest.raises(ValueError, match="as the parameter"):
         register_working_copy(parameter, torch.zeros(4, 3, dtype=torch.bfloat16))
