@@ -27,6 +27,7 @@ _LAZY = {
     "backend": "fastamr.ops",
 }
 _SUBPACKAGES = (
+    "benchmarking",
     "data",
     "evaluation",
     "info",

@@ -1,4 +1,4 @@
-"""The command line: ``fastamr pretrain | evaluate | prepare | import | convert | check | show | plot | info | demo``.
+"""The command line: ``fastamr COMMAND``, where :data:`_COMMANDS` lists the commands.
 
 Exit codes: 0 done, 1 an error that is told in one line (``FASTAMR_DEBUG=1`` shows the traceback), 2 a wrong
 command or option, 3 done with findings (``prepare``: damaged files were left out; ``check --fail-on``), 130
@@ -139,6 +139,7 @@ _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "check": (_command("check"), "what is in a packed file, what is wrong with it, does it leak"),
     "show": (_command("show"), "draw a clip: animation or strip of frames"),
     "plot": (_command("plot"), "curves of a run, embeddings, attention maps, confusion matrix"),
+    "bench": (_command("bench"), "measure: ladder of steps, whole recipe, profile, scaling"),
     "info": (_info, "versions, devices, and which back end each op would use"),
     "demo": (_demo, "pre-train, probe and compare on generated motion, in minutes"),
 }

@@ -42,7 +42,8 @@ def _tool_version(command: str) -> str:
     return (lines[-1] if command == "nvcc" else lines[0]) if lines else "found, but prints no version"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as the system tells it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
@@ -55,7 +56,7 @@ def _processor() -> str:
 
 def _devices() -> list[str]:
     lines = [
-        f"cpu: {_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+        f"cpu: {processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     ]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

@@ -1,0 +1,355 @@
+"""The ladder: every rung's training step in one process, checked first, then timed side by side."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..data import PackedSkeletons
+from ..models import ModelConfig, SkeletonModel, build_model
+from .cost import step_flops
+from .machine import clocks, environment, known_peak
+from .ntu_sized import ntu_sized
+from .plain_step import PlainStep
+from .rungs import Rung, choose_rungs
+from .step import FastStep, sample_batch
+from .timing import PeakMemory, give_back, measure, wait
+
+# Largest relative difference between a rung's first loss and that of the same weights, clips and masks in float64.
+TOLERANCES = {"float32": 1e-4, "tf32": 2e-3, "float16": 1e-2, "bfloat16": 1e-2}
+
+_EXACT_CHUNK = 8
+_REASON_LENGTH = 200
+_SCALER_RETRIES = 10
+
+
+class DisagreementError(RuntimeError):
+    """A rung computes something else than the reference; it must not be timed."""
+
+
+@dataclass(frozen=True)
+class LadderOptions:
+    """What :func:`run_ladder` runs.
+
+    Attributes:
+        sequences: S; None is 256 on a GPU, 8 on a CPU.
+        rungs: names, or ``all``; empty is the device's default.
+        rounds: timed updates; None is 20 on a GPU, 5 on a CPU.
+        warmup: updates before that are not timed, beside the first; None is 5 on a GPU, 1 on a CPU.
+        architecture: settings that both models share (fields of :class:`fastamr.models.ModelConfig`); the papers'
+            by default.
+
+    Raises:
+        ValueError: a setting that is not shared by the models, or a number that is not positive.
+    """
+
+    sequences: int | None = None
+    rungs: Sequence[str] = ()
+    rounds: int | None = None
+    warmup: int | None = None
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("sequences", "rounds"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
+        if self.warmup is not None and self.warmup < 0:
+            raise ValueError(f"warmup is {self.warmup}, expected 0 or more")
+        ModelConfig.from_dict(dict(self.architecture))
+
+    def on(self, device: torch.device) -> LadderOptions:
+        """The same with the device's defaults filled in."""
+        sequences, rounds, warmup = (256, 20, 5) if device.type == "cuda" else (8, 5, 1)
+        return dataclasses.replace(
+            self,
+            sequences=sequences if self.sequences is None else self.sequences,
+            rounds=rounds if self.rounds is None else self.rounds,
+            warmup=warmup if self.warmup is None else self.warmup,
+        )
+
+
+@dataclass
+class Row:
+    """A rung as measured; what was not measured is None.
+
+    Attributes:
+        name: of the rung.
+        title: of the rung.
+        model: its model.
+        fast: the library's own step.
+        released: SkeletonMAE's public code as rebuilt here.
+        reason: why it was not measured.
+        wrong: it disagrees with the reference.
+        ms: median milliseconds of an update.
+        rounds_ms: milliseconds of each timed update.
+        prepare_seconds: the first update and those until the step is compiled and recorded, which are not timed.
+        sequences_per_second: S over the median.
+        peak_bytes: peak memory, see :class:`~fastamr.benchmarking.timing.PeakMemory`.
+        mfu: step FLOPs over the median over the device's known 16-bit peak.
+        tflop: step FLOPs in 1e12, see :func:`~fastamr.benchmarking.cost.step_flops`.
+        loss: of the first update.
+        error: its relative difference to the float64 loss.
+        tolerance: the largest difference allowed.
+        clocks: of the GPU right after the timed updates.
+    """
+
+    name: str
+    title: str
+    model: str
+    fast: bool
+    released: bool
+    reason: str | None = None
+    wrong: bool = False
+    ms: float | None = None
+    rounds_ms: list[float] = field(default_factory=list)
+    prepare_seconds: float | None = None
+    sequences_per_second: float | None = None
+    peak_bytes: int | None = None
+    mfu: float | None = None
+    tflop: float | None = None
+    loss: float | None = None
+    error: float | None = None
+    tolerance: float | None = None
+    clocks: dict[str, float] | None = None
+
+
+@dataclass
+class Ladder:
+    """All rungs and what they were measured with."""
+
+    environment: dict[str, Any]
+    sequences: int
+    clip_shape: list[int]
+    architecture: dict[str, Any]
+    rows: list[Row]
+
+    @property
+    def wrong(self) -> list[Row]:
+        """Rungs that disagree with the reference."""
+        return [row for row in self.rows if row.wrong]
+
+
+def run_ladder(
+    options: LadderOptions,
+    device: torch.device,
+    *,
+    report: Callable[[Row], None] = lambda row: None,
+) -> Ladder:
+    """Measure the rungs one after another.
+
+    A rung that cannot run, or that disagrees with the reference, is listed with the reason and without a time.
+
+    Args:
+        options: what to run.
+        device: where.
+        report: is called with each row as soon as it is measured.
+
+    Raises:
+        ValueError: an unknown rung.
+    """
+    options = options.on(device)
+    assert options.sequences is not None
+    chosen, facts = choose_rungs(options.rungs, device), environment(device)
+    data = ntu_sized(options.sequences).to(device)
+    frames = _build("amr", options.architecture, torch.device("cpu")).frames
+    rows = []
+    for rung, reason in chosen:
+        row = Row(rung.name, rung.heading(device), rung.model, rung.fast, rung.is_released, reason)
+        if reason is None:
+            _measure(rung, row, options, data)
+        rows.append(row)
+        report(row)
+    shape = [options.sequences, frames, *data.coords.shape[1:]]
+    return Ladder(facts, options.sequences, shape, dict(options.architecture), rows)
+
+
+def _measure(rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons) -> None:
+    """Fill in a row; a failure becomes its reason."""
+    try:
+        _fill(rung, row, options, data)
+    except Exception as error:
+        row.reason = f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON_LENGTH]}"
+        row.wrong, row.ms = isinstance(error, DisagreementError), None
+    finally:
+        if rung.compiled:
+            torch.compiler.reset()
+
+
+def _fill(rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons) -> None:
+    device = data.coords.device
+    assert options.sequences is not None
+    assert options.rounds is not None
+    assert options.warmup is not None
+    memory = PeakMemory(device)
+    step = checked_step(rung, row, options, data, memory)
+    times = measure(step, device, rounds=options.rounds, warmup=options.warmup)
+    row.clocks = clocks(device)
+    row.peak_bytes = max((peak for peak in (row.peak_bytes, memory.read()) if peak is not None), default=None)
+    median = statistics.median(times)
+    row.rounds_ms = [seconds * 1e3 for seconds in times]
+    row.ms, row.sequences_per_second = median * 1e3, options.sequences / median
+    row.tflop = step_flops(step.model, options.sequences) / 1e12
+    peak = known_peak(device)
+    row.mfu = None if peak is None else row.tflop * 1e12 / median / peak
+
+
+def checked_step(
+    rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons, memory: PeakMemory
+) -> PlainStep | FastStep:
+    """Build the step of a rung, check it, and bring it into its final form; ready to be timed.
+
+    The first update's loss must agree with that of the same weights, clips and visible tokens in float64, and the
+    update must change every weight matrix.
+
+    Args:
+        rung: the rung.
+        row: receives loss, error, seconds of the preparation and, of a graph, the peak memory of its recording.
+        options: with the device's defaults, see :meth:`LadderOptions.on`.
+        data: where the clips come from.
+        memory: of the data's device; restarted here.
+
+    Raises:
+        DisagreementError: the check failed.
+    """
+    device = data.coords.device
+    assert options.sequences is not None
+    model = _build(rung.model, _settings(rung, options.architecture), device)
+    start = {name: value.cpu().clone() for name, value in model.state_dict().items()}
+    step = build_step(rung, model, data, options.sequences)
+    memory.restart()
+    row.loss, row.prepare_seconds = _first_update(step, device)
+    peaks = [memory.read()]
+    clips, keep = step.first_batch()
+    row.tolerance = TOLERANCES[rung.precision_on(device)]
+    row.error = _check(row.loss, exact_loss(model, start, clips, keep), row.tolerance)
+    _check_moved(step, start, retries=_SCALER_RETRIES if rung.precision_on(device) == "float16" else 0)
+    del start, clips, keep
+    give_back()
+    memory.restart()
+    row.prepare_seconds += _prepare(step, device)
+    peaks.append(memory.read())
+    if step.is_graph:
+        # What is freed inside a graph does not show in a replay: its peak is that of the recording.
+        row.peak_bytes = max((peak for peak in peaks if peak is not None), default=None)
+    memory.restart()
+    return step
+
+
+def _first_update(step: PlainStep | FastStep, device: torch.device) -> tuple[float, float]:
+    """The loss of the first update, and its seconds."""
+    began = time.perf_counter()
+    loss = float(step())
+    wait(device)
+    return loss, time.perf_counter() - began
+
+
+def _prepare(step: PlainStep | FastStep, device: torch.device) -> float:
+    """Seconds of the updates until the step has its final form."""
+    began = time.perf_counter()
+    for _ in range(step.preparation):
+        step()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def build_step(
+    rung: Rung, model: SkeletonModel, data: PackedSkeletons, sequences: int
+) -> PlainStep | FastStep:
+    """Build the step of a rung.
+
+    Args:
+        rung: the rung.
+        model: on its device.
+        data: on the same device; plain rungs get one batch of clips from it beforehand, the library's own step draws
+            a new one in every update.
+        sequences: S.
+    """
+    device = data.coords.device
+    precision = rung.precision_on(device)
+    if rung.fast:
+        return FastStep(model, data, sequences=sequences, precision=precision)
+    return PlainStep(
+        model,
+        sample_batch(data, model.frames, sequences),
+        attention=rung.attention,
+        precision=precision,
+        compiled=rung.compiled,
+        fused=rung.fused or device.type == "cpu",
+        graph=rung.graph,
+    )
+
+
+def exact_loss(model: SkeletonModel, weights: Mapping[str, Tensor], clips: Tensor, keep: Tensor) -> float:
+    """The loss of given weights, clips and visible tokens in float64 with the reference back ends.
+
+    Args:
+        model: gives the architecture; left as it is.
+        weights: its parameters and buffers.
+        clips: ``(S, T, V, C)``.
+        keep: ``(S, K)``.
+    """
+    exact = copy.deepcopy(model)
+    exact.load_state_dict(weights)
+    exact.double()
+    total = 0.0
+    with ops.backend("reference"), torch.no_grad():
+        for first in range(0, len(clips), _EXACT_CHUNK):
+            part = slice(first, first + _EXACT_CHUNK)
+            loss = exact(clips[part].double(), keep=keep[part].int())
+            total += float(loss) * len(clips[part])
+    return total / len(clips)
+
+
+def _check(loss: float, exact: float, tolerance: float) -> float:
+    """The relative difference of a loss; raises where it exceeds the tolerance, or is not finite."""
+    error = abs(loss - exact) / abs(exact)
+    if not error <= tolerance:
+        raise DisagreementError(
+            f"the loss is {loss:.6g}, in float64 {exact:.6g}: {error:.2g} apart, {tolerance:g} allowed"
+        )
+    return error
+
+
+def _check_moved(step: PlainStep | FastStep, start: Mapping[str, Tensor], *, retries: int) -> None:
+    """Raise unless the updates so far changed every weight matrix and left finite numbers.
+
+    A gradient scaler skips updates until it has found its scale, so float16 gets some more of them.
+    """
+    stuck = _unmoved(step.model, start)
+    for _ in range(retries):
+        if stuck is None:
+            return
+        step()
+        stuck = _unmoved(step.model, start)
+    if stuck is not None:
+        raise DisagreementError(f"the update did not change {stuck}, or made it infinite: nothing to time")
+
+
+def _unmoved(model: SkeletonModel, start: Mapping[str, Tensor]) -> str | None:
+    """Name a weight matrix that is as it was, or a parameter that is not finite; None where there is none."""
+    for name, parameter in model.named_parameters():
+        now = parameter.detach().cpu()
+        if not torch.isfinite(now).all() or (now.ndim > 1 and torch.equal(now, start[name])):
+            return name
+    return None
+
+
+def _settings(rung: Rung, architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """The architecture; the released code keeps 74 of 750 tokens, because it rounds down."""
+    return {**architecture, "visible_rounding": "down"} if rung.is_released else dict(architecture)
+
+
+def _build(name: str, settings: Mapping[str, Any], device: torch.device) -> SkeletonModel:
+    """The model with weights that depend on nothing but its architecture."""
+    torch.manual_seed(0)
+    return build_model(name, dict(settings)).to(device).train()

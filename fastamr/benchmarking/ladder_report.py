@@ -1,0 +1,141 @@
+"""The ladder as text, markdown and JSON, with the three ratios."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .ladder import Ladder, Row
+
+RATIOS = {
+    "released": "SkeletonMAE as released",
+    "skeleton_mae": "the strongest PyTorch SkeletonMAE of this run",
+    "amr": "the best plain-PyTorch AMR of this run",
+}
+
+_COLUMNS: tuple[tuple[str, Callable[[Row, Row | None], str]], ...] = (
+    ("ms / step", lambda row, base: _number(row.ms, "{:,.2f}")),
+    ("sequences/s", lambda row, base: _number(row.sequences_per_second, "{:,.0f}")),
+    ("peak memory", lambda row, base: memory_text(row.peak_bytes)),
+    ("MFU", lambda row, base: _number(row.mfu, "{:.1%}")),
+    ("vs released", lambda row, base: _times(base, row)),
+    ("to prepare", lambda row, base: _number(row.prepare_seconds, "{:.1f} s")),
+    ("loss error", lambda row, base: _number(row.error, "{:.1e}")),
+)
+
+
+def ratios(ladder: Ladder) -> list[dict[str, Any]]:
+    """The three ratios of each of the library's own rungs, always together.
+
+    Returns:
+        One entry per measured rung of fastamr: ``rung``, and for each name in :data:`RATIOS` either ``{"against":
+        rung, "times": how many times as fast}`` or None where that run lacks a rung to compare with.
+    """
+    plain = [row for row in ladder.rows if row.ms is not None and not row.fast]
+    bases = {
+        "released": _first(row for row in plain if row.name == "mae-fp32"),
+        "skeleton_mae": _fastest(row for row in plain if row.model == "skeleton_mae"),
+        "amr": _fastest(row for row in plain if row.model == "amr"),
+    }
+    found = []
+    for row in ladder.rows:
+        if row.fast and row.ms is not None:
+            entry: dict[str, Any] = {"rung": row.name}
+            for name, base in bases.items():
+                known = base is not None and base.ms is not None
+                entry[name] = {"against": base.name, "times": base.ms / row.ms} if known else None  # type: ignore[union-attr,operator]
+            found.append(entry)
+    return found
+
+
+def to_json(ladder: Ladder) -> dict[str, Any]:
+    """The whole ladder in plain values: ``kind``, ``environment``, sizes, ``rows``, ``ratios``."""
+    return {
+        "kind": "ladder",
+        "environment": ladder.environment,
+        "sequences": ladder.sequences,
+        "clip_shape": ladder.clip_shape,
+        "architecture": ladder.architecture,
+        "rows": [dataclasses.asdict(row) for row in ladder.rows],
+        "ratios": ratios(ladder),
+    }
+
+
+def conditions(ladder: Ladder) -> str:
+    """Hardware, date and sizes in one line."""
+    sizes = " x ".join(map(str, ladder.clip_shape))
+    facts = ladder.environment
+    return f"{facts['device_name']}, {facts['date']}, torch {facts['torch']}, {sizes} (S x T x V x C)"
+
+
+def as_text(ladder: Ladder) -> str:
+    """The table for a terminal, with the ratios and the reasons of rungs without a time below it."""
+    head, body = _cells(ladder)
+    widths = [max(len(line[place]) for line in [head, *body]) for place in range(len(head))]
+    lines = [conditions(ladder), ""]
+    for line in [head, *body]:
+        cells = [line[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, *_notes(ladder, "  ")])
+
+
+def as_markdown(ladder: Ladder) -> str:
+    """The table as markdown."""
+    head, body = _cells(ladder)
+    lines = [f"# One pre-training step\n\n{conditions(ladder)}\n"]
+    lines.append(f"| {' | '.join(head)} |")
+    lines.append(f"|---|{'---:|' * (len(head) - 1)}")
+    lines += [f"| {' | '.join(line)} |" for line in body]
+    return "\n".join([*lines, *_notes(ladder, "- ")]) + "\n"
+
+
+def ratio_lines(ladder: Ladder) -> list[str]:
+    """The three ratios of each of the library's own rungs, a line each."""
+    lines = []
+    for entry in ratios(ladder):
+        for name, text in RATIOS.items():
+            value = entry[name]
+            told = (
+                "not measured in this run" if value is None else f"{value['times']:.1f}x ({value['against']})"
+            )
+            lines.append(f"{entry['rung']} against {text}: {told}")
+    return lines
+
+
+def memory_text(size: int | None) -> str:
+    """Bytes in words."""
+    if size is None:
+        return "-"
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _cells(ladder: Ladder) -> tuple[list[str], list[list[str]]]:
+    base = _first(row for row in ladder.rows if row.name == "mae-fp32" and row.ms is not None)
+    head = ["rung", *(title for title, _ in _COLUMNS)]
+    return head, [[row.title, *(text(row, base) for _, text in _COLUMNS)] for row in ladder.rows]
+
+
+def _notes(ladder: Ladder, mark: str) -> list[str]:
+    lines = ["", *(f"{mark}{line}" for line in ratio_lines(ladder))]
+    missing = [row for row in ladder.rows if row.reason is not None]
+    return [*lines, *(f"{mark}{row.name}: no time: {row.reason}" for row in missing)]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _times(base: Row | None, row: Row) -> str:
+    if base is None or base.ms is None or row.ms is None:
+        return "-"
+    return f"{base.ms / row.ms:.1f}x"
+
+
+def _first(rows: Iterable[Row]) -> Row | None:
+    return next(iter(rows), None)
+
+
+def _fastest(rows: Iterable[Row]) -> Row | None:
+    return min(rows, key=lambda row: row.ms or float("inf"), default=None)

@@ -1,0 +1,124 @@
+"""The library's own training step, as the benchmarks run it: the only file here that knows how it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..data import PackedSkeletons
+from ..models import SkeletonModel, build_model
+from ..skeleton import get_layout
+from ..testing import random_clips
+from ..training.batches import BatchOrder
+from ..training.optimizer import build_optimizer
+from ..training.step import ClipSampler, TrainingStep
+
+_SOURCES = 64
+
+
+class FastStep:
+    """The step that ``fastamr pretrain`` runs: sampling of clips, masking, forward, backward, AdamW.
+
+    Args:
+        model: on its device; trained in place.
+        data: packed skeletons of the model's layout on the same device.
+        sequences: S.
+        precision: ``float32``, ``float16`` or ``bfloat16``.
+
+    Attributes:
+        description: model, precision and S in words.
+        preparation: updates after the first until the step has its final form.
+    """
+
+    preparation = 0
+
+    def __init__(
+        self, model: SkeletonModel, data: PackedSkeletons, *, sequences: int, precision: str = "float32"
+    ) -> None:
+        device = data.coords.device
+        self.model = model
+        self.description = f"{model.name}, {precision}, {sequences} sequences"
+        self._order = BatchOrder(torch.arange(data.num_bodies), sequences, 0, device)
+        self._sampler = ClipSampler(data, model.frames)
+        self._seed = _first_seed(device)
+        self._update = 0
+        self._step = TrainingStep(
+            model,
+            build_optimizer(model, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
+            self._sampler,
+            self._seed,
+            dtype=getattr(torch, precision),
+        )
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether updates are replays of one CUDA graph."""
+        return False
+
+    def first_batch(self) -> tuple[Tensor, Tensor]:
+        """Clips ``(S, T, V, C)`` and visible tokens ``(S, K)`` of the first update, at any time."""
+        seed = _first_seed(self._seed.device)
+        clips, _ = self._sampler(self._order.batch(0), seed)
+        return clips, self.model.choose_visible(clips, seed=seed)
+
+    def __call__(self) -> Tensor:
+        """Update once; return the loss before the update, a scalar on the device."""
+        loss = self._step(self._order.batch(self._update))
+        self._update += 1
+        return loss
+
+
+def _first_seed(device: torch.device) -> Tensor:
+    return ops.make_seed(torch.Generator().manual_seed(0), device)
+
+
+def sample_batch(data: PackedSkeletons, frames: int, sequences: int) -> Tensor:
+    """Draw one batch of clips ``(S, T, V, C)`` float32, as the step does.
+
+    Args:
+        data: packed skeletons, on the device where the clips are wanted.
+        frames: T.
+        sequences: S.
+    """
+    device = data.coords.device
+    order = BatchOrder(torch.arange(data.num_bodies), sequences, 0, device)
+    clips, _ = ClipSampler(data, frames)(order.batch(0), _first_seed(device))
+    return clips
+
+
+def build_fast_step(
+    model: str,
+    architecture: Mapping[str, Any],
+    device: torch.device,
+    *,
+    sequences: int | None = None,
+    precision: str | None = None,
+) -> FastStep:
+    """Build a model and the library's step for it on random motion of its layout.
+
+    Args:
+        model: name of the model.
+        architecture: its settings; the paper's by default.
+        device: where.
+        sequences: S; None is 256 on a GPU, 8 on a CPU.
+        precision: ``float32``, ``float16`` or ``bfloat16``; None is bfloat16 on a GPU and float32 on a CPU.
+
+    Raises:
+        ValueError: an unknown model or setting, or no sequence.
+    """
+    is_gpu = device.type == "cuda"
+    if sequences is None:
+        sequences = 256 if is_gpu else 8
+    if sequences < 1:
+        raise ValueError(f"sequences is {sequences}, expected at least 1")
+    torch.manual_seed(0)
+    built = build_model(model, dict(architecture)).to(device).train()
+    config = built.config
+    clips = random_clips(min(sequences, _SOURCES), config.frames, config.joints, config.channels)
+    data = PackedSkeletons.from_clips(list(clips[:, :, None].numpy()), layout=get_layout(config.layout))
+    precision = precision or ("bfloat16" if is_gpu else "float32")
+    return FastStep(built, data.to(device), sequences=sequences, precision=precision)

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastamr import cli
+from fastamr.benchmarking import RUNGS, LadderOptions, ladder, machine, run_ladder
+from fastamr.benchmarking.charts import draw_ladder
+from fastamr.benchmarking.ladder import Ladder, Row
+from fastamr.benchmarking.ladder_report import as_markdown, as_text, memory_text, ratios, to_json
+from fastamr.benchmarking.plain_step import PlainStep
+from fastamr.benchmarking.rungs import choose_rungs
+from fastamr.testing import random_clips
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+FACTS = {"device_name": "a machine", "date": "2026-11-21", "torch": "2.13", "device": "cpu"}
+
+
+def row(name: str, ms: float | None, *, reason: str | None = None, peak: int | None = None) -> Row:
+    rung = next(rung for rung in RUNGS if rung.name == name)
+    found = Row(name, rung.heading(CPU), rung.model, rung.fast, rung.is_released, reason)
+    found.ms, found.peak_bytes = ms, peak
+    return found
+
+
+def made(*rows: Row) -> Ladder:
+    return Ladder(FACTS, 8, [8, 120, 25, 3], {}, list(rows))
+
+
+def test_command_end_to_end(
+    tmp_path: Path, architecture: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "ladder"
+    given = ["--device", "cpu", "--out", str(out), "--sequences", "2", "--rounds", "2", "--warmup", "0"]
+    assert cli.main(["bench", "ladder", *given, *architecture]) == 0
+    printed = capsys.readouterr().out
+    assert "fastamr-fp32 against SkeletonMAE as released: " in printed
+    assert "amr-graph: no time: for an NVIDIA GPU only" in printed
+    assert "mae-compiled: no time: torch.compile takes minutes on a CPU: ask with --rungs all" in printed
+    report = json.loads((out / "ladder.json").read_text())
+    assert {"kind", "environment", "sequences", "clip_shape", "architecture", "rows", "ratios"} == set(report)
+    assert (report["kind"], report["sequences"], report["clip_shape"]) == ("ladder", 2, [2, 24, 25, 3])
+    assert {"device_name", "date", "torch", "threads", "load"} <= set(report["environment"])
+    rows = {entry["name"]: entry for entry in report["rows"]}
+    assert list(rows) == [rung.name for rung in RUNGS]
+    timed = [entry for entry in rows.values() if entry["reason"] is None]
+    assert {entry["name"] for entry in timed} == {
+        "mae-fp32", "mae-amp", "mae-sdpa", "amr-fp32", "amr-bf16", "fastamr-fp32", "fastamr-bf16",
+    }  # fmt: skip
+    for entry in timed:
+        assert len(entry["rounds_ms"]) == 2
+        assert min(entry["rounds_ms"]) <= entry["ms"] <= max(entry["rounds_ms"])
+        assert entry["sequences_per_second"] == pytest.approx(2e3 / entry["ms"])
+        assert 0 <= entry["error"] <= entry["tolerance"]
+        assert entry["mfu"] is None
+        assert entry["tflop"] > 0
+    assert rows["mae-fp32"]["tflop"] > 1.5 * rows["fastamr-fp32"]["tflop"]
+    assert [entry["rung"] for entry in report["ratios"]] == ["fastamr-fp32", "fastamr-bf16"]
+    assert (out / "ladder.md").read_text().count("\n| ") == 1 + len(RUNGS)
+    assert (out / "ladder.png").read_bytes()[:4] == b"\x89PNG"
+    assert ElementTree.parse(out / "ladder.svg").getroot().tag.endswith("svg")
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"ladder.{end}" for end in ("json", "md", "png", "svg")
+    ]
+
+
+def test_three_ratios_together_by_hand() -> None:
+    rows = [row("mae-fp32", 300.0), row("mae-sdpa", 60.0), row("mae-compiled", 40.0)]
+    rows += [row("amr-fp32", 30.0), row("amr-bf16", 10.0), row("fastamr-fp32", 8.0), row("fastamr-bf16", 5.0)]
+    first, second = ratios(made(*rows))
+    assert (first["rung"], second["rung"]) == ("fastamr-fp32", "fastamr-bf16")
+    assert second["released"] == {"against": "mae-fp32", "times": 60.0}
+    assert second["skeleton_mae"] == {"against": "mae-compiled", "times": 8.0}
+    assert second["amr"] == {"against": "amr-bf16", "times": 2.0}
+    assert first["amr"]["times"] == pytest.approx(10 / 8)
+
+
+def test_missing_rungs_are_not_compared_with() -> None:
+    rows = [
+        row("mae-fp32", None, reason="OutOfMemoryError: 51 GiB"),
+        row("mae-sdpa", 60.0),
+        row("fastamr-bf16", 5.0),
+    ]
+    (found,) = ratios(made(*rows))
+    assert found["released"] is None
+    assert found["skeleton_mae"]["against"] == "mae-sdpa"
+    assert found["amr"] is None
+    text = as_text(made(*rows))
+    assert "fastamr-bf16 against SkeletonMAE as released: not measured in this run" in text
+    assert "mae-fp32: no time: OutOfMemoryError: 51 GiB" in text
+    assert "-" in text.splitlines()[3]
+
+
+def test_table_says_what_was_measured() -> None:
+    fast = row("fastamr-bf16", 5.0, peak=3 * 2**30)
+    fast.mfu, fast.sequences_per_second, fast.error, fast.prepare_seconds = 0.305, 51200.0, 1e-3, 2.5
+    rows = made(row("mae-fp32", 300.0, peak=2**20), fast)
+    for text in (as_text(rows), as_markdown(rows)):
+        assert "a machine, 2026-11-21, torch 2.13, 8 x 120 x 25 x 3 (S x T x V x C)" in text
+        for word in ("51,200", "3.00 GiB", "1 MiB", "30.5%", "60.0x", "2.5 s", "1.0e-03"):
+            assert word in text, word
+    assert memory_text(None) == "-"
+    assert json.loads(json.dumps(to_json(rows)))["rows"][1]["mfu"] == 0.305
+
+
+def test_a_wrong_rung_gets_no_time(
+    tmp_path: Path,
+    architecture: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A baseline that computes something else than the reference: listed, not timed, exit code 1."""
+    exact = ladder.exact_loss
+    monkeypatch.setattr(ladder, "exact_loss", lambda *arguments: 1.001 * exact(*arguments))
+    given = ["--out", str(tmp_path / "x"), "--sequences", "2", "--device", "cpu", *architecture]
+    assert cli.main(["bench", "ladder", *given, "--rounds", "1", "--rungs", "amr-fp32", "amr-bf16"]) == 1
+    assert "amr-fp32: the loss disagrees with the float64 reference" in capsys.readouterr().err
+    rows = {entry["name"]: entry for entry in json.loads((tmp_path / "x/ladder.json").read_text())["rows"]}
+    assert rows["amr-fp32"]["wrong"]
+    assert rows["amr-fp32"]["ms"] is None
+    assert "DisagreementError: the loss is " in rows["amr-fp32"]["reason"]
+    assert not rows["amr-bf16"]["wrong"]
+
+
+def test_an_update_that_changes_nothing_gets_no_time(
+    tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+    options = LadderOptions(sequences=2, rounds=1, rungs=["amr-fp32"], architecture=tiny)
+    (found,) = run_ladder(options, CPU).rows
+    assert found.wrong
+    assert "did not change" in (found.reason or "")
+
+
+def test_a_rung_that_cannot_run_is_listed(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    build = ladder.build_step
+
+    def short_of_memory(rung: Any, *arguments: Any) -> Any:
+        if rung.is_released:
+            raise torch.OutOfMemoryError("CUDA out of memory.\n Tried to allocate 51 GiB")
+        return build(rung, *arguments)
+
+    monkeypatch.setattr(ladder, "build_step", short_of_memory)
+    seen: list[str] = []
+    options = LadderOptions(sequences=2, rounds=1, rungs=["mae-fp32", "amr-fp32"], architecture=tiny)
+    result = run_ladder(options, CPU, report=lambda row: seen.append(row.name))
+    assert seen == ["mae-fp32", "amr-fp32"]
+    assert result.rows[0].reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 51 GiB"
+    assert not result.wrong
+    assert result.rows[1].ms is not None
+
+
+def test_released_rungs_keep_74_tokens_and_others_75(tiny: dict[str, Any]) -> None:
+    for rung in RUNGS:
+        model = ladder._build(rung.model, ladder._settings(rung, {**tiny, "frames": 120}), CPU)
+        assert model.config.visible == (74 if rung.is_released else 75), rung.name
+
+
+class Products(TorchDispatchMode):
+    """Collects the dtypes of all matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if str(function).startswith(("aten.mm", "aten.addmm", "aten.bmm")):
+            self.dtypes.add(result.dtype)
+        return result
+
+
+@pytest.mark.parametrize("rung", [rung for rung in RUNGS if not rung.fast], ids=lambda rung: rung.name)
+def test_plain_rungs_multiply_in_the_precision_they_name(rung: Any, tiny: dict[str, Any]) -> None:
+    """A baseline in another precision than it says would be a weaker or a stronger one."""
+    model = ladder._build(rung.model, tiny, CPU)
+    precision = rung.precision_on(CPU)
+    step = PlainStep(model, random_clips(2, 24), attention=rung.attention, precision=precision)
+    with Products() as products:
+        step()
+    title = rung.heading(CPU)
+    if "bf16" in title:
+        assert torch.bfloat16 in products.dtypes
+    else:
+        assert products.dtypes == {torch.float32}
+        assert precision == ("tf32" if "TF32" in title else "float32")
+    assert rung.fused != (rung.name in ("mae-fp32", "mae-tf32", "mae-amp", "mae-sdpa"))
+    assert rung.compiled == ("compiled" in title)
+    assert rung.graph == ("CUDA graph" in title)
+
+
+def test_choice_of_rungs() -> None:
+    reasons = {rung.name: reason for rung, reason in choose_rungs([], CUDA)}
+    assert [name for name, reason in reasons.items() if reason] == ["amr-fp32"]
+    everything = {rung.name: reason for rung, reason in choose_rungs(["all"], CPU)}
+    assert {name for name, reason in everything.items() if reason} == {"mae-tf32", "amr-tf32", "amr-graph"}
+    assert [rung.name for rung, _ in choose_rungs(["amr-bf16", "mae-fp32"], CPU)] == ["mae-fp32", "amr-bf16"]
+    with pytest.raises(ValueError, match=r"unknown rung 'amr-bf17'.*did you mean 'amr-bf16'"):
+        choose_rungs(["amr-bf17"], CPU)
+    assert RUNGS[2].heading(CUDA).endswith("fp16 autocast")
+    assert RUNGS[2].heading(CPU).endswith("bf16 autocast")
+    assert RUNGS[2].precision_on(CUDA) == "float16"
+
+
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(*arguments: str) -> str:
+        assert (
+            cli.main(["bench", "ladder", "--out", str(tmp_path / "out"), "--device", "cpu", *arguments]) == 1
+        )
+        assert not (tmp_path / "out").exists()
+        return capsys.readouterr().err
+
+    assert "did you mean 'mae-fp32'" in refused("--rungs", "mae-fp23")
+    assert "--architecture 'depth': expected NAME=VALUE, for example depth=4" in refused(
+        "--architecture", "depth"
+    )
+    assert "unknown option of ModelConfig 'dept'" in refused("--architecture", "dept=4")
+    assert "unknown option of ModelConfig 'target_patches'" in refused("--architecture", "target_patches=2")
+    assert "sequences is 0, expected at least 1" in refused("--sequences", "0")
+    assert "warmup is -1, expected 0 or more" in refused("--warmup", "-1")
+    assert "does not exist; create it first" in refused("--out", str(tmp_path / "no" / "such"))
+    assert cli.main(["bench", "ladder", "--device", "gpu"]) == 1
+    assert cli.main(["bench"]) == 2
+    assert cli.main(["bench", "lader"]) == 2
+
+
+def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no rung of the ladder has a time"):
+        draw_ladder(tmp_path / "a.png", made(row("mae-fp32", None, reason="too large")))
+
+
+def test_chart_names_every_bar_hardware_and_date(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [row("mae-fp32", 2232.0), row("amr-fp32", 222.0), row("fastamr-fp32", 74.4), row("mae-amp", None)]
+    draw_ladder(tmp_path / "a.svg", made(*rows))
+    text = (tmp_path / "a.svg").read_text()
+    for word in ("SkeletonMAE as released, fp32", "fastamr, fp32", "2,232 ms   1.0x", "74.4 ms   30.0x"):
+        assert f"<!-- {word} -->" in text, word
+    assert "a machine, 2026-11-21" in text
+    assert "autocast" not in text
+
+
+def test_known_peaks_by_the_longest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.peak_of("NVIDIA H200") == 989e12
+    assert machine.peak_of("NVIDIA H100 80GB HBM3") == 989e12
+    assert machine.peak_of("NVIDIA H100 PCIe") == 756e12
+    assert machine.peak_of("Some GPU") is None
+    assert machine.known_peak(CPU) is None
+    monkeypatch.setattr(machine, "load", lambda: 3.0)
+    assert "other processes keep this machine busy (3.0" in (machine.busy_warning() or "")
+    monkeypatch.setattr(machine, "load", lambda: 0.1)
+    assert machine.busy_warning() is None
+
+
+@pytest.mark.gpu
+def test_every_rung_on_a_gpu(tiny: dict[str, Any]) -> None:
+    """All rungs agree with float64 there, compiled ones and the recorded one too."""
+    result = run_ladder(LadderOptions(sequences=8, rounds=20, architecture=tiny), CUDA)
+    reasons = {row.name: row.reason for row in result.rows if row.reason}
+    assert set(reasons) == {"amr-fp32"}, reasons
+    assert all(row.peak_bytes for row in result.rows if row.reason is None)
+    assert len(ratios(result)) == 2

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd import DeviceType
+
+from fastamr import cli
+from fastamr.benchmarking import profile_step, profiling
+from fastamr.benchmarking.profiling import Span, as_text, covered
+
+
+def event(name: str, start: float, end: float, device: DeviceType, **more: Any) -> SimpleNamespace:
+    span = SimpleNamespace(start=start, end=end)
+    return SimpleNamespace(name=name, time_range=span, device_type=device, **more)
+
+
+def test_covered_time_of_overlapping_spans() -> None:
+    assert covered([]) == 0
+    assert covered([Span(5, 7), Span(0, 2)]) == 4
+    assert covered([Span(0, 10), Span(2, 3), Span(8, 12), Span(20, 21)]) == 13
+
+
+def test_events_of_a_gpu_are_counted() -> None:
+    """Kernels by name, launches of the host, and time that overlapping kernels cover once."""
+    gpu, cpu = DeviceType.CUDA, DeviceType.CPU
+    events = [
+        event("gemm", 0, 1000, gpu),
+        event("gemm", 500, 2000, gpu),
+        event("Memset (Device)", 3000, 3500, gpu),
+        event("ProfilerStep#1", 0, 9000, gpu, is_user_annotation=True),
+        event("cudaLaunchKernelExC", 0, 5, cpu),
+        event("cudaGraphLaunch", 5, 9, cpu),
+        event("aten::mm", 0, 5, cpu),
+    ]
+    kernels, launches, busy = profiling._device_events(events)
+    assert kernels == {"gemm": (2, pytest.approx(2.5)), "Memset (Device)": (1, pytest.approx(0.5))}
+    assert launches == {"cudaLaunchKernelExC": 1, "cudaGraphLaunch": 1}
+    assert busy == pytest.approx(2.5)
+
+
+def test_profile_of_known_work(tmp_path: Path) -> None:
+    left = torch.randn(200, 200)
+
+    def step() -> None:
+        torch.mm(left, left)
+        torch.mm(left, left)
+
+    result = profile_step(step, torch.device("cpu"), steps=3, warmup=1, trace=tmp_path / "t.json", what="two")
+    (product,) = [row for row in result.kernels if row.name == "aten::mm"]
+    assert product.calls == 2
+    assert sum(row.share for row in result.kernels) == pytest.approx(1)
+    assert [row.ms for row in result.kernels] == sorted((row.ms for row in result.kernels), reverse=True)
+    assert 0 < result.busy_ms < result.wall_ms
+    assert result.gap_ms == pytest.approx(result.wall_ms - result.busy_ms)
+    assert result.launches == {"outermost operators": 2}
+    assert "two: 3 steps on CPU" in as_text(result)
+    rest = as_text(result, most=0).splitlines()[-1]
+    assert rest.strip().startswith("100.0%")
+    for steps, warmup in ((0, 1), (1, -1)):
+        with pytest.raises(ValueError, match=f"steps={steps} and warmup={warmup}"):
+            profile_step(step, torch.device("cpu"), steps=steps, warmup=warmup, trace=tmp_path / "t.json")
+
+
+def test_command_end_to_end(
+    tmp_path: Path, architecture: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "profile"
+    given = ["--device", "cpu", "--out", str(out), "--steps", "2", "--sequences", "2", "--warmup", "1"]
+    assert cli.main(["bench", "profile", *given, "--most", "3", *architecture]) == 0
+    printed = capsys.readouterr().out
+    assert "amr, float32, 2 sequences: 2 steps on CPU" in printed
+    report = json.loads((out / "profile.json").read_text())
+    assert (report["kind"], report["steps"]) == ("profile", 2)
+    names = {row["name"] for row in report["kernels"]}
+    assert "aten::mm" in names
+    assert report["wall_ms"] == pytest.approx(report["busy_ms"] + report["gap_ms"])
+    trace = json.loads((out / "trace.json").read_text())
+    assert any(entry.get("name") == "aten::mm" for entry in trace["traceEvents"])
+    assert len((out / "profile.txt").read_text().splitlines()) == 5 + len(report["kernels"])
+    assert sorted(path.name for path in out.iterdir()) == ["profile.json", "profile.txt", "trace.json"]
+
+
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["bench", "profile", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert cli.main([*out, "--model", "gfpp"]) == 1
+    assert "did you mean 'gfp'" in capsys.readouterr().err
+    assert cli.main([*out, "--sequences", "0"]) == 1
+    assert "sequences is 0, expected at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.gpu
+def test_profile_on_a_gpu(tmp_path: Path, architecture: list[str]) -> None:
+    out = tmp_path / "profile"
+    assert cli.main(["bench", "profile", "--device", "cuda", "--out", str(out), *architecture]) == 0
+    report = json.loads((out / "profile.json").read_text())
+    assert report["launches"]
+    assert 0 < report["busy_ms"] <= report["wall_ms"]
