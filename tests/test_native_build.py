@@ -82,7 +82,8 @@ def test_the_hash_covers_sources_flags_compiler_and_torch(
 
     seen = {fingerprint()}
     assert fingerprint() in seen
-    for name in ("visible_attention.h", "cpu/vectors.h", "cpu/visible_attention.cpp", "torch_cpu.cpp"):
+    sources = ("visible_attention.h", "cpu/vectors.h", "cpu/visible_attention.cpp", "cpu/adamw_update.cpp")
+    for name in (*sources, "torch_cpu.cpp", "torch_cpu_adamw.cpp"):
         (copy / name).write_text((copy / name).read_text() + "\n")
         assert fingerprint() not in seen, name
         seen.add(fingerprint())
@@ -220,7 +221,7 @@ def test_instruction_sets_share_no_code(tmp_path: Path) -> None:
     """A function with a shared name, compiled for AVX-512, could be linked into the code for older processors."""
     plan = build.cpu_plan(build.find_torch())
     for index, (source, command) in enumerate(plan.compilations):
-        if source.name != "visible_attention.cpp":
+        if source.name not in build.CPU_KERNELS:
             continue
         target = tmp_path / f"{index}.o"
         subprocess.run([*build.filled(command, source=str(source), object=str(target))], check=True)

@@ -143,7 +143,36 @@ def cases() -> dict[str, Callable[[], object]]:
             seed, sequences, tokens, tokens // 10, scores, False, valid, extra, extra, "triton"
         )
 
+    def adamw(kinds: tuple[torch.dtype, ...], copies: bool, max_norm: float | None, scaled: bool) -> object:
+        sizes = ((width, 4 * width), (width,), (3,))
+        lists = [[torch.zeros(size) for size in sizes] for _ in range(3)]
+        gradients = [torch.zeros(size, dtype=kinds[i % len(kinds)]) for i, size in enumerate(sizes)]
+        copied = [torch.zeros(size, dtype=bf16) for size in sizes] if copies else []
+        steps, rate = [torch.zeros(()) for _ in sizes], torch.zeros(())
+        found, scale = (torch.zeros(()), torch.ones(())) if scaled else (None, None)
+        return op.adamw_update(
+            lists[0],
+            gradients,
+            lists[1],
+            lists[2],
+            steps,
+            [rate] * 3,
+            [0.05] * 3,
+            copied,
+            0.9,
+            0.95,
+            1e-8,
+            max_norm,
+            scale,
+            found,
+            "triton",
+        )
+
     return {
+        "adamw_update": lambda: adamw((torch.float32,), False, None, False),
+        "adamw_update bf16 clip": lambda: adamw((bf16,), True, 1.0, False),
+        "adamw_update fp16 scaled": lambda: adamw((torch.float16,), True, 1.0, True),
+        "adamw_update mixed": lambda: adamw((torch.float32, bf16, torch.float16), True, 1.0, True),
         "select_visible": lambda: select(None, None, False),
         "select_visible all outputs": lambda: select(None, mask, True),
         "select_visible scores": lambda: select(scores, None, False),

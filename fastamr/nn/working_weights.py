@@ -3,7 +3,8 @@
 A parameter stays the float32 truth: it is what ``state_dict`` holds. A fused layer computes with
 ``working_weight(parameter, dtype)``; where the optimizer registered a copy, that is the copy which its last update
 wrote, else a fresh cast. A copy that the parameter has left behind (``load_state_dict``, any in-place write) is never
-returned: PyTorch's version counter tells.
+returned: PyTorch's version counter tells, and for ``parameter.data = ...`` the address. Writes into ``parameter.data``
+stay unseen, as autograd does not see them either: write under ``torch.no_grad()`` instead.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _ATTRIBUTE = "_fastamr_working_copy"
 class _WorkingCopy(NamedTuple):
     copy: Tensor
     version: int
+    address: int
 
 
 def register_working_copy(parameter: Tensor, copy: Tensor) -> None:
@@ -36,7 +38,35 @@ def register_working_copy(parameter: Tensor, copy: Tensor) -> None:
             f"copy is {tuple(copy.shape)} on {copy.device}, "
             f"expected {tuple(parameter.shape)} on {parameter.device}, as the parameter"
         )
-    setattr(parameter, _ATTRIBUTE, _WorkingCopy(copy, parameter._version))
+    setattr(parameter, _ATTRIBUTE, _WorkingCopy(copy, parameter._version, parameter.data_ptr()))
+
+
+def _is_true(entry: _WorkingCopy, parameter: Tensor) -> bool:
+    # A traced parameter has no address.
+    moved = not torch.compiler.is_compiling() and entry.address != parameter.data_ptr()
+    return entry.version == parameter._version and not moved
+
+
+def refresh_working_copy(parameter: Tensor) -> bool:
+    """Bring the parameter's registered copy up to date in place, if it has one that is not.
+
+    Args:
+        parameter: float32.
+
+    Returns:
+        Whether the copy was out of date.
+    """
+    entry: _WorkingCopy | None = getattr(parameter, _ATTRIBUTE, None)
+    if entry is None or _is_true(entry, parameter):
+        return False
+    if entry.copy.device != parameter.device or entry.copy.shape != parameter.shape:
+        # Another tensor was put into parameter.data: the copy belongs to the one before.
+        delattr(parameter, _ATTRIBUTE)
+        return False
+    with torch.no_grad():
+        entry.copy.copy_(parameter)
+    register_working_copy(parameter, entry.copy)
+    return True
 
 
 def working_weight(parameter: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,9 +78,7 @@ def working_weight(parameter: Tensor, dtype: torch.dtype) -> Tensor:
     if detached.dtype == dtype:
         return detached
     entry: _WorkingCopy | None = getattr(parameter, _ATTRIBUTE, None)
-    if entry is None or entry.copy.dtype != dtype or entry.copy.device != parameter.device:
+    if entry is None or entry.copy.dtype != dtype:
         return detached.to(dtype)
-    if entry.version != parameter._version:
-        entry.copy.copy_(detached)
-        register_working_copy(parameter, entry.copy)
-    return entry.copy
+    refresh_working_copy(parameter)
+    return entry.copy if hasattr(parameter, _ATTRIBUTE) else detached.to(dtype)

@@ -4,6 +4,7 @@ Each op has one file here and one of the same name in :mod:`fastamr.reference`, 
 runs is chosen in :mod:`fastamr.ops.backends`.
 """
 
+from .adamw_update import adamw_update
 from .attention_checks import AttentionBias
 from .backends import availability, backend
 from .masked_patch_gather import masked_patch_gather
@@ -18,6 +19,7 @@ from .weighted_reconstruction_loss import reconstruction_target, weighted_recons
 
 __all__ = [
     "AttentionBias",
+    "adamw_update",
     "availability",
     "backend",
     "derive_seed",

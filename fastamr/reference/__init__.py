@@ -4,6 +4,7 @@ These functions check nothing and choose no back end; call the ops of :mod:`fast
 is wanted, for example as the truth in a test.
 """
 
+from .adamw_update import adamw_update
 from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
 from .motion_guidance import motion_guidance
@@ -15,6 +16,7 @@ from .visible_attention import visible_attention
 from .weighted_reconstruction_loss import weighted_reconstruction_loss
 
 __all__ = [
+    "adamw_update",
     "masked_patch_gather",
     "motion_entropy",
     "motion_guidance",

@@ -17,56 +17,60 @@ class BatchOrder:
     a resumed run sees the same batches.
 
     Args:
-        sequences: ``(B,)`` int64, indices of the body sequences to draw from.
+        sequences: ``(B,)`` int64, indices of the body sequences to draw from; or ``(N, M)``, rows that stay
+            together in the order (the body slots of a clip), where -1 is an empty slot.
         batch_size: sequences in a batch.
         seed: fixes the order.
-        device: where the batches are returned.
+
+    Attributes:
+        count: sequences in an epoch, empty slots included.
 
     Raises:
         ValueError: ``sequences`` is empty.
     """
 
-    def __init__(
-        self, sequences: Tensor, batch_size: int, seed: int, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, sequences: Tensor, batch_size: int, seed: int) -> None:
         if sequences.numel() == 0:
             raise ValueError("no body sequence to train on: the data set or its training split is empty")
         self.sequences = sequences.cpu()
+        self.count = self.sequences.numel()
         self.batch_size = batch_size
         self.seed = seed
-        self.device = torch.device(device)
         self._epochs: dict[int, Tensor] = {}
 
     @property
     def steps_per_epoch(self) -> int:
         """Updates that count as one epoch: sequences over batch size, rounded, at least 1."""
-        return max(1, round(self.sequences.numel() / self.batch_size))
+        return max(1, round(self.count / self.batch_size))
+
+    @property
+    def most_epochs(self) -> int:
+        """How many epochs one batch can reach into."""
+        return -(-self.batch_size // self.count) + 1
 
     def epoch_at(self, updates: int) -> float:
         """Return how many times each sequence has been seen on average after so many updates."""
-        return updates * self.batch_size / self.sequences.numel()
+        return updates * self.batch_size / self.count
+
+    def epochs(self, update: int) -> range:
+        """Return the numbers of the epochs that the batch of an update takes sequences from."""
+        start = update * self.batch_size
+        return range(start // self.count, (start + self.batch_size - 1) // self.count + 1)
 
     def batch(self, update: int) -> Tensor:
         """Return the ``(batch_size,)`` int64 indices of the body sequences of an update, counted from 0."""
-        count = self.sequences.numel()
-        position, missing, parts = update * self.batch_size, self.batch_size, []
-        first = position // count
-        self._epochs = {epoch: order for epoch, order in self._epochs.items() if epoch >= first}
-        while missing:
-            epoch, start = divmod(position, count)
-            part = self._order(epoch)[start : start + missing]
-            parts.append(part)
-            position, missing = position + part.numel(), missing - part.numel()
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        numbers = self.epochs(update)
+        start = update * self.batch_size - numbers.start * self.count
+        return torch.cat([self.epoch(number) for number in numbers])[start : start + self.batch_size]
 
-    def _order(self, epoch: int) -> Tensor:
-        """Return one epoch's order on the device; made on the CPU, so that it is the same on every device."""
-        if epoch not in self._epochs:
+    def epoch(self, number: int) -> Tensor:
+        """Return one epoch's order ``(count,)`` int64; made on the CPU, so that it is the same for every device."""
+        if number not in self._epochs:
             # The CPU generator reads 32 bits of its seed only, so seed and epoch are mixed into those.
-            mixed = hashlib.sha256(f"{self.seed} {epoch}".encode()).digest()[:4]
+            mixed = hashlib.sha256(f"{self.seed} {number}".encode()).digest()[:4]
             generator = torch.Generator().manual_seed(int.from_bytes(mixed, "little"))
-            order = self.sequences[torch.randperm(self.sequences.numel(), generator=generator)]
-            if self.device.type == "cuda":
-                order = order.pin_memory().to(self.device, non_blocking=True)
-            self._epochs[epoch] = order
-        return self._epochs[epoch]
+            order = self.sequences[torch.randperm(len(self.sequences), generator=generator)].flatten()
+            recent = range(number - self.most_epochs, number + self.most_epochs)
+            self._epochs = {epoch: known for epoch, known in self._epochs.items() if epoch in recent}
+            self._epochs[number] = order
+        return self._epochs[number]

@@ -20,14 +20,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files import replaced
+from .config import PretrainConfig
 
 STATE_FILE = "state.safetensors"
 RUN_FILES = ("config.yaml", "config.json", "model.safetensors", STATE_FILE, "metrics.jsonl")
 RUN_FOLDERS = ("tensorboard", "features")
 # A run with another value of one of these is another run, which a checkpoint cannot continue.
-_IDENTITY = ("model", "architecture", "steps", "train_on", "split", "batch_size", "seed")
+_IDENTITY = (
+    "model", "architecture", "steps", "train_on", "split", "keep_empty_bodies", "batch_size", "seed",
+)  # fmt: skip
 # These may differ between a run and its continuation without a word.
-_INCIDENTAL = ("data", "out", "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress")
+_INCIDENTAL = (
+    "data", "out", "graph", "data_budget", "recompute",
+    "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress",
+)  # fmt: skip
 _FORMAT = "fastamr-state-1"
 
 
@@ -123,13 +129,17 @@ def restore_training(
                 )
             weight.copy_(saved)
     for name, parameter in model.named_parameters():
-        state = {
-            key.split(".")[1]: value.to(parameter.device, copy=True)
-            for key, value in tensors.items()
-            if key.startswith("optimizer.") and key.split(".", 2)[2] == name
-        }
-        if state:
-            optimizer.state[parameter] = state
+        for key, value in tensors.items():
+            if key.startswith("optimizer.") and key.split(".", 2)[2] == name:
+                _put_back(optimizer.state[parameter], key.split(".")[1], value, parameter.device)
+
+
+def _put_back(state: dict[str, Any], key: str, value: Tensor, device: torch.device) -> None:
+    """Set a parameter's optimizer state, in place where it exists, so that a recorded step stays valid."""
+    if isinstance(state.get(key), Tensor):
+        state[key].copy_(value)
+    else:
+        state[key] = value.to(device, copy=True)
 
 
 def changed_settings(scalars: Mapping[str, Any], config: Mapping[str, Any], fingerprint: str) -> list[str]:
@@ -147,7 +157,8 @@ def changed_settings(scalars: Mapping[str, Any], config: Mapping[str, Any], fing
         ValueError: the model, its architecture, the data or another setting that names the run is not the
             same.
     """
-    saved = scalars["config"]
+    # Options that are younger than the checkpoint had their defaults.
+    saved = PretrainConfig().to_dict() | scalars["config"]
     for name in _IDENTITY:
         old, new = json.loads(json.dumps([saved[name], config[name]]))
         if old != new:

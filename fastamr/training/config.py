@@ -16,6 +16,8 @@ from ..files import write_text
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 TRAIN_ON = ("train", "all")
+# How a configuration names the choices of PretrainStep's ``graph``.
+GRAPH: dict[str, str | bool] = {"auto": "auto", "on": True, "off": False}
 DEFAULT_EPOCHS = 400.0
 DEFAULT_WARMUP_EPOCHS = 20.0
 
@@ -39,6 +41,8 @@ class PretrainConfig:
             Choice: centre on the root joint of the first frame.
         train_on: ``train`` (the training clips of the split) or ``all`` clips.
         split: name of the split; by default ``official`` where the data has it, else all clips are used.
+        keep_empty_bodies: give every clip two body slots and train on the empty ones too, as all-zero sequences, as
+            the public code does (for comparisons); otherwise the body sequences that exist are drawn.
         epochs: length of the run in passes over the body sequences (400 unless ``updates`` is given).
         updates: length of the run in updates, instead of ``epochs``.
         batch_size: body sequences in one update.
@@ -57,6 +61,12 @@ class PretrainConfig:
             ``bfloat16``, ``float16``.
         seed: fixes initial weights, order, crops, rotations and masks.
         device: ``auto`` (a GPU where there is one) or a torch device.
+        graph: ``auto`` records an update as one CUDA graph on a GPU, and is eager elsewhere or where that fails;
+            ``on`` stops where it fails; ``off`` is always eager.
+        data_budget: GiB of the device's memory that the data may take; what needs more stays in host memory and is
+            fetched ahead of the updates. By default half of the memory that is free, and 0 never takes any.
+        recompute: compute activations anew in the backward pass instead of keeping them: less memory, more time, the
+            same numbers.
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
@@ -73,6 +83,7 @@ class PretrainConfig:
     steps: list[str] = field(default_factory=lambda: ["center"])
     train_on: str = "train"
     split: str | None = None
+    keep_empty_bodies: bool = False
     epochs: float | None = None
     updates: int | None = None
     batch_size: int = 256
@@ -89,6 +100,9 @@ class PretrainConfig:
     precision: str = "auto"
     seed: int = 0
     device: str = "auto"
+    graph: str = "auto"
+    data_budget: float | None = None
+    recompute: bool = False
     log_every: int = 10
     checkpoint_every: float = 20.0
     probe_every: float = 0.0
@@ -103,6 +117,8 @@ class PretrainConfig:
             given["data"] = [given["data"]]
         given["data"] = [str(source) for source in given["data"]]
         given["out"] = str(given["out"])
+        if isinstance(given["graph"], bool):  # what YAML makes of an unquoted on or off
+            given["graph"] = "on" if given["graph"] else "off"
         architecture: Any = given["architecture"]
         if hasattr(architecture, "to_dict"):
             given["architecture"] = architecture.to_dict()
@@ -113,6 +129,7 @@ class PretrainConfig:
     def _check_values(self) -> None:
         check_name("precision", self.precision, PRECISIONS)
         check_name("train_on", self.train_on, TRAIN_ON)
+        check_name("graph", self.graph, GRAPH)
         if self.epochs is not None and self.updates is not None:
             raise ValueError(
                 f"epochs {self.epochs:g} and updates {self.updates}: give one of the two, not both"
@@ -126,6 +143,8 @@ class PretrainConfig:
             _require(name, value, value is None or value > 0, "a positive number or null")
         for name in ("weight_decay", "max_angle", "probe_every", "seed"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
+        budget = self.data_budget
+        _require("data_budget", budget, budget is None or budget >= 0, "zero or more, or null")
         warmup, beta1, beta2, (low, high) = self.warmup_epochs, *self.betas, self.crop
         _require("warmup_epochs", warmup, warmup is None or warmup >= 0, "zero or more, or null")
         _require("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"a number from 0 to lr ({self.lr:g})")

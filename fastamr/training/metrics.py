@@ -6,12 +6,10 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .. import __version__
 from ..files import write_text
@@ -52,47 +50,6 @@ class MetricsLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
-
-
-class LossWindow:
-    """Losses since the last reading; they stay on the device until they are read.
-
-    Args:
-        size: losses it can hold.
-        device: where the losses are.
-
-    Attributes:
-        count: losses that wait to be read.
-    """
-
-    def __init__(self, size: int, device: torch.device) -> None:
-        self._losses = torch.zeros(size, device=device)
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the unread losses and start the clock."""
-        self.count = 0
-        self._started = time.perf_counter()
-
-    def add(self, loss: Tensor) -> None:
-        """Keep one update's loss, a scalar on the device, without waiting for it."""
-        self._losses[self.count] = loss
-        self.count += 1
-
-    def read(self) -> tuple[list[float], float]:
-        """Return the losses and the seconds since the clock was started, and restart; the host waits here."""
-        losses = self._losses[: self.count].tolist()
-        seconds = time.perf_counter() - self._started
-        self.restart()
-        return losses, seconds
-
-
-def read_terms(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read scalars on a device in one transfer; the host waits here."""
-    if not terms:
-        return {}
-    values = torch.stack([term.float() for term in terms.values()]).tolist()
-    return dict(zip(terms, values, strict=True))
 
 
 class Progress:

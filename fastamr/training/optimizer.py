@@ -1,4 +1,4 @@
-"""AdamW with the learning rate in a tensor."""
+"""AdamW over a model's groups, with one learning rate in a tensor."""
 
 from __future__ import annotations
 
@@ -8,26 +8,44 @@ import torch
 from torch import Tensor
 
 from ..nn.learning_rate import learning_rate
+from .adamw import AdamW
 
 if TYPE_CHECKING:
     from ..models import SkeletonModel
 
-__all__ = ["build_optimizer", "learning_rate", "learning_rate_tensor"]
+__all__ = ["AdamW", "build_optimizer", "learning_rate", "learning_rate_tensor"]
 
 
 def build_optimizer(
-    model: SkeletonModel, *, lr: float, betas: tuple[float, float], weight_decay: float
-) -> torch.optim.AdamW:
-    """Build fused AdamW over the model's parameter groups (no decay on biases, norms, tokens and embeddings).
+    model: SkeletonModel,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    working_dtype: torch.dtype | None = None,
+    clip_grad: float | None = None,
+) -> AdamW:
+    """Build AdamW over the model's parameter groups (no decay on biases, norms, tokens and embeddings).
 
-    The groups share one learning-rate tensor on the model's device, see :func:`learning_rate_tensor`. On a
-    GPU the optimizer is capturable, so that a step can be recorded in a CUDA graph.
+    The groups share one learning-rate tensor on the model's device, see :func:`learning_rate_tensor`.
+
+    Args:
+        model: the model, on its device.
+        lr: learning rate of the first update.
+        betas: decay of the two moments.
+        weight_decay: decoupled, of the weights.
+        working_dtype: dtype of the copies that fused layers compute with, or None, see :class:`AdamW`.
+        clip_grad: largest norm of the gradient, or None.
     """
-    device = next(model.parameters()).device
-    rate = torch.tensor(lr, dtype=torch.float32, device=device)
+    rate = torch.tensor(lr, dtype=torch.float32, device=next(model.parameters()).device)
     groups = [{**group, "lr": rate} for group in model.parameter_groups(weight_decay)]
-    return torch.optim.AdamW(
-        groups, lr=rate, betas=betas, weight_decay=weight_decay, fused=True, capturable=device.type == "cuda"
+    return AdamW(
+        groups,
+        lr=rate,
+        betas=betas,
+        weight_decay=weight_decay,
+        working_dtype=working_dtype,
+        clip_grad=clip_grad,
     )
 
 

@@ -26,20 +26,25 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .collapse import CollapseGuard
-from .config import DEFAULT_EPOCHS, PretrainConfig
+from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
 from .interrupt import StopSignals
-from .metrics import LossWindow, MetricsLog, Progress, environment, read_terms
-from .optimizer import build_optimizer, learning_rate, learning_rate_tensor
+from .metric_ring import MetricReader, Reading
+from .metrics import MetricsLog, Progress, environment
+from .optimizer import build_optimizer
 from .probe import check_probe, knn_probe
+from .schedule import LearningRateSchedule
 from .setup import (
     build_model,
+    describe_bodies,
+    is_resident,
     load_data,
+    open_clip_stream,
     pick_split,
     run_lengths,
     steps_as_text,
     training_sequences,
 )
-from .step import ClipSampler, TrainingStep, autocast_dtype
+from .step import PretrainStep, autocast_dtype
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons, Split
@@ -88,38 +93,51 @@ class _Run:
         self.split = pick_split(config.split, data)
         self.probe_split: Split | None = check_probe(data, self.split) if config.probe_every else None
         self.fingerprint = data.fingerprint()
-        sequences = training_sequences(data, config.train_on, self.split)
-        self.order = BatchOrder(sequences, config.batch_size, config.seed, self.device)
+        sequences = training_sequences(
+            data, config.train_on, self.split, keep_empty_bodies=config.keep_empty_bodies
+        )
+        self.order = BatchOrder(sequences, config.batch_size, config.seed)
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
         self.model = build_model(config, data).to(self.device).train()
-        self.data = data.to(self.device)
-        self.optimizer = build_optimizer(
-            self.model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        self.resident = is_resident(data, self.device, config.data_budget)
+        self.data = data.to(self.device) if self.resident else data
+        self.schedule = LearningRateSchedule(
+            lr=config.lr, min_lr=config.min_lr, warmup=self.warmup, total=self.total, device=self.device
         )
-        self.rate = learning_rate_tensor(self.optimizer)
         self.step = self._build_step()
+        self.reader = MetricReader(self.step.metrics)
         self.guard = CollapseGuard(config.batch_size // config.accumulate)
-        self.update, self.seconds, self.loss = 0, 0.0, math.nan
+        self.seconds, self.loss = 0.0, math.nan
         self._saved_at = -1
 
-    def _build_step(self) -> TrainingStep:
-        config = self.config
-        sampler = ClipSampler(
-            self.data,
-            self.model.frames,
-            crop=config.crop,
-            min_frames=config.min_frames,
-            max_angle=config.max_angle,
-        )
-        return TrainingStep(
+    def _build_step(self) -> PretrainStep:
+        config, dtype = self.config, autocast_dtype(self.config.precision, self.device)
+        optimizer = build_optimizer(
             self.model,
-            self.optimizer,
-            sampler,
-            ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
-            dtype=autocast_dtype(config.precision, self.device),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            working_dtype=None if dtype == torch.float32 else dtype,
+        )
+        return PretrainStep(
+            self.model,
+            optimizer,
+            open_clip_stream(
+                self.data, self.order, config, self.model.frames, self.device, resident=self.resident
+            ),
+            seed=ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
+            schedule=self.schedule,
+            dtype=dtype,
             accumulate=config.accumulate,
             clip_grad=config.clip_grad,
+            graph=GRAPH[config.graph],
+            window=config.log_every,
         )
+
+    @property
+    def update(self) -> int:
+        """Updates made."""
+        return self.step.update
 
     def open_folder(self) -> None:
         """Take the folder over: resume or clear it, then write the complete configuration."""
@@ -169,25 +187,31 @@ class _Run:
         )
 
     def _loop(self, stop: StopSignals, metrics: MetricsLog, progress: Progress) -> None:
-        """The steady state: between two readings of the losses the host never waits for the device."""
-        window = LossWindow(self.config.log_every, self.device)
+        """The steady state: the host issues updates, and reads the losses when they have arrived."""
+        self.reader.restart(self.update)
         while self.update < self.total and not stop.requested:
-            self.rate.fill_(self._learning_rate(self.update))
-            window.add(self.step(self.order.batch(self.update)))
-            self.update += 1
+            self.step()
             save, probe = self._due(self.config.checkpoint_every), self._due(self.config.probe_every)
-            if save or probe or self._last() or self.update % self.config.log_every == 0:
-                self._read(window, metrics, progress)
+            pause = save or probe or self._last()
+            if pause or self.update % self.config.log_every == 0:
+                self._read(metrics, progress, wait=pause)
+            else:
+                self._log(self.reader.take(), metrics, progress)
             if probe:
                 self._probe(metrics)
             if save:
                 self.save()
             if save or probe:
-                window.restart()
-        if window.count:
-            self._read(window, metrics, progress)
+                self.reader.restart(self.update)
+        self._read(metrics, progress, wait=True)
         if self._saved_at != self.update:
             self.save()
+
+    def _read(self, metrics: MetricsLog, progress: Progress, *, wait: bool) -> None:
+        """Ask for the losses since the last reading, and log those that were asked for before."""
+        self._log(self.reader.take(wait=True), metrics, progress)
+        self.reader.ask(self.update)
+        self._log(self.reader.take(wait=wait), metrics, progress)
 
     def _last(self) -> bool:
         return self.update == self.total
@@ -195,44 +219,41 @@ class _Run:
     def _due(self, epochs: float) -> bool:
         return epochs > 0 and self.update % max(1, round(epochs * self.order.steps_per_epoch)) == 0
 
-    def _learning_rate(self, update: int) -> float:
-        config = self.config
-        return learning_rate(update, lr=config.lr, min_lr=config.min_lr, warmup=self.warmup, total=self.total)
-
-    def _read(self, window: LossWindow, metrics: MetricsLog, progress: Progress) -> None:
-        """Read the losses since the last reading, check and log them."""
-        losses, seconds = window.read()
-        first = self.update - len(losses) + 1
-        for update, loss in enumerate(losses, first):
+    def _log(self, reading: Reading | None, metrics: MetricsLog, progress: Progress) -> None:
+        """Check and log losses that have been read."""
+        if reading is None:
+            return
+        for update, loss in enumerate(reading.losses, reading.first + 1):
             if not math.isfinite(loss):
                 raise FloatingPointError(self._not_finite(update, loss))
-        self.loss = math.fsum(losses) / len(losses)
-        self.seconds += seconds
-        terms = read_terms(self.step.terms)
-        speed = len(losses) * self.config.batch_size / seconds
+        count = len(reading.losses)
+        end = reading.first + count
+        self.loss = math.fsum(reading.losses) / count
+        self.seconds += reading.seconds
+        speed = count * self.config.batch_size / reading.seconds
         metrics.write(
             "train",
-            update=self.update,
-            epoch=self.order.epoch_at(self.update),
+            update=end,
+            epoch=self.order.epoch_at(end),
             loss=self.loss,
-            lr=self._learning_rate(self.update - 1),
+            lr=self.schedule.at(end - 1),
             seconds=self.seconds,
             sequences_per_second=speed,
-            **terms,
+            **reading.terms,
         )
-        self._watch(terms, metrics)
-        progress.advance(len(losses), self.loss, speed)
+        self._watch(end, reading.terms, metrics)
+        progress.advance(count, self.loss, speed)
 
-    def _watch(self, terms: dict[str, float], metrics: MetricsLog) -> None:
+    def _watch(self, update: int, terms: dict[str, float], metrics: MetricsLog) -> None:
         """Warn of collapsed features; those of a model that has hardly begun to learn are not judged."""
-        if self.update <= self.warmup:
+        if update <= self.warmup:
             return
         for message in self.guard.check(terms):
-            metrics.write("warning", update=self.update, message=message)
-            warnings.warn(f"update {self.update}: {message}", RuntimeWarning, stacklevel=2)
+            metrics.write("warning", update=update, message=message)
+            warnings.warn(f"update {update}: {message}", RuntimeWarning, stacklevel=2)
 
     def _not_finite(self, update: int, loss: float) -> str:
-        rate = self._learning_rate(update - 1)
+        rate = self.schedule.at(update - 1)
         kept = (
             f"checkpoint of update {self._saved_at} is kept"
             if self._saved_at > 0
@@ -252,7 +273,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece."""
-        tensors = capture_training(self.model, self.optimizer)
+        tensors = capture_training(self.model, self.step.optimizer)
         tensors |= {"seed": self.step.seed, "rng.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -277,14 +298,15 @@ class _Run:
                 f"the run in {self.folder} is at update {scalars['update']} already, past the {self.total} "
                 "that are asked for: ask for more epochs"
             )
-        restore_training(self.model, self.optimizer, tensors)
+        restore_training(self.model, self.step.optimizer, tensors)
         self.step.seed.copy_(tensors["seed"])
         if scalars["scaler"] and self.step.scaler.is_enabled():
             self.step.scaler.load_state_dict(scalars["scaler"])
         torch.set_rng_state(tensors["rng.cpu"])
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-        self.update, self.seconds, self._saved_at = scalars["update"], scalars["seconds"], scalars["update"]
+        self.step.continue_from(scalars["update"])
+        self.seconds, self._saved_at = scalars["seconds"], scalars["update"]
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -294,7 +316,9 @@ class _Run:
             "precision": str(self.step.dtype).removeprefix("torch."),
             "data": self.fingerprint,
             "split": self.split,
-            "sequences": self.order.sequences.numel(),
+            "frames": "resident" if self.resident else "prefetched",
+            "graph": self.config.graph,
+            **describe_bodies(self.order.sequences, self.config.keep_empty_bodies),
             "batch_size": self.config.batch_size,
             "updates": self.total,
             "updates_per_epoch": self.order.steps_per_epoch,
@@ -308,6 +332,7 @@ class _Run:
             "seconds": self.seconds,
             "sequences_per_second": self.update * self.config.batch_size / self.seconds,
             "loss": self.loss,
+            "graph": self.step.graph_reason or "recorded",
         }
 
     def _say(self, text: str) -> None:

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor
 
 from ..skeleton import SkeletonLayout, get_layout
+from .batches import BatchOrder
+from .clip_streams import ClipStream, PrefetchedClips, ResidentClips
 from .config import DEFAULT_EPOCHS, DEFAULT_WARMUP_EPOCHS, PretrainConfig
+from .sampling import ClipSampler
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
 
 DEFAULT_SPLIT = "official"
+# The public code's batches have this many body slots a clip.
+BODY_SLOTS = 2
 
 
 def load_data(sources: Sequence[str], steps: Sequence[str]) -> PackedSkeletons:
@@ -73,17 +78,91 @@ def pick_split(name: str | None, data: PackedSkeletons) -> str | None:
     return name
 
 
-def training_sequences(data: PackedSkeletons, train_on: str, split: str | None) -> Tensor:
-    """Return the ``(B,)`` int64 indices of the body sequences to train on.
+def training_sequences(
+    data: PackedSkeletons, train_on: str, split: str | None, *, keep_empty_bodies: bool = False
+) -> Tensor:
+    """Return the body sequences to train on, as :class:`fastamr.training.batches.BatchOrder` takes them.
 
     Args:
-        data: the packed data.
+        data: the packed data, on the CPU.
         train_on: ``train`` for the training clips of the split, ``all`` for every clip.
         split: the split's name; None stands for all clips.
+        keep_empty_bodies: give every clip two body slots, as the public code does.
+
+    Returns:
+        ``(B,)`` int64, indices of body sequences; with ``keep_empty_bodies`` ``(N, 2)``, one row a clip, -1 for an
+        empty slot. Bodies beyond the second have no slot there.
     """
-    if train_on == "all" or split is None:
-        return torch.arange(data.num_bodies)
-    return data.split(split).train[data.body_clip].nonzero().squeeze(1)
+    chosen = torch.ones(data.num_clips, dtype=torch.bool)
+    if train_on != "all" and split is not None:
+        chosen = data.split(split).train
+    bodies = chosen[data.body_clip].nonzero().squeeze(1)
+    if not keep_empty_bodies:
+        return bodies
+    owner = data.body_clip[bodies]
+    first = torch.searchsorted(data.body_clip, owner)
+    slot = bodies - first
+    slots = torch.full((data.num_clips, BODY_SLOTS), -1, dtype=torch.int64)
+    within = slot < BODY_SLOTS
+    slots[owner[within], slot[within]] = bodies[within]
+    return slots[chosen]
+
+
+def describe_bodies(sequences: Tensor, keep_empty_bodies: bool) -> dict[str, Any]:
+    """Return which body sequences a run draws, for the header of its metrics.
+
+    Args:
+        sequences: from :func:`training_sequences`.
+        keep_empty_bodies: whether every clip has two body slots.
+    """
+    empty = int((sequences < 0).sum())
+    bodies = "two slots a clip, empty ones kept" if keep_empty_bodies else "existing"
+    return {"bodies": bodies, "sequences": sequences.numel(), "empty_sequences": empty}
+
+
+def is_resident(data: PackedSkeletons, device: torch.device, budget: float | None) -> bool:
+    """Return whether the data shall lie on the device: it fits into the budget.
+
+    Args:
+        data: the packed data, on the CPU.
+        device: where the step runs.
+        budget: GiB; None = half of a GPU's free memory, and all of the host's.
+    """
+    mask = 0 if data.valid is None else 2 * data.valid.numel()  # as float16
+    needed = data.coords.nbytes + mask
+    if budget is not None:
+        return needed <= budget * 2**30
+    return device.type != "cuda" or needed <= torch.cuda.mem_get_info(device)[0] / 2
+
+
+def open_clip_stream(
+    data: PackedSkeletons,
+    order: BatchOrder,
+    config: PretrainConfig,
+    frames: int,
+    device: torch.device,
+    *,
+    resident: bool,
+) -> ClipStream:
+    """Return the source of a run's clips.
+
+    Args:
+        data: the packed data, on the device if it is resident, else on the CPU.
+        order: which body sequences make up each batch.
+        config: the augmentation, and whether there are empty body slots.
+        frames: T, frames of a clip.
+        device: where the step runs.
+        resident: take the frames from the data itself; otherwise send them ahead of each update.
+    """
+    sampler = ClipSampler(
+        data,
+        frames,
+        crop=config.crop,
+        min_frames=config.min_frames,
+        max_angle=config.max_angle,
+        empty_bodies=config.keep_empty_bodies,
+    )
+    return ResidentClips(sampler, order) if resident else PrefetchedClips(sampler, order, device)
 
 
 def run_lengths(config: PretrainConfig, steps_per_epoch: int) -> tuple[int, int]:
@@ -125,6 +204,8 @@ def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
             f"the data has {data.layout.name!r} with {channels}; "
             "leave architecture.layout and architecture.channels out"
         )
+    if config.recompute:
+        model.set_recompute(True)
     return model
 
 

@@ -14,7 +14,7 @@ from fastamr.models import asymmetric_masking as masking
 from fastamr.models import build_model, count_flops, load_pretrained
 from fastamr.testing import random_clips
 from fastamr.training.collapse import CollapseGuard
-from fastamr.training.step import ClipSampler
+from fastamr.training.sampling import ClipSampler
 
 SMALL: dict[str, Any] = {
     "frames": 24,

@@ -21,6 +21,8 @@ def device_of(backend: str) -> str:
 
 
 def place(value: Any, device: str) -> Any:
+    if isinstance(value, list):
+        return [place(each, device) for each in value]
     if not isinstance(value, torch.Tensor):
         return value
     return value.detach().to(device).requires_grad_(value.requires_grad)
@@ -44,7 +46,15 @@ def samples(grad: bool, backend: str) -> dict[str, list[tuple]]:
     tables = [torch.randn(2, 3, 3, requires_grad=grad), torch.randn(2, 3, requires_grad=grad)]
     none = (None,) * 6
     offsets, ids = torch.tensor([0, 5, 20]), torch.tensor([1, 0, 1])
+    lists = [[torch.ones(3), torch.ones(2, 5)] for _ in range(4)]
+    steps, rate = [torch.zeros(()), torch.ones(())], torch.ones(())
+    copies = [each.to(torch.bfloat16) for each in lists[0]]
+    adamw = (*lists, steps, [rate, rate], [0.1, 0.0])
     return {
+        "adamw_update": [
+            (*adamw, [], 0.9, 0.95, 1e-8, None, None, None, backend),
+            (*adamw, copies, 0.9, 0.95, 1e-8, 1.0, torch.ones(()), torch.zeros(()), backend),
+        ],
         "select_visible": [
             (SEED, 2, 6, 3, None, False, None, False, False, backend),
             (SEED, 2, 6, 3, torch.randn(2, 6), True, torch.rand(2, 6) > 0.5, True, True, backend),
@@ -120,7 +130,9 @@ def names_of(backend: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize(("name", "backend"), [*names_of("reference"), *names_of("triton")])
+@pytest.mark.parametrize(
+    ("name", "backend"), [*names_of("reference"), *names_of("triton"), ("adamw_update", "cpp")]
+)
 def test_opcheck(name: str, backend: str, grad: bool) -> None:
     for arguments in samples(grad, backend)[name]:
         placed = tuple(place(value, device_of(backend)) for value in arguments)

@@ -68,6 +68,11 @@ class TinyModel(nn.Module):
     def features(self, clips: Tensor, **_: Any) -> Tensor:
         return self.encoder(clips.mean(1).flatten(1))
 
+    recompute: bool | None = None
+
+    def set_recompute(self, recompute: bool = True) -> None:
+        type(self).recompute = recompute
+
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         weights = [p for p in self.parameters() if p.ndim > 1]
         biases = [p for p in self.parameters() if p.ndim == 1]

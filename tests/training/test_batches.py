@@ -47,3 +47,20 @@ def test_epochs_count_sequences() -> None:
 def test_nothing_to_train_on_is_an_error() -> None:
     with pytest.raises(ValueError, match="no body sequence"):
         BatchOrder(torch.arange(0), 4, seed=0)
+
+
+def test_rows_of_a_table_stay_together_and_are_counted_in_full() -> None:
+    slots = torch.tensor([[0, 1], [2, -1], [3, 4]])
+    order = BatchOrder(slots, 4, seed=2)
+    assert (order.count, order.steps_per_epoch) == (6, 2)
+    epoch = stream(order, 3)[:6].view(3, 2)
+    assert sorted(map(tuple, epoch.tolist())) == sorted(map(tuple, slots.tolist()))
+
+
+@pytest.mark.parametrize(("count", "batch"), [(10, 4), (10, 10), (3, 8), (4, 8)])
+def test_the_epochs_of_an_update_are_those_that_its_batch_reaches_into(count: int, batch: int) -> None:
+    order = BatchOrder(torch.arange(count), batch, seed=0)
+    for update in range(12):
+        places = torch.arange(update * batch, (update + 1) * batch)
+        assert list(order.epochs(update)) == (places // count).unique().tolist()
+        assert len(order.epochs(update)) <= order.most_epochs

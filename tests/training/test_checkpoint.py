@@ -110,6 +110,7 @@ CONFIG = {
     "steps": ["center"],
     "train_on": "train",
     "split": None,
+    "keep_empty_bodies": False,
     "batch_size": 4,
     "seed": 0,
     "lr": 1e-3,
@@ -119,6 +120,25 @@ CONFIG = {
 
 def test_same_run_has_no_changes_whatever_its_folder() -> None:
     assert changed_settings({"config": CONFIG, "data": "x"}, {**CONFIG, "out": "b"}, "x") == []
+
+
+def test_a_checkpoint_without_a_younger_option_had_its_default() -> None:
+    saved = {name: value for name, value in CONFIG.items() if name != "keep_empty_bodies"}
+    assert changed_settings({"config": saved, "data": "x"}, CONFIG, "x") == []
+    with pytest.raises(ValueError, match="keep_empty_bodies was False and is now True"):
+        changed_settings({"config": saved, "data": "x"}, {**CONFIG, "keep_empty_bodies": True}, "x")
+
+
+def test_state_is_put_back_where_it_lies() -> None:
+    """A recorded step knows the moments by their addresses."""
+    model, optimizer = trained()
+    tensors = {name: tensor.clone() for name, tensor in capture_training(model, optimizer).items()}
+    moment = optimizer.state[model[0].weight]["exp_avg"]
+    before = moment.clone()
+    moment.zero_()
+    restore_training(model, optimizer, tensors)
+    assert optimizer.state[model[0].weight]["exp_avg"] is moment
+    assert torch.equal(moment, before)
 
 
 def test_harmless_changes_are_told() -> None:

@@ -39,6 +39,15 @@ def test_yaml_numbers_lists_and_overrides(tmp_path: Path) -> None:
     assert config.architecture == {"width": 16, "depth": 2}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [("on", "on"), ("off", "off"), ("auto", "auto"), ("'on'", "on")]
+)
+def test_graph_in_yaml(tmp_path: Path, text: str, expected: str) -> None:
+    """YAML 1.1 takes an unquoted on for true."""
+    (tmp_path / "c.yaml").write_text(f"graph: {text}")
+    assert PretrainConfig.load(tmp_path / "c.yaml").graph == expected
+
+
 def test_epochs_and_updates_replace_each_other(tmp_path: Path) -> None:
     PretrainConfig(epochs=3).save(tmp_path / "c.yaml")
     config = PretrainConfig.load(tmp_path / "c.yaml", updates=7)
@@ -97,6 +106,8 @@ def test_missing_file(tmp_path: Path) -> None:
         ({"steps": ["center", 3]}, "steps must be str, got 3 (int)"),
         ({"warmup_epochs": -1.0}, "warmup_epochs must be zero or more"),
         ({"architecture": 3}, "architecture must be"),
+        ({"graph": "allways"}, "unknown graph 'allways'"),
+        ({"data_budget": -1.0}, "data_budget must be zero or more, or null, got -1.0"),
     ],
 )
 def test_wrong_values(values: dict, message: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastamr.training.metrics import LossWindow, MetricsLog, Progress, environment
+from fastamr.training.metrics import MetricsLog, Progress, environment
 
 
 def records(folder: Path) -> list[dict]:
@@ -59,19 +59,6 @@ def test_tensorboard_absent_is_said_once(
     log.close()
     assert capsys.readouterr().err.count("pip install 'fastamr[tensorboard]'") == 1
     assert records(tmp_path)[0]["loss"] == 1.0
-
-
-def test_loss_window_keeps_each_loss_until_it_is_read() -> None:
-    window = LossWindow(3, torch.device("cpu"))
-    loss = torch.tensor(1.0)
-    window.add(loss)
-    loss.fill_(2.0)
-    window.add(loss)
-    assert window.count == 2
-    losses, seconds = window.read()
-    assert losses == [1.0, 2.0]
-    assert seconds > 0
-    assert window.count == 0
 
 
 def test_progress_shows_loss_and_speed(capsys: pytest.CaptureFixture[str]) -> None:

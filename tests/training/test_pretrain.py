@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ from safetensors.torch import load_file
 
 from fastamr.training import PretrainConfig, pretrain
 from fastamr.training.checkpoint import load_checkpoint
-from fastamr.training.setup import run_lengths, training_sequences
-from fastamr.training.step import TrainingStep
+from fastamr.training.setup import is_resident, run_lengths, training_sequences
+from fastamr.training.step import PretrainStep
 
 
 def configure(out: Path, **options: Any) -> PretrainConfig:
@@ -98,15 +99,15 @@ class _Stop(Exception):
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int, action: Any) -> None:
     """Let ``action`` happen once, in the middle of the"""
-    call, count = TrainingStep.__call__, [0]
+    call, count = PretrainStep.__call__, [0]
 
-    def counted(self: Any, sequences: torch.Tensor) -> torch.Tensor:
+    def counted(self: Any) -> torch.Tensor:
         count[0] += 1
         if count[0] == updates:
             action()
-        return call(self, sequences)
+        return call(self)
 
-    monkeypatch.setattr(TrainingStep, "__call__", counted)
+    monkeypatch.setattr(PretrainStep, "__call__", counted)
 
 
 @pytest.mark.parametrize("with_valid", [False, True])
@@ -147,18 +148,23 @@ def test_resume_after_a_crash_starts_from_the_last_checkpoint(
     assert [line["update"] for line in records(parts, "header")] == [0, 4]
 
 
+def small(model: str) -> dict[str, Any]:
+    """A tiny architecture of each model."""
+    settings: dict[str, Any] = {"frames": 24, "width": 8, "depth": 1, "heads": 2}
+    settings |= {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
+    if model == "asma":
+        settings |= {"backbone": "transformer", "projector": 8}
+    if model == "gfp":
+        settings |= {"levels": [2, 6], "target_width": 8, "target_hidden": 8, "global_hidden": 8}
+    return settings
+
+
 @pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma"])
 def test_the_real_models_resume_to_the_bit_and_are_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_skeletons: Any, model: str
 ) -> None:
     data = make_skeletons(20, bodies=2, with_valid=True)
-    small = {"frames": 24, "width": 8, "depth": 1, "heads": 2}
-    small |= {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
-    if model == "asma":
-        small |= {"backbone": "transformer", "projector": 8}
-    if model == "gfp":
-        small |= {"levels": [2, 6], "target_width": 8, "target_hidden": 8, "global_hidden": 8}
-    options = {"model": model, "architecture": small, "updates": 8, "probe_every": 1.0}
+    options = {"model": model, "architecture": small(model), "updates": 8, "probe_every": 1.0}
     whole = pretrain(configure(tmp_path / "whole", **options), data=data)
     assert len(records(whole, "probe")) == 2
     assert all(0 <= line["knn_1"] <= 100 for line in records(whole, "probe"))
@@ -227,13 +233,15 @@ def test_a_folder_with_a_run_is_refused_or_overwritten(tmp_path: Path, skeletons
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
 ) -> None:
-    forward = TrainingStep.__call__
+    forward = PretrainStep.__call__
 
-    def poisoned(self: Any, sequences: torch.Tensor) -> torch.Tensor:
-        loss = forward(self, sequences)
-        return loss * float("nan") if self.seed[1] == 7 else loss
+    def poisoned(self: Any) -> torch.Tensor:
+        loss = forward(self)
+        if self.update == 7:
+            self.metrics.values[6 % len(self.metrics.values), 0] = float("nan")
+        return loss
 
-    monkeypatch.setattr(TrainingStep, "__call__", poisoned)
+    monkeypatch.setattr(PretrainStep, "__call__", poisoned)
     with pytest.raises(
         FloatingPointError, match=r"loss became nan at update 7 .*checkpoint of update 4 is kept"
     ):
@@ -264,6 +272,94 @@ def test_a_full_disk_stops_and_keeps_the_checkpoint(
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint is not None
     assert checkpoint.scalars["update"] == 4
+
+
+def test_frames_that_are_fetched_ahead_make_the_same_run(tmp_path: Path, make_skeletons: Any) -> None:
+    data = make_skeletons(20, bodies=2, with_valid=True)
+    resident = pretrain(configure(tmp_path / "a"), data=data)
+    fetched = pretrain(configure(tmp_path / "b", data_budget=0.0, probe_every=2.0), data=data)
+    assert records(resident, "header")[0]["frames"] == "resident"
+    assert records(fetched, "header")[0]["frames"] == "prefetched"
+    assert losses(resident) == losses(fetched)
+
+
+def test_the_budget_decides_where_the_data_lies(make_skeletons: Any) -> None:
+    cpu = torch.device("cpu")
+    plain, masked = make_skeletons(), make_skeletons(with_valid=True)
+    needed = plain.coords.nbytes
+    assert is_resident(plain, cpu, None)
+    assert is_resident(plain, cpu, needed / 2**30)
+    assert not is_resident(plain, cpu, (needed - 1) / 2**30)
+    assert not is_resident(masked, cpu, (needed + 2 * masked.valid.numel() - 1) / 2**30)
+    assert is_resident(masked, cpu, (needed + 2 * masked.valid.numel()) / 2**30)
+
+
+def test_empty_bodies_are_kept_on_request_and_the_header_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any, tiny: Any
+) -> None:
+    empty: list[int] = []
+    forward = tiny.forward
+
+    def counted(self: Any, clips: torch.Tensor, **options: Any) -> torch.Tensor:
+        empty.append(int((clips == 0).flatten(1).all(1).sum()))
+        return forward(self, clips, **options)
+
+    monkeypatch.setattr(tiny, "forward", counted)
+    existing = pretrain(configure(tmp_path / "a"), data=skeletons)
+    assert set(empty) == {0}
+    empty.clear()
+    kept = pretrain(configure(tmp_path / "b", keep_empty_bodies=True, updates=4), data=skeletons)
+    assert empty == [4, 4, 4, 4]  # every other one of 8
+    heads = [records(folder, "header")[0] for folder in (existing, kept)]
+    assert [head["bodies"] for head in heads] == ["existing", "two slots a clip, empty ones kept"]
+    assert [head["sequences"] for head in heads] == [16, 32]
+    assert [head["empty_sequences"] for head in heads] == [0, 16]
+    assert [head["updates_per_epoch"] for head in heads] == [2, 4]
+    assert heads[1]["updates"] == 4
+    with pytest.raises(ValueError, match="keep_empty_bodies was True and is now False"):
+        pretrain(configure(kept, resume=True, updates=8), data=skeletons)
+
+
+@pytest.mark.filterwarnings("ignore:.*have collapsed:RuntimeWarning")
+@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma"])
+def test_every_model_trains_on_empty_bodies(tmp_path: Path, skeletons: Any, model: str) -> None:
+    options = {"model": model, "architecture": small(model), "updates": 3, "keep_empty_bodies": True}
+    out = pretrain(configure(tmp_path / "run", **options), data=skeletons)
+    assert all(math.isfinite(loss) for loss in losses(out))
+
+
+def test_graph_is_a_choice_and_the_summary_tells_what_came_of_it(tmp_path: Path, skeletons: Any) -> None:
+    out = pretrain(configure(tmp_path / "a"), data=skeletons)
+    assert "CUDA graphs need an NVIDIA GPU" in records(out, "summary")[0]["graph"]
+    off = pretrain(configure(tmp_path / "b", graph=False), data=skeletons)
+    assert records(off, "summary")[0]["graph"] == "graph=False"
+    assert losses(out) == losses(off)
+    with pytest.raises(ValueError, match="graph=True, but the model is on the cpu"):
+        pretrain(configure(tmp_path / "c", graph="on"), data=skeletons)
+
+
+def test_recompute_is_handed_to_the_model(tmp_path: Path, skeletons: Any, tiny: Any) -> None:
+    tiny.recompute = None
+    pretrain(configure(tmp_path / "a"), data=skeletons)
+    assert tiny.recompute is None
+    pretrain(configure(tmp_path / "b", recompute=True), data=skeletons)
+    assert tiny.recompute is True
+
+
+def test_losses_that_arrive_late_are_logged_in_order_and_checked_before_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
+) -> None:
+    import fastamr.training.metric_ring as module
+
+    class Slow(module._Copy):
+        def arrived(self, wait: bool) -> bool:
+            return wait
+
+    at_once = pretrain(configure(tmp_path / "a", log_every=3, updates=14), data=skeletons)
+    monkeypatch.setattr(module, "_Copy", Slow)
+    late = pretrain(configure(tmp_path / "b", log_every=3, updates=14), data=skeletons)
+    assert losses(late) == losses(at_once)
+    assert [line["update"] for line in records(late, "train")] == [3, 6, 9, 12, 14]
 
 
 def test_only_training_clips_are_trained_on(make_skeletons: Any) -> None:

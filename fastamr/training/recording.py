@@ -1,0 +1,198 @@
+"""Run a function of static shapes as one recorded CUDA graph, or eagerly where that cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+GRAPH_CHOICES = ("auto", True, False)
+# PyTorch's own warm-up length. The runs are real ones: they initialise the optimizer's state, the libraries'
+# workspaces and the kernels, and nothing has to be undone afterwards.
+_EAGER_RUNS = 3
+
+
+class Recorder(Protocol):
+    """What records and replays; :class:`CudaRecorder`, or a stand-in where there is no GPU."""
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Call the function as it will be recorded, but eagerly, and return its result."""
+
+    def record(self, function: Callable[[], Any]) -> Any:
+        """Record what the function launches, without running it; return its result."""
+
+    def replay(self) -> None:
+        """Run what was recorded."""
+
+
+class CudaRecorder:
+    """Records on a side stream of its own, as CUDA graphs need.
+
+    Args:
+        device: a CUDA device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Call the function on the side stream, between what was issued before and what comes after."""
+        with torch.cuda.device(self.device):
+            current = torch.cuda.current_stream()
+            self.stream.wait_stream(current)
+            with torch.cuda.stream(self.stream):
+                result = function()
+            current.wait_stream(self.stream)
+        return result
+
+    def record(self, function: Callable[[], Any]) -> Any:
+        """Record a new graph in place of the last one."""
+        self._graph = None
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        with torch.cuda.device(self.device):
+            current = torch.cuda.current_stream()
+            try:
+                # Another thread that allocates memory (a loader's) must not spoil the recording.
+                with torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"):
+                    result = function()
+            except Exception:
+                self._recover(current, pool)
+                raise
+        self._graph = graph
+        return result
+
+    def _recover(self, current: torch.cuda.Stream, pool: Any) -> None:
+        """Put right what PyTorch may leave undone where the end of a recording fails, so that eager calls go on.
+
+        The side stream stays current, the allocator takes the recording to be under way (before PyTorch 2.12: its pull
+        request 180395), and the generator refuses to draw outside of it.
+        """
+        torch.cuda.set_stream(current)
+        with contextlib.suppress(RuntimeError):  # nothing is under way
+            torch._C._cuda_endAllocateToPool(self.device.index, pool)
+        generator = torch.cuda.default_generators[self.device.index]
+        generator.graphsafe_set_state(generator.clone_state())
+
+    def replay(self) -> None:
+        """Launch the graph."""
+        assert self._graph is not None
+        with torch.cuda.device(self.device):
+            self._graph.replay()
+
+
+class RecordedCall:
+    """Calls a function of tensors eagerly three times, records it, and replays the recording from then on.
+
+    The eager runs count: they are the first updates, so that nothing needs to be restored. A recording is replaced
+    when what it was made of has moved (``state``), and run eagerly for inputs of other shapes. Where recording fails,
+    every call is eager and :attr:`reason` says why.
+
+    Args:
+        function: launches the same work for the same shapes and returns tensors at static addresses.
+        recorder: None runs everything eagerly.
+        state: what the recording depends on besides the inputs (addresses, options); compared before each replay.
+        required: raise instead of running eagerly.
+        reason: why nothing is recorded, where ``recorder`` is None.
+        after_failure: called when a recording has failed, to put right what the function did on the host.
+
+    Attributes:
+        reason: why calls are eager, or None while they are recorded or will be.
+        recordings: how many recordings were made.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        recorder: Recorder | None,
+        state: Callable[[], Hashable],
+        *,
+        required: bool = False,
+        reason: str | None = None,
+        after_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.reason, self.recordings = reason, 0
+        self._function, self._recorder, self._state, self._required = function, recorder, state, required
+        self._after_failure, self._runs = after_failure, 0
+        self._recorded: _Recording | None = None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run the function on inputs and return its result, which the next call may overwrite.
+
+        Raises:
+            ValueError: recording is required, and the inputs are not of the recorded shapes.
+            RuntimeError: recording is required and failed.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            return self._function(*inputs)
+        if self._recorded is not None and not self._recorded.fits(inputs):
+            return self._run_unfit(recorder, inputs)
+        if self._recorded is not None and self._recorded.state != self._state():
+            # What is new runs eagerly once before it is recorded.
+            self._recorded, self._runs = None, _EAGER_RUNS - 1
+        if self._runs < _EAGER_RUNS:
+            self._runs += 1
+            return recorder.run(lambda: self._function(*inputs))
+        if self._recorded is None:
+            self._record(recorder, inputs)
+            if self._recorded is None:
+                return self._function(*inputs)
+        self._recorded.fill(inputs)
+        recorder.replay()
+        return self._recorded.result
+
+    def _record(self, recorder: Recorder, inputs: Sequence[Tensor]) -> None:
+        buffers = [tensor.detach().clone() for tensor in inputs]
+        try:
+            result = recorder.record(lambda: self._function(*buffers))
+        except Exception as error:
+            self._give_up(error)
+            return
+        self._recorded = _Recording(buffers, result, self._state())
+        self.recordings += 1
+
+    def _give_up(self, error: Exception) -> None:
+        lines = str(error).strip().splitlines()
+        self.reason = f"recording failed: {type(error).__name__}: {lines[0] if lines else ''}"
+        self._recorder = None
+        self._after_failure()
+        if self._required:
+            raise RuntimeError(
+                f"graph=True, but {self.reason}; the model or the optimizer does something that a CUDA graph "
+                "cannot hold (reading a number back, a shape that depends on data): pass graph='auto' or False"
+            ) from error
+        warnings.warn(
+            f"the step runs without a CUDA graph, and slower: {self.reason}; graph=False silences this",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+    def _run_unfit(self, recorder: Recorder, inputs: Sequence[Tensor]) -> Any:
+        assert self._recorded is not None
+        if self._required:
+            wanted = [(tuple(tensor.shape), tensor.dtype) for tensor in self._recorded.buffers]
+            found = [(tuple(tensor.shape), tensor.dtype) for tensor in inputs]
+            raise ValueError(
+                f"inputs are {found}, the CUDA graph was recorded with {wanted}: keep shapes and types the same "
+                "(drop a smaller last batch), or pass graph='auto'"
+            )
+        return recorder.run(lambda: self._function(*inputs))
+
+
+class _Recording:
+    """What was recorded: the buffers that it reads, what it returns, and what it was made of."""
+
+    def __init__(self, buffers: list[Tensor], result: Any, state: Hashable) -> None:
+        self.buffers, self.result, self.state = buffers, result, state
+
+    def fits(self, inputs: Sequence[Tensor]) -> bool:
+        return [(t.shape, t.dtype) for t in inputs] == [(t.shape, t.dtype) for t in self.buffers]
+
+    def fill(self, inputs: Sequence[Tensor]) -> None:
+        for buffer, tensor in zip(self.buffers, inputs, strict=True):
+            buffer.copy_(tensor, non_blocking=True)
