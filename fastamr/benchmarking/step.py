@@ -14,8 +14,10 @@ from ..models import SkeletonModel, build_model
 from ..skeleton import get_layout
 from ..testing import random_clips
 from ..training.batches import BatchOrder
+from ..training.clip_streams import ResidentClips
 from ..training.optimizer import build_optimizer
-from ..training.step import ClipSampler, TrainingStep
+from ..training.sampling import ClipSampler
+from ..training.step import PretrainStep
 
 _SOURCES = 64
 
@@ -34,7 +36,8 @@ class FastStep:
         preparation: updates after the first until the step has its final form.
     """
 
-    preparation = 0
+    # Three eager updates, the one that is recorded, and the first replay.
+    preparation = 4
 
     def __init__(
         self, model: SkeletonModel, data: PackedSkeletons, *, sequences: int, precision: str = "float32"
@@ -42,34 +45,38 @@ class FastStep:
         device = data.coords.device
         self.model = model
         self.description = f"{model.name}, {precision}, {sequences} sequences"
-        self._order = BatchOrder(torch.arange(data.num_bodies), sequences, 0, device)
+        self._order = BatchOrder(torch.arange(data.num_bodies), sequences, 0)
         self._sampler = ClipSampler(data, model.frames)
         self._seed = _first_seed(device)
-        self._update = 0
-        self._step = TrainingStep(
+        dtype = getattr(torch, precision)
+        self._step = PretrainStep(
             model,
-            build_optimizer(model, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
-            self._sampler,
-            self._seed,
-            dtype=getattr(torch, precision),
+            build_optimizer(
+                model,
+                lr=1e-3,
+                betas=(0.9, 0.95),
+                weight_decay=0.05,
+                working_dtype=None if dtype == torch.float32 else dtype,
+            ),
+            ResidentClips(self._sampler, self._order),
+            seed=self._seed,
+            dtype=dtype,
         )
 
     @property
     def is_graph(self) -> bool:
         """Whether updates are replays of one CUDA graph."""
-        return False
+        return self._step.graph_reason is None
 
     def first_batch(self) -> tuple[Tensor, Tensor]:
         """Clips ``(S, T, V, C)`` and visible tokens ``(S, K)`` of the first update, at any time."""
         seed = _first_seed(self._seed.device)
-        clips, _ = self._sampler(self._order.batch(0), seed)
+        clips, _ = self._sampler(self._order.batch(0).to(seed.device), seed)
         return clips, self.model.choose_visible(clips, seed=seed)
 
     def __call__(self) -> Tensor:
         """Update once; return the loss before the update, a scalar on the device."""
-        loss = self._step(self._order.batch(self._update))
-        self._update += 1
-        return loss
+        return self._step()
 
 
 def _first_seed(device: torch.device) -> Tensor:
@@ -85,8 +92,8 @@ def sample_batch(data: PackedSkeletons, frames: int, sequences: int) -> Tensor:
         sequences: S.
     """
     device = data.coords.device
-    order = BatchOrder(torch.arange(data.num_bodies), sequences, 0, device)
-    clips, _ = ClipSampler(data, frames)(order.batch(0), _first_seed(device))
+    order = BatchOrder(torch.arange(data.num_bodies), sequences, 0)
+    clips, _ = ClipSampler(data, frames)(order.batch(0).to(device), _first_seed(device))
     return clips
 
 
