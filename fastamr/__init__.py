@@ -29,6 +29,7 @@ _LAZY = {
 _SUBPACKAGES = (
     "data",
     "evaluation",
+    "export",
     "info",
     "kernels",
     "models",
