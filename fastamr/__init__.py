@@ -30,6 +30,7 @@ _SUBPACKAGES = (
     "benchmarking",
     "data",
     "evaluation",
+    "export",
     "info",
     "kernels",
     "models",

@@ -1,4 +1,4 @@
-"""The command line: ``fastamr COMMAND``, where :data:`_COMMANDS` lists the commands.
+"""The command line: ``fastamr COMMAND ...``; ``fastamr --help`` lists the commands.
 
 Exit codes: 0 done, 1 an error that is told in one line (``FASTAMR_DEBUG=1`` shows the traceback), 2 a wrong
 command or option, 3 done with findings (``prepare``: damaged files were left out; ``check --fail-on``), 130
@@ -102,10 +102,25 @@ def _pretrain(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
+    from .evaluation.config import PARTS
     from .evaluation.evaluate import EvaluateConfig, evaluate
-    from .evaluation.finetune import FinetuneConfig
 
-    evaluate(_configure("evaluate", EvaluateConfig, arguments, parts={"finetune": FinetuneConfig}))
+    evaluate(_configure("evaluate", EvaluateConfig, arguments, parts=PARTS))
+
+
+def _finetune(arguments: list[str]) -> None:
+    from .evaluation.finetune import FinetuneConfig
+    from .training.classifier import ClassifierConfig, train_classifier
+
+    train_classifier(_configure("finetune", ClassifierConfig, arguments, parts={"recipe": FinetuneConfig}))
+
+
+def _distill(arguments: list[str]) -> None:
+    from .training.distill import distill
+    from .training.distill_config import DistillConfig, StudentConfig, StudentRecipe
+
+    parts = {"student": StudentConfig, "recipe": StudentRecipe}
+    distill(_configure("distill", DistillConfig, arguments, parts=parts))
 
 
 def _demo(arguments: list[str]) -> None:
@@ -133,11 +148,16 @@ def _command(name: str) -> Callable[[list[str]], None]:
 _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "pretrain": (_pretrain, "pre-train a model on motion"),
     "evaluate": (_evaluate, "probe or fine-tune a pre-trained encoder"),
+    "finetune": (_finetune, "train a classifier on a pre-trained encoder and save it"),
+    "distill": (_distill, "train a small classifier that learns from a large one"),
+    "export": (_command("export"), "write a classifier or an encoder as ONNX or torch.export"),
+    "predict": (_command("predict"), "name the actions in a skeleton file or a stream"),
     "prepare": (_command("prepare"), "convert a data set's raw files to one packed file"),
     "import": (_command("import_file"), "convert motion files to the packed format"),
     "convert": (_command("convert"), "map packed data to another joint layout, or apply pre-processing"),
     "check": (_command("check"), "what is in a packed file, what is wrong with it, does it leak"),
     "show": (_command("show"), "draw a clip: animation or strip of frames"),
+    "table": (_command("table"), "evaluations side by side, beside published results"),
     "plot": (_command("plot"), "curves of a run, embeddings, attention maps, confusion matrix"),
     "bench": (_command("bench"), "measure: ladder of steps, whole recipe, profile, scaling"),
     "info": (_info, "versions, devices, and which back end each op would use"),

@@ -22,6 +22,8 @@ _PACKAGES = (
     "tensorboard",
     "matplotlib",
     "scikit-learn",
+    "onnx",
+    "onnxruntime",
     "ninja",
 )
 

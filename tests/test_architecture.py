@@ -31,6 +31,7 @@ ALLOWED = {
     "data": {"nn", "ops"},
     "evaluation": {"models", "data", "nn", "ops"},
     "visualization": {"models", "data", "nn", "ops"},
+    "export": {"models", "data", "evaluation", "nn", "ops"},
     "training": {"models", "data", "nn", "ops", "evaluation"},
     "info": {"ops", "native"},
     "demo": {"training", "evaluation", "visualization", "models", "data", "nn", "ops", "testing"},
@@ -45,7 +46,17 @@ ALLOWED = {
         "testing",
         "info",
     },
-    "commands": {"benchmarking", "training", "evaluation", "visualization", "models", "data", "nn", "ops"},
+    "commands": {
+        "benchmarking",
+        "training",
+        "evaluation",
+        "export",
+        "visualization",
+        "models",
+        "data",
+        "nn",
+        "ops",
+    },
     "cli": {
         "commands",
         "training",
@@ -157,10 +168,11 @@ def test_import_is_quick_and_light() -> None:
 def test_core_works_without_optional_packages_and_compilers() -> None:
     """No Triton, no command line, no TensorBoard, no pictures, no scikit-learn, no compiler on the path."""
     hidden = ["triton", "jsonargparse", "tensorboard", "matplotlib", "sklearn", "ninja"]
+    hidden += ["onnx", "onnxscript", "onnxruntime"]
     code = (
         f"import os, sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"
         "os.environ['PATH'] = ''\n"
-        "import torch, fastamr, fastamr.training, fastamr.evaluation, fastamr.data\n"
+        "import torch, fastamr, fastamr.training, fastamr.evaluation, fastamr.data, fastamr.export\n"
         "model = fastamr.AMRModel(frames=24, width=16, depth=1, heads=1, decoder_width=16, decoder_depth=1,"
         " decoder_heads=1)\n"
         "model(torch.randn(2, 24, 25, 3)).backward()\n"

@@ -71,6 +71,12 @@ def _check_fields(data: PackedSkeletons) -> None:
             f"valid is {data.valid.dtype} of shape {tuple(data.valid.shape)}, "
             f"expected bool of shape {tuple(data.coords.shape[:2])}"
         )
+    labels = data.frame_labels
+    if labels is not None and (labels.dtype, labels.shape) != (torch.int16, data.coords.shape[:1]):
+        raise ValueError(
+            f"frame_labels is {labels.dtype} of shape {tuple(labels.shape)}, "
+            f"expected int16 of shape ({data.num_frames},)"
+        )
     _check_length("fps", data.fps, data.num_clips)
     if len(data.names) != data.num_clips:
         raise ValueError(f"names has {len(data.names)} entries for {data.num_clips} clips, expected one each")
@@ -121,11 +127,13 @@ def _check_labels(data: PackedSkeletons) -> None:
 
 
 def check_coordinates(data: PackedSkeletons) -> None:
-    """Read all coordinates and raise unless they are finite and, in float16, fine enough.
+    """Read all coordinates and raise unless they are finite and, in float16, fine enough; frame labels, too.
 
     Raises:
         ValueError: they are not; the message names the clip and the frame.
     """
+    if data.frame_labels is not None:
+        _check_frame_labels(data, data.frame_labels)
     for start in range(0, data.num_frames, _CHUNK):
         bad = ~torch.isfinite(data.coords[start : start + _CHUNK]).flatten(1).all(1)
         if bool(bad.any()):
@@ -135,6 +143,17 @@ def check_coordinates(data: PackedSkeletons) -> None:
             )
     if data.coords.dtype == torch.float16:
         check_reach(data)
+
+
+def _check_frame_labels(data: PackedSkeletons, labels: Tensor) -> None:
+    classes = len(data.label_names) or torch.iinfo(labels.dtype).max
+    bad = (labels < -2) | (labels >= classes)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{locate(data, row)}: frame_labels holds {int(labels[row])}, expected a class below {classes}, -1 for no "
+            f"action or -2 for unknown"
+        )
 
 
 def check_reach(data: PackedSkeletons) -> None:

@@ -17,7 +17,8 @@ def concatenate(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
     Choices where the sets differ: classes, and the codes of text columns, are unified by name. Where only some
     sets name their classes, the clips of the others become unknown (``-1``); where none does, equal numbers are
     equal classes. A column or split that a set lacks is ``-1`` or False there. Coordinates become float32 unless
-    all are float16. Pre-processing that differs is recorded as one step ``concatenate`` with each set's own; notes of
+    all are float16. Where only some label their frames, those of the others have their clip's class, or are unknown
+    (``-2``). Pre-processing that differs is recorded as one step ``concatenate`` with each set's own; notes of
     readers and steps may differ and are kept behind the steps.
 
     Raises:
@@ -58,6 +59,7 @@ def concatenate(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
         label_names=label_names,
         steps=_steps(sets),
         dropped={name: reason for data in sets for name, reason in data.dropped.items()},
+        frame_labels=_frame_labels(sets, label_names),
     )
 
 
@@ -116,6 +118,25 @@ def _valid(sets: Sequence[PackedSkeletons]) -> Tensor | None:
             for data in sets
         ]
     )
+
+
+def _frame_labels(sets: Sequence[PackedSkeletons], names: tuple[str, ...]) -> Tensor | None:
+    """Join the classes of frames, under the numbers of the joint ``names``."""
+    if all(data.frame_labels is None for data in sets):
+        return None
+    parts = []
+    for data in sets:
+        labels = data.frame_labels
+        if labels is None:
+            own = torch.where(data.labels >= 0, data.labels, -2)[data.body_clip]
+            labels = own.repeat_interleave(data.offsets.diff()).to(torch.int16)
+        if data.label_names != names:
+            # Without names of its own a set has no known class beside those that name theirs.
+            table = [names.index(name) for name in data.label_names] or [-2]
+            new = torch.tensor(table, dtype=torch.int16, device=labels.device)
+            labels = torch.where(labels >= 0, new[labels.long().clamp(0, len(table) - 1)], labels)
+        parts.append(labels)
+    return torch.cat(parts)
 
 
 def _steps(sets: Sequence[PackedSkeletons]) -> tuple[dict[str, Any], ...]:

@@ -16,7 +16,7 @@ from ..errors import unknown_name
 from ..skeleton import SkeletonLayout, get_layout
 from .checks import HALF_LIMIT, check_coordinates, check_reach, check_structure
 from .packed_file import fingerprint, read_packed, write_packed
-from .packing import pack_clips, text_codes
+from .packing import Packing, pack_clips, text_codes
 from .ragged import ranges
 from .split import Split
 from .summary import Summary, summarise
@@ -48,6 +48,8 @@ class PackedSkeletons:
         column_names: for a column of codes, what the codes stand for.
         steps: the pre-processing that was applied, in order.
         dropped: name and reason of clips that were left out.
+        frame_labels: ``(F,)`` int16, the class of each row of ``coords`` in an untrimmed stream; ``-1`` = no action,
+            ``-2`` = unknown. None = not labelled by frame.
 
     Raises:
         ValueError: shapes, types, ranges or order do not fit together. The coordinates themselves are read by
@@ -70,6 +72,7 @@ class PackedSkeletons:
     column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     steps: tuple[dict[str, Any], ...] = ()
     dropped: dict[str, str] = field(default_factory=dict)
+    frame_labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.layout = get_layout(self.layout)
@@ -90,6 +93,7 @@ class PackedSkeletons:
         splits: Mapping[str, Split] | None = None,
         valid: Sequence[Any] | None = None,
         drop_empty_bodies: bool = True,
+        frame_labels: Sequence[Any] | None = None,
     ) -> PackedSkeletons:
         """Pack clips that are arrays in memory.
 
@@ -106,6 +110,8 @@ class PackedSkeletons:
             splits: splits over the ``N`` clips.
             valid: ``N`` bool arrays ``(T, M, V)``; invalid joints are set to 0 and may be NaN before.
             drop_empty_bodies: leave out bodies whose coordinates are all 0.
+            frame_labels: ``N`` arrays ``(T,)`` of class indices, for untrimmed streams; ``-1`` = no action, ``-2`` =
+                unknown.
 
         Raises:
             ValueError: no clip, a wrong shape, a coordinate that is not finite (which clip, frame, body and
@@ -121,6 +127,7 @@ class PackedSkeletons:
         rates = np.asarray(np.nan if fps is None else fps, dtype=np.float32)
         rates = np.full(count, rates) if rates.ndim == 0 else rates
         given = {"names": names, "labels": known, "fps": rates, "valid": valid, **(columns or {})}
+        given["frame_labels"] = frame_labels
         for what, values in given.items():
             if values is not None and len(values) != count:
                 raise ValueError(f"{what} has {len(values)} entries for {count} clips, expected one each")
@@ -147,6 +154,7 @@ class PackedSkeletons:
             label_names=tuple(map(str, label_names)),
             column_names=texts | {key: tuple(map(str, text)) for key, text in (column_names or {}).items()},
             dropped=packing.dropped,
+            frame_labels=None if frame_labels is None else _frame_labels(frame_labels, clips, packing),
         )
 
     @property
@@ -258,6 +266,7 @@ class PackedSkeletons:
             columns={name: column[chosen] for name, column in self.columns.items()},
             splits={name: split.take(chosen) for name, split in self.splits.items()},
             valid=None if self.valid is None else self.valid[rows],
+            frame_labels=None if self.frame_labels is None else self.frame_labels[rows],
         )
 
     def _clip_indices(self, clips: Any) -> Tensor:
@@ -306,6 +315,19 @@ class PackedSkeletons:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: {error}; import the source again") from None
         return data if torch.device(device).type == "cpu" else data.to(device)
+
+
+def _frame_labels(given: Sequence[Any], clips: Sequence[Any], packing: Packing) -> Tensor:
+    """Return the class of every packed row: the bodies of a clip have those of its frames."""
+    arrays = [np.asarray(labels) for labels in given]
+    for place, (labels, clip) in enumerate(zip(arrays, clips, strict=True)):
+        if labels.dtype.kind not in "iu" or labels.shape != (len(clip),):
+            raise ValueError(
+                f"frame_labels of clip {place} is {labels.dtype} of shape {labels.shape}, "
+                f"expected whole numbers of shape ({len(clip)},)"
+            )
+    rows = [arrays[packing.kept[clip]] for clip in packing.body_clip.tolist()]
+    return torch.from_numpy(np.concatenate(rows).astype(np.int16))
 
 
 def _columns(given: Mapping[str, Any], kept: Tensor) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:

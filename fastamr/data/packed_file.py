@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FORMAT = "fastamr-packed-1"
 _FAMILY = "fastamr-packed-"
 _TENSORS = ("coords", "offsets", "body_clip", "body_start", "labels", "fps")
+_OPTIONAL = ("valid", "frame_labels")
 
 
 def write_packed(data: PackedSkeletons, path: str | Path) -> None:
@@ -54,7 +55,7 @@ def write_packed_pieces(
     """Write a data set whose coordinates come in pieces, one after another, so that they need not fit into memory.
 
     Args:
-        data: the whole, with ``coords`` and ``valid`` on the device ``meta``.
+        data: the whole, with ``coords``, ``valid`` and ``frame_labels`` on the device ``meta``.
         path: the file, which is replaced in one piece.
         pieces: gives data sets whose frames follow one another in ``data``; it is called once a tensor.
 
@@ -101,8 +102,7 @@ def _tensors(data: PackedSkeletons) -> dict[str, Tensor]:
 def _named_tensors(data: PackedSkeletons) -> dict[str, Tensor]:
     """Return what is written as tensors, by the names in the file."""
     tensors = {name: getattr(data, name) for name in _TENSORS}
-    if data.valid is not None:
-        tensors["valid"] = data.valid
+    tensors |= {name: value for name in _OPTIONAL if (value := getattr(data, name)) is not None}
     tensors |= {f"column.{name}": column for name, column in data.columns.items()}
     for name, split in data.splits.items():
         tensors |= {f"split.{name}.train": split.train, f"split.{name}.test": split.test}
@@ -170,7 +170,7 @@ def _check_format(path: Path, metadata: dict[str, str]) -> None:
 
 def _fields(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
-    fields["valid"] = tensors.get("valid")
+    fields |= {name: tensors.get(name) for name in _OPTIONAL}
     fields["names"] = tensors["names"].numpy().tobytes().decode().split("\0")
     fields["layout"] = SkeletonLayout.from_dict(header["layout"])
     fields["columns"] = {name: tensors[f"column.{name}"] for name in header["columns"]}

@@ -153,7 +153,8 @@ def join_blocks(job: Job, results: Mapping[int, BlockResult]) -> tuple[PackedSke
     """Join the blocks: all but the coordinates.
 
     Returns:
-        The data set, with ``coords`` and ``valid`` on the device ``meta``, and the sum of all results.
+        The data set, with ``coords``, ``valid`` and ``frame_labels`` on the device ``meta``, and the sum of all
+        results.
 
     Raises:
         ValueError: no block has a clip.
@@ -191,6 +192,7 @@ def _without_coordinates(data: PackedSkeletons) -> PackedSkeletons:
         data,
         coords=data.coords.to("meta"),
         valid=None if data.valid is None else data.valid.to("meta"),
+        frame_labels=None if data.frame_labels is None else data.frame_labels.to("meta"),
         offsets=data.offsets.clone(),
         body_clip=data.body_clip.clone(),
         body_start=data.body_start.clone(),
@@ -210,6 +212,7 @@ def _emptiness(clip: RawClip) -> str:
 
 def _pack(job: Job, clips: Sequence[RawClip]) -> PackedSkeletons:
     masks = [clip.valid for clip in clips if clip.valid is not None]
+    frame_labels = [clip.frame_labels for clip in clips if clip.frame_labels is not None]
     data = PackedSkeletons.from_clips(
         [clip.coords for clip in clips],
         layout=job.reader.layout,
@@ -220,6 +223,7 @@ def _pack(job: Job, clips: Sequence[RawClip]) -> PackedSkeletons:
         columns={name: np.array([clip.columns[name] for clip in clips]) for name in clips[0].columns},
         column_names=job.reader.column_names,
         valid=masks or None,
+        frame_labels=frame_labels or None,
     )
     data = preprocess(dataclasses.replace(data, steps=job.reader.notes), job.steps)
     return data.half() if job.dtype == "float16" and data.coords.dtype != torch.float16 else data

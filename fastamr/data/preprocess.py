@@ -18,11 +18,13 @@ from ..errors import unknown_name
 from .convert import ConvertLayout
 from .packed import PackedSkeletons
 from .steps import AlignBody, Center, DropEmptyBodies, DropEmptyFrames, FitBox, Flip, Scale, Step
+from .stream_steps import Bone, Motion
 from .time_steps import CloseGaps, Resample
 
 __all__ = [
     "STEPS",
     "AlignBody",
+    "Bone",
     "Center",
     "CloseGaps",
     "ConvertLayout",
@@ -30,6 +32,7 @@ __all__ = [
     "DropEmptyFrames",
     "FitBox",
     "Flip",
+    "Motion",
     "Resample",
     "Scale",
     "Step",
@@ -40,7 +43,7 @@ __all__ = [
 
 _STEPS: tuple[type[Step], ...] = (
     *(Center, AlignBody, Scale, Flip, FitBox),
-    *(DropEmptyFrames, DropEmptyBodies, CloseGaps, Resample, ConvertLayout),
+    *(DropEmptyFrames, DropEmptyBodies, CloseGaps, Resample, ConvertLayout, Bone, Motion),
 )
 STEPS: dict[str, type[Step]] = {step.name: step for step in _STEPS}
 """The steps by name."""

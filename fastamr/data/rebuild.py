@@ -76,6 +76,7 @@ def keep_frames(data: PackedSkeletons, keep: Tensor) -> PackedSkeletons:
         data,
         coords=data.coords[keep],
         valid=None if data.valid is None else data.valid[keep],
+        frame_labels=None if data.frame_labels is None else data.frame_labels[keep],
         offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
         body_clip=(clips.cumsum(0) - 1)[data.body_clip[bodies]],
         body_start=data.body_start[bodies] + first[bodies] - data.offsets[bodies],

@@ -32,11 +32,14 @@ def summarise(data: PackedSkeletons) -> Summary:
     """Return the counts that tell whether an import went well.
 
     ``clip_frames`` are the shortest, median and longest clip; ``bodies_per_clip`` counts clips by their number of
-    bodies; ``dropped_clips`` lists name and reason; the other keys say what they are.
+    bodies; ``action_frames``, where frames are labelled, the rows that show an action; ``dropped_clips`` lists name
+    and reason; the other keys say what they are.
     """
     frames = data.clip_frames().cpu()
     bodies = torch.bincount(data.body_clip.cpu(), minlength=data.num_clips)
     rates = sorted({float(rate) for rate in data.fps.tolist() if not math.isnan(rate)})
+    labelled = data.frame_labels
+    by_frame = {} if labelled is None else {"action_frames": int((labelled >= 0).sum())}
     return Summary(
         layout=data.layout.name,
         clips=data.num_clips,
@@ -47,6 +50,7 @@ def summarise(data: PackedSkeletons) -> Summary:
         dtype=str(data.coords.dtype).removeprefix("torch."),
         classes=len(data.label_names) or int(data.labels.max()) + 1,
         unlabelled_clips=int((data.labels < 0).sum()),
+        **by_frame,
         clip_frames={
             "shortest": int(frames.min()),
             "median": int(frames.median()),

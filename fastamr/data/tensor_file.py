@@ -16,6 +16,7 @@ _DTYPES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.int64: "I64",
+    torch.int16: "I16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }

@@ -22,7 +22,8 @@ class Resample(Step):
 
     Bodies of a clip keep their timing. A joint whose neighbours were not both seen takes the nearer one; where that
     was not seen either it is not seen. A body so short that no new frame falls on it keeps the nearest one.
-    Nothing is smoothed before frames are left out, as in the field's own resizing of clips.
+    Nothing is smoothed before frames are left out, as in the field's own resizing of clips. A label of a frame is that
+    of the nearest old one.
 
     Args:
         fps: the new rate, frames per second; each clip keeps its duration.
@@ -68,8 +69,9 @@ class Resample(Step):
         wanted = ranges(start, lengths).double() * step[owner]
         place = (wanted.clamp(min=first[owner], max=last[owner]) - first[owner]) + data.offsets[owner]
         coords, valid = _between(data, place, data.offsets[owner + 1] - 1)
+        labels = None if data.frame_labels is None else data.frame_labels[place.round().long()]
         return dataclasses.replace(
-            data, coords=coords, valid=valid, offsets=offsets, body_start=start, fps=fps
+            data, coords=coords, valid=valid, offsets=offsets, body_start=start, fps=fps, frame_labels=labels
         )
 
     def _strides(self, data: PackedSkeletons) -> tuple[Tensor, Tensor]:

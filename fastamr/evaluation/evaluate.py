@@ -5,101 +5,34 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import platform
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 
-from .. import __version__
 from ..data import PackedSkeletons, apply_missing, concatenate, load
+from ..data.stream_steps import stream_of
 from ..devices import pick_device
-from ..errors import check_name
 from ..files import write_text
 from ..models import load_pretrained
-from .baselines import RAW_FRAMES
-from .features import BODIES, CENTRAL_SHARE, check_fit
-from .finetune import FinetuneConfig
-from .protocols import PROTOCOLS, SUPERVISED, compare, labelled_split
-from .supervised import SHARES, compare_supervised, recipes
-from .table import format_table
+from .config import EvaluateConfig, command_line
+from .detection import compare_detection, find_streams
+from .features import check_fit
+from .fusion import EncodedStream, compare_streams
+from .protocols import SUPERVISED, Scores, compare, labelled_split
+from .report import describe_data, describe_split, describe_streams, format_report, sampling, versions
+from .supervised import compare_supervised, recipes
+from .transfer import to_layout
+
+if TYPE_CHECKING:
+    from ..models import SkeletonModel
+
+__all__ = ["EvaluateConfig", "evaluate", "format_report", "run_steps"]
 
 RUN_CONFIG = "config.yaml"
 CACHE_FOLDER = "features"
-# How the models are called in the table; others go by their own name.
-_LABELS = {"amr": "AMR", "skeleton_mae": "SkeletonMAE", "mamp": "MAMP", "gfp": "GFP", "asma": "ASMa"}
-
-
-@dataclass
-class EvaluateConfig:
-    """What ``fastamr evaluate`` does.
-
-    Attributes:
-        checkpoint: folder of a run, or of ``save_pretrained``.
-        data: packed files of one layout, which are evaluated together, or ``synthetic``.
-        protocol: ``knn`` (cosine 1-NN and weighted 20-NN), ``linear`` (the AMR paper's linear probe, and
-            logistic regression), ``all`` of these, ``retrieval`` (1-NN, 20-NN, mean average precision), ``finetune``
-            (the whole encoder on all training labels) or ``semi`` (on few of them).
-        split: name of the split.
-        out: the JSON file; by default ``evaluation-SPLIT.json`` in the checkpoint's folder, and
-            ``evaluation-SPLIT-PROTOCOL.json`` for retrieval, finetune and semi.
-        batch_size: body sequences encoded at a time.
-        device: ``auto`` (a GPU where there is one) or a torch device.
-        bodies: ``existing`` averages the bodies that a clip has, ``field`` the empty ones of two too, as the
-            released code does.
-        standardize: scale the features for the linear probe by the training clips' statistics. Choice: off.
-        seeds: of the linear probe, of fine-tuning, of the choice of labels and of the random encoder's weights; the
-            table shows mean and deviation.
-        cache: keep features in the checkpoint's folder, keyed by weights, data and settings.
-        shares: shares of the labels that ``semi`` trains on.
-        finetune: settings of :class:`FinetuneConfig` that differ from its defaults.
-    """
-
-    checkpoint: str
-    data: list[str]
-    protocol: Literal["all", "knn", "linear", "retrieval", "finetune", "semi"] = "all"
-    split: str = "official"
-    out: str | None = None
-    batch_size: int = 256
-    device: str = "auto"
-    bodies: Literal["existing", "field"] = "existing"
-    standardize: bool = False
-    seeds: list[int] = field(default_factory=lambda: [0])
-    cache: bool = True
-    shares: list[float] = field(default_factory=lambda: list(SHARES))
-    finetune: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.checkpoint = str(self.checkpoint)
-        sources: Any = self.data
-        single = isinstance(sources, (str, Path))
-        self.data = [str(item) for item in ([sources] if single else sources)]
-        self.out = None if self.out is None else str(self.out)
-        self.seeds = list(self.seeds)
-        check_name("protocol", self.protocol, PROTOCOLS)
-        check_name("bodies", self.bodies, BODIES)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
-        if not self.seeds or any(seed < 0 for seed in self.seeds):
-            raise ValueError(f"seeds={self.seeds} must hold at least one integer, none below 0")
-        self.shares = list(self.shares)
-        if not self.shares or any(not 0 < share <= 1 for share in self.shares):
-            raise ValueError(f"shares={self.shares} must hold at least one number above 0 and at most 1")
-        known = [item.name for item in dataclasses.fields(FinetuneConfig)]
-        for name in self.finetune:
-            check_name("option of finetune", name, known)
-        self.recipe()
-
-    def recipe(self) -> FinetuneConfig:
-        """Return the whole recipe of fine-tuning.
-
-        Raises:
-            ValueError: a setting out of range.
-        """
-        return FinetuneConfig(**self.finetune)
 
 
 def evaluate(
@@ -116,8 +49,11 @@ def evaluate(
         quiet: do not print.
 
     Returns:
-        What the JSON holds: configuration, versions, data, split, and ``results`` with the scores of ``raw``,
-        ``input``, ``random`` and ``encoder``. Fine-tuning has the last two, and ``recipes`` with every setting.
+        What the JSON holds: configuration, the command that repeats it, versions, data, split, the configuration of
+        the pre-training, and ``results`` with the scores of ``raw``, ``input``, ``random`` and ``encoder``.
+        Fine-tuning has the last two, and ``recipes`` with every setting. With ``fuse`` these are the fused scores, and
+        ``streams`` has each run's own; ``transfer`` says what became of each joint, ``detection`` has all settings of
+        the windows.
 
     Raises:
         FileNotFoundError: no model in the folder, or no such data file.
@@ -125,34 +61,144 @@ def evaluate(
             device.
         OSError: the JSON cannot be written.
     """
-    model = load_pretrained(config.checkpoint)
-    steps = run_steps(config.checkpoint)
-    given = [data] if data is not None else _load(config.data)
-    for one in given:
-        check_fit(model, one)
-    raw = _join(given)
-    prepared = _join([apply_missing(one, steps) for one in given])
-    halves = labelled_split(prepared, config.split)
     device = pick_device(config.device)
-    supervised = config.protocol in SUPERVISED
-    if supervised:
-        results = compare_supervised(
-            model.to(device),
-            prepared,
+    model = load_pretrained(config.checkpoint)
+    job = _Job(config, model.to(device), device, None if quiet else functools.partial(print, flush=True))
+    given = [data] if data is not None else _load(config.data)
+    report = {
+        "command": command_line(config),
+        "config": dataclasses.asdict(config),
+        "model": {"name": model.name, **model.config.to_dict()},
+        "versions": versions(),
+        "device": str(device),
+    }
+    if config.protocol == "detection":
+        report |= job.detection(given)
+    elif config.protocol == "transfer":
+        report |= job.transfer(given)
+    elif config.fuse:
+        report |= job.fusion(given)
+    else:
+        report |= job.plain(given)
+    report["pretraining"] = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
+    config.out_path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(config.out_path, json.dumps(report, indent=2) + "\n")
+    if not quiet:
+        print(f"{format_report(report)}\n\nwritten to {config.out_path}")
+    return report
+
+
+@dataclasses.dataclass
+class _Job:
+    """An evaluation: its parts return their share of the report."""
+
+    config: EvaluateConfig
+    model: SkeletonModel
+    device: torch.device
+    say: Callable[[str], None] | None
+
+    def plain(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
+        """Evaluate on data of the encoder's own layout."""
+        config = self.config
+        prepared = self._prepare(given, config.checkpoint, self.model)
+        if config.protocol in SUPERVISED:
+            results = self._supervised(prepared, config.protocol)
+        else:
+            results = self._frozen(prepared, _join(given), config.protocol)
+        return self._described(prepared) | {"results": results} | self._recipes()
+
+    def transfer(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
+        """Evaluate on data that is converted to the encoder's layout."""
+        config = self.config
+        pairs = [to_layout(one, self.model.layout, missing=config.missing) for one in given]
+        prepared = self._prepare([one for one, _ in pairs], config.checkpoint, self.model)
+        results = self._frozen(prepared, _join(given), "all")
+        if config.with_finetune:
+            for row, scores in self._supervised(prepared, "finetune").items():
+                results[row] |= scores
+        report = self._described(prepared) | {"transfer": [note for _, note in pairs], "results": results}
+        return report | (self._recipes() if config.with_finetune else {})
+
+    def detection(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
+        """Label untrimmed streams."""
+        config, data = self.config, _join(given)
+        windows = config.windows()
+        steps = run_steps(config.checkpoint)
+        results = compare_detection(
+            self.model,
+            data,
+            config.split,
+            steps=steps,
+            seeds=config.seeds,
+            config=windows,
+            standardize=config.standardize,
+            bodies=config.bodies,
+            batch_size=config.batch_size,
+            progress=self.say,
+        )
+        halves = find_streams(data, config.split, windows)
+        return {
+            "data": describe_data(data),
+            "split": describe_streams(config.split, halves),
+            "sampling": sampling(self.model, crop=1.0),
+            "detection": dataclasses.asdict(windows) | {"steps_of_each_window": steps},
+            "results": results,
+        }
+
+    def fusion(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
+        """Evaluate several encoders and the sum of their scores."""
+        config = self.config
+        streams: list[EncodedStream] = []
+        for run in (config.checkpoint, *config.fuse):
+            model = load_pretrained(run).to(self.device)
+            prepared = self._prepare(given, run, model)
+            if streams and prepared.names != streams[0].data.names:
+                raise ValueError(
+                    f"the steps of {run} leave {prepared.num_clips} clips, those of {config.checkpoint} "
+                    f"{streams[0].data.num_clips}: scores can be fused for the same clips only; prepare the data so "
+                    "that no step drops clips"
+                )
+            streams.append(EncodedStream(stream_of(run_steps(run)), model, prepared))
+        results, own = compare_streams(
+            streams,
             config.split,
             protocol=config.protocol,
             seeds=config.seeds,
+            weights=config.weights or None,
+            standardize=config.standardize,
+            raw_data=_join(given),
             config=config.recipe(),
-            shares=config.shares,
+            caches=[Path(run) / CACHE_FOLDER if config.cache else None for run in self._runs()],
             bodies=config.bodies,
-            progress=None if quiet else functools.partial(print, flush=True),
+            batch_size=config.batch_size,
+            progress=self.say,
         )
-    else:
-        results = compare(
-            model.to(device),
+        weights = config.weights or [1.0] * len(streams)
+        described = [
+            {"stream": name, "checkpoint": run, "weight": weight, "model": stream.model.name}
+            | {"steps": list(stream.data.steps), "results": own[name]}
+            for name, run, weight, stream in zip(own, self._runs(), weights, streams, strict=True)
+        ]
+        report = self._described(streams[0].data) | {"results": results, "streams": described}
+        return report | self._recipes()
+
+    def _runs(self) -> tuple[str, ...]:
+        return (self.config.checkpoint, *self.config.fuse)
+
+    def _prepare(self, given: Sequence[PackedSkeletons], run: str, model: SkeletonModel) -> PackedSkeletons:
+        """Return the data joined and pre-processed as for the training of a run."""
+        for one in given:
+            check_fit(model, one)
+        steps = run_steps(run)
+        return _join([apply_missing(one, steps) for one in given])
+
+    def _frozen(self, prepared: PackedSkeletons, raw: PackedSkeletons, protocol: str) -> dict[str, Scores]:
+        config = self.config
+        return compare(
+            self.model,
             prepared,
             config.split,
-            protocol=config.protocol,
+            protocol=protocol,
             seeds=config.seeds,
             standardize=config.standardize,
             raw_data=raw,
@@ -160,47 +206,53 @@ def evaluate(
             batch_size=config.batch_size,
             bodies=config.bodies,
         )
-    report = {
-        "config": dataclasses.asdict(config),
-        "model": {"name": model.name, **model.config.to_dict()},
-        "versions": _versions(),
-        "device": str(device),
-        "data": _describe(prepared),
-        "split": _describe_split(config.split, prepared, halves),
-        "sampling": {"crop": CENTRAL_SHARE, "frames": model.frames, "raw_frames": RAW_FRAMES},
-        "results": results,
-    }
-    if supervised:
-        report["recipes"] = {row: dataclasses.asdict(one) for row, one in recipes(config.recipe()).items()}
-    out = Path(config.out or Path(config.checkpoint) / _file_name(config))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, json.dumps(report, indent=2) + "\n")
-    if not quiet:
-        print(f"{format_report(report)}\n\nwritten to {out}")
-    return report
+
+    def _supervised(self, prepared: PackedSkeletons, protocol: str) -> dict[str, Scores]:
+        config = self.config
+        return compare_supervised(
+            self.model,
+            prepared,
+            config.split,
+            protocol=protocol,
+            seeds=config.seeds,
+            config=config.recipe(),
+            shares=config.shares,
+            bodies=config.bodies,
+            progress=self.say,
+        )
+
+    def _recipes(self) -> dict[str, Any]:
+        """Return every setting of fine-tuning, where there is any."""
+        if self.config.protocol not in (*SUPERVISED, "transfer"):
+            return {}
+        found = recipes(self.config.recipe())
+        return {"recipes": {row: dataclasses.asdict(one) for row, one in found.items()}}
+
+    def _described(self, prepared: PackedSkeletons) -> dict[str, Any]:
+        halves = labelled_split(prepared, self.config.split)
+        return {
+            "data": describe_data(prepared),
+            "split": describe_split(self.config.split, prepared, halves),
+            "sampling": sampling(self.model),
+        }
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """Return what :func:`evaluate` prints: the split's sizes and the table of accuracies in percent."""
-    split, results, name = report["split"], report["results"], report["model"]["name"]
-    labels = {
-        "raw": "raw coordinates",
-        "input": "encoder's input",
-        "random": "random",
-        "encoder": _LABELS.get(name, name),
-    }
-    rows = {label: results[row] for row, label in labels.items() if row in results}
-    lines = [
-        f"split {split['name']!r}: {split['train']} training and {split['test']} test clips, "
-        f"{split['classes']} classes (largest test class {split['largest_test_class']:.1f} %)",
-        "",
-        format_table(rows),
-    ]
-    if split["unlabelled"]:
-        lines.append(f"{split['unlabelled']} clips of the split without a label were left out")
-    if any("logistic" in scores and scores["logistic"] is None for scores in rows.values()):
-        lines.append("logistic regression needs scikit-learn: pip install 'fastamr[eval]'")
-    return "\n".join(lines)
+def run_config(checkpoint: str | Path) -> dict[str, Any] | None:
+    """Return what a run's ``config.yaml`` holds; None where there is no such file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = Path(checkpoint) / RUN_CONFIG
+    if not path.is_file():
+        return None
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): restore it, or evaluate a copy of the model without it"
+        ) from None
+    return values if isinstance(values, dict) else {}
 
 
 def run_steps(checkpoint: str | Path) -> list[Any]:
@@ -209,23 +261,7 @@ def run_steps(checkpoint: str | Path) -> list[Any]:
     Raises:
         ValueError: the file is damaged.
     """
-    path = Path(checkpoint) / RUN_CONFIG
-    if not path.is_file():
-        return []
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): restore it, or evaluate a copy of the model without it"
-        ) from None
-    steps = values.get("steps") if isinstance(values, dict) else None
-    return list(steps or [])
-
-
-def _file_name(config: EvaluateConfig) -> str:
-    if config.protocol in ("all", "knn", "linear"):
-        return f"evaluation-{config.split}.json"
-    return f"evaluation-{config.split}-{config.protocol}.json"
+    return list((run_config(checkpoint) or {}).get("steps") or [])
 
 
 def _load(sources: Sequence[str]) -> list[PackedSkeletons]:
@@ -236,44 +272,3 @@ def _load(sources: Sequence[str]) -> list[PackedSkeletons]:
 
 def _join(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
     return sets[0] if len(sets) == 1 else concatenate(sets)
-
-
-def _versions() -> dict[str, str | None]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, str | None] = {
-        "fastamr": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
-    try:
-        found["scikit-learn"] = version("scikit-learn")
-    except PackageNotFoundError:
-        found["scikit-learn"] = None
-    return found
-
-
-def _describe(data: PackedSkeletons) -> dict[str, Any]:
-    return {
-        "fingerprint": data.fingerprint(),
-        "clips": data.num_clips,
-        "bodies": data.num_bodies,
-        "frames": data.num_frames,
-        "layout": data.layout.name,
-        "steps": list(data.steps),
-    }
-
-
-def _describe_split(
-    name: str, data: PackedSkeletons, halves: tuple[torch.Tensor, torch.Tensor]
-) -> dict[str, Any]:
-    train, test = halves
-    split, counts = data.split(name), torch.bincount(data.labels[test])
-    return {
-        "name": name,
-        "train": int(train.sum()),
-        "test": int(test.sum()),
-        "classes": int(data.labels[train | test].unique().numel()),
-        "largest_test_class": 100.0 * float(counts.max()) / float(counts.sum()),
-        "unlabelled": int(((split.train | split.test) & (data.labels < 0)).sum()),
-    }

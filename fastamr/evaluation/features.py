@@ -92,7 +92,8 @@ def check_fit(model: SkeletonModel, data: PackedSkeletons) -> None:
     if model.layout != data.layout:
         raise ValueError(
             f"the model was built for layout {_describe(model.layout)}, "
-            f"the data has {_describe(data.layout)}: evaluate on data of the model's layout"
+            f"the data has {_describe(data.layout)}: evaluate on data of the model's layout, or with "
+            "--protocol transfer, which converts it"
         )
     expected = getattr(getattr(model, "config", None), "channels", data.coords.shape[-1])
     if expected != data.coords.shape[-1]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models import ActionClassifier
 from ..models.classifier import check_classifier
 from ..nn.learning_rate import learning_rate
 from .checks import percent_equal
-from .clip_batches import ClipBatches
+from .clip_batches import ClipBatch, ClipBatches
 from .features import check_fit
 
 if TYPE_CHECKING:
@@ -149,18 +149,21 @@ def finetune(
             "batch; set hidden=0 or give more clips"
         )
     batches = ClipBatches(data, model.frames, bodies)
+    classes = count_classes(data.labels[train])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         classifier = ActionClassifier(
             copy.deepcopy(model),
-            max(2, int(data.labels[train].max()) + 1),
+            classes,
             pooling=config.pooling,
             hidden=config.hidden,
             dropout=config.dropout,
             drop_path=config.drop_path,
             label_smoothing=config.label_smoothing,
+            class_names=names_of(data, classes),
+            steps=own_steps(data),
         )
-        loss = _fit(classifier, batches, train, data.labels, config, seed, progress)
+        loss = fit_classifier(classifier, batches, train, data.labels, config, seed=seed, progress=progress)
     predicted = predict(classifier, batches, test, config.batch_size)
     accuracy = percent_equal(predicted, data.labels[test])
     return FinetuneResult(accuracy, loss, tuple(predicted.tolist()), classifier)
@@ -168,33 +171,77 @@ def finetune(
 
 def predict(classifier: ActionClassifier, batches: ClipBatches, clips: Tensor, batch_size: int) -> Tensor:
     """Return the class of each clip ``(B,)`` int64; the classifier is in evaluation mode afterwards."""
+    return class_scores(classifier, batches, clips, batch_size).argmax(1)
+
+
+def class_scores(
+    classifier: ActionClassifier, batches: ClipBatches, clips: Tensor, batch_size: int
+) -> Tensor:
+    """Return each clip's class probabilities ``(B, classes)``; the classifier is in evaluation mode afterwards."""
     classifier.eval()
     found = []
     with torch.inference_mode():
         for part in clips.split(batch_size):
             batch = batches.test(part)
-            found.append(classifier(batch.clips, valid=batch.valid, owner=batch.owner).argmax(1))
+            found.append(classifier(batch.clips, valid=batch.valid, owner=batch.owner).softmax(1))
     return torch.cat(found)
 
 
-def _fit(
+def count_classes(labels: Tensor) -> int:
+    """Return how many classes a classifier of these labels ``(N,)`` needs, at least 2."""
+    return max(2, int(labels.max()) + 1)
+
+
+def names_of(data: PackedSkeletons, classes: int) -> tuple[str, ...]:
+    """Return the names of the first classes, or none where the data does not name them all."""
+    return tuple(data.label_names[:classes]) if len(data.label_names) >= classes else ()
+
+
+def own_steps(data: PackedSkeletons) -> tuple[dict[str, Any], ...]:
+    """Return the pre-processing steps of a data set without the notes between them."""
+    return tuple(step for step in data.steps if step["name"] != "note")
+
+
+def fit_classifier(
     classifier: ActionClassifier,
     batches: ClipBatches,
     clips: Tensor,
     labels: Tensor,
     config: FinetuneConfig,
-    seed: int,
-    progress: Callable[[str], None] | None,
+    *,
+    seed: int = 0,
+    objective: Callable[[ClipBatch, Tensor, Tensor], Tensor] | None = None,
+    extra: Sequence[nn.Parameter] = (),
+    progress: Callable[[str], None] | None = None,
 ) -> float:
-    """Train in place; return the mean loss of the last epoch."""
+    """Train a classifier in place on the clips of a data set.
+
+    Args:
+        classifier: the classifier, on the device of the data.
+        batches: samples the clips.
+        clips: ``(B,)`` int64, the clips to train on.
+        labels: ``(N,)`` int64, of all clips of the data.
+        config: the recipe.
+        seed: fixes the order of the clips and the augmentation. The head's drop-out follows the global random state.
+        objective: loss of a batch from the batch, its pooled features ``(B, F)`` and its labels ``(B,)``; None takes
+            the classifier's, with the recipe's mix-up.
+        extra: parameters of the objective, which learn with the head's rate.
+        progress: called with a line of text ten times during the run; None = silent.
+
+    Returns:
+        The mean loss of the last epoch.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
     # Batches of nearly one size instead of a small last one, which BatchNorm could not use.
     per_epoch = math.ceil(len(clips) / config.batch_size)
     if config.hidden and len(clips) < 2 * per_epoch:
         per_epoch = len(clips) // 2
-    optimizer = torch.optim.AdamW(
-        classifier.parameter_groups(config.weight_decay, lr=config.lr, layer_decay=config.layer_decay),
-        fused=True,
-    )
+    groups = classifier.parameter_groups(config.weight_decay, lr=config.lr, layer_decay=config.layer_decay)
+    if extra:
+        groups.append({"params": list(extra), "lr": config.lr, "weight_decay": config.weight_decay})
+    optimizer = torch.optim.AdamW(groups, fused=True)
     total, warmup = config.epochs * per_epoch, round(config.warmup * per_epoch)
 
     def factor(step: int) -> float:
@@ -219,7 +266,12 @@ def _fit(
             )
             key[1] += 1
             features = classifier.features(batch.clips, valid=batch.valid, owner=batch.owner)
-            loss = _loss(classifier, features, labels[clips[rows]], config.mixup)
+            known = labels[clips[rows]]
+            loss = (
+                _loss(classifier, features, known, config.mixup)
+                if objective is None
+                else objective(batch, features, known)
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -38,6 +38,26 @@ def knn_predict(
         ValueError: shapes that do not fit, no training clip, features that are not finite, k or temperature
             not positive.
     """
+    return knn_scores(train_x, train_y, test_x, k, temperature=temperature, chunk=chunk).argmax(1)
+
+
+def knn_scores(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    k: int = 20,
+    *,
+    temperature: float = 0.07,
+    chunk: int = 1024,
+) -> Tensor:
+    """Return each class's share of the nearest training clips' votes, see :func:`knn_predict`.
+
+    Returns:
+        ``(M, classes)`` float32, rows that sum to 1, on the device of the features.
+
+    Raises:
+        ValueError: as :func:`knn_predict`.
+    """
     check_features(train_x, train_y, test_x)
     if k < 1:
         raise ValueError(f"k={k} must be at least 1 neighbour")
@@ -53,8 +73,8 @@ def knn_predict(
         # The largest weight is set to 1: votes compare the same and cannot overflow at a low temperature.
         weight = ((nearest - nearest[:, :1]) / temperature).exp()
         votes = weight.new_zeros(len(queries), classes).scatter_add_(1, train_y[index], weight)
-        found.append(votes.argmax(1))
-    return torch.cat(found) if found else train_y.new_empty(0)
+        found.append(votes / votes.sum(1, keepdim=True))
+    return torch.cat(found) if found else bank.new_empty(0, classes)
 
 
 def knn_accuracy(

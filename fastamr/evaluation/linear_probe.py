@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,24 @@ class LinearProbeResult(NamedTuple):
     predicted: tuple[int, ...]
 
 
+class LinearFit(NamedTuple):
+    """One linear layer trained on features.
+
+    Attributes:
+        weight: ``(classes, D)`` float32.
+        bias: ``(classes,)`` float32.
+        train_loss: mean cross-entropy of the last epoch, nats.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    train_loss: float
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Return the probability of each class ``(M, classes)`` for features ``(M, D)``."""
+        return functional.linear(x.float(), self.weight, self.bias).softmax(1)
+
+
 def standardize_features(train_x: Tensor, *others: Tensor, floor: float = 1e-6) -> tuple[Tensor, ...]:
     """Scale features by the training clips' mean and standard deviation per dimension.
 
@@ -42,11 +61,21 @@ def standardize_features(train_x: Tensor, *others: Tensor, floor: float = 1e-6) 
     Returns:
         ``train_x`` and the others, float32.
     """
+    mean, scale = feature_scaling(train_x, floor)
+    return tuple(((x.double() - mean) * scale).float() for x in (train_x, *others))
+
+
+def feature_scaling(train_x: Tensor, floor: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """Return mean and inverse standard deviation of each dimension, both ``(D,)`` float64.
+
+    Args:
+        train_x: ``(N, D)``.
+        floor: as of :func:`standardize_features`; a constant dimension has the inverse 0.
+    """
     mean = train_x.double().mean(0)
     deviation = train_x.double().var(0, correction=0).sqrt()
     constant = deviation <= floor * deviation.max()
-    scale = torch.where(constant, 0.0, 1 / deviation)
-    return tuple(((x.double() - mean) * scale).float() for x in (train_x, *others))
+    return mean, torch.where(constant, 0.0, 1 / deviation)
 
 
 def linear_probe(
@@ -89,13 +118,68 @@ def linear_probe(
             range.
     """
     check_features(train_x, train_y, test_x, test_y)
+    scaled = standardize_features(train_x, test_x) if standardize else (train_x.float(), test_x.float())
+    train_x, test_x = scaled
+    test_y = test_y.to(train_x.device)
+    curve: list[float] = []
+    predicted = train_y.new_empty(0)
+
+    def test(weight: Tensor, bias: Tensor) -> None:
+        nonlocal predicted
+        predicted = functional.linear(test_x, weight, bias).argmax(1)
+        curve.append(percent_equal(predicted, test_y))
+
+    fit = fit_linear(
+        train_x,
+        train_y,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        seed=seed,
+        after_epoch=test,
+    )
+    best = max(range(epochs), key=curve.__getitem__)
+    return LinearProbeResult(curve[-1], curve[best], best + 1, fit.train_loss, tuple(predicted.tolist()))
+
+
+def fit_linear(
+    train_x: Tensor,
+    train_y: Tensor,
+    *,
+    epochs: int = 100,
+    batch_size: int = 256,
+    lr: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    after_epoch: Callable[[Tensor, Tensor], None] | None = None,
+) -> LinearFit:
+    """Train one linear layer on frozen features; :func:`linear_probe` says how.
+
+    Args:
+        train_x: ``(N, D)`` features of the training clips.
+        train_y: ``(N,)`` int64 class indices; there are as many classes as the largest one plus 1.
+        epochs: passes over the training clips.
+        batch_size: clips in an update.
+        lr: learning rate of the first update.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        seed: fixes the first weights and the order of the clips.
+        after_epoch: called with weight and bias after every epoch, without autograd.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty set, features that are not finite, a setting out of
+            range.
+    """
+    check_features(train_x, train_y, train_x[:0])
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr)):
         if value <= 0:
             raise ValueError(f"{name}={value} must be positive")
-    scaled = standardize_features(train_x, test_x) if standardize else (train_x.float(), test_x.float())
     # A copy made outside inference mode, so that autograd may save it.
-    train_x, test_x = (x.detach().clone() for x in scaled)
-    train_y, test_y = train_y.to(train_x.device), test_y.to(train_x.device)
+    train_x = train_x.float().detach().clone()
+    train_y = train_y.to(train_x.device)
     generator = torch.Generator().manual_seed(seed)
     classes = int(train_y.max()) + 1
     weight = (
@@ -106,8 +190,7 @@ def linear_probe(
     bias = torch.zeros(classes, device=train_x.device, requires_grad=True)
     optimizer = torch.optim.SGD([weight, bias], lr=lr, momentum=momentum, weight_decay=weight_decay)
     total = epochs * math.ceil(len(train_x) / batch_size)
-    curve, update, loss_sum = [], 0, train_x.new_zeros(())
-    predicted = train_y.new_empty(0)
+    update, loss_sum = 0, train_x.new_zeros(())
     for _ in range(epochs):
         loss_sum = train_x.new_zeros(())
         for rows in torch.randperm(len(train_x), generator=generator).to(train_x.device).split(batch_size):
@@ -118,13 +201,10 @@ def linear_probe(
             optimizer.step()
             loss_sum += loss.detach() * len(rows)
             update += 1
-        with torch.no_grad():
-            predicted = functional.linear(test_x, weight, bias).argmax(1)
-            curve.append(percent_equal(predicted, test_y))
-    best = max(range(epochs), key=curve.__getitem__)
-    return LinearProbeResult(
-        curve[-1], curve[best], best + 1, float(loss_sum) / len(train_x), tuple(predicted.tolist())
-    )
+        if after_epoch is not None:
+            with torch.no_grad():
+                after_epoch(weight, bias)
+    return LinearFit(weight.detach(), bias.detach(), float(loss_sum) / len(train_x))
 
 
 def logistic_regression(
@@ -158,6 +238,29 @@ def logistic_regression(
         ValueError: shapes that do not fit, an empty set, one class only, C not positive.
     """
     check_features(train_x, train_y, test_x, test_y)
+    scores = logistic_scores(train_x, train_y, test_x, C=C, standardize=standardize, max_iter=max_iter)
+    return percent_equal(scores.argmax(1), test_y.cpu())
+
+
+def logistic_scores(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    *,
+    C: float = 1.0,
+    standardize: bool = True,
+    max_iter: int = 1000,
+) -> Tensor:
+    """Return the class probabilities of multinomial logistic regression, see :func:`logistic_regression`.
+
+    Returns:
+        ``(M, classes)`` float64 on the CPU, 0 for classes without a training clip.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: as :func:`logistic_regression`.
+    """
+    check_features(train_x, train_y, test_x)
     if C <= 0:
         raise ValueError(f"C={C} must be positive, for example 1.0")
     if len(train_y.unique()) < 2:
@@ -169,4 +272,6 @@ def logistic_regression(
     scaled = standardize_features(train_x, test_x) if standardize else (train_x, test_x)
     train, test = (x.detach().double().cpu().numpy() for x in scaled)
     fitted = LogisticRegression(C=C, max_iter=max_iter).fit(train, train_y.cpu().numpy())
-    return percent_equal(torch.from_numpy(fitted.predict(test)), test_y.cpu())
+    scores = torch.zeros(len(test), int(train_y.max()) + 1, dtype=torch.float64)
+    scores[:, torch.from_numpy(fitted.classes_)] = torch.from_numpy(fitted.predict_proba(test))
+    return scores

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
 
-# On frozen features (here), and by training the encoder (:mod:`fastamr.evaluation.supervised`).
+# On frozen features (here), by training the encoder (:mod:`fastamr.evaluation.supervised`), and on other data.
 FROZEN = ("all", "knn", "linear", "retrieval")
 SUPERVISED = ("finetune", "semi")
-PROTOCOLS = FROZEN + SUPERVISED
+PROTOCOLS = (*FROZEN, *SUPERVISED, "transfer", "detection")
 
 Scores = dict[str, Any]
 """Probe name -> ``{"accuracy": mean percent, "per_seed": [percent, ...]}``, or None where it cannot run."""

@@ -45,9 +45,14 @@ def load_pretrained(directory: str | Path) -> SkeletonModel:
 
     Raises:
         FileNotFoundError: the folder holds no model.
-        ValueError: an unknown architecture or damaged files.
+        ValueError: an unknown architecture, a classifier, or damaged files.
     """
     name = read_description(directory)["model"]
+    if name == ActionClassifier.name:
+        raise ValueError(
+            f"{directory} holds a classifier, whose encoder has no pre-training parts left: load it with "
+            "ActionClassifier.from_pretrained; expected the folder of a pre-training run"
+        )
     check_name("model", name, MODELS)
     return MODELS[name].from_pretrained(directory)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -202,13 +203,7 @@ class SkeletonModel(nn.Module):
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``, each in one piece, into a folder."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().contiguous().cpu() for name, value in self.state_dict().items()}
-        with replaced(directory / WEIGHTS_FILE) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
-        description = {"model": self.name, "config": self.config.to_dict()}
-        write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
+        write_model(directory, self.name, self.config.to_dict(), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
@@ -227,6 +222,26 @@ class SkeletonModel(nn.Module):
         model = cls.from_config(cls.Config.from_dict(description["config"]))
         load_weights(model, Path(directory) / WEIGHTS_FILE)
         return model
+
+
+def write_model(
+    directory: str | Path, name: str, config: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write a model's folder: ``config.json`` and ``model.safetensors``, each in one piece.
+
+    Args:
+        directory: the folder; it is made.
+        name: what kind of model it is.
+        config: what JSON can hold.
+        tensors: the weights by name, on any device.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+    with replaced(directory / WEIGHTS_FILE) as temporary:
+        save_file(content, temporary, metadata={"format": "pt"})
+    description = {"model": name, "config": config}
+    write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
 
 
 def check_finite(clips: Tensor) -> None:
@@ -258,8 +273,18 @@ def read_description(directory: str | Path) -> dict[str, Any]:
     return description
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file into a model, naming what does not fit."""
+def load_weights(model: nn.Module, path: Path, *, without: Collection[str] = ()) -> None:
+    """Load a safetensors file into a model, naming what does not fit.
+
+    Args:
+        model: the model to fill.
+        path: the file.
+        without: tensors of the model that the file leaves out; they stay as they are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or a tensor is missing, superfluous or of another shape.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the folder holds a configuration but no weights")
     try:
@@ -268,6 +293,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ValueError(f"{path} is no safetensors file or is truncated ({error})") from error
     state = model.state_dict()
     for name, value in state.items():
+        if name not in tensors and name in without:
+            continue
         if name not in tensors:
             raise ValueError(f"{path} has no tensor {name!r}: it belongs to another architecture")
         if tensors[name].shape != value.shape:
@@ -280,4 +307,4 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ValueError(
             f"{path} holds {extra[0]!r}, which the model lacks: it belongs to another architecture"
         )
-    model.load_state_dict(tensors)
+    model.load_state_dict(state | tensors)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from ..errors import check_name
 from ..nn import DropPath, initialize
-from .base import SkeletonModel
+from .base import WEIGHTS_FILE, SkeletonModel, load_weights, read_description, write_model
 from .masking import token_validity
 from .pooling import average_bodies, mean_tokens
 
@@ -41,6 +42,9 @@ class ActionClassifier(nn.Module):
         dropout: of the tokens before pooling (MAMP's public code: 0.3).
         drop_path: of the last block (MAMP's public code: 0.3).
         label_smoothing: of :meth:`loss` (MAMP's public code: 0.1).
+        class_names: what the classes are called; empty = unknown.
+        steps: the pre-processing that its clips go through before they are sampled, as a data set's ``steps`` lists it;
+            saved with the classifier, for whoever uses it on raw coordinates.
 
     Shapes:
         clips ``(S, T, V, C)`` -> logits ``(S, classes)``, or ``(B, classes)`` with the owners of the S bodies.
@@ -48,6 +52,8 @@ class ActionClassifier(nn.Module):
     Raises:
         ValueError: an argument out of range, or tokens that do not divide into joints.
     """
+
+    name: ClassVar[str] = "action_classifier"
 
     def __init__(
         self,
@@ -59,26 +65,88 @@ class ActionClassifier(nn.Module):
         dropout: float = 0.3,
         drop_path: float = 0.3,
         label_smoothing: float = 0.1,
+        class_names: Sequence[str] = (),
+        steps: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
         check_classifier(classes, pooling, hidden, dropout, drop_path, label_smoothing)
+        if class_names and len(class_names) != classes:
+            raise ValueError(
+                f"class_names holds {len(class_names)} names for {classes} classes: expected one each, or none"
+            )
         self.encoder = encoder
         self.classes, self.pooling, self.label_smoothing = classes, pooling, label_smoothing
+        self.class_names = tuple(str(name) for name in class_names)
+        self.steps = tuple(dict(step) for step in steps)
+        self._head_options = {"hidden": hidden, "dropout": dropout, "drop_path": drop_path}
         self.joints = encoder.config.joints
-        tokens, used = _encoded(encoder)
+        tokens, used = encoded_example(encoder)
         if pooling == "joints" and tokens.shape[1] % self.joints:
             raise ValueError(
                 f"pooling='joints' needs tokens of {self.joints} joints, the encoder makes {tokens.shape[1]} tokens: "
                 "use pooling='mean'"
             )
         for parameter in encoder.parameters():
-            # Parts of the pre-training alone would only fill the optimizer.
-            parameter.requires_grad_(parameter in used)
+            # Parts of the pre-training alone would only fill the optimizer; what the caller froze stays frozen.
+            parameter.requires_grad_(parameter.requires_grad and parameter in used)
+        self._pretraining_only = {f"encoder.{name}" for name in pretraining_only(encoder, used)}
         width = tokens.shape[2] * (self.joints if pooling == "joints" else 1)
         self.dropout = nn.Dropout(dropout)
         self.head = _head(width, hidden, classes).to(tokens.device)
         self._layers, self.depth = _layers(name for name, _ in self._trained("encoder."))
         self._set_drop_path(drop_path)
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """Return the parameters and buffers that the logits depend on, by name, without the pre-training's parts."""
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if name not in self._pretraining_only}
+
+    def num_parameters(self) -> int:
+        """Return how many parameters the logits depend on."""
+        names = self.inference_state().keys()
+        return sum(parameter.numel() for name, parameter in self.named_parameters() if name in names)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``, each in one piece, into a folder.
+
+        The file holds :meth:`inference_state`. Decoders and targets of the pre-training are left out; save the encoder
+        itself to train it further as a masked model.
+        """
+        config = {
+            "encoder": {"model": self.encoder.name, "config": self.encoder.config.to_dict()},
+            "classes": self.classes,
+            "pooling": self.pooling,
+            **self._head_options,
+            "label_smoothing": self.label_smoothing,
+            "class_names": list(self.class_names),
+            "steps": [dict(step) for step in self.steps],
+        }
+        write_model(directory, self.name, config, self.inference_state())
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Self:
+        """Load what :meth:`save_pretrained` wrote, in evaluation mode; nothing is unpickled.
+
+        Parts of the pre-training, which the file does not hold, have fresh weights.
+
+        Raises:
+            FileNotFoundError: the folder holds no model.
+            ValueError: the folder holds an encoder without classes, or the files do not fit each other.
+        """
+        description = read_description(directory)
+        if description["model"] != cls.name:
+            raise ValueError(
+                f"{directory} holds a {description['model']!r}, an encoder without classes: train a classifier on it "
+                "with fastamr finetune, or load it with fastamr.models.load_pretrained"
+            )
+        config = dict(description["config"])
+        try:
+            encoder = config.pop("encoder")
+            model = cls(_build(encoder["model"], encoder["config"]), **config)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{directory} describes no classifier ({error}): the file is damaged") from None
+        load_weights(model, Path(directory) / WEIGHTS_FILE, without=model._pretraining_only)
+        return model.eval()
 
     def _trained(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in self.named_parameters():
@@ -181,22 +249,49 @@ def _head(width: int, hidden: int, classes: int) -> nn.Sequential:
     return nn.Sequential(*layers).apply(initialize)
 
 
-def _encoded(encoder: SkeletonModel) -> tuple[Tensor, set[nn.Parameter]]:
-    """Encode one empty clip: its tokens ``(1, N, D)``, and the trainable parameters that they depend on."""
+def encoded_example(encoder: SkeletonModel) -> tuple[Tensor, set[nn.Parameter]]:
+    """Encode one empty clip: its tokens ``(1, N, D)``, and the parameters that they depend on, frozen or not."""
     config, training = encoder.config, encoder.training
     device = next(encoder.parameters()).device
     clip = torch.zeros(1, config.frames, config.joints, config.channels, device=device)
     # Evaluation mode, so that an encoder with batch statistics does not learn from the empty clip.
     encoder.eval()
+    candidates = list(encoder.parameters())
+    frozen = [parameter for parameter in candidates if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
     with torch.enable_grad():
         tokens = encoder.encode(clip)
+        gradients = torch.autograd.grad(tokens.sum(), candidates, allow_unused=True)
     encoder.train(training)
-    candidates = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    if not tokens.requires_grad:
-        return tokens, set()
-    gradients = torch.autograd.grad(tokens.sum(), candidates, allow_unused=True)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
     used = {p for p, gradient in zip(candidates, gradients, strict=True) if gradient is not None}
     return tokens.detach(), used
+
+
+def pretraining_only(encoder: SkeletonModel, used: set[nn.Parameter]) -> set[str]:
+    """Return the names of an encoder's parameters that are not used, and of the buffers that stand beside only such.
+
+    Args:
+        encoder: the model.
+        used: the parameters that its tokens depend on, see :func:`encoded_example`.
+    """
+    names = set()
+    for prefix, module in encoder.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        idle = [name for name, parameter in own.items() if parameter not in used]
+        if own and len(idle) == len(own):
+            idle += [name for name, _ in module.named_buffers(recurse=False)]
+        names |= {f"{prefix}.{name}" if prefix else name for name in idle}
+    return names
+
+
+def _build(name: str, config: dict[str, Any]) -> SkeletonModel:
+    """Build an encoder by name; imported late, as the list of models imports this file."""
+    from . import build_model
+
+    return build_model(name, config)
 
 
 def _layers(names: Iterator[str]) -> tuple[dict[str, int], int]:

@@ -18,7 +18,7 @@ def mean_tokens(tokens: Tensor, known: Tensor | None = None) -> Tensor:
     """
     if known is None:
         return tokens.mean(1)
-    mask = torch.where(known.any(1, keepdim=True), known, True)[..., None]
+    mask = (known | ~known.any(1, keepdim=True))[..., None]
     return (tokens * mask).sum(1) / mask.sum(1)
 
 

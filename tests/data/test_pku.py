@@ -218,3 +218,29 @@ def load(folder: Path) -> Any:
     data = PackedSkeletons.load(folder / "pku.safetensors")
     data.check()
     return data
+
+
+def test_frames_of_streams_are_labelled(tmp_path: Path) -> None:
+    files = phase_one() | {
+        "label/0002-M.txt": b"1,2,three,1\n",
+        "skeleton/0004-L.txt": pku_text(STREAM[:5]),
+        "label/0003-R.txt": pku_label_text([(41, 3, 9, 2), (2, 18, 25, 1), (3, 20, 30, 1)]),
+    }
+    raw = write(tmp_path / "raw", files)
+    report = prepare("pku1", raw, tmp_path / "pku.safetensors", options={"keep": "streams"})
+    data = load(tmp_path)
+    assert data.names == ["0002-L", "0002-M", "0003-R", "0004-L"]
+    expected = [7] * 10 + [-1] * 10 + [50] * 40  # two bodies
+    expected = expected * 2 + [-2] * 60 + [-1] * 3 + [40] * 6 + [-1] * 9 + [1] * 2 + [-2] * 10
+    assert data.frame_labels.tolist() == expected
+    assert report.damaged == []
+    assert report.notes == [
+        f"0002-M: without labels: {raw}/label/0002-M.txt, line 1: 'three' is not a number",
+        "0004-L: without labels: no label file has the same name",
+    ]
+    prepare("pku1", raw, tmp_path / "pku.safetensors", options={"keep": "both"})
+    both = load(tmp_path)
+    assert both.names[:3] == ["0002-L", "0002-L_0", "0002-L_1"]
+    assert set(both.select([1]).frame_labels.tolist()) == {7}
+    prepare("pku1", raw, tmp_path / "pku.safetensors")
+    assert load(tmp_path).frame_labels is None

@@ -38,10 +38,12 @@ class PkuReader:
 
     Args:
         phase: 1 or 2, which lists of the protocols to take where both are there.
-        keep: ``"clips"``, the labelled pieces; ``"streams"``, whole and unlabelled, for pre-training; or ``"both"``.
+        keep: ``"clips"``, the labelled pieces; ``"streams"``, whole, with a label for each frame, for detection and
+            pre-training; or ``"both"``.
 
     A clip is named after its stream and its place in the label file (``0002-L_0``) and consists of the frames from
-    ``start`` up to, but without, ``end``, counted from 0 (choice: as MAMP's ``pku_gendata.py`` cuts them).
+    ``start`` up to, but without, ``end``, counted from 0 (choice: as MAMP's ``pku_gendata.py`` cuts them). The same
+    frames of a stream have its class in ``frame_labels``, the others -1; those of a stream without sound labels -2.
     """
 
     phase: int = 1
@@ -78,7 +80,7 @@ class PkuReader:
             if label is None and self.keep == "clips":
                 found.left_out[str(entry)] = "no label file has the same name"
             else:
-                entries = (entry,) if label is None or self.keep == "streams" else (entry, label)
+                entries = (entry,) if label is None else (entry, label)
                 found.tasks.append(Task(entry.base[: -len(_ENDING)], entries))
         found.left_out |= {str(entry): "no skeleton file has the same name" for entry in taken.values()}
         for protocol in ("xsub", "xview"):
@@ -93,20 +95,31 @@ class PkuReader:
         """Read a stream and cut it into clips."""
         stream = parse(task.entries[0].read())
         view = VIEWS.index(task.name[-1])
+        rows: list[tuple[int, int, int, float]] | None = None
+        note = "without labels: no label file has the same name"
+        if len(task.entries) > 1:
+            try:
+                rows = parse_labels(task.entries[1].read())
+            except DamagedFile as error:
+                damage = DamagedFile(error.reason, error.line, str(task.entries[1]))
+                if self.keep != "streams":
+                    raise damage from None
+                note = f"without labels: {Damage(str(task.entries[1]), error.reason, error.line)}"
         clips = []
         if self.keep != "clips":
             columns = {"view": view, "start": 0, "confidence": -1.0}
-            clips.append(RawClip(task.name, stream, -1, columns))
-        if len(task.entries) > 1:
-            clips += self._cut(task, stream, view)
+            known = "" if rows is not None else note
+            clips.append(
+                RawClip(task.name, stream, -1, columns, note=known, frame_labels=_frame_labels(stream, rows))
+            )
+        if self.keep != "streams":
+            clips += self._cut(task, stream, view, rows or [])
         return clips
 
-    def _cut(self, task: Task, stream: np.ndarray, view: int) -> list[RawClip]:
+    def _cut(
+        self, task: Task, stream: np.ndarray, view: int, rows: list[tuple[int, int, int, float]]
+    ) -> list[RawClip]:
         clips = []
-        try:
-            rows = parse_labels(task.entries[1].read())
-        except DamagedFile as error:
-            raise DamagedFile(error.reason, error.line, str(task.entries[1])) from None
         for place, (action, start, end, confidence) in enumerate(rows):
             bad = note = ""
             if not 0 <= start < min(end, len(stream)):
@@ -115,7 +128,8 @@ class PkuReader:
                 note = f"ends with the stream, after {len(stream)} frames; its label names {end}"
             columns = {"view": view, "start": start, "confidence": confidence}
             piece = stream[:0] if bad else stream[start:end]
-            clips.append(RawClip(f"{task.name}_{place}", piece, action - 1, columns, None, note, bad))
+            labels = None if self.keep == "clips" else np.full(len(piece), action - 1)
+            clips.append(RawClip(f"{task.name}_{place}", piece, action - 1, columns, None, note, bad, labels))
         return clips
 
     def _sort(self, listing: Listing, found: Found) -> tuple[list[Entry], list[Entry], dict[str, SplitList]]:
@@ -217,6 +231,15 @@ def parse_labels(content: bytes) -> list[tuple[int, int, int, float]]:
             raise DamagedFile(f"action is {action:g}, expected 1 to {len(ACTIONS)}", line)
         rows.append((int(action), int(start), int(end), confidence))
     return rows
+
+
+def _frame_labels(stream: np.ndarray, rows: list[tuple[int, int, int, float]] | None) -> np.ndarray:
+    """Return the class of each frame of a stream ``(T,)``; of overlapping labels the later line counts (choice)."""
+    labels = np.full(len(stream), -2 if rows is None else -1)
+    for action, start, end, _ in rows or []:
+        if 0 <= start < min(end, len(stream)):
+            labels[start:end] = action - 1
+    return labels
 
 
 def _is_label(entry: Entry) -> bool:

@@ -64,6 +64,7 @@ class RawClip:
         valid: ``(T, M, V)`` bool, or None.
         note: something that was mended, or "".
         bad: why the clip must be dropped, or "".
+        frame_labels: ``(T,)`` class of each frame, -1 = no action, -2 = unknown; None where the reader has none.
     """
 
     name: str
@@ -73,6 +74,7 @@ class RawClip:
     valid: np.ndarray | None = None
     note: str = ""
     bad: str = ""
+    frame_labels: np.ndarray | None = None
 
 
 @dataclass

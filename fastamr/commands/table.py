@@ -1,0 +1,58 @@
+"""``fastamr table RUN...``: evaluations side by side, beside published results, as markdown, LaTeX or CSV."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def run(arguments: list[str]) -> None:
+    """Carry out the command.
+
+    Raises:
+        FileNotFoundError: no such run or file, no evaluation in it, or no folder to write into.
+        ValueError: a file is not of ``fastamr evaluate``.
+    """
+    from ..evaluation.comparison import FORMATS, average_folds, compare_runs, find_reports, read_report
+    from ..evaluation.published import DATA_SETS
+    from ..files import write_text
+
+    parser = argparse.ArgumentParser(
+        prog="fastamr table",
+        description="Put evaluations side by side, by data set, split and protocol, beside published results.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="folders of runs that fastamr evaluate has been at, a folder of such folders, or its JSON files",
+    )
+    parser.add_argument("--format", choices=list(FORMATS), default="markdown", help="default: markdown")
+    parser.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
+    parser.add_argument(
+        "--published",
+        choices=["auto", "none", *DATA_SETS],
+        default="auto",
+        metavar="NAME",
+        help="published results beside the measured ones: auto (where the data's file is called after a data set), "
+        f"none, or those of {', '.join(DATA_SETS)}",
+    )
+    parser.add_argument(
+        "--folds",
+        action="store_true",
+        help="average the splits fold0, fold1, ... of a data set (cross-validation)",
+    )
+    given = parser.parse_args(arguments)
+    if given.out and not Path(given.out).parent.is_dir():
+        raise FileNotFoundError(
+            f"cannot write {given.out}: folder {Path(given.out).parent} does not exist; create it first"
+        )
+    reports = [read_report(path) for path in find_reports(given.runs)]
+    groups = compare_runs(reports, published=given.published)
+    text = FORMATS[given.format](average_folds(groups) if given.folds else groups)
+    if given.out:
+        write_text(given.out, text)
+        print(f"{len(reports)} evaluations, written to {given.out}")
+    else:
+        print(text, end="")

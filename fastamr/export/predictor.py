@@ -1,0 +1,302 @@
+"""Actions named in clips, by a saved classifier or an exported file, without the training code."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import PackedSkeletons, apply_missing, parse_steps
+from ..devices import pick_device
+from ..evaluation.clip_batches import ClipBatch, ClipBatches
+from ..evaluation.features import CENTRAL_SHARE
+from ..evaluation.windows import cut_windows, window_starts, without_clip_steps
+from ..models import ActionClassifier
+from ..skeleton import SkeletonLayout
+from .description import describe
+from .onnx_file import OnnxModel
+
+_CONVERT = "convert"
+
+
+class Choice(NamedTuple):
+    """A class and how probable it is.
+
+    Attributes:
+        label: its index.
+        name: what it is called, or ``class 3``.
+        probability: 0 to 1.
+    """
+
+    label: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The most probable actions in a stretch of frames.
+
+    Attributes:
+        clip: the clip's name.
+        first: its first frame, from 0.
+        end: the frame behind its last one.
+        start_time: seconds, None = unknown.
+        end_time: seconds, None = unknown.
+        top: the most probable classes; empty where no body is shown.
+    """
+
+    clip: str
+    first: int
+    end: int
+    start_time: float | None
+    end_time: float | None
+    top: tuple[Choice, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a line of JSON holds."""
+        return {
+            "clip": self.clip,
+            "first_frame": self.first,
+            "end_frame": self.end,
+            "start": self.start_time,
+            "end": self.end_time,
+            "top": [{"label": label, "class": name, "probability": value} for label, name, value in self.top],
+        }
+
+    def __str__(self) -> str:
+        times = (
+            f"frames {self.first}-{self.end - 1}"
+            if self.start_time is None or self.end_time is None
+            else f"{self.start_time:.2f}-{self.end_time:.2f} s"
+        )
+        shown = ", ".join(f"{name} {100 * value:.1f} %" for _, name, value in self.top) or "no body"
+        return f"{self.clip}  {times}  {shown}"
+
+
+class Span(NamedTuple):
+    """Where a window lies in its clip; times in seconds or None."""
+
+    clip: str
+    first: int
+    end: int
+    start_time: float | None
+    end_time: float | None
+
+
+class Predictor:
+    """A classifier with the pre-processing that it was trained with.
+
+    Clips are pre-processed and sampled as in the evaluation: the steps of the training data that they lack, the
+    central 95 % of the frames resized to the model's frames, the bodies that a clip has averaged.
+
+    Args:
+        model: a classifier, or an exported one in onnxruntime.
+        batch_size: clips at a time.
+        device: where a classifier runs; an exported one runs on the CPU.
+
+    Raises:
+        ValueError: an encoder without classes, or pre-processing that cannot be repeated.
+    """
+
+    def __init__(
+        self,
+        model: ActionClassifier | OnnxModel,
+        *,
+        batch_size: int = 64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1 clip")
+        own = isinstance(model, ActionClassifier)
+        self.description = (
+            describe(model, (), ()) if isinstance(model, ActionClassifier) else model.description
+        )
+        if self.description["kind"] != "classifier":
+            raise ValueError(
+                "the file holds an encoder without classes: export a classifier (fastamr finetune)"
+            )
+        if self.description["crop"] != CENTRAL_SHARE:
+            raise ValueError(
+                f"the model expects the central {self.description['crop']:g} of the frames, this version takes "
+                f"{CENTRAL_SHARE:g}: export it again"
+            )
+        self.model = model.to(device).eval() if own else model  # type: ignore[union-attr]
+        self.device = torch.device(device) if own else torch.device("cpu")
+        self.batch_size = batch_size
+        self.layout = SkeletonLayout.from_dict(self.description["layout"])
+        self.frames: int = self.description["frames"]
+        self.channels: int = self.description["channels"]
+        self.steps = parse_steps(self.description["steps"])
+
+    def class_name(self, label: int) -> str:
+        """Return what a class is called."""
+        names = self.description["class_names"]
+        return names[label] if names else f"class {label}"
+
+    def prepare(self, data: PackedSkeletons) -> PackedSkeletons:
+        """Return the data with the pre-processing that it lacks.
+
+        Raises:
+            ValueError: another layout or number of channels than the model's, or coordinates that are not finite.
+        """
+        converts = data.layout != self.layout
+        steps = [step for step in self.steps if converts or step.name != _CONVERT]
+        if converts and not any(step.name == _CONVERT for step in steps):
+            raise ValueError(
+                f"the data has layout {data.layout.name!r} ({data.layout.num_joints} joints), the model knows "
+                f"{self.layout.name!r} ({self.layout.num_joints} joints): map it first, with fastamr convert IN OUT "
+                f"--layout {self.layout.name}"
+            )
+        if data.coords.shape[-1] != self.channels:
+            raise ValueError(
+                f"the data has {data.coords.shape[-1]} channels, the model knows {self.channels}: use data of its kind"
+            )
+        data.check()
+        return apply_missing(data, steps)
+
+    def probabilities(self, data: PackedSkeletons) -> Tensor:
+        """Return the probability of each class for each clip ``(N, classes)`` float32, on the CPU.
+
+        Args:
+            data: clips that went through :meth:`prepare`.
+        """
+        data = data.to(self.device)
+        batches = ClipBatches(data, self.frames)
+        parts = []
+        for clips in torch.arange(data.num_clips, device=self.device).split(self.batch_size):
+            logits = self._logits(batches.test(clips))
+            parts.append(logits.float().softmax(1).cpu())
+        return torch.cat(parts)
+
+    def predict(
+        self,
+        data: PackedSkeletons,
+        *,
+        top: int = 5,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> Iterator[Answer]:
+        """Name the actions in clips, or in windows that slide over them.
+
+        Args:
+            data: packed data or what :func:`fastamr.data.load.read_file` returns, pre-processed or not.
+            top: classes of an answer.
+            window: frames of a window; None = whole clips. A shorter clip is one window. Each window is pre-processed
+                as a clip of its own.
+            stride: frames from one window to the next; None = half a window. The last window ends with the clip.
+
+        Yields:
+            The answers, clip by clip, in the order of time.
+
+        Raises:
+            ValueError: data that the model does not fit, or an option out of range.
+        """
+        check_windows(top, window, stride)
+        if window is None:
+            frames, rates = data.clip_frames().tolist(), data.fps.tolist()
+            spans = [
+                _span(name, 0, count, rate)
+                for name, count, rate in zip(data.names, frames, rates, strict=True)
+            ]
+            marked = dataclasses.replace(
+                data,
+                columns={"window": torch.arange(len(spans), device=data.device)},
+                column_names={},
+                splits={},
+            )
+            yield from self.answers(marked, spans, top)
+            return
+        source = without_clip_steps(data)
+        for clip, count in enumerate(data.clip_frames().tolist()):
+            starts = window_starts(count, window, stride or max(1, window // 2))
+            rate = float(data.fps[clip])
+            spans = [
+                _span(data.names[clip], first, min(first + window, count), rate) for first in starts.tolist()
+            ]
+            yield from self.answers(cut_windows(source, clip, starts, window), spans, top)
+
+    def answers(self, windows: PackedSkeletons | None, spans: Sequence[Span], top: int) -> list[Answer]:
+        """Return the answer for each span.
+
+        Args:
+            windows: clips whose column ``window`` says which span each is; a span without a clip shows no body.
+            spans: where they lie.
+            top: classes of an answer.
+        """
+        found: dict[int, tuple[Choice, ...]] = {}
+        if windows is not None and bool((windows.coords != 0).any()):
+            ready = self.prepare(windows)
+            values, labels = self.probabilities(ready).topk(min(top, self.description["classes"]), dim=1)
+            for place, row, classes in zip(
+                ready.columns["window"].tolist(), values.tolist(), labels.tolist(), strict=True
+            ):
+                found[place] = tuple(
+                    Choice(label, self.class_name(label), value)
+                    for value, label in zip(row, classes, strict=True)
+                )
+        return [Answer(*span, found.get(place, ())) for place, span in enumerate(spans)]
+
+    def _logits(self, batch: ClipBatch) -> Tensor:
+        if isinstance(self.model, ActionClassifier):
+            with torch.inference_mode():
+                return self.model(batch.clips, valid=batch.valid, owner=batch.owner)
+        return torch.from_numpy(self.model(**in_slots(batch))["logits"])
+
+
+def in_slots(batch: ClipBatch) -> dict[str, np.ndarray]:
+    """Return the bodies of a batch as the inputs of an exported classifier.
+
+    Returns:
+        ``clips (B, M, T, V, C)`` float32, ``present (B, M)`` and ``valid (B, M, T, V)`` bool; M is that of the fullest
+        clip.
+    """
+    counts = torch.bincount(batch.owner)
+    slot = torch.arange(len(batch.owner)) - (counts.cumsum(0) - counts)[batch.owner]
+    shape = (len(counts), int(counts.max()))
+    clips = batch.clips.new_zeros(*shape, *batch.clips.shape[1:])
+    present = torch.zeros(shape, dtype=torch.bool)
+    valid = torch.ones(clips.shape[:-1], dtype=torch.bool)
+    clips[batch.owner, slot], present[batch.owner, slot] = batch.clips, True
+    if batch.valid is not None:
+        valid[batch.owner, slot] = batch.valid
+    return {"clips": clips.numpy(), "present": present.numpy(), "valid": valid.numpy()}
+
+
+def load_predictor(source: str | Path, *, batch_size: int = 64, device: str = "cpu") -> Predictor:
+    """Return the predictor of a classifier's folder, or of a file ``*.onnx``.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: it holds no classifier, or is damaged.
+        ImportError: onnxruntime is not installed.
+    """
+    path = Path(source)
+    if path.suffix == ".onnx":
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"device {device!r} is not for {path}: ONNX files run on the CPU here")
+        return Predictor(OnnxModel(path), batch_size=batch_size)
+    if path.is_file():
+        raise ValueError(f"{path} is no model: expected the folder of a classifier, or a file *.onnx")
+    classifier = ActionClassifier.from_pretrained(path)
+    return Predictor(classifier, batch_size=batch_size, device=pick_device(device))
+
+
+def check_windows(top: int, window: int | None, stride: int | None) -> None:
+    """Raise ``ValueError`` for an option of :meth:`Predictor.predict` that is out of range."""
+    for name, value in (("top", top), ("window", window), ("stride", stride)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    if window is None and stride is not None:
+        raise ValueError(f"stride={stride} needs window, the frames of a window")
+
+
+def _span(clip: str, first: int, end: int, rate: float) -> Span:
+    known = rate > 0
+    return Span(clip, first, end, first / rate if known else None, end / rate if known else None)
