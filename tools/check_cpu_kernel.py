@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Check the CPU attention kernel without Python or torch around it, under sanitizers.
+"""Check the CPU kernels without Python or torch around them, under sanitizers.
 
-Each instruction set's kernel is compared with attention in float64 (tests/csrc/cpu_attention.cpp), its exponential with
-the C library's; all is compiled with the library's own flags, AddressSanitizer and UndefinedBehaviorSanitizer.
+Each instruction set's attention and row passes are compared with float64 (tests/csrc/cpu_attention.cpp, cpu_rows.cpp),
+the exponential with the C library's; all is compiled with the library's own flags, AddressSanitizer and
+UndefinedBehaviorSanitizer.
 
     python tools/check_cpu_kernel.py            under the sanitizers
     python tools/check_cpu_kernel.py --plain    optimised as in the library, without sanitizers
@@ -40,13 +41,14 @@ def run(command: list[str]) -> None:
         raise SystemExit(status)
 
 
-def build_attention(folder: Path, extra: tuple[str, ...]) -> Path:
-    """The kernels by the library's own plan, adapter left out, linked with the test program."""
+def build_programs(folder: Path, extra: tuple[str, ...]) -> list[Path]:
+    """The kernels by the library's own plan, adapters left out, linked with each of the test programs."""
     plan = build.cpu_plan(build.find_torch())
     kernels = [(source, command) for source, command in plan.compilations if source.parent.name == "cpu"]
     compiler = kernels[0][1][0]
     test = (compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-c", "{source}", "-o", "{object}")
-    compilations = [*kernels, (TESTS / "cpu_attention.cpp", test)]
+    tests = [TESTS / "cpu_attention.cpp", TESTS / "cpu_rows.cpp"]
+    compilations = [*kernels, *((source, test) for source in tests)]
     objects = [str(folder / f"{index}.o") for index in range(len(compilations))]
     commands = [
         [*build.filled(command, source=str(source), object=target), *extra]
@@ -54,9 +56,10 @@ def build_attention(folder: Path, extra: tuple[str, ...]) -> Path:
     ]
     with ThreadPoolExecutor() as pool:
         list(pool.map(run, commands))
-    program = folder / "attention"
-    run([compiler, *extra, *objects, "-pthread", "-o", str(program)])
-    return program
+    programs = [folder / source.stem for source in tests]
+    for program, own in zip(programs, objects[len(kernels) :], strict=True):
+        run([compiler, *extra, *objects[: len(kernels)], own, "-pthread", "-o", str(program)])
+    return programs
 
 
 def check_exponential(folder: Path, extra: tuple[str, ...]) -> None:
@@ -79,7 +82,8 @@ def main() -> int:
     extra = () if parser.parse_args().plain else SANITIZE
     with tempfile.TemporaryDirectory() as name:
         check_exponential(Path(name), extra)
-        run([str(build_attention(Path(name), extra))])
+        for program in build_programs(Path(name), extra):
+            run([str(program)])
     return 0
 
 

@@ -3,11 +3,14 @@
 #include <cstring>
 
 #include "kernels.h"
+#include "row_kernels.h"
 
 namespace fastamr {
 namespace {
 
-const Kernels& choose() {
+enum class InstructionSet { baseline, avx2, avx512 };
+
+InstructionSet choose() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -16,17 +19,33 @@ const Kernels& choose() {
   const char* named = std::getenv("FASTAMR_CPU");
   const bool only_baseline = named != nullptr && std::strcmp(named, kernels_baseline.name) == 0;
   const bool only_avx2 = named != nullptr && std::strcmp(named, kernels_avx2.name) == 0;
-  if (avx512 && !only_avx2 && !only_baseline) return kernels_avx512;
-  if (avx2 && !only_baseline) return kernels_avx2;
+  if (avx512 && !only_avx2 && !only_baseline) return InstructionSet::avx512;
+  if (avx2 && !only_baseline) return InstructionSet::avx2;
 #endif
-  return kernels_baseline;
+  return InstructionSet::baseline;
+}
+
+InstructionSet best_set() {
+  static const InstructionSet best = choose();
+  return best;
 }
 
 }  // namespace
 
 const Kernels& best_kernels() {
-  static const Kernels& best = choose();
-  return best;
+#if defined(__x86_64__)
+  if (best_set() == InstructionSet::avx512) return kernels_avx512;
+  if (best_set() == InstructionSet::avx2) return kernels_avx2;
+#endif
+  return kernels_baseline;
+}
+
+const RowKernels& best_row_kernels() {
+#if defined(__x86_64__)
+  if (best_set() == InstructionSet::avx512) return row_kernels_avx512;
+  if (best_set() == InstructionSet::avx2) return row_kernels_avx2;
+#endif
+  return row_kernels_baseline;
 }
 
 }  // namespace fastamr

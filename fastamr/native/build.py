@@ -35,6 +35,8 @@ INSTRUCTION_SETS = {
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }
+# Files of csrc/cpu that are compiled once for each of them, and the prefix of the tables that they define.
+CPU_KERNELS = {"visible_attention.cpp": "fastamr_kernels", "row_passes.cpp": "fastamr_row_kernels"}
 _NVCC_FLAGS = (
     "-std=c++17",
     "-O3",
@@ -124,22 +126,25 @@ def cpu_plan(torch: Torch) -> Plan:
     sets = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"baseline": ()}
     compilations = [
         (
-            folder / "cpu" / "visible_attention.cpp",
+            folder / "cpu" / source,
             (
                 compiler,
                 *_CPP_FLAGS,
                 *KERNEL_FLAGS,
                 *flags,
-                f"-DFASTAMR_KERNELS=kernels_{name}",
+                f"-D{table.upper()}={table.removeprefix('fastamr_')}_{name}",
                 f'-DFASTAMR_KERNELS_NAME="{name}"',
                 *output,
             ),
         )
+        for source, table in CPU_KERNELS.items()
         for name, flags in sets.items()
     ]
+    adapter = (compiler, *_CPP_FLAGS, _TORCH_TARGET, *torch.includes, *output)
     compilations += [
         (folder / "cpu" / "best_kernels.cpp", (compiler, *_CPP_FLAGS, *output)),
-        (folder / "torch_cpu.cpp", (compiler, *_CPP_FLAGS, _TORCH_TARGET, *torch.includes, *output)),
+        (folder / "torch_cpu.cpp", adapter),
+        (folder / "torch_cpu_rows.cpp", adapter),
     ]
     link = (compiler, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu"))
     return Plan("cpu", tuple(compilations), link, (compiler,))
