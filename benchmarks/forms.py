@@ -12,6 +12,7 @@ from torch import Tensor
 import fastamr
 
 FORMS = ("reference", "compiled", "triton")
+ROW_FORMS = ("plain", "compiled", "cpp", "triton")
 STAGES = ("forward", "backward", "both")
 
 
@@ -41,6 +42,26 @@ def in_form(
             return op()
 
     return kernel
+
+
+def in_row_form(
+    form: str, device: torch.device, op: Callable[[str], Any], plain: Callable[[], Any]
+) -> Callable[[], Any]:
+    """What to call for a form of an op on flat rows; skips the case where the form has nothing to measure.
+
+    Args:
+        form: one of :data:`ROW_FORMS`.
+        device: where the case runs.
+        op: calls the op of :mod:`fastamr.ops` with the named back end.
+        plain: PyTorch's own layers at the same dtype, the library's products included.
+    """
+    if form in ("plain", "compiled"):
+        return in_form("reference" if form == "plain" else form, device, lambda: op("auto"), plain)
+    if form == "cpp" and device.type != "cpu":
+        pytest.skip("the extension's row passes run on the CPU")
+    if form == "triton" and device.type == "cpu":
+        pytest.skip("Triton kernels need a GPU; their interpreter is for tests, not for times")
+    return lambda: op(form)
 
 
 def at_stage(

@@ -37,18 +37,49 @@ class Launch:
 
 
 _recorded: list[Launch] | None = None
+_assumed_architecture = 90
 _tuned: dict[tuple[object, ...], Config] = {}
 
 
 @contextmanager
-def record() -> Iterator[list[Launch]]:
-    """Write launches down instead of running them; outputs stay uninitialised. Not for concurrent use."""
+def record(architecture: int = 90) -> Iterator[list[Launch]]:
+    """Write launches down instead of running them; outputs stay uninitialised. Not for concurrent use.
+
+    Args:
+        architecture: what the launchers choose for, see :func:`assume`.
+    """
     global _recorded
     _recorded = []
     try:
-        yield _recorded
+        with assume(architecture):
+            yield _recorded
     finally:
         _recorded = None
+
+
+@contextmanager
+def assume(architecture: int) -> Iterator[None]:
+    """Launchers choose for this compute capability (80, 90, 100 ...) where there is no GPU. Not for concurrent use."""
+    global _assumed_architecture
+    before = _assumed_architecture
+    _assumed_architecture = architecture
+    try:
+        yield
+    finally:
+        _assumed_architecture = before
+
+
+def architecture(device: torch.device) -> int:
+    """Compute capability as a number: 80, 90, 100; for tensors on a CPU the assumed one."""
+    if device.type != "cuda":
+        return _assumed_architecture
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def interpreted(device: torch.device) -> bool:
+    """Whether a launch would run in Triton's interpreter."""
+    return device.type == "cpu" and _recorded is None
 
 
 def launch(

@@ -131,16 +131,21 @@ def test_every_op_has_its_rooms() -> None:
     """One op, one name: reference, test and benchmark exist for each file of ops."""
     helpers = {"__init__", "backends", "checks", "precision", "seeds", "triton_support"}
     helpers |= {"attention_checks", "attention_native", "attention_registration"}
+    helpers |= {"row_checks", "rows_native", "stack_backends"}
     ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - helpers
     assert ops == {
         "adamw_update",
+        "linear_gelu",
+        "linear_residual_norm",
         "masked_patch_gather",
         "motion_entropy",
         "motion_guidance",
         "patch_gather",
+        "row_norm",
         "sample_clips",
         "select_visible",
         "visible_attention",
+        "weight_gradient",
         "weighted_reconstruction_loss",
     }
     for op in ops:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Check the CPU kernels without Python or torch around them, under sanitizers.
 
-Each instruction set's kernels are compared with the formulas in float64 (tests/csrc/cpu_attention.cpp, cpu_adamw.cpp),
+Each instruction set's kernels (attention, row passes, AdamW) are compared with float64 (tests/csrc/cpu_*.cpp),
 the exponential with the C library's; all is compiled with the library's own flags, AddressSanitizer and
 UndefinedBehaviorSanitizer.
 
@@ -41,7 +41,7 @@ def run(command: list[str]) -> None:
         raise SystemExit(status)
 
 
-PROGRAMS = ("cpu_attention.cpp", "cpu_adamw.cpp")
+PROGRAMS = ("cpu_attention.cpp", "cpu_rows.cpp", "cpu_adamw.cpp")
 
 
 def build_programs(folder: Path, extra: tuple[str, ...]) -> list[Path]:

@@ -54,6 +54,8 @@ def describe(launch: Any) -> tuple[dict[str, str], dict[str, Any], dict[tuple[in
 
     names = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int32: "i32"}
     names |= {torch.int64: "i64", torch.bool: "i1", torch.float64: "fp64", torch.int16: "i16"}
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     hints: dict[tuple[int], list] = {}
@@ -62,6 +64,9 @@ def describe(launch: Any) -> tuple[dict[str, str], dict[str, Any], dict[tuple[in
         value = launch.arguments.get(name, parameter.default)
         if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
             signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, TensorDescriptor):
+            tile = ",".join(map(str, value.block_shape))
+            signature[name] = f"tensordesc<{names[value.base.dtype]}[{tile}]>"
         elif isinstance(value, torch.Tensor):
             signature[name] = f"*{names[value.dtype]}"
             hints[position,] = [["tt.divisibility", 16]]
@@ -212,6 +217,49 @@ def cases() -> dict[str, Callable[[], object]]:
     }  # fmt: skip
 
 
+def row_cases(dtype: Any, rows: int, width: int, features: int) -> dict[str, Callable[[], object]]:
+    """Calls of the kernels on flat rows, whose ops would not take CPU tensors without the interpreter."""
+    import torch
+    from fastamr.kernels.linear_gelu import linear_gelu, linear_gelu_backward
+    from fastamr.kernels.linear_residual_norm import linear_residual_norm, linear_residual_norm_backward
+    from fastamr.kernels.weight_gradient import weight_gradient
+
+    name = f"{width} {str(dtype).removeprefix('torch.')}"
+    narrow, wide = torch.empty(rows, width, dtype=dtype), torch.empty(rows, features, dtype=dtype)
+    up, down = torch.empty(features, width, dtype=dtype), torch.empty(width, features, dtype=dtype)
+    vector, bias, statistics = torch.empty(width), torch.empty(features), torch.empty(rows)
+
+    def backward(skip: object) -> object:
+        return linear_residual_norm_backward(wide, up, narrow, statistics, statistics, vector, skip)
+
+    return {
+        f"linear_gelu {name}": lambda: linear_gelu(narrow, up, bias, slope=True),
+        f"linear_gelu no slope {name}": lambda: linear_gelu(narrow, up, bias, slope=False),
+        f"linear_gelu backward {name}": lambda: linear_gelu_backward(narrow, down, wide),
+        f"linear_residual_norm {name}": lambda: linear_residual_norm(
+            wide, down, vector, narrow, vector, vector, 1e-5
+        ),
+        f"residual_norm backward {name}": lambda: backward(narrow),
+        f"same without skip {name}": lambda: backward(None),
+        f"weight_gradient {name}": lambda: weight_gradient(wide, narrow, None),
+    }
+
+
+def all_cases() -> dict[str, Callable[[], object]]:
+    """Every case: those of the ops, and the kernels on flat rows at the papers' width, beside it, and in float32."""
+    import torch
+
+    found = cases()
+    for dtype, *sizes in (
+        (torch.bfloat16, 32000, 256, 1024),
+        (torch.float16, 32000, 512, 2048),
+        (torch.float32, 32000, 256, 1024),
+        (torch.bfloat16, 3000, 44, 100),
+    ):
+        found |= row_cases(dtype, *sizes)
+    return found
+
+
 def main() -> int:
     """Print the table; 1 if anything spills or does not compile."""
     arguments = parse_arguments()
@@ -223,21 +271,21 @@ def main() -> int:
 
     print(f"Triton {triton.__version__}")
     print(
-        f"{'case':30} {'kernel':22} {'sm':>4} {'warps':>5} {'regs':>5} {'smem':>6} {'spills':>6}  vector/loads  blocks"
+        f"{'case':36} {'kernel':30} {'sm':>4} {'warps':>5} {'regs':>5} {'smem':>6} {'spills':>6}  vector/loads  blocks"
     )
     bad = seen = 0
-    for name, call in cases().items():
+    for name, call in all_cases().items():
         if arguments.only not in name:
             continue
-        with record() as launches:
-            call()
-        if not launches:
-            print(f"{name:30} launched nothing")
-            bad += 1
-        for launch in launches:
-            for architecture in arguments.arch:
+        for architecture in arguments.arch:
+            with record(architecture) as launches:
+                call()
+            if not launches:
+                print(f"{name:36} {architecture:>27} launched nothing")
+                bad += 1
+            for launch in launches:
                 seen += 1
-                head = f"{name:30} {launch.kernel.__name__:22} {architecture:>4} {launch.config.num_warps:>5}"
+                head = f"{name:36} {launch.kernel.__name__:30} {architecture:>4} {launch.config.num_warps:>5}"
                 try:
                     usage = compile_launch(launch, architecture)
                 except Exception as error:

@@ -4,6 +4,7 @@
 
 #include "adamw_kernels.h"
 #include "kernels.h"
+#include "row_kernels.h"
 
 namespace fastamr {
 namespace {
@@ -46,6 +47,14 @@ const AdamwKernels& best_adamw_kernels() {
   if (best_set() == InstructionSet::avx2) return adamw_kernels_avx2;
 #endif
   return adamw_kernels_baseline;
+}
+
+const RowKernels& best_row_kernels() {
+#if defined(__x86_64__)
+  if (best_set() == InstructionSet::avx512) return row_kernels_avx512;
+  if (best_set() == InstructionSet::avx2) return row_kernels_avx2;
+#endif
+  return row_kernels_baseline;
 }
 
 }  // namespace fastamr

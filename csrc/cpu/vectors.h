@@ -10,6 +10,10 @@
 
 #include "bfloat16.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace fastamr {
 namespace {
 
@@ -55,6 +59,26 @@ FASTAMR_INLINE Vector<C> splat(C value) {
   return value - Vector<C>{};
 }
 
+using Halves = typename Lanes<float>::Halves;
+
+// 16-bit integers to 32 bits and back, the upper half dropped. For AVX-512 GCC's own conversion takes three
+// instructions more; with the full mask, which costs none, GCC 12 does not warn of uninitialised lanes.
+FASTAMR_INLINE Bits<float> widened(Halves halves) {
+#if defined(__AVX512F__)
+  return (Bits<float>)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)halves);
+#else
+  return __builtin_convertvector(halves, Bits<float>);
+#endif
+}
+
+FASTAMR_INLINE Halves narrowed(Bits<float> bits) {
+#if defined(__AVX512F__)
+  return (Halves)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)bits);
+#else
+  return __builtin_convertvector(bits, Halves);
+#endif
+}
+
 // From memory of the storage type T to a vector of the compute type C, and back.
 template <class C, class T>
 FASTAMR_INLINE Vector<C> load(const T* from) {
@@ -63,9 +87,9 @@ FASTAMR_INLINE Vector<C> load(const T* from) {
     __builtin_memcpy(&value, from, sizeof(value));
     return value;
   } else {
-    typename Lanes<float>::Halves halves;
+    Halves halves;
     __builtin_memcpy(&halves, from, sizeof(halves));
-    return (Vector<float>)(__builtin_convertvector(halves, Bits<float>) << 16);
+    return (Vector<float>)(widened(halves) << 16);
   }
 }
 
@@ -78,7 +102,7 @@ FASTAMR_INLINE void store(T* to, Vector<C> value) {
     // To nearest, ties to even; the added half would carry a NaN's payload into the sign, so NaN goes by itself.
     const Bits<float> rounded = (bits + (((bits >> 16) & 1) + 0x7fff)) >> 16;
     const Bits<float> result = value == value ? rounded : (bits >> 16) | 0x40;
-    const auto halves = __builtin_convertvector(result, typename Lanes<float>::Halves);
+    const Halves halves = narrowed(result);
     __builtin_memcpy(to, &halves, sizeof(halves));
   }
 }

@@ -8,7 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import check_name
-from ..nn import CrossAttentionBlock, MotionEntropyGuidance, WeightedReconstructionLoss, initialize, table
+from ..nn import (
+    CrossAttentionBlock,
+    CrossAttentionStack,
+    MotionEntropyGuidance,
+    WeightedReconstructionLoss,
+    initialize,
+    table,
+)
 from ..ops.checks import check_divides
 from ..ops.motion_guidance import KINDS, check_guidance
 from ..skeleton import SkeletonLayout
@@ -82,12 +89,13 @@ class DecoupledDecoder(nn.Module):
         self.queries = table(1, rows * columns, width)
         self.time_embed = table(rows, 1, width)
         self.joint_embed = table(1, columns, width)
-        self.blocks = nn.ModuleList(
+        blocks = (
             CrossAttentionBlock(
                 width, config.decoder_heads, mlp_ratio=config.mlp_ratio, backend=config.attention
             )
             for _ in range(config.decoder_depth)
         )
+        self.blocks = CrossAttentionStack(blocks, backend=config.blocks)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.target_frames * config.target_joints * config.channels)
 
@@ -95,9 +103,7 @@ class DecoupledDecoder(nn.Module):
         """Predict all target patches ``(S, Q, P)`` from the visible tokens ``(S, K, D)``."""
         memory = self.embed(tokens)
         x = self.queries + (self.time_embed + self.joint_embed).flatten(0, 1)
-        for block in self.blocks:
-            x = block(x, memory)
-        return self.head(self.norm(x))
+        return self.head(self.blocks(x, memory, self.norm))
 
 
 class AMRModel(SkeletonModel):

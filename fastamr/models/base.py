@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import unknown_name
 from ..files import replaced, write_text
+from ..nn import CrossAttentionStack, TransformerStack
 from ..ops.checks import check_clips, check_keep, check_valid
 from ..skeleton import SkeletonLayout, get_layout
 from .config import ModelConfig
@@ -187,6 +188,16 @@ class SkeletonModel(nn.Module):
         """One vector per sequence ``(S, D)``: the mean over its tokens, or over the valid ones if any is."""
         tokens = self.encode(clips, valid=valid)
         return mean_tokens(tokens, None if valid is None else token_validity(valid, self.config.patch_frames))
+
+    def set_recompute(self, recompute: bool = True) -> None:
+        """Let the backward compute the blocks' hidden layers again instead of keeping them.
+
+        Memory for speed, at the same gradients to the bit, wherever blocks run fused; see
+        :class:`fastamr.nn.TransformerStack`.
+        """
+        for module in self.modules():
+            if isinstance(module, (TransformerStack, CrossAttentionStack)):
+                module.recompute = recompute
 
     def linear_rows(self, name: str) -> int:
         """Rows that the linear layer ``name`` processes for one sequence, for :func:`fastamr.models.count_flops`."""

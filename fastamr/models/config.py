@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import check_name, unknown_name
+from ..nn.transformer_stack import BACKENDS as BLOCKS
 from ..ops.backends import NAMES
 from ..ops.checks import check_divides
 from ..ops.weighted_reconstruction_loss import check_reconstruction
@@ -38,6 +39,8 @@ class ModelConfig:
         mask_tau: temperature of ``"motion"``: the smaller, the more the moving tokens are hidden (MAMP: 0.8 for
             NTU-60, 0.75 for NTU-120).
         attention: back end of the attention: ``"auto"``, ``"sdpa"``, ``"materialised"`` or ``"reference"``.
+        blocks: how stacks of transformer blocks are computed: ``"auto"``, ``"fused"`` as one function, or
+            ``"reference"``, block by block.
         decoder_width: width of the decoder (paper: 256).
         decoder_depth: decoder blocks (paper: 5).
         decoder_heads: heads of the decoder (paper: 8).
@@ -60,6 +63,7 @@ class ModelConfig:
     masking: str = "random"
     mask_tau: float = 0.8
     attention: str = "auto"
+    blocks: str = "auto"
     decoder_width: int = 256
     decoder_depth: int = 5
     decoder_heads: int = 8
@@ -87,6 +91,7 @@ class ModelConfig:
         if self.mask_tau <= 0:
             raise ValueError(f"mask_tau={self.mask_tau} must be positive, for example 0.8")
         check_name("attention", self.attention, NAMES)
+        check_name("blocks", self.blocks, BLOCKS)
         check_reconstruction(self.target, self.normalize, self.stride, self.loss_eps)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..nn import MaskedPatchEmbed, TransformerBlock
+from ..nn import MaskedPatchEmbed, TransformerBlock, TransformerStack
 from .config import ModelConfig
 
 
@@ -24,15 +24,13 @@ class SkeletonEncoder(nn.Module):
             patch_frames=config.patch_frames,
             channels=config.channels,
         )
-        self.blocks = nn.ModuleList(
+        blocks = (
             TransformerBlock(config.width, config.heads, mlp_ratio=config.mlp_ratio, backend=config.attention)
             for _ in range(config.depth)
         )
+        self.blocks = TransformerStack(blocks, backend=config.blocks)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
         """Encode the listed tokens ``(S, K, D)``, or all of them ``(S, N, D)``."""
-        x = self.embed(clips, keep)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
+        return self.blocks(self.embed(clips, keep), self.norm)

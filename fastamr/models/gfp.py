@@ -16,6 +16,7 @@ from .base import PretrainOutput, SkeletonModel
 from .config import ModelConfig
 from .encoder import SkeletonEncoder
 from .mask_tokens import MaskTokenDecoder, decoder_blocks
+from .pooling import mean_tokens
 
 GLOBAL = "global"
 
@@ -96,9 +97,8 @@ class PyramidLevel(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(S, Q, D)`` to the tokens that the next level pools ``(S, Q, D)`` and the prediction ``(S, Q, Z)``."""
-        for block in self.blocks:
-            x = block(x)
-        return x, self.head(self.norm(x))
+        x, normed = self.blocks.with_stream(x, self.norm)
+        return x, self.head(normed)
 
 
 class PyramidDecoder(MaskTokenDecoder):
@@ -226,7 +226,7 @@ class GFPModel(SkeletonModel):
         predictions = self.decoder(tokens, keep)
         features, counted = self.targets(clips, valid)
         loss, terms = self.criterion(predictions, features, counted, self.config.level_names)
-        terms |= describe_features("encoder", tokens.detach().mean(1))
+        terms |= describe_features("encoder", mean_tokens(tokens.detach()))
         return PretrainOutput(loss, torch.cat(predictions, dim=1), keep, None, terms)
 
     def linear_rows(self, name: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..nn import TransformerBlock, table
+from ..nn import TransformerBlock, TransformerStack, table
 from .config import ModelConfig
 
 
@@ -32,9 +32,9 @@ class MaskTokenDecoder(nn.Module):
         return blank.scatter(1, index, visible) + (self.time_embed + self.joint_embed).flatten(0, 1)
 
 
-def decoder_blocks(config: ModelConfig) -> nn.ModuleList:
+def decoder_blocks(config: ModelConfig) -> TransformerStack:
     """``decoder_depth`` transformer blocks of the decoder's width."""
-    return nn.ModuleList(
+    blocks = (
         TransformerBlock(
             config.decoder_width,
             config.decoder_heads,
@@ -43,6 +43,7 @@ def decoder_blocks(config: ModelConfig) -> nn.ModuleList:
         )
         for _ in range(config.decoder_depth)
     )
+    return TransformerStack(blocks, backend=config.blocks)
 
 
 class FullDecoder(MaskTokenDecoder):
@@ -60,7 +61,4 @@ class FullDecoder(MaskTokenDecoder):
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
         """Predict all patches ``(S, N, l*C)`` from the visible tokens ``(S, K, D)`` listed by keep ``(S, K)``."""
-        x = self.fill(tokens, keep)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))
+        return self.head(self.blocks(self.fill(tokens, keep), self.norm))

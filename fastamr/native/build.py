@@ -36,7 +36,11 @@ INSTRUCTION_SETS = {
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }
 # Files of csrc/cpu that are compiled once for each of them, and the prefix of the tables that they define.
-CPU_KERNELS = {"visible_attention.cpp": "fastamr_kernels", "adamw_update.cpp": "fastamr_adamw_kernels"}
+CPU_KERNELS = {
+    "visible_attention.cpp": "fastamr_kernels",
+    "row_passes.cpp": "fastamr_row_kernels",
+    "adamw_update.cpp": "fastamr_adamw_kernels",
+}
 _NVCC_FLAGS = (
     "-std=c++17",
     "-O3",
@@ -145,6 +149,7 @@ def cpu_plan(torch: Torch) -> Plan:
         (folder / "cpu" / "best_kernels.cpp", (compiler, *_CPP_FLAGS, *output)),
         (folder / "torch_cpu.cpp", adapter),
         (folder / "torch_cpu_adamw.cpp", adapter),
+        (folder / "torch_cpu_rows.cpp", adapter),
     ]
     link = (compiler, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu"))
     return Plan("cpu", tuple(compilations), link, (compiler,))

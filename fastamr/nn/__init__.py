@@ -9,6 +9,7 @@ from .masked_patch_gather import MaskedPatchEmbed
 from .motion_entropy import MotionEntropyGuidance
 from .st_gcn import STGCN
 from .transformer_block import CrossAttentionBlock, Mlp, TransformerBlock
+from .transformer_stack import CrossAttentionStack, TransformerStack
 from .visible_attention import VisibleAttention
 from .weighted_reconstruction_loss import WeightedReconstructionLoss
 
@@ -17,6 +18,7 @@ __all__ = [
     "BarlowProjector",
     "BarlowTwinsLoss",
     "CrossAttentionBlock",
+    "CrossAttentionStack",
     "DropPath",
     "FeatureAlignment",
     "FeaturePredictionLoss",
@@ -24,6 +26,7 @@ __all__ = [
     "Mlp",
     "MotionEntropyGuidance",
     "TransformerBlock",
+    "TransformerStack",
     "VisibleAttention",
     "WeightedReconstructionLoss",
     "describe_features",

@@ -1,5 +1,8 @@
 """The ops: public functions with argument checks, registered with PyTorch's dispatcher under ``fastamr::``.
 
+The ops on flat rows, which fused blocks are built of (``linear_gelu`` and its like), carry no autograd and are not
+registered.
+
 Each op has one file here and one of the same name in :mod:`fastamr.reference`, which says what it means. Which back end
 runs is chosen in :mod:`fastamr.ops.backends`.
 """
@@ -7,31 +10,53 @@ runs is chosen in :mod:`fastamr.ops.backends`.
 from .adamw_update import adamw_update
 from .attention_checks import AttentionBias
 from .backends import availability, backend
+from .linear_gelu import linear_gelu, linear_gelu_backward
+from .linear_residual_norm import linear_residual_norm, linear_residual_norm_backward
 from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
 from .motion_guidance import motion_guidance
 from .patch_gather import patch_gather
+from .row_norm import row_norm, row_norm_backward
 from .sample_clips import sample_clips
 from .seeds import derive_seed, make_seed
 from .select_visible import select_visible
-from .visible_attention import visible_attention, visible_attention_backward_into
+from .stack_backends import choose_stack
+from .visible_attention import (
+    ATTENTION_WITH_LSE,
+    attention_backend,
+    visible_attention,
+    visible_attention_backward_into,
+    visible_attention_forward,
+)
+from .weight_gradient import weight_gradient
 from .weighted_reconstruction_loss import reconstruction_target, weighted_reconstruction_loss
 
 __all__ = [
+    "ATTENTION_WITH_LSE",
     "AttentionBias",
     "adamw_update",
+    "attention_backend",
     "availability",
     "backend",
+    "choose_stack",
     "derive_seed",
+    "linear_gelu",
+    "linear_gelu_backward",
+    "linear_residual_norm",
+    "linear_residual_norm_backward",
     "make_seed",
     "masked_patch_gather",
     "motion_entropy",
     "motion_guidance",
     "patch_gather",
     "reconstruction_target",
+    "row_norm",
+    "row_norm_backward",
     "sample_clips",
     "select_visible",
     "visible_attention",
     "visible_attention_backward_into",
+    "visible_attention_forward",
+    "weight_gradient",
     "weighted_reconstruction_loss",
 ]

@@ -15,7 +15,8 @@ from .precision import exact
 _NATIVE = ("cpp", "cuda")
 
 
-def _forward(q: Tensor, kv: Tensor | None, structure: Structure, backend: str) -> tuple[Tensor, Tensor]:
+def run_forward(q: Tensor, kv: Tensor | None, structure: Structure, backend: str) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp, past the dispatcher."""
     if backend in _NATIVE:
         return attention_native.forward(q, kv, structure, backend)
     with exact(q):
@@ -28,7 +29,7 @@ def _sums(dq: Tensor, dkv: Tensor | None, dtype: torch.dtype) -> Tensor:
     return torch.cat([part.to(dtype).flatten(0, -4).sum(0) for part in parts])
 
 
-def _backward_into(
+def run_backward_into(
     grad: Tensor,
     out: Tensor,
     lse: Tensor,
@@ -40,6 +41,7 @@ def _backward_into(
     dkv: Tensor | None,
     columns: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None]:
+    """Write the gradients into the given tensors, past the dispatcher; return those of the bias tables."""
     if backend in _NATIVE:
         return attention_native.backward_into(
             grad, out, lse, q, kv, structure, backend, dq=dq, dkv=dkv, columns=columns
@@ -79,7 +81,7 @@ def attention(
     structure = Structure(
         scale, keep, counts, cu_seqlens, joint_bias, time_bias, query_ids, key_ids, dropout, seed
     )
-    return _forward(q, kv, structure, backend)
+    return run_forward(q, kv, structure, backend)
 
 
 @attention.register_fake
@@ -132,7 +134,7 @@ def attention_backward(
     )
     dq = q.new_empty(q.shape)
     dkv = None if kv is None else kv.new_empty(kv.shape)
-    joint, time = _backward_into(grad, out, lse, q, kv, structure, backend, dq, dkv, None)
+    joint, time = run_backward_into(grad, out, lse, q, kv, structure, backend, dq, dkv, None)
     return dq, _or_empty(dkv, q), _or_empty(joint, q), _or_empty(time, q)
 
 
@@ -187,7 +189,7 @@ def attention_backward_into(
     structure = Structure(
         scale, keep, counts, cu_seqlens, joint_bias, time_bias, query_ids, key_ids, dropout, seed
     )
-    joint, time = _backward_into(grad, out, lse, q, kv, structure, backend, dq, dkv, columns)
+    joint, time = run_backward_into(grad, out, lse, q, kv, structure, backend, dq, dkv, columns)
     return _or_empty(joint, q), _or_empty(time, q)
 
 

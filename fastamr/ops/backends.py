@@ -15,7 +15,7 @@ import torch
 
 from ..errors import unknown_name
 
-NAMES = ("auto", "reference", "materialised", "sdpa", "triton", "cpp", "cuda")
+NAMES = ("auto", "reference", "materialised", "sdpa", "torch", "triton", "cpp", "cuda", "fused")
 
 
 @dataclass(frozen=True)

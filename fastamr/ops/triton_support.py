@@ -36,3 +36,15 @@ def triton_why_not(problem: Problem) -> str | None:
 
 # The interpreter is for tests: on a CPU the kernels run only when named.
 TRITON = Backend("triton", triton_why_not, automatic_on=("cuda",))
+
+
+def _products_slower_because(problem: Problem) -> str | None:
+    if problem.dtype == torch.float32:
+        return "exact float32 products are the library's ground: the kernels' win is on tensor cores"
+    return None
+
+
+# Kernels with a matrix product inside.
+TRITON_PRODUCTS = Backend(
+    "triton", triton_why_not, automatic_on=("cuda",), slower_because=_products_slower_because
+)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..reference.visible_attention import Structure, dense_bias, unpack
 from . import attention_native
 from .attention_checks import AttentionBias, check_packed, features_of, structure_of, tokens_of
-from .attention_registration import attention, attention_backward_into
+from .attention_registration import attention, attention_backward_into, run_backward_into, run_forward
 from .backends import Backend, Problem, can_always, choose, declare
 from .checks import check_device, check_shape, check_tensor
 
@@ -149,6 +149,49 @@ def visible_attention(
     return attention(q, kv, *_optional(structure), structure.scale, dropout, name)[0]
 
 
+# Back ends whose forward gives the log-sum-exp that :func:`visible_attention_backward_into` needs.
+ATTENTION_WITH_LSE = ("cpp", "cuda", "reference")
+
+
+def attention_backend(
+    device_type: str,
+    dtype: torch.dtype,
+    *,
+    sequences: int,
+    queries: int,
+    keys: int,
+    heads: int,
+    size: int,
+    backend: str | None = None,
+) -> str:
+    """Name of the back end that would run a plain call of :func:`visible_attention` of these sizes.
+
+    Raises:
+        RuntimeError: the named back end cannot run it.
+    """
+    sizes = {"size": size, "keys": keys, "work": sequences * heads * queries * keys * size}
+    return choose("visible_attention", Problem(device_type, dtype, (), sizes), backend)
+
+
+def visible_attention_forward(
+    q: Tensor, kv: Tensor | None = None, *, scale: float | None = None, backend: str = "reference"
+) -> tuple[Tensor, Tensor]:
+    """Plain attention with its log-sum-exp, without autograd: what :func:`visible_attention_backward_into` reverses.
+
+    Args:
+        q: ``qkv (S, K, 3, H, E)``, or ``q (S, Q, H, E)`` with kv.
+        kv: ``(S, K, 2, H, E)``.
+        scale: factor of the scores; None takes ``E ** -0.5``.
+        backend: one of :data:`ATTENTION_WITH_LSE`, able to run the call (see :func:`attention_backend`).
+
+    Returns:
+        ``(S, Nq, H*E)`` and the log-sum-exp ``(S, H, Nq)``, float32 (float64 for float64).
+    """
+    check_packed(q, kv, None)
+    structure = structure_of(q, kv, None, None, None, scale, None, 0.0, None)
+    return run_forward(q, kv, structure, choose("visible_attention", _problem(q, kv, structure), backend))
+
+
 def visible_attention_backward_into(
     grad: Tensor,
     out: Tensor,
@@ -202,6 +245,8 @@ def visible_attention_backward_into(
     name = choose("visible_attention", problem, backend)
     if name not in ("cpp", "cuda"):
         name = "reference"
+    if not torch.compiler.is_compiling():
+        return run_backward_into(grad, out, lse, q, kv, structure, name, dq, dkv, columns)
     joint, time = attention_backward_into(
         *(grad, out, lse, q, kv, dq, dkv, columns, *_optional(structure)), structure.scale, dropout, name
     )

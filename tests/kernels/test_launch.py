@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from fastamr.kernels import launch as module
-from fastamr.kernels.launch import Config, launch, pick, record
+from fastamr.kernels.launch import Config, architecture, assume, interpreted, launch, pick, record
 
 
 @triton.jit
@@ -41,6 +41,22 @@ def test_record_writes_launches_down_instead_of_running_them() -> None:
     assert written.arguments["count"] == 5
     assert written.arguments["BLOCK"] == 4
     assert torch.equal(run(values, Config({"BLOCK": 4})), values), "after the block launches run again"
+
+
+def test_the_architecture_is_assumed_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert architecture(cpu) == 90
+    with assume(80):
+        assert architecture(cpu) == 80
+        with record(100):
+            assert architecture(cpu) == 100
+            assert not interpreted(cpu), "nothing runs, so nothing is interpreted"
+        assert architecture(cpu) == 80
+    assert architecture(cpu) == 90
+    assert interpreted(cpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 1))
+    assert architecture(torch.device("cuda", 0)) == 121
+    assert not interpreted(torch.device("cuda", 0))
 
 
 def test_the_table_decides_unless_tuning_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from fastamr import GFPModel
+from fastamr.nn import TransformerStack
 from fastamr.testing import random_clips
 
 SMALL = {
@@ -56,7 +57,7 @@ def test_the_pyramid_pools_time_then_everything() -> None:
     torch.testing.assert_close(filled[1, 5], model.decoder.embed(tokens)[1, 0] + position[5])
     torch.testing.assert_close(filled[0, 1:60], expected[1:60])
     for level in model.decoder.levels:
-        level.blocks = torch.nn.ModuleList()
+        level.blocks = TransformerStack()
     grid = filled.view(2, 6, 25, 16)
     pooled = [grid.view(2, 3, 2, 25, 16).mean(2).flatten(1, 2), grid.mean(1), grid.mean((1, 2))[:, None]]
     for level, prediction, mean in zip(

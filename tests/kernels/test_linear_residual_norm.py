@@ -1,0 +1,106 @@
+"""The kernels of linear_residual_norm against the float64 reference, over both ways of loading tiles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fastamr.kernels import linear_residual_norm as module
+from fastamr.kernels.launch import record
+from torch import Tensor
+
+from fastamr import ops, reference
+
+from .rows import CASES, assert_exact_sums, assert_rounded_once, doubled, matrix, path  # noqa: F401
+
+
+def forward_inputs(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device) -> list[Tensor]:
+    """x, weight, bias, residual, gamma, beta."""
+    rows, width, features = shape
+    x = matrix(dtype, device, rows, features)
+    weight = matrix(dtype, device, width, features, scale=features**-0.5)
+    residual = matrix(dtype, device, rows, width) + 1
+    return [x, weight, torch.randn(width, device=device), residual, *torch.randn(2, width, device=device)]
+
+
+def backward_inputs(
+    dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device, skip: bool
+) -> list[Tensor | None]:
+    """upstream, weight, total, mean, rstd, gamma, skip."""
+    rows, width, features = shape
+    total = matrix(dtype, device, rows, width) + 1
+    mean = total.float().mean(1)
+    variance = (total.float() - mean[:, None]).square().mean(1)
+    return [
+        matrix(dtype, device, rows, features),
+        matrix(dtype, device, features, width, scale=features**-0.5),
+        total,
+        mean,
+        (variance + 1e-5).rsqrt(),
+        torch.randn(width, device=device),
+        matrix(dtype, device, rows, width) if skip else None,
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "shape"), CASES)
+@pytest.mark.usefixtures("path")
+def test_forward(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device) -> None:
+    inputs = forward_inputs(dtype, shape, device)
+    total, normed, mean, rstd = ops.linear_residual_norm(*inputs, 1e-3)
+    assert_rounded_once(total, reference.linear_residual_norm(*doubled(*inputs), 1e-3)[0], dtype)
+    # The statistics and the norm are those of the sum as it was rounded.
+    wide = total.double()
+    torch.testing.assert_close(mean.double(), wide.mean(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        rstd.double(), (wide.var(1, unbiased=False) + 1e-3).rsqrt(), rtol=1e-5, atol=1e-6
+    )
+    expected = torch.nn.functional.layer_norm(wide, wide.shape[1:], *doubled(*inputs[4:]), 1e-3)
+    assert_rounded_once(normed, expected, dtype)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize(("dtype", "shape"), CASES)
+@pytest.mark.usefixtures("path")
+def test_backward(dtype: torch.dtype, shape: tuple[int, int, int], skip: bool, device: torch.device) -> None:
+    if not skip and shape[1] != 48:
+        pytest.skip("one shape shows that the skip can be absent")
+    inputs = backward_inputs(dtype, shape, device, skip)
+    dx, *sums = ops.linear_residual_norm_backward(*inputs)
+    truth = reference.linear_residual_norm_backward(*doubled(*inputs))
+    assert_rounded_once(dx, truth[0], dtype)
+    for found, exact in zip(sums, truth[1:], strict=True):
+        assert_exact_sums(found, exact)
+    for value, other in zip((dx, *sums), ops.linear_residual_norm_backward(*inputs), strict=True):
+        assert torch.equal(value, other), "the same bits twice"
+
+
+@pytest.mark.usefixtures("path")
+def test_a_far_mean_does_not_cancel(device: torch.device) -> None:
+    """The variance is that of centred numbers: rows about 300 with a spread of 1 keep their norm."""
+    x, weight, bias, residual, gamma, beta = forward_inputs(torch.float32, (5, 48, 16), device)
+    residual = residual + 300
+    total, normed, _, _ = ops.linear_residual_norm(x, weight, bias, residual, gamma, beta)
+    expected = torch.nn.functional.layer_norm(total.double(), (48,), gamma.double(), beta.double())
+    torch.testing.assert_close(normed.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_rows(device: torch.device) -> None:
+    found = ops.linear_residual_norm(*forward_inputs(torch.float32, (0, 16, 24), device))
+    assert [tuple(value.shape) for value in found] == [(0, 16), (0, 16), (0,), (0,)]
+    dx, *sums = ops.linear_residual_norm_backward(
+        *backward_inputs(torch.float32, (0, 16, 24), device, skip=True)
+    )
+    assert dx.shape == (0, 16)
+    assert all(torch.equal(value, torch.zeros(16, device=device)) for value in sums)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rows", "warps"), [(80, 32, 8), (90, 64, 16), (100, 64, 8), (120, 32, 8)]
+)
+def test_the_backward_has_its_tile_per_architecture(architecture: int, rows: int, warps: int) -> None:
+    inputs = backward_inputs(torch.bfloat16, (130, 256, 64), torch.device("cpu"), True)
+    with record(architecture) as launches:
+        module.linear_residual_norm_backward(*inputs)
+    (written,) = launches
+    assert written.config.blocks["BLOCK_ROWS"] == rows
+    assert written.config.num_warps == warps
+    assert written.grid == (-(-130 // rows),)

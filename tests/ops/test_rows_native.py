@@ -1,0 +1,198 @@
+"""The row passes of the compiled CPU extension: exactness, tails, determinism, and what the raw functions refuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastamr import native, ops
+from fastamr.testing import assert_as_good_as, relative_error
+
+pytestmark = pytest.mark.skipif(
+    native.why_not("cpu") is not None, reason=f"no CPU extension: {native.why_not('cpu')}"
+)
+RAW = torch.ops.fastamr_native
+SIZES = [(1, 16, 40), (37, 24, 100), (130, 256, 1000), (600, 64, 17)]
+
+
+def randn(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
+    return (scale * torch.randn(*shape, dtype=torch.float64)).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_gelu_and_slope_over_the_whole_line(dtype: torch.dtype) -> None:
+    """Every size of argument, the tails and the ends; the far tail keeps its relative precision."""
+    u = torch.linspace(-14, 14, 40001, dtype=torch.float64)[None].to(dtype)
+    exact = u.double().requires_grad_()
+    h = exact * 0.5 * torch.erfc(-exact * 0.5**0.5)
+    (slope,) = torch.autograd.grad(h.sum(), exact)
+    found = [torch.empty_like(u), torch.empty_like(u)]
+    RAW.gelu_rows_cpu(
+        u.clone(), torch.zeros(u.shape[1], dtype=torch.promote_types(torch.float32, dtype)), *found
+    )
+    rounding = {torch.float32: 4e-7, torch.bfloat16: 5e-3, torch.float64: 1e-14}[dtype]
+    assert relative_error(found[0], h) < rounding
+    assert relative_error(found[1], slope) < rounding
+    inside = (exact > -8) & (exact < 8)
+    assert ((found[0].double() - h).abs() <= 8 * rounding * h.abs() + 1e-30)[inside].all()
+    ends = torch.tensor([[float("-inf"), -1e30, -40.0, 0.0, 40.0, 1e30, float("inf"), float("nan")]]).to(
+        dtype
+    )
+    wide = ends.repeat(1, 4)
+    found = [torch.empty_like(wide), torch.empty_like(wide)]
+    RAW.gelu_rows_cpu(wide, torch.zeros(32, dtype=torch.promote_types(torch.float32, dtype)), *found)
+    assert torch.equal(found[0][0, 1:7], torch.relu(ends[0, 1:7]))
+    assert torch.equal(found[1][0, 1:6].double(), torch.tensor([0, 0, 0.5, 1, 1]).double())
+    assert found[0][0, 7].isnan()
+
+
+@pytest.mark.parametrize(("rows", "width", "hidden"), SIZES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_linear_gelu_and_backward(dtype: torch.dtype, rows: int, width: int, hidden: int) -> None:
+    compute = torch.promote_types(torch.float32, dtype)
+    x, weight, bias = (
+        randn(rows, width, dtype=dtype),
+        randn(hidden, width, dtype=dtype, scale=0.1),
+        randn(hidden, dtype=compute),
+    )
+    upstream, following = randn(rows, width, dtype=dtype), randn(width, hidden, dtype=dtype, scale=0.1)
+
+    def truth(dtype: torch.dtype) -> list[torch.Tensor]:
+        u = F.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)).detach().requires_grad_()
+        h = F.gelu(u)
+        (du,) = torch.autograd.grad(h, u, upstream.to(dtype) @ following.to(dtype))
+        return [h.detach(), du, du.sum(0)]
+
+    h, slope = ops.linear_gelu(x, weight, bias, backend="cpp")
+    assert slope is not None
+    found = [h, *ops.linear_gelu_backward(upstream, following, slope, backend="cpp")]
+    assert [each.dtype for each in found] == [dtype, dtype, compute]
+    for mine, exact, peer in zip(found, truth(torch.float64), truth(dtype), strict=True):
+        assert_as_good_as(mine, exact, peer, factor=3, floor=2e-7)
+    only, none = ops.linear_gelu(x, weight, bias, slope=False, backend="cpp")
+    assert none is None
+    assert torch.equal(only, h)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(("rows", "width", "hidden"), SIZES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_linear_residual_norm_and_backward(
+    dtype: torch.dtype, rows: int, width: int, hidden: int, skip: bool
+) -> None:
+    compute = torch.promote_types(torch.float32, dtype)
+    x, weight = randn(rows, hidden, dtype=dtype), randn(width, hidden, dtype=dtype, scale=0.1)
+    bias, gamma, beta = (randn(width, dtype=compute) for _ in range(3))
+    residual, past = randn(rows, width, dtype=dtype), randn(rows, width, dtype=dtype) if skip else None
+    upstream, following = randn(rows, hidden, dtype=dtype), randn(hidden, width, dtype=dtype, scale=0.1)
+    total, normed, mean, rstd = ops.linear_residual_norm(
+        x, weight, bias, residual, gamma, beta, 1e-3, backend="cpp"
+    )
+    backward = ops.linear_residual_norm_backward(
+        upstream, following, total, mean, rstd, gamma, past, backend="cpp"
+    )
+
+    def truth(dtype: torch.dtype) -> list[torch.Tensor]:
+        sums = F.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)) + residual.to(dtype)
+        leaves = [each.to(dtype).clone().requires_grad_() for each in (total, gamma, beta)]
+        norm = F.layer_norm(leaves[0], (width,), leaves[1], leaves[2], 1e-3)
+        dx, dgamma, dbeta = torch.autograd.grad(norm, leaves, upstream.to(dtype) @ following.to(dtype))
+        dx = dx if past is None else dx + past.to(dtype)
+        return [sums, norm.detach(), dx, dgamma, dbeta, dx.sum(0)]
+
+    for mine, exact, peer in zip((total, normed, *backward), truth(torch.float64), truth(dtype), strict=True):
+        assert_as_good_as(mine, exact, peer, factor=3, floor=1e-6 if dtype == torch.float32 else 1e-14)
+
+
+def test_a_constant_row_and_a_far_mean() -> None:
+    """Two passes over a row: no cancellation where its mean is a thousand times its spread."""
+    x = torch.randn(8, 64, dtype=torch.float64) + 1000
+    normed, _, _ = ops.row_norm(x.float(), torch.ones(64), torch.zeros(64), 1e-5, backend="cpp")
+    assert relative_error(normed, F.layer_norm(x.float().double(), (64,))) < 1e-4
+    flat, mean, rstd = ops.row_norm(
+        torch.full((2, 5), 3.0), torch.ones(5), torch.zeros(5), 1e-4, backend="cpp"
+    )
+    assert not flat.any()
+    torch.testing.assert_close((mean, rstd), (torch.full((2,), 3.0), torch.full((2,), 100.0)))
+
+
+def test_neighbours_stay_untouched() -> None:
+    """Outputs lie inside larger buffers; numbers around them, and columns that fill no vector, keep their place."""
+    for columns in (1, 15, 16, 17, 33):
+        buffers = [torch.full((columns * 7 + 40,), 7.0) for _ in range(2)]
+        h, slope = (each[20 : 20 + 7 * columns].view(7, columns) for each in buffers)
+        u, bias = torch.randn(7, columns), torch.randn(columns)
+        RAW.gelu_rows_cpu(u.clone(), bias, h, slope)
+        torch.testing.assert_close(h, F.gelu(u + bias))
+        assert all((each[:20] == 7).all() and (each[-20:] == 7).all() for each in buffers)
+
+
+def test_sums_do_not_depend_on_the_number_of_threads() -> None:
+    code = (
+        "import torch\nfrom fastamr import native, ops\nassert native.why_not('cpu') is None\n"
+        "torch.manual_seed(0)\nraw = torch.ops.fastamr_native\n"
+        "x, slope, sums = torch.randn(999, 70), torch.randn(999, 70), torch.empty(70)\n"
+        "raw.gelu_backward_rows_cpu(x.clone(), slope, torch.empty_like(x), sums)\n"
+        "normed, mean, rstd = ops.row_norm(x, slope[0], slope[1], backend='cpp')\n"
+        "back = ops.row_norm_backward(slope, x, mean, rstd, slope[2], x, backend='cpp')\n"
+        "print([each.double().sum().item().hex() for each in (sums, *back)], sums.tolist())\n"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "3")
+    ]
+    assert printed[0] == printed[1]
+    assert printed[0]
+
+
+@pytest.mark.parametrize("instructions", ["baseline", "avx2"])
+def test_older_processors(instructions: str) -> None:
+    code = (
+        "import torch\nimport torch.nn.functional as F\nfrom fastamr import native, ops\n"
+        "assert native.why_not('cpu') is None\ntorch.manual_seed(0)\n"
+        "for dtype, allowed in ((torch.float32, 2e-6), (torch.bfloat16, 2e-2)):\n"
+        "    x, w, b = torch.randn(9, 21).to(dtype), torch.randn(35, 21).to(dtype), torch.randn(35)\n"
+        "    h, slope = ops.linear_gelu(x, w, b, backend='cpp')\n"
+        "    truth = F.gelu(F.linear(x.double(), w.double(), b.double()))\n"
+        "    assert (h.double() - truth).norm() < allowed * truth.norm()\n"
+        "    n = ops.row_norm(h, b, b, backend='cpp')[0]\n"
+        "    truth = F.layer_norm(h.double(), (35,), b.double(), b.double())\n"
+        "    assert (n.double() - truth).norm() < allowed * truth.norm()\n"
+    )
+    environment = {**os.environ, "FASTAMR_CPU": instructions, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_raw_functions_refuse_what_would_write_outside() -> None:
+    x, bias = torch.randn(4, 6), torch.randn(6)
+    with pytest.raises(RuntimeError, match="h must be a contiguous CPU tensor of 24 elements"):
+        RAW.gelu_rows_cpu(x, bias, torch.empty(4, 5), None)
+    with pytest.raises(RuntimeError, match="bias must be a contiguous CPU tensor of 6 elements"):
+        RAW.gelu_rows_cpu(x, bias.double(), torch.empty(4, 6), None)
+    with pytest.raises(RuntimeError, match="sums must be"):
+        RAW.gelu_backward_rows_cpu(x, x, torch.empty(4, 6), torch.empty(5))
+    with pytest.raises(RuntimeError, match="cover float32, bfloat16 and float64"):
+        RAW.gelu_rows_cpu(x.half(), bias, x.half(), None)
+    with pytest.raises(RuntimeError, match="rows must form a matrix"):
+        RAW.gelu_rows_cpu(x[0], bias, x[0], None)
+    mean, rstd, vectors = torch.empty(4), torch.empty(4), (bias, bias)
+    with pytest.raises(RuntimeError, match="which needs a place"):
+        RAW.norm_rows_cpu(x, bias, None, *vectors, 1e-5, None, torch.empty(4, 6), mean, rstd)
+    with pytest.raises(RuntimeError, match="mean must be"):
+        RAW.norm_rows_cpu(x, None, None, *vectors, 1e-5, None, torch.empty(4, 6), mean[:3], rstd)
+    with pytest.raises(RuntimeError, match="skip must be"):
+        RAW.norm_backward_rows_cpu(x, x, mean, rstd, bias, x.T, torch.empty(4, 6), torch.empty(3, 6))

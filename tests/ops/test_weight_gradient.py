@@ -1,0 +1,70 @@
+"""What the op means: autograd's gradient of a linear layer's weight, and its argument checks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastamr import ops
+from fastamr.ops.backends import Problem, choose
+from fastamr.testing import relative_error
+
+
+def test_it_is_the_gradient_of_a_linear_layer() -> None:
+    x, upstream = torch.randn(11, 4, dtype=torch.float64), torch.randn(11, 6, dtype=torch.float64)
+    weight = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    F.linear(x, weight).backward(upstream)
+    for backend in ("torch", "reference"):
+        found = ops.weight_gradient(upstream, x, backend=backend)
+        torch.testing.assert_close(found, weight.grad, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_sums_are_float32(dtype: torch.dtype, backend: str) -> None:
+    upstream, x = torch.randn(500, 6).to(dtype), torch.randn(500, 4).to(dtype)
+    found = ops.weight_gradient(upstream, x, backend=backend)
+    assert found.dtype == torch.float32
+    # The library rounds the sums once on a CPU; none of them is rounded on the way.
+    rounded = backend == "torch" and dtype != torch.float32
+    bound = 0.4 * torch.finfo(dtype).eps if rounded else 1e-6
+    assert relative_error(found, upstream.double().T @ x.double()) < bound
+    out = torch.full((6, 4), float("nan"))
+    assert ops.weight_gradient(upstream, x, out, backend=backend) is out
+    assert torch.equal(out, found)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ops.weight_gradient(upstream, x, backend=backend), found)
+
+
+def test_without_rows_the_gradient_is_zero() -> None:
+    out = torch.full((6, 4), float("nan"))
+    for backend in ("torch", "reference"):
+        assert (ops.weight_gradient(torch.randn(0, 6), torch.randn(0, 4), out, backend=backend) == 0).all()
+
+
+def test_the_library_runs_where_no_measurement_speaks_for_the_kernel() -> None:
+    sizes = {"rows": 19200, "outputs": 1024, "inputs": 256}
+    assert choose("weight_gradient", Problem("cuda", torch.bfloat16, (), sizes)) == "torch"
+    assert choose("weight_gradient", Problem("cuda", torch.bfloat16, (), sizes), "triton") == "triton"
+    for op in ("linear_gelu", "linear_residual_norm"):
+        assert choose(op, Problem("cuda", torch.bfloat16)) == "triton"
+        assert choose(op, Problem("cuda", torch.float32)) == "reference", (
+            "exact products: the library's ground"
+        )
+        assert choose(op, Problem("cuda", torch.float32), "triton") == "triton"
+        assert choose(op, Problem("cuda", torch.float64)) == "reference"
+
+
+def test_arguments_are_checked() -> None:
+    upstream, x = torch.randn(5, 6), torch.randn(5, 4)
+    with pytest.raises(ValueError, match=r"x must have shape \(M, D\) = \(5, 4\), got \(3, 4\)"):
+        ops.weight_gradient(upstream, x[:3])
+    with pytest.raises(TypeError, match="x must be of dtype float32, got bfloat16"):
+        ops.weight_gradient(upstream, x.bfloat16())
+    with pytest.raises(TypeError, match="out must be of dtype float32, got bfloat16"):
+        ops.weight_gradient(upstream.bfloat16(), x.bfloat16(), torch.zeros(6, 4).bfloat16())
+    with pytest.raises(ValueError, match=r"out must have shape \(F, D\) = \(6, 4\), got \(4, 6\)"):
+        ops.weight_gradient(upstream, x, torch.zeros(4, 6))
+    with pytest.raises(RuntimeError, match="upstream requires a gradient and this op carries none"):
+        ops.weight_gradient(upstream.requires_grad_(), x)
