@@ -221,8 +221,10 @@ class _Plan(NamedTuple):
 
 _LARGEST_CACHE = 8
 _plans: OrderedDict[tuple[object, ...], _Plan] = OrderedDict()
-# For each GPU a pinned buffer for the next capture, and those that captured graphs copy from at every replay.
-_reserved: dict[torch.device, Tensor] = {}
+# A pinned buffer for the next capture of each optimizer, named by its GPU and its first parameter's address, and those
+# that captured graphs copy from at every replay.
+_Owner = tuple[torch.device, int]
+_reserved: OrderedDict[_Owner, Tensor] = OrderedDict()
 _in_graphs: list[Tensor] = []
 
 
@@ -230,19 +232,22 @@ def _capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def _reserve(device: torch.device, numbers: int) -> None:
+def _reserve(owner: _Owner, numbers: int) -> None:
     """Have a pinned buffer ready: none can be made during a capture."""
-    if device.type == "cuda" and (device not in _reserved or _reserved[device].numel() < numbers):
-        _reserved[device] = torch.empty(2 * numbers, dtype=torch.int64, pin_memory=True)
+    if owner[0].type == "cuda" and (owner not in _reserved or _reserved[owner].numel() < numbers):
+        _reserved[owner] = torch.empty(2 * numbers, dtype=torch.int64, pin_memory=True)
+        while len(_reserved) > _LARGEST_CACHE:
+            _reserved.popitem(last=False)
 
 
-def _to_device(host: Tensor, device: torch.device) -> Tensor:
+def _to_device(host: Tensor, owner: _Owner) -> Tensor:
     """Copy without waiting; during a capture the copy becomes a node of the graph."""
+    device = owner[0]
     if device.type == "cpu":
         return host
     if not _capturing(device):
         return host.pin_memory().to(device, non_blocking=True)
-    buffer = _reserved.pop(device, None)
+    buffer = _reserved.pop(owner, None)
     if buffer is None or buffer.numel() < host.numel():
         raise RuntimeError(
             "adamw_update has no pinned memory for this capture: call it once with the same tensors outside of one, "
@@ -265,7 +270,8 @@ def _make_plan(
     table, count = torch.tensor(rows).flatten(), len(rows)
     bits = torch.tensor(decays, dtype=torch.float64).view(torch.int64)
     packed = _to_device(
-        torch.cat([table, bits, torch.tensor(chunks, dtype=torch.int64)]), gradients[0].device
+        torch.cat([table, bits, torch.tensor(chunks, dtype=torch.int64)]),
+        (gradients[0].device, addresses[0][0]),
     )
     table, decay, rest = packed.split([count * COLUMNS, count, len(chunks)])
     return _Plan(table.view(count, COLUMNS), decay.view(torch.float64), rest)
@@ -288,7 +294,7 @@ def _plan_for(lists: Sequence[Sequence[Tensor]], decays: Sequence[float]) -> _Pl
             _plans.popitem(last=False)
     _plans.move_to_end(key)
     plan = _plans[key]
-    _reserve(device, sum(each.numel() for each in plan))
+    _reserve((device, addresses[0][0]), sum(each.numel() for each in plan))
     return plan
 
 

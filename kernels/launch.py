@@ -124,10 +124,14 @@ def pick(
         run: launches the kernel with a configuration; must be repeatable.
         device: of the tensors.
     """
-    if len(candidates) == 1 or not _tuning(device):
+    tuning = len(candidates) > 1 and _tuning(device)
+    # What was tuned before a capture is what the capture holds.
+    if not tuning and (not _tuned or device.type != "cuda" or _recorded is not None or len(candidates) == 1):
         return candidates[0]
     key = (name, *shape_class, torch.cuda.get_device_capability(device))
     if key not in _tuned:
+        if not tuning:
+            return candidates[0]
         with torch.cuda.device(device):
             times = [triton.testing.do_bench(lambda c=config: run(c)) for config in candidates]
         _tuned[key] = candidates[times.index(min(times))]

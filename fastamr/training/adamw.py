@@ -263,7 +263,9 @@ def _flat_copies(parameters: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     copies = []
     for parameter, part in zip(parameters, buffer.split(sizes), strict=True):
         strides = torch.empty_like(parameter, device="meta").stride()
-        copy = part.as_strided(parameter.shape, strides)
+        # .data: a version counter of its own. Views of one buffer share theirs, and refreshing one copy would then
+        # look to autograd like a write into all others that a forward has saved.
+        copy = part.as_strided(parameter.shape, strides).data
         copies.append(copy.copy_(parameter.detach()))
         register_working_copy(parameter, copy)
     return copies

@@ -138,7 +138,7 @@ class _Copy:
         self.values = torch.empty_like(source, device="cpu", pin_memory=True)
         self.values.copy_(source, non_blocking=True)
         self._there = torch.cuda.Event()
-        self._there.record()
+        self._there.record(torch.cuda.current_stream(source.device))
 
     def arrived(self, wait: bool) -> bool:
         if self._there is not None and wait:
@@ -154,7 +154,7 @@ class _Mark:
         self._time = time.perf_counter()
         if device.type == "cuda":
             self._event = torch.cuda.Event(enable_timing=True)
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(device))
 
     def until(self, other: _Mark) -> float:
         """Return the seconds from this mark to a later one, which the device must have reached."""

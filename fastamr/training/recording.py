@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -58,7 +59,10 @@ class CudaRecorder:
             current = torch.cuda.current_stream()
             try:
                 # Another thread that allocates memory (a loader's) must not spoil the recording.
-                with torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"):
+                with (
+                    _without_collector(),
+                    torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"),
+                ):
                     result = function()
             except Exception:
                 self._recover(current, pool)
@@ -75,6 +79,8 @@ class CudaRecorder:
         torch.cuda.set_stream(current)
         with contextlib.suppress(RuntimeError):  # nothing is under way
             torch._C._cuda_endAllocateToPool(self.device.index, pool)
+            # Nobody else would: a graph gives its pool back only where its recording has ended well.
+            torch._C._cuda_releasePool(self.device.index, pool)
         generator = torch.cuda.default_generators[self.device.index]
         generator.graphsafe_set_state(generator.clone_state())
 
@@ -83,6 +89,22 @@ class CudaRecorder:
         assert self._graph is not None
         with torch.cuda.device(self.device):
             self._graph.replay()
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Collect garbage now and not within: another graph that dies during a recording spoils it.
+
+    See PyTorch's pull request 161037; ``torch.cuda.graph`` collects no longer by itself.
+    """
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class RecordedCall:
@@ -119,6 +141,7 @@ class RecordedCall:
         self._function, self._recorder, self._state, self._required = function, recorder, state, required
         self._after_failure, self._runs = after_failure, 0
         self._recorded: _Recording | None = None
+        self._form: list[tuple[torch.Size, torch.dtype]] | None = None
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Run the function on inputs and return its result, which the next call may overwrite.
@@ -130,6 +153,10 @@ class RecordedCall:
         recorder = self._recorder
         if recorder is None:
             return self._function(*inputs)
+        self._form = self._form or _form(inputs)
+        if self._recorded is None and self._form != _form(inputs):
+            # Neither warms up nor is recorded: a smaller last batch among the first calls.
+            return recorder.run(lambda: self._function(*inputs))
         if self._recorded is not None and not self._recorded.fits(inputs):
             return self._run_unfit(recorder, inputs)
         if self._recorded is not None and self._recorded.state != self._state():
@@ -191,8 +218,12 @@ class _Recording:
         self.buffers, self.result, self.state = buffers, result, state
 
     def fits(self, inputs: Sequence[Tensor]) -> bool:
-        return [(t.shape, t.dtype) for t in inputs] == [(t.shape, t.dtype) for t in self.buffers]
+        return _form(inputs) == _form(self.buffers)
 
     def fill(self, inputs: Sequence[Tensor]) -> None:
         for buffer, tensor in zip(self.buffers, inputs, strict=True):
             buffer.copy_(tensor, non_blocking=True)
+
+
+def _form(tensors: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(tensor.shape, tensor.dtype) for tensor in tensors]

@@ -8,6 +8,7 @@ same function runs eagerly, and recorded once and replayed.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -101,12 +102,12 @@ class PretrainStep:
             optimizer.clip_grad = clip_grad
         recorder, reason = _choose_recorder(graph, recorder, self.device)
         self._call = RecordedCall(
-            self._compute,
+            _weakly(self._compute),
             recorder,
-            self._structure,
+            _weakly(self._structure),
             required=graph is True,
             reason=reason,
-            after_failure=self._forget_half_an_update,
+            after_failure=_weakly(self._forget_half_an_update),
         )
 
     @property
@@ -253,8 +254,22 @@ class PretrainStep:
                 if name != "params"
             ),
             tuple(module.training for module in self.model.modules()),
+            tuple(buffer.data_ptr() for buffer in self.model.buffers()),
             getattr(self.optimizer, "clip_grad", None),
+            self.clip_grad,
         )
+
+
+def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A bound method that does not keep its object: in a cycle, a graph's memory would wait for the collector."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        bound = reference()
+        assert bound is not None  # the object itself makes the call
+        return bound(*arguments)
+
+    return call
 
 
 def _add(parts: Iterable[Tensor]) -> Tensor:

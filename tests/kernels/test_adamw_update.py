@@ -255,20 +255,20 @@ def test_a_capture_needs_a_call_before_it(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "_reserved", {})
     monkeypatch.setattr(module, "_in_graphs", [])
     with pytest.raises(RuntimeError, match="call it once with the same tensors outside"):
-        module._to_device(torch.arange(5), cuda)
-    module._reserved[cuda] = torch.empty(4, dtype=torch.int64)
+        module._to_device(torch.arange(5), (cuda, 0))
+    module._reserved[cuda, 0] = torch.empty(4, dtype=torch.int64)
     with pytest.raises(RuntimeError, match="before each capture"):
-        module._to_device(torch.arange(5), cuda)
+        module._to_device(torch.arange(5), (cuda, 0))
 
 
 def test_a_capture_takes_the_reserved_buffer_and_no_kept_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """The meta device stands for a GPU: what the replays copy from stays, and is used for one capture only."""
     elsewhere = torch.device("meta")
     buffer = torch.zeros(8, dtype=torch.int64)
-    monkeypatch.setattr(module, "_reserved", {elsewhere: buffer})
+    monkeypatch.setattr(module, "_reserved", {(elsewhere, 0): buffer})
     monkeypatch.setattr(module, "_in_graphs", [])
     monkeypatch.setattr(module, "_capturing", lambda device: True)
-    sent = module._to_device(torch.arange(5), elsewhere)
+    sent = module._to_device(torch.arange(5), (elsewhere, 0))
     assert (sent.device, sent.shape) == (elsewhere, (5,))
     assert torch.equal(buffer, torch.tensor([0, 1, 2, 3, 4, 0, 0, 0]))
     assert module._in_graphs[0] is buffer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def test_the_host_never_waits_for_the_device(make_skeletons: Any, device: torch.
 def test_memory_does_not_grow(make_skeletons: Any, device: torch.device, fetched: bool) -> None:
     step = build(make_skeletons(40), device, graph=True, fetched=fetched)
     run(step, 20)
+    gc.collect()  # what earlier tests left would go meanwhile
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     run(step, 500)
@@ -137,6 +139,7 @@ def test_memory_does_not_grow(make_skeletons: Any, device: torch.device, fetched
 def test_memory_does_not_grow_over_ten_thousand_updates(make_skeletons: Any, device: torch.device) -> None:
     step = build(make_skeletons(400), device, graph=True)
     run(step, 20)
+    gc.collect()  # what earlier tests left would go meanwhile
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     run(step, 10_000)
