@@ -33,6 +33,32 @@ def replaced(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise now what writing a file would raise after long work, as far as it can be told; nothing is created.
+
+    Folders above the file that are missing may be made later.
+
+    Raises:
+        IsADirectoryError: it is a folder.
+        NotADirectoryError: what should be a folder above it is a file.
+        PermissionError: nothing can be written into the folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"out {str(path)!r} is a folder: name a file, for example {path / 'result.json'}"
+        )
+    above = path.parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise NotADirectoryError(
+            f"out {str(path)!r} cannot be written, {above} is a file: name another folder"
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"out {str(path)!r} cannot be written into {above}: name another folder")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in one piece (UTF-8)."""
     with replaced(path) as temporary:

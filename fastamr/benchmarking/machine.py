@@ -80,9 +80,10 @@ def busy_warning() -> str | None:
     now = load()
     if now is None or now < _BUSY:
         return None
+    alone = "" if torch.get_num_threads() == 1 else ", or with OMP_NUM_THREADS=1"
     return (
         f"other processes keep this machine busy ({now:.1f} want to run for each core): times will not hold; "
-        "measure on a quiet machine, or with OMP_NUM_THREADS=1"
+        f"measure on a quiet machine{alone}"
     )
 
 

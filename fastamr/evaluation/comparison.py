@@ -145,7 +145,7 @@ def compare_runs(reports: Iterable[dict[str, Any]], *, published: str = "auto") 
     """Sort the rows of evaluations by data set, split and protocol, beside published results.
 
     The protocols ``knn``, ``linear`` and ``all`` are one, ``"frozen encoder"``. Rows that say the same, such as the
-    raw coordinates beside several encoders, stand once.
+    raw coordinates beside several encoders, or less than another one does (``knn`` beside ``all``), stand once.
 
     Args:
         reports: what :func:`read_report` returns.
@@ -164,14 +164,20 @@ def compare_runs(reports: Iterable[dict[str, Any]], *, published: str = "auto") 
         key = (data, report["split"]["name"], protocol)
         group = groups.setdefault(key, Group(*key))
         for row in _rows(report):
-            if row not in group.rows:
-                group.rows.append(row)
+            if not any(_says_all(other, row) for other in group.rows):
+                group.rows = [other for other in group.rows if not _says_all(row, other)] + [row]
     ordered = [groups[key] for key in sorted(groups)]
     for group in ordered:
         group.rows.sort(key=_order)
         name = data_set_of(group.data) if published == "auto" else published
         group.published = _published(name, group.split, group.protocol)
     return ordered
+
+
+def _says_all(row: Row, other: Row) -> bool:
+    """Return whether a row holds every number of another one of the same encoder."""
+    same = (row.method, row.run, row.source) == (other.method, other.run, other.source)
+    return same and other.cells.items() <= row.cells.items()
 
 
 def average_folds(groups: Iterable[Group]) -> list[Group]:

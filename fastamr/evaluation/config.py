@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from .fusion import FUSED
 from .protocols import PROTOCOLS
 from .supervised import SHARES
 
+# Of the names of many files in the name of one, which systems limit to 255 bytes.
+LONGEST_DATA_NAME = 80
 # Parts of the configuration that are dataclasses of their own, given by their settings.
 PARTS = {"finetune": FinetuneConfig, "detection": DetectionConfig}
 
@@ -35,8 +38,9 @@ class EvaluateConfig:
             (the whole encoder on all training labels), ``semi`` (on few of them), ``transfer`` (``all`` on data of
             another joint layout) or ``detection`` (untrimmed streams, frame by frame).
         split: name of the split.
-        out: the JSON file; by default ``evaluation-SPLIT.json`` in the checkpoint's folder, and
-            ``evaluation-SPLIT-PROTOCOL.json`` for the protocols after ``all``.
+        out: the JSON file, replaced where it exists; by default ``evaluation-DATA-SPLIT-PROTOCOL.json`` in the
+            checkpoint's folder (``-fused`` before the ending with ``fuse``). Where that one holds the results of other
+            settings, ``-2``, ``-3``, ... is added.
         batch_size: body sequences encoded at a time.
         device: ``auto`` (a GPU where there is one) or a torch device.
         bodies: ``existing`` averages the bodies that a clip has, ``field`` the empty ones of two too, as the
@@ -87,11 +91,13 @@ class EvaluateConfig:
         check_name("missing", self.missing, MISSING)
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
-        if not self.seeds or any(seed < 0 for seed in self.seeds):
-            raise ValueError(f"seeds={self.seeds} must hold at least one integer, none below 0")
+        if not self.seeds or any(seed < 0 for seed in self.seeds) or _repeats(self.seeds):
+            raise ValueError(f"seeds={self.seeds} must hold at least one integer, none below 0, none twice")
         self.shares = list(self.shares)
-        if not self.shares or any(not 0 < share <= 1 for share in self.shares):
-            raise ValueError(f"shares={self.shares} must hold at least one number above 0 and at most 1")
+        if not self.shares or any(not 0 < share <= 1 for share in self.shares) or _repeats(self.shares):
+            raise ValueError(
+                f"shares={self.shares} must hold at least one number above 0 and at most 1, none twice"
+            )
         for part, settings in PARTS.items():
             known = [item.name for item in dataclasses.fields(settings)]
             for name in getattr(self, part):
@@ -139,13 +145,11 @@ class EvaluateConfig:
         return DetectionConfig(**self.detection)
 
     @property
-    def out_path(self) -> Path:
-        """Where the JSON goes."""
-        if self.out is not None:
-            return Path(self.out)
-        ending = "" if self.protocol in ("all", "knn", "linear") else f"-{self.protocol}"
-        ending += "-fused" if self.fuse else ""
-        return Path(self.checkpoint) / f"evaluation-{self.split}{ending}.json"
+    def file_name(self) -> str:
+        """The default name of the JSON file."""
+        data = "+".join(Path(name).stem for name in self.data)[:LONGEST_DATA_NAME]
+        parts = ["evaluation", data, self.split, self.protocol, "fused" if self.fuse else ""]
+        return re.sub(r"[/\\]", "_", "-".join(part for part in parts if part)) + ".json"
 
 
 def command_line(config: EvaluateConfig) -> str:
@@ -170,6 +174,10 @@ def _words(value: Any) -> list[str]:
     if isinstance(value, (list, tuple)):
         return [word for one in value for word in _words(one)]
     return [value if isinstance(value, str) else json.dumps(value)]
+
+
+def _repeats(values: list[Any]) -> bool:
+    return len(set(values)) < len(values)
 
 
 def _paths(given: Any) -> list[str]:

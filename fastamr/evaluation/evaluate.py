@@ -22,8 +22,17 @@ from .detection import compare_detection, find_streams
 from .features import check_fit
 from .fusion import EncodedStream, compare_streams
 from .protocols import SUPERVISED, Scores, compare, labelled_split
-from .report import describe_data, describe_split, describe_streams, format_report, sampling, versions
+from .report import (
+    describe_data,
+    describe_split,
+    describe_streams,
+    format_report,
+    sampling,
+    split_warnings,
+    versions,
+)
 from .supervised import compare_supervised, recipes
+from .target import pick_target
 from .transfer import to_layout
 
 if TYPE_CHECKING:
@@ -50,19 +59,21 @@ def evaluate(
 
     Returns:
         What the JSON holds: configuration, the command that repeats it, versions, data, split, the configuration of
-        the pre-training, and ``results`` with the scores of ``raw``, ``input``, ``random`` and ``encoder``.
-        Fine-tuning has the last two, and ``recipes`` with every setting. With ``fuse`` these are the fused scores, and
-        ``streams`` has each run's own; ``transfer`` says what became of each joint, ``detection`` has all settings of
-        the windows.
+        the pre-training, ``warnings`` in words, and ``results`` with the scores of ``raw``, ``input``, ``random`` and
+        ``encoder``. Fine-tuning has the last two, and ``recipes`` with every setting. With ``fuse`` these are the fused
+        scores, and ``streams`` has each run's own; ``transfer`` says what became of each joint, ``detection`` has all
+        settings of the windows.
 
     Raises:
         FileNotFoundError: no model in the folder, or no such data file.
         ValueError: an unknown split, no labels, an empty half, data that the model does not fit, a wrong
             device.
-        OSError: the JSON cannot be written.
+        OSError: the JSON cannot be written, which is found out before anything is computed where possible.
     """
     device = pick_device(config.device)
     model = load_pretrained(config.checkpoint)
+    target = pick_target(config)  # before hours of work whose result could not be kept
+    runs = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
     job = _Job(config, model.to(device), device, None if quiet else functools.partial(print, flush=True))
     given = [data] if data is not None else _load(config.data)
     report = {
@@ -80,11 +91,14 @@ def evaluate(
         report |= job.fusion(given)
     else:
         report |= job.plain(given)
-    report["pretraining"] = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
-    config.out_path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(config.out_path, json.dumps(report, indent=2) + "\n")
+    report["pretraining"] = runs
+    report["warnings"] = split_warnings(config, runs, given)
     if not quiet:
-        print(f"{format_report(report)}\n\nwritten to {config.out_path}")
+        print(format_report(report), flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, json.dumps(report, indent=2) + "\n")
+    if not quiet:
+        print(f"\nwritten to {target}")
     return report
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from .transfer import describe_transfer
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
+    from .config import EvaluateConfig
     from .detection import Stream
 
 # How the models are called in the table; others go by their own name.
@@ -34,6 +35,7 @@ def format_report(report: dict[str, Any]) -> str:
         name = MODEL_NAMES.get(stream["model"], stream["model"])
         rows[f"{name}, {stream['stream']}"] = stream["results"]["encoder"]
     lines = [_sizes(split)]
+    lines += [f"warning: {text}" for text in report.get("warnings", ())]
     lines += [describe_transfer(note) for note in report.get("transfer", ())]
     lines += ["", format_table(rows)]
     if split.get("unlabelled"):
@@ -65,6 +67,41 @@ def _sizes(split: dict[str, Any]) -> str:
         f"split {split['name']!r}: {split['train']} training and {split['test']} test clips, "
         f"{split['classes']} classes (largest test class {split['largest_test_class']:.1f} %)"
     )
+
+
+def split_warnings(
+    config: EvaluateConfig, runs: Mapping[str, dict[str, Any] | None], given: Sequence[PackedSkeletons]
+) -> list[str]:
+    """Return a line for each run that was pre-trained on the training half of another split than is evaluated.
+
+    Its accuracy may be that of clips which it was trained on. Transfer is to other data, so that a split's name tells
+    nothing there.
+
+    Args:
+        config: the evaluation.
+        runs: by folder, what the run's ``config.yaml`` holds.
+        given: the data of the evaluation.
+    """
+    found = []
+    for run, settings in runs.items():
+        split = (settings or {}).get("split")
+        trained_on_half = split is not None and (settings or {}).get("train_on") == "train"
+        if config.protocol == "transfer" or not trained_on_half or split == config.split:
+            continue
+        halves = [
+            (one.splits[split].train, one.splits[config.split].test)
+            for one in given
+            if split in one.splits and config.split in one.splits
+        ]
+        seen = sum(int((train & test).sum()) for train, test in halves)
+        if halves and not seen:
+            continue
+        share = f"{seen} of {sum(int(test.sum()) for _, test in halves)}" if halves else "some"
+        found.append(
+            f"{run} was pre-trained on the training clips of split {split!r}, not of {config.split!r}: where it was "
+            f"pre-trained on this data, {share} test clips were among them"
+        )
+    return found
 
 
 def versions() -> dict[str, str | None]:

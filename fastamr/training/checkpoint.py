@@ -189,10 +189,15 @@ def check_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
     Raises:
         FileExistsError: the folder holds a run and neither ``resume`` nor ``overwrite`` is set, or it is a
             file.
+        FileNotFoundError: ``resume`` is set, and the folder holds no checkpoint.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"out {str(folder)!r} is a file; name a folder")
+    if resume and not (folder / STATE_FILE).is_file():
+        raise FileNotFoundError(
+            f"nothing to resume in {folder}, which holds no {STATE_FILE}: leave --resume out to start a run"
+        )
     found = [name for name in RUN_FILES if (folder / name).exists()]
     if found and not (resume or overwrite):
         raise FileExistsError(

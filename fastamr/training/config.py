@@ -40,7 +40,8 @@ class PretrainConfig:
             header already lists are not applied twice.
             Choice: centre on the root joint of the first frame.
         train_on: ``train`` (the training clips of the split) or ``all`` clips.
-        split: name of the split; by default ``official`` where the data has it, else all clips are used.
+        split: name of the split; by default ``official``. Data with other splits only needs one named, or
+            ``train_on`` ``all``; data without any is trained on whole.
         keep_empty_bodies: give every clip two body slots and train on the empty ones too, as all-zero sequences, as
             the public code does (for comparisons); otherwise the body sequences that exist are drawn.
         epochs: length of the run in passes over the body sequences (400 unless ``updates`` is given).
@@ -70,7 +71,7 @@ class PretrainConfig:
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
-        resume: continue the run that the folder holds.
+        resume: continue the run that the folder holds; an error where it holds none.
         overwrite: replace the run that the folder holds.
         tensorboard: write TensorBoard event files too.
         progress: show the progress bar.

@@ -66,7 +66,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> 
 
     Raises:
         ValueError: a wrong value, a checkpoint of another run, data that the model does not fit.
-        FileNotFoundError: a data file does not exist.
+        FileNotFoundError: a data file does not exist, or there is nothing to resume.
         FileExistsError: the folder holds another run.
         FloatingPointError: the loss is not finite; the last checkpoint is kept.
         OSError: a file cannot be written; the last checkpoint is kept.
@@ -90,7 +90,7 @@ class _Run:
 
     def __init__(self, config: PretrainConfig, data: PackedSkeletons, device: torch.device) -> None:
         self.config, self.folder, self.device = config, Path(config.out), device
-        self.split = pick_split(config.split, data)
+        self.split = pick_split(config.split, data, config.train_on)
         self.probe_split: Split | None = check_probe(data, self.split) if config.probe_every else None
         self.fingerprint = data.fingerprint()
         sequences = training_sequences(

@@ -18,7 +18,10 @@ def check_probe(data: PackedSkeletons, split: str | None) -> Split:
         ValueError: there is no split, or no labelled clip in one of its halves.
     """
     if split is None:
-        raise ValueError("probe_every needs a split with labels, and the data has none: set probe_every 0")
+        raise ValueError(
+            f"probe_every needs a split with labels, none is named, and the data has {list(data.splits) or 'none'}: "
+            "pass --split, or set probe_every 0"
+        )
     halves = data.split(split)
     labelled = data.labels >= 0
     for name, mask in (("training", halves.train), ("test", halves.test)):

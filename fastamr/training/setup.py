@@ -66,16 +66,31 @@ def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
     return texts
 
 
-def pick_split(name: str | None, data: PackedSkeletons) -> str | None:
+def pick_split(name: str | None, data: PackedSkeletons, train_on: str) -> str | None:
     """Return the split's name: the given one, else ``official`` where the data has it, else None.
 
+    Args:
+        name: the split that was asked for, or None.
+        data: the packed data.
+        train_on: ``train`` or ``all``, see :func:`training_sequences`.
+
     Raises:
-        ValueError: the data has no split of the given name.
+        ValueError: the data has no split of the given name; or none is given although the data has some, none of them
+            ``official``, so that test clips would be trained on.
     """
-    if name is None:
-        return DEFAULT_SPLIT if DEFAULT_SPLIT in data.splits else None
-    data.split(name)
-    return name
+    if name is not None:
+        data.split(name)
+        return name
+    if DEFAULT_SPLIT in data.splits:
+        return DEFAULT_SPLIT
+    if data.splits and train_on != "all":
+        first = next(iter(data.splits))
+        raise ValueError(
+            f"split is missing, and the data has splits {list(data.splits)}, none of them {DEFAULT_SPLIT!r}: name the "
+            f"one whose training clips to train on, for example --split {first}, or pass --train_on all to train on "
+            "every clip"
+        )
+    return None
 
 
 def training_sequences(

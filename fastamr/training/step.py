@@ -291,7 +291,10 @@ def _choose_recorder(
         return CudaRecorder(device), None
     reason = f"the model is on the {device.type}, and CUDA graphs need an NVIDIA GPU"
     if graph is True:
-        raise ValueError(f"graph=True, but {reason}: move the model to a GPU, or pass graph='auto'")
+        raise ValueError(
+            f"graph=True, but {reason}: move the model to a GPU, or pass graph='auto' "
+            "(on the command line --graph auto instead of on)"
+        )
     return None, reason
 
 

@@ -257,7 +257,11 @@ def test_known_peaks_by_the_longest_name(monkeypatch: pytest.MonkeyPatch) -> Non
     assert machine.peak_of("Some GPU") is None
     assert machine.known_peak(CPU) is None
     monkeypatch.setattr(machine, "load", lambda: 3.0)
+    monkeypatch.setattr(machine.torch, "get_num_threads", lambda: 2)
     assert "other processes keep this machine busy (3.0" in (machine.busy_warning() or "")
+    assert "or with OMP_NUM_THREADS=1" in (machine.busy_warning() or "")
+    monkeypatch.setattr(machine.torch, "get_num_threads", lambda: 1)  # it is set already
+    assert (machine.busy_warning() or "").endswith("measure on a quiet machine")
     monkeypatch.setattr(machine, "load", lambda: 0.1)
     assert machine.busy_warning() is None
 

@@ -76,6 +76,17 @@ class TestGroups:
         (group,) = compare_runs([report(), other])
         assert [row.method for row in group.rows] == ["raw coordinates"] * 2 + ["random AMR", "AMR"]
 
+    def test_what_another_evaluation_holds_wholly_stands_once(self):
+        part = report()
+        for scores in part["results"].values():
+            del scores["logistic"]
+        for given in ([part, report()], [report(), part]):
+            (group,) = compare_runs(given)
+            assert group.rows == compare_runs([report()])[0].rows
+        part["results"]["encoder"]["linear"]["per_seed"] = [1.0]  # of other settings
+        (group,) = compare_runs([part, report()])
+        assert [row.method for row in group.rows] == ["raw coordinates", "random AMR", "AMR", "AMR"]
+
     def test_mean_and_spread(self):
         (group,) = compare_runs([report()])
         row = group.rows[-1]
@@ -210,8 +221,8 @@ class TestFiles:
         return path
 
     def test_folders_folders_of_folders_and_files(self, tmp_path):
-        one = self.write(tmp_path / "runs" / "a" / "evaluation-xsub.json", report())
-        two = self.write(tmp_path / "runs" / "b" / "evaluation-xsub-semi.json", report())
+        one = self.write(tmp_path / "runs" / "a" / "evaluation-ntu60-xsub-all.json", report())
+        two = self.write(tmp_path / "runs" / "b" / "evaluation-ntu60-xsub-semi.json", report())
         self.write(tmp_path / "runs" / "b" / "config.json", {})
         mine = self.write(tmp_path / "mine.json", report())
         assert find_reports([tmp_path / "runs"]) == [one, two]
@@ -230,7 +241,7 @@ class TestFiles:
             read_report(self.write(tmp_path / "a.json", "[]"))
 
     def test_command(self, tmp_path, capsys):
-        run = self.write(tmp_path / "a" / "evaluation-xsub.json", report()).parent
+        run = self.write(tmp_path / "a" / "evaluation-ntu60-xsub-all.json", report()).parent
         assert main(["table", str(run)]) == 0
         assert "| AMR | runs/amr | 83.0 ± 2.0 |" in capsys.readouterr().out
         out = tmp_path / "table.tex"

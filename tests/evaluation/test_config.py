@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
 from fastamr import cli
 from fastamr.evaluation.config import EvaluateConfig, command_line
+from fastamr.evaluation.target import pick_target
 
 
 @pytest.mark.parametrize(
@@ -43,17 +47,49 @@ def test_the_command_names_only_what_was_chosen():
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({}, "evaluation-xsub.json"),
-        ({"protocol": "knn"}, "evaluation-xsub.json"),
-        ({"protocol": "transfer"}, "evaluation-xsub-transfer.json"),
-        ({"protocol": "linear", "fuse": ["b"]}, "evaluation-xsub-fused.json"),
-        ({"protocol": "finetune", "fuse": ["b"]}, "evaluation-xsub-finetune-fused.json"),
+        ({}, "evaluation-ucla-xsub-all.json"),
+        ({"protocol": "knn"}, "evaluation-ucla-xsub-knn.json"),
+        ({"protocol": "transfer", "data": ["a/x.st", "y.v2.st"]}, "evaluation-x+y.v2-xsub-transfer.json"),
+        ({"protocol": "linear", "fuse": ["b"]}, "evaluation-ucla-xsub-linear-fused.json"),
+        ({"protocol": "finetune", "fuse": ["b"]}, "evaluation-ucla-xsub-finetune-fused.json"),
+        ({"data": [], "split": "a/b"}, "evaluation-a_b-all.json"),
+        ({"data": ["long" * 30 + ".st"] * 3}, f"evaluation-{'long' * 20}-xsub-all.json"),
     ],
 )
-def test_protocols_do_not_overwrite_one_another(settings, name):
-    config = EvaluateConfig(checkpoint="runs/a", data=["x"], split="xsub", **settings)
-    assert str(config.out_path) == f"runs/a/{name}"
-    assert str(EvaluateConfig(checkpoint="a", data=["x"], out="b/c.json", **settings).out_path) == "b/c.json"
+def test_data_splits_and_protocols_do_not_overwrite_one_another(settings, name):
+    config = EvaluateConfig(**({"checkpoint": "runs/a", "data": ["d/ucla.st"], "split": "xsub"} | settings))
+    assert config.file_name == name
+    assert pick_target(config) == Path("runs/a") / name
+    assert pick_target(dataclasses.replace(config, out="b/c.json")) == Path("b/c.json")
+
+
+def test_results_of_other_settings_are_kept(tmp_path):
+    def write(path, config):
+        path.write_text(json.dumps({"config": dataclasses.asdict(config)}))
+
+    one = EvaluateConfig(str(tmp_path), ["x.st"], "detection", detection={"window": 30, "iou": 0.5})
+    two = dataclasses.replace(one, detection={"window": 60, "iou": 0.5})
+    plain = tmp_path / "evaluation-x-official-detection.json"
+    second, third = (plain.with_name(f"{plain.stem}-{number}.json") for number in (2, 3))
+    write(pick_target(one), one)
+    assert plain.is_file()
+    assert pick_target(one) == plain  # made again
+    assert pick_target(dataclasses.replace(one, device="cpu", batch_size=3, cache=False)) == plain
+    assert pick_target(two) == second
+    write(second, two)
+    assert pick_target(two) == second
+    assert pick_target(dataclasses.replace(two, seeds=[1])) == third
+    assert pick_target(dataclasses.replace(two, out=str(plain))) == plain  # asked for
+    for other in ("{", "[]", '{"config": 3}', "{}"):
+        plain.write_text(other)
+        assert pick_target(one) == third
+
+
+def test_what_stands_twice_is_refused():
+    with pytest.raises(ValueError, match=r"seeds=\[0, 1, 0\] must hold .* none twice"):
+        EvaluateConfig(checkpoint="a", data=["x"], seeds=[0, 1, 0])
+    with pytest.raises(ValueError, match=r"shares=\[0.1, 0.1\] must hold .* none twice"):
+        EvaluateConfig(checkpoint="a", data=["x"], shares=[0.1, 0.1])
 
 
 def test_unknown_settings_of_detection():

@@ -311,7 +311,7 @@ def test_from_streams_of_generated_motion_to_the_file(tmp_path, capsys):
     ]
     command += ["--protocol", "detection", "--detection.window", "30", "--seeds", "0", "1", "--standardize"]
     assert main(command) == 0
-    report = json.loads((tmp_path / "run" / "evaluation-official-detection.json").read_text())
+    report = json.loads((tmp_path / "run" / "evaluation-streams-official-detection.json").read_text())
     assert report["detection"]["window"] == 30
     assert report["detection"]["steps_of_each_window"] == ["center", "align_body"]
     assert (report["split"]["train_streams"], report["split"]["test_streams"]) == (3, 3)

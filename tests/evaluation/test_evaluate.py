@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
 import yaml
 
+from fastamr import files
 from fastamr.data import Split
 from fastamr.evaluation import (
     compare,
@@ -15,6 +17,7 @@ from fastamr.evaluation import (
     protocols,
     random_encoder,
 )
+from fastamr.evaluation.comparison import find_reports
 from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
 from fastamr.models import build_model
 
@@ -46,7 +49,7 @@ def test_writes_all_numbers_and_prints_the_baselines(run, make_data, capsys):
     folder, model = run
     data = make_data()
     report = evaluate(_config(folder, seeds=[5]), data=data)
-    written = json.loads((folder / "evaluation-official.json").read_text())
+    written = json.loads((folder / "evaluation-unused-official-all.json").read_text())
     assert written == json.loads(json.dumps(report))
     assert set(report["results"]) == {"raw", "input", "random", "encoder"}
     for scores in report["results"].values():
@@ -133,6 +136,104 @@ class TestPreprocessing:
         (run[0] / "config.yaml").write_text("steps: [")
         with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
             evaluate(_config(run[0]), data=make_data())
+
+
+def test_results_of_other_seeds_and_data_are_kept(run, make_data):
+    for data, seeds in (
+        (["a/ucla.st"], [0]),
+        (["a/ucla.st"], [0, 1]),
+        (["b/sbu.st"], [0]),
+        (["a/ucla.st"], [0]),
+    ):
+        config = EvaluateConfig(str(run[0]), data, "knn", seeds=seeds, device="cpu")
+        evaluate(config, data=make_data(), quiet=True)
+    found = find_reports([run[0]])
+    names = ["sbu-official-knn", "ucla-official-knn-2", "ucla-official-knn"]
+    assert [path.stem for path in found] == [f"evaluation-{name}" for name in names]
+    assert [json.loads(path.read_text())["config"]["seeds"] for path in found] == [[0], [0, 1], [0]]
+
+
+class TestAnotherSplit:
+    """The run was pre-trained on half of one split, and is evaluated on another one."""
+
+    def _data(self, make_data, shared):
+        data = make_data()
+        test = data.splits["official"].train.clone()
+        test[test.nonzero()[shared:, 0]] = False
+        data.splits["xview"] = Split(~test, test)
+        return data
+
+    def _evaluate(self, run, data, settings, **more):
+        (run[0] / "config.yaml").write_text(yaml.safe_dump(settings))
+        return evaluate(_config(run[0], protocol="knn", **more), data=data)["warnings"]
+
+    def test_is_said_and_written(self, run, make_data, capsys):
+        data = self._data(make_data, 6)
+        settings = {"split": "official", "train_on": "train"}
+        (warning,) = self._evaluate(run, data, settings, split="xview")
+        expected = (
+            f"{run[0]} was pre-trained on the training clips of split 'official', not of 'xview': where it was "
+            "pre-trained on this data, 6 of 6 test clips were among them"
+        )
+        assert warning == expected
+        assert f"\nwarning: {expected}\n" in capsys.readouterr().out
+        written = json.loads((run[0] / "evaluation-unused-xview-knn.json").read_text())
+        assert written["warnings"] == [expected]
+
+    def test_the_count_is_that_of_the_shared_clips(self, run, make_data):
+        data = self._data(make_data, 6)
+        chosen = data.splits["official"].test.nonzero()[:2, 0]
+        data.splits["xview"].test[chosen] = True
+        data.splits["xview"].train[chosen] = False
+        settings = {"split": "official", "train_on": "train"}
+        assert "6 of 8 test clips" in self._evaluate(run, data, settings, split="xview")[0]
+        del data.splits["official"]
+        assert "some test clips" in self._evaluate(run, data, settings, split="xview")[0]
+
+    def test_nothing_is_said_without_need(self, run, make_data):
+        data = self._data(make_data, 6)
+        half = {"split": "official", "train_on": "train"}
+        assert self._evaluate(run, data, half) == []
+        assert self._evaluate(run, data, {"split": None, "train_on": "train"}, split="xview") == []
+        assert self._evaluate(run, data, {"split": "official", "train_on": "all"}, split="xview") == []
+        data.splits["dedup"] = Split(data.splits["official"].train, data.splits["official"].test)
+        assert self._evaluate(run, data, half, split="dedup") == []
+
+
+class TestTarget:
+    """Whether the JSON can be written is found out before anything is computed."""
+
+    @pytest.mark.parametrize(
+        ("out", "error", "message"),
+        [
+            ("folder", IsADirectoryError, "is a folder: name a file"),
+            ("file/a.json", NotADirectoryError, r"file is a file: name another folder"),
+            ("file/new/a.json", NotADirectoryError, "is a file: name another folder"),
+        ],
+    )
+    def test_is_checked_first(self, run, make_data, tmp_path, monkeypatch, out, error, message):
+        monkeypatch.setattr(type(run[1]), "features", lambda *_, **__: pytest.fail("computed"))
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(error, match=message):
+            evaluate(_config(run[0], out=str(tmp_path / out)), data=make_data())
+
+    def test_without_permission(self, run, make_data, tmp_path, monkeypatch):
+        monkeypatch.setattr(files.os, "access", lambda path, mode: path != tmp_path)
+        with pytest.raises(PermissionError, match="cannot be written into"):
+            evaluate(_config(run[0], out=str(tmp_path / "new" / "a.json")), data=make_data())
+        assert not (tmp_path / "new").exists()
+
+    def test_the_table_is_printed_even_if_writing_fails(self, run, make_data, monkeypatch, capsys):
+        def full(*_):
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(sys.modules[evaluate.__module__], "write_text", full)
+        with pytest.raises(OSError, match="No space"):
+            evaluate(_config(run[0], protocol="knn"), data=make_data())
+        printed = capsys.readouterr().out
+        assert "raw coordinates" in printed
+        assert "written to" not in printed
 
 
 class TestErrors:

@@ -174,7 +174,7 @@ def test_report_holds_all_settings_and_both_rows(tmp_path, model, data, capsys) 
         finetune=settings,
     )
     report = evaluate(config, data=data)
-    written = json.loads((tmp_path / "evaluation-official-finetune.json").read_text())
+    written = json.loads((tmp_path / "evaluation-unused-official-finetune.json").read_text())
     assert written == json.loads(json.dumps(report))
     recipe = written["recipes"]["encoder"]
     assert recipe == json.loads(json.dumps(vars(FinetuneConfig(**settings))))
@@ -196,7 +196,7 @@ def test_command_line(tmp_path, model, data, capsys) -> None:
     arguments += ["--protocol", "semi", "--shares", "0.2", "--device", "cpu"]
     arguments += ["--finetune.epochs", "1", "--finetune.hidden", "0", "--finetune.layer_decay", "0.7"]
     assert main(arguments) == 0
-    report = json.loads((tmp_path / "evaluation-official-semi.json").read_text())
+    report = json.loads((tmp_path / "evaluation-data-official-semi.json").read_text())
     assert report["recipes"]["encoder"]["layer_decay"] == 0.7
     assert report["results"]["encoder"]["semi_20"]["train_clips"] == [9]
     assert "20 % labels" in capsys.readouterr().out

@@ -131,7 +131,7 @@ def test_from_runs_of_three_streams_to_the_file(make_data, tmp_path, capsys):
         checkpoint=runs[0], fuse=runs[1:], data=["x"], weights=[0.6, 0.6, 0.4], seeds=[0, 1], device="cpu"
     )
     report = evaluate(config, data=make_data())
-    written = json.loads((tmp_path / "joint" / "evaluation-official-fused.json").read_text())
+    written = json.loads((tmp_path / "joint" / "evaluation-x-official-all-fused.json").read_text())
     assert written == json.loads(json.dumps(report))
     assert [one["stream"] for one in report["streams"]] == ["joint", "bone", "motion"]
     assert [one["weight"] for one in report["streams"]] == [0.6, 0.6, 0.4]
@@ -149,7 +149,7 @@ def test_from_runs_of_three_streams_to_the_file(make_data, tmp_path, capsys):
     report = evaluate(config, data=make_data(), quiet=True)
     assert set(report["results"]) == {"random", "encoder"}
     assert report["recipes"]["encoder"]["epochs"] == 1
-    assert (tmp_path / "joint" / "evaluation-official-finetune-fused.json").is_file()
+    assert (tmp_path / "joint" / "evaluation-x-official-finetune-fused.json").is_file()
 
 
 def test_streams_of_other_clips_are_refused(make_data, tmp_path):

@@ -83,7 +83,7 @@ def test_the_command_writes_a_file_of_its_own(tmp_path, make_data, capsys) -> No
         checkpoint=str(tmp_path), data=["unused"], protocol="retrieval", seeds=[0, 1], device="cpu"
     )
     report = evaluate(config, data=make_data())
-    written = json.loads((tmp_path / "evaluation-official-retrieval.json").read_text())
+    written = json.loads((tmp_path / "evaluation-unused-official-retrieval.json").read_text())
     assert written == json.loads(json.dumps(report))
     assert written["config"]["protocol"] == "retrieval"
     assert "recipes" not in written

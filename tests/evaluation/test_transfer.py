@@ -98,7 +98,7 @@ class TestProtocol:
             checkpoint=str(run), data=["b.safetensors"], protocol="transfer", device="cpu"
         )
         report = evaluate(config, data=data)
-        written = json.loads((run / "evaluation-official-transfer.json").read_text())
+        written = json.loads((run / "evaluation-b-official-transfer.json").read_text())
         assert written == json.loads(json.dumps(report))
         assert set(report["results"]) == {"raw", "input", "random", "encoder"}
         assert set(report["results"]["encoder"]) == {"knn_1", "knn_20", "linear", "logistic"}

@@ -168,14 +168,23 @@ def test_folder_that_holds_a_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(FileExistsError, match=r"already holds a run \(metrics\.jsonl\); pass --resume"):
         check_folder(tmp_path, resume=False, overwrite=False)
-    check_folder(tmp_path, resume=True, overwrite=False)
     check_folder(tmp_path, resume=False, overwrite=True)
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*: leave --resume out"):
+        check_folder(tmp_path, resume=True, overwrite=False)
+    (tmp_path / "state.safetensors").write_text("")
+    check_folder(tmp_path, resume=True, overwrite=False)
     with pytest.raises(FileExistsError, match="is a file"):
         check_folder(tmp_path / "notes.txt", resume=False, overwrite=True)
 
 
 def test_clearing_a_run_spares_foreign_files(tmp_path: Path) -> None:
-    for name in ("config.yaml", "model.safetensors", "evaluation-knn.json", "notes.txt", "evaluation.py"):
+    for name in (
+        "config.yaml",
+        "model.safetensors",
+        "evaluation-x-official-knn.json",
+        "notes.txt",
+        "evaluation.py",
+    ):
         (tmp_path / name).write_text("x")
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "events").write_text("x")

@@ -179,8 +179,10 @@ def test_the_real_models_resume_to_the_bit_and_are_probed(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_resume_in_an_empty_folder_starts_a_run(tmp_path: Path, skeletons: Any) -> None:
-    assert len(losses(pretrain(configure(tmp_path / "run", resume=True), data=skeletons))) == 10
+def test_resume_without_a_run_is_refused(tmp_path: Path, skeletons: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*run, .*leave --resume out to start"):
+        pretrain(configure(tmp_path / "run", resume=True), data=skeletons)
+    assert not (tmp_path / "run").exists()
 
 
 def test_resume_of_a_complete_run_does_nothing(tmp_path: Path, skeletons: Any) -> None:
@@ -334,7 +336,7 @@ def test_graph_is_a_choice_and_the_summary_tells_what_came_of_it(tmp_path: Path,
     off = pretrain(configure(tmp_path / "b", graph=False), data=skeletons)
     assert records(off, "summary")[0]["graph"] == "graph=False"
     assert losses(out) == losses(off)
-    with pytest.raises(ValueError, match="graph=True, but the model is on the cpu"):
+    with pytest.raises(ValueError, match=r"graph=True, but the model is on the cpu.*--graph auto"):
         pretrain(configure(tmp_path / "c", graph="on"), data=skeletons)
 
 
@@ -369,6 +371,26 @@ def test_only_training_clips_are_trained_on(make_skeletons: Any) -> None:
     assert len(train) == 16
     assert training_sequences(data, "all", "official").tolist() == list(range(20))
     assert len(training_sequences(data, "train", None)) == 20
+
+
+def test_without_a_split_test_clips_are_not_trained_on_silently(tmp_path: Path, skeletons: Any) -> None:
+    skeletons.splits["xview"] = skeletons.splits["xsub"] = skeletons.splits.pop("official")
+    with pytest.raises(
+        ValueError, match=r"splits \['xview', 'xsub'\].*--split xview, or pass --train_on all"
+    ):
+        pretrain(configure(tmp_path / "run"), data=skeletons)
+    assert not (tmp_path / "run").exists()
+    (header,) = records(pretrain(configure(tmp_path / "half", split="xsub"), data=skeletons), "header")
+    assert (header["split"], header["sequences"]) == ("xsub", 16)
+    (header,) = records(pretrain(configure(tmp_path / "all", train_on="all"), data=skeletons), "header")
+    assert (header["split"], header["sequences"]) == (None, 20)
+    with pytest.raises(
+        ValueError, match=r"none is named, and the data has \['xview', 'xsub'\]: pass --split"
+    ):
+        pretrain(configure(tmp_path / "b", train_on="all", probe_every=1.0), data=skeletons)
+    skeletons.splits.clear()
+    (header,) = records(pretrain(configure(tmp_path / "none"), data=skeletons), "header")
+    assert (header["split"], header["sequences"]) == (None, 20)
 
 
 def test_unknown_split(tmp_path: Path, skeletons: Any) -> None:
