@@ -3,14 +3,15 @@
     fastamr export runs/classifier --onnx classifier.onnx
     python examples/onnx_without_torch.py classifier.onnx clip.npy
 
-The array is ``(T, V, C)``, one body, or ``(T, M, V, C)``, in metres, zeros where a body is absent. What the graph
-expects is written in the file itself; of the pre-processing steps this example knows ``center`` with its defaults.
+The array is ``(T, V, C)``, one body, or ``(T, M, V, C)``, in metres, zeros where a body is absent and NaN where a joint
+was not seen (zeros there would tell the model that it was at the origin). What the graph expects is written in the
+file itself; of the pre-processing steps this example knows ``center`` with its defaults.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 
 import numpy as np
 import onnxruntime
@@ -18,11 +19,12 @@ import onnxruntime
 CENTER = {"name": "center", "joint": "root", "frame": "first", "per": "body"}
 
 
-def center(body: np.ndarray, root: int) -> np.ndarray:
-    """Move the root of the first frame with the body to the origin; frames without the body stay 0."""
+def center(body: np.ndarray, seen: np.ndarray, root: int) -> np.ndarray:
+    """Move the root of the first frame that shows it to the origin; what was not seen stays 0."""
     present = body.any(axis=(1, 2))
-    first = int(present.argmax())
-    return np.where(present[:, None, None], body - body[first, root], 0)
+    shows = present & seen[:, root]
+    origin = body[shows.argmax(), root] if shows.any() else 0
+    return np.where((present[:, None] & seen)[..., None], body - origin, 0)
 
 
 def sample(body: np.ndarray, frames: int, share: float) -> np.ndarray:
@@ -48,13 +50,19 @@ def main(model: str, clip: str) -> None:
     root = about["layout"]["parents"].index(-1)
     array = np.load(clip, allow_pickle=False)
     array = array[:, None] if array.ndim == 3 else array
-    bodies = [array[:, body] for body in range(array.shape[1]) if array[:, body].any()]
+    seen = ~np.isnan(array).any(axis=-1)
+    array = np.where(seen[..., None], array, 0)
+    shown = [body for body in range(array.shape[1]) if array[:, body].any()]
+    if not shown:
+        raise SystemExit(f"{clip} shows no body")
+    bodies, masks = [array[:, body] for body in shown], [seen[:, body] for body in shown]
     if about["steps"]:
-        bodies = [center(body, root) for body in bodies]
-    clips = np.stack([sample(body, about["frames"], about["crop"]) for body in bodies])[None].astype(
-        np.float32
-    )
-    present, valid = np.ones(clips.shape[:2], dtype=bool), np.ones(clips.shape[:4], dtype=bool)
+        bodies = [center(body, mask, root) for body, mask in zip(bodies, masks, strict=True)]
+    sizes = about["frames"], about["crop"]
+    clips = np.stack([sample(body, *sizes) for body in bodies])[None].astype(np.float32)
+    # A resized joint counts as seen when both frames that it comes from show it.
+    valid = np.stack([sample(mask[..., None], *sizes)[..., 0] for mask in masks])[None] > 1 - 1e-6
+    present = np.ones(clips.shape[:2], dtype=bool)
     (logits,) = session.run(["logits"], {"clips": clips, "present": present, "valid": valid})
     odds = np.exp(logits[0] - logits[0].max())
     for label in odds.argsort()[::-1]:
@@ -63,4 +71,8 @@ def main(model: str, clip: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Name the action in an array of joints.")
+    parser.add_argument("model", help="a classifier, as fastamr export --onnx writes it")
+    parser.add_argument("clip", help="a .npy file (T, V, C) or (T, M, V, C): metres, NaN = joint not seen")
+    given = parser.parse_args()
+    main(given.model, given.clip)

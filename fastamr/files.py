@@ -59,6 +59,22 @@ def check_writable(path: str | Path) -> None:
         raise PermissionError(f"out {str(path)!r} cannot be written into {above}: name another folder")
 
 
+def make_folder(path: str | Path) -> Path:
+    """Make the folder that a file is to lie in, with those above it, and return the file's path.
+
+    Raises:
+        NotADirectoryError: one of them is a file.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"cannot write {path}: {path.parent} is or lies in a file; name another place"
+        ) from None
+    return path
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in one piece (UTF-8)."""
     with replaced(path) as temporary:

@@ -183,6 +183,30 @@ def test_interrupt_before_the_loop(
     assert capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.mark.parametrize("command", ["import_swallows", "runs"])
+def test_interrupt_inside_and_outside_of_an_import(tmp_path: Path, command: str) -> None:
+    strike = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "swallows.py").write_text(
+        f"try:\n    exec({strike!r})\nexcept BaseException as error:\n    raise RuntimeError('recursion') from None\n"
+    )
+    code = (
+        "import signal, sys\n"
+        "from fastamr import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def import_swallows(arguments): import swallows\n"
+        f"def runs(arguments): exec({strike!r})\n"
+        f"cli._COMMANDS[{command!r}] = ({command}, '')\n"
+        f"code = cli.main([{command!r}])\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "raise SystemExit(code)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (130, "interrupted\n")
+
+
 def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
     for _ in range(600):
         if condition():

@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> None:
 
     Raises:
         ValueError: an unknown rung, model, setting or device, or an option out of range.
-        FileNotFoundError: the folder above ``--out`` does not exist.
+        NotADirectoryError: ``--out`` lies in a file.
         ImportError: matplotlib is not installed.
         RuntimeError: a rung disagrees with the reference; it has no time.
     """
@@ -161,12 +161,10 @@ def _done(out: Path) -> None:
 
 
 def _folder(name: str) -> Path:
-    """The folder for the results; made where it is missing, but not those above it."""
-    out = Path(name)
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"cannot write {out}: folder {out.parent} does not exist; create it first")
-    out.mkdir(exist_ok=True)
-    return out
+    """The folder for the results; made where it is missing, with those above it."""
+    from ..files import make_folder
+
+    return make_folder(Path(name) / "report").parent
 
 
 def _write_json(path: Path, values: Any) -> None:

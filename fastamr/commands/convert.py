@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from .options import add_layout, add_processing, check_steps
 
@@ -12,7 +11,8 @@ def run(arguments: list[str]) -> None:
     """Carry out the command.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
+        FileNotFoundError: there is no such file.
+        NotADirectoryError: OUT lies in a file.
         ValueError: the file is not packed data, or what is asked for does not suit it.
     """
     parser = argparse.ArgumentParser(
@@ -38,12 +38,11 @@ def run(arguments: list[str]) -> None:
     )
     if not (asked or given.preset or given.steps or given.dtype == "float16"):
         parser.error("nothing to do: give --layout, --preset, --steps or --dtype float16")
-    if not Path(given.out).parent.is_dir():
-        raise FileNotFoundError(f"cannot write {given.out}: folder {Path(given.out).parent} does not exist")
 
     from ..data import PackedSkeletons, preprocess
     from ..data.convert import joint_map
     from ..data.presets import preset_steps
+    from ..files import make_folder
 
     data = PackedSkeletons.load(given.source)
     if given.layout is not None and data.layout.name != given.layout:
@@ -51,5 +50,5 @@ def run(arguments: list[str]) -> None:
     data = preprocess(data, [*asked, *preset_steps(given.preset), *given.steps])
     if given.dtype == "float16":
         data = data.half()
-    data.save(given.out)
+    data.save(make_folder(given.out))
     print(data.summary())

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 
 def run(arguments: list[str]) -> None:
     """Carry out the command.
 
     Raises:
-        FileNotFoundError: no such run or file, no evaluation in it, or no folder to write into.
+        FileNotFoundError: no such run or file, or no evaluation in it.
+        NotADirectoryError: the file to write lies in a file.
         ValueError: a file is not of ``fastamr evaluate``.
     """
     from ..evaluation.comparison import FORMATS, average_folds, compare_runs, find_reports, read_report
     from ..evaluation.published import DATA_SETS
-    from ..files import write_text
+    from ..files import make_folder, write_text
 
     parser = argparse.ArgumentParser(
         prog="fastamr table",
@@ -44,15 +44,11 @@ def run(arguments: list[str]) -> None:
         help="average the splits fold0, fold1, ... of a data set (cross-validation)",
     )
     given = parser.parse_args(arguments)
-    if given.out and not Path(given.out).parent.is_dir():
-        raise FileNotFoundError(
-            f"cannot write {given.out}: folder {Path(given.out).parent} does not exist; create it first"
-        )
     reports = [read_report(path) for path in find_reports(given.runs)]
     groups = compare_runs(reports, published=given.published)
     text = FORMATS[given.format](average_folds(groups) if given.folds else groups)
     if given.out:
-        write_text(given.out, text)
+        write_text(make_folder(given.out), text)
         print(f"{len(reports)} evaluations, written to {given.out}")
     else:
         print(text, end="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -24,6 +25,13 @@ _TEXTS = {
     "features": "float32 (S, D): mean over the valid tokens",
     "tokens": "float32 (S, N, D), token = time_patch * V + joint",
 }
+
+
+def check_ending(path: str | Path, ending: str) -> None:
+    """Raise ``ValueError`` for a file whose name does not end as readers expect."""
+    found = Path(path).suffix
+    if found != ending:
+        raise ValueError(f"{path} ends in {found or 'nothing'!r}, expected {ending}: name the file so")
 
 
 def describe(

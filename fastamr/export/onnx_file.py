@@ -15,11 +15,13 @@ import torch
 
 from ..files import replaced
 from ..models import ActionClassifier, SkeletonModel
-from .description import KEY, describe, read_text
+from .description import KEY, check_ending, describe, read_text
 from .graph import Traced, example_inputs, model_outputs, trace
 
 # Largest difference that rounding explains, over the largest output.
 TOLERANCE = 1e-4
+# PyTorch writes this one where an older one is asked for, and only logs it.
+OLDEST_OPSET = 18
 _MISSING = "{what} needs {packages}: pip install 'fastamr[export]'"
 
 
@@ -40,7 +42,7 @@ def export_onnx(
         model: the model; it is left as it is.
         path: the file, ``*.onnx``.
         steps: pre-processing of the clips, for an encoder; a classifier knows its own.
-        opset: version of ONNX's operators; None = PyTorch's choice.
+        opset: version of ONNX's operators, 18 or later; None = PyTorch's choice.
 
     Returns:
         The largest difference of an output, over the largest output.
@@ -48,10 +50,13 @@ def export_onnx(
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is not installed.
         FileNotFoundError: the folder does not exist.
-        TypeError, ValueError: see :func:`fastamr.export.graph.trace`; or the file computes something else.
+        TypeError, ValueError: see :func:`fastamr.export.graph.trace`; a file name that does not end in ``.onnx``, an
+            opset that cannot be written; or the file computes something else.
     """
     _require("writing ONNX", ("onnx", "onnxscript", "onnxruntime"))
     path = Path(path)
+    check_ending(path, ".onnx")
+    _check_opset(opset)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: folder {path.parent} does not exist; create it first")
     traced = trace(model)
@@ -66,6 +71,10 @@ def export_onnx(
             verbose=False,
         )
     assert program is not None
+    if opset is not None and (written := program.model.opset_imports.get("")) != opset:
+        raise ValueError(
+            f"opset={opset} was asked for, PyTorch wrote {written}: ask for that, or leave opset out"
+        )
     text = json.dumps(describe(model, traced.inputs, traced.outputs, steps))
     for node in program.model.graph.all_nodes():
         # Where PyTorch had the node from: large, and of no use to a runtime.
@@ -135,6 +144,17 @@ def _compare(model: ActionClassifier | SkeletonModel, traced: Traced, path: Path
             "nothing was written; try another opset"
         )
     return worst
+
+
+def _check_opset(opset: int | None) -> None:
+    """Raise ``ValueError`` for an opset that PyTorch does not write, or that the installed onnx does not know."""
+    from onnx.defs import onnx_opset_version
+
+    newest = onnx_opset_version()
+    if opset is not None and not OLDEST_OPSET <= opset <= newest:
+        raise ValueError(
+            f"opset={opset} cannot be written: choose one from {OLDEST_OPSET} to {newest}, or leave opset out"
+        )
 
 
 def _require(what: str, packages: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from ..files import replaced
 from ..models import ActionClassifier, SkeletonModel
-from .description import KEY, describe
+from .description import KEY, check_ending, describe
 from .graph import trace
 
 EXTRA_FILE = f"{KEY}.json"
@@ -38,8 +38,7 @@ def export_program(
         TypeError, ValueError: see :func:`fastamr.export.graph.trace`; a file name that does not end in ``.pt2``.
     """
     path = Path(path)
-    if path.suffix != ".pt2":
-        raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}, expected .pt2")
+    check_ending(path, ".pt2")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: folder {path.parent} does not exist; create it first")
     traced = trace(model)

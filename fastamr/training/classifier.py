@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import platform
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .. import __version__
 from ..data import apply_missing
 from ..devices import pick_device
 from ..errors import check_name
@@ -90,7 +93,9 @@ def train_classifier(
         quiet: do not print.
 
     Returns:
-        What ``classifier.json`` holds: configuration, data, clips and the test accuracy in percent.
+        What ``classifier.json`` holds: ``config``, ``recipe`` (complete; None with ``frozen``), ``command`` (does the
+        same again, for data in files), ``versions``, ``data``, ``clips``, ``classes``, ``parameters`` and ``accuracy``
+        (test, percent).
 
     Raises:
         FileExistsError: the folder holds a model, and ``overwrite`` is not set.
@@ -102,16 +107,19 @@ def train_classifier(
     prepared = prepare_data(model, config.data, run_steps(config.checkpoint), data)
     train, test = labelled_split(prepared, config.split)
     model = model.to(pick_device(config.device))
-    if config.frozen:
+    recipe = None if config.frozen else FinetuneConfig(**config.recipe)
+    if recipe is None:
         classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
         accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
     else:
-        recipe = FinetuneConfig(**config.recipe)
         say = None if quiet else functools.partial(print, flush=True)
         result = finetune(model, prepared, (train, test), recipe, seed=config.seed, progress=say)
         classifier, accuracy = result.classifier, result.accuracy
     report: dict[str, Any] = {
         "config": dataclasses.asdict(config),
+        "recipe": None if recipe is None else dataclasses.asdict(recipe),
+        "command": command_of(config),
+        "versions": describe_versions(),
         "data": describe_data(prepared),
         "clips": {"train": int(train.sum()), "test": int(test.sum())},
         "classes": classifier.classes,
@@ -170,6 +178,29 @@ def check_part(part: str, settings: dict[str, Any], config: Any) -> None:
     known = [item.name for item in dataclasses.fields(config)]
     for name in settings:
         check_name(f"option of {part}", name, known)
+
+
+def command_of(config: ClassifierConfig) -> str:
+    """Return the command line that asks for the same classifier."""
+    settings = dataclasses.asdict(config)
+    settings |= {f"recipe.{name}": value for name, value in settings.pop("recipe").items()}
+    words = ["fastamr", "finetune"]
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            words += [f"--{name}"] if value else []
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [f"--{name}", *("null" if one is None else str(one) for one in values)]
+    return shlex.join(words)
+
+
+def describe_versions() -> dict[str, str]:
+    """Return what a report says about the software that made it."""
+    return {
+        "fastamr": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
 
 
 def describe_data(data: PackedSkeletons) -> dict[str, Any]:

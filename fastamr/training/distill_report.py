@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .. import __version__
 from ..models import ActionClassifier
+from .classifier import describe_versions
 from .distill_config import DistillConfig
 from .model_cost import cpu_latency, file_bytes
 
@@ -59,11 +57,7 @@ def build_report(
         "config": dataclasses.asdict(config),
         "student": dataclasses.asdict(config.student_config()),
         "recipe": dataclasses.asdict(config.student_recipe()),
-        "versions": {
-            "fastamr": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-        },
+        "versions": describe_versions(),
         "machine": platform.machine(),
         "data": data,
         "clips": clips,

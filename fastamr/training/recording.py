@@ -29,6 +29,9 @@ class Recorder(Protocol):
     def replay(self) -> None:
         """Run what was recorded."""
 
+    def forget(self) -> None:
+        """Drop what was recorded, and with it the memory that it holds."""
+
 
 class CudaRecorder:
     """Records on a side stream of its own, as CUDA graphs need.
@@ -53,7 +56,7 @@ class CudaRecorder:
 
     def record(self, function: Callable[[], Any]) -> Any:
         """Record a new graph in place of the last one."""
-        self._graph = None
+        self.forget()
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         with torch.cuda.device(self.device):
             current = torch.cuda.current_stream()
@@ -74,21 +77,29 @@ class CudaRecorder:
         """Put right what PyTorch may leave undone where the end of a recording fails, so that eager calls go on.
 
         The side stream stays current, the allocator takes the recording to be under way (before PyTorch 2.12: its pull
-        request 180395), and the generator refuses to draw outside of it.
+        request 180395), and the generator refuses to draw outside of it. Only a recording that ends well tells the
+        generator so; a state of its own would part it from the graphs that draw from it.
         """
         torch.cuda.set_stream(current)
         with contextlib.suppress(RuntimeError):  # nothing is under way
             torch._C._cuda_endAllocateToPool(self.device.index, pool)
             # Nobody else would: a graph gives its pool back only where its recording has ended well.
             torch._C._cuda_releasePool(self.device.index, pool)
-        generator = torch.cuda.default_generators[self.device.index]
-        generator.graphsafe_set_state(generator.clone_state())
+        with (
+            _without_collector(),
+            torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self.stream, capture_error_mode="thread_local"),
+        ):
+            torch.zeros(1, device=self.device)
 
     def replay(self) -> None:
         """Launch the graph."""
         assert self._graph is not None
         with torch.cuda.device(self.device):
             self._graph.replay()
+
+    def forget(self) -> None:
+        """Drop the graph; its memory is free for what runs next."""
+        self._graph = None
 
 
 @contextlib.contextmanager
@@ -160,8 +171,9 @@ class RecordedCall:
         if self._recorded is not None and not self._recorded.fits(inputs):
             return self._run_unfit(recorder, inputs)
         if self._recorded is not None and self._recorded.state != self._state():
-            # What is new runs eagerly once before it is recorded.
+            # What is new runs eagerly once before it is recorded, in the memory that the old recording held.
             self._recorded, self._runs = None, _EAGER_RUNS - 1
+            recorder.forget()
         if self._runs < _EAGER_RUNS:
             self._runs += 1
             return recorder.run(lambda: self._function(*inputs))

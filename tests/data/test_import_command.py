@@ -152,6 +152,7 @@ class TestConvert:
     def test_presets_and_float16_alone(self, packed: Path) -> None:
         out = packed.with_name("out.safetensors")
         assert run("convert", packed, out, "--preset", "mamp") == 0
+        out = out.with_name("new") / "er" / out.name  # the folders are made
         assert run("convert", packed, out, "--steps", "fit_box") == 0
         assert run("convert", out, out, "--dtype", "float16") == 0
         assert str(load(out).coords.dtype) == "torch.float16"
@@ -173,7 +174,7 @@ class TestConvert:
         for source, target, options, message in (
             (packed.with_name("no.safetensors"), out, ["--layout", "coco17"], "no packed data file"),
             (table, out, ["--layout", "coco17"], "is not a packed data file"),
-            (packed, out.with_name("no") / "x", ["--layout", "coco17"], "does not exist"),
+            (packed, table / "x" / "y", ["--layout", "coco17"], "is or lies in a file; name another place"),
             (packed, out, ["--layout", "coco17", "--missing", "refuse"], "lacks 5 of the 17 joints of 'coco17': nose"),
             (packed, out, ["--layout", "coco17", "--preset", "mamp"], "unknown joint of layout 'coco17'"),
         ):  # fmt: skip

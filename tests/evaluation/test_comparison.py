@@ -248,8 +248,10 @@ class TestFiles:
         assert main(["table", str(run), "--format", "latex", "--published", "none", "--out", str(out)]) == 0
         assert r"\toprule" in out.read_text()
         assert "published" not in out.read_text()
-        assert main(["table", str(run), "--out", str(tmp_path / "no" / "x.md")]) == 1
-        assert "create it first" in capsys.readouterr().err
+        assert main(["table", str(run), "--out", str(tmp_path / "new" / "er" / "x.md")]) == 0
+        assert "| AMR |" in (tmp_path / "new" / "er" / "x.md").read_text()
+        assert main(["table", str(run), "--out", str(out / "x.md")]) == 1
+        assert "is or lies in a file; name another place" in capsys.readouterr().err
         assert main(["table", str(tmp_path / "nowhere")]) == 1
 
     def test_reads_what_evaluate_writes(self, tmp_path, make_data):

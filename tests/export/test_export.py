@@ -248,6 +248,28 @@ class TestOnnx:
         with pytest.raises(FileNotFoundError, match="does not exist; create it first"):
             export_onnx(trained(), tmp_path / "none" / "m.onnx")
 
+    def test_wrong_names_and_opsets(self, tmp_path, monkeypatch) -> None:
+        needs_onnx()
+        with pytest.raises(ValueError, match=r"m.bin ends in '.bin', expected .onnx"):
+            export_onnx(trained(), tmp_path / "m.bin")
+        for opset in (3, 17, 1000):
+            with pytest.raises(
+                ValueError, match=rf"opset={opset} cannot be written: choose one from 18 to \d+"
+            ):
+                export_onnx(trained(), tmp_path / "m.onnx", opset=opset)
+        program = SimpleNamespace(model=SimpleNamespace(opset_imports={"": 18}))
+        monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: program)
+        with pytest.raises(ValueError, match=r"opset=19 was asked for, PyTorch wrote 18"):
+            export_onnx(trained(), tmp_path / "m.onnx", opset=19)
+        assert not list(tmp_path.iterdir())
+
+    def test_the_opset_that_is_asked_for(self, tmp_path) -> None:
+        needs_onnx()
+        import onnx
+
+        export_onnx(encoder(), tmp_path / "m.onnx", opset=18)
+        assert [entry.version for entry in onnx.load(str(tmp_path / "m.onnx")).opset_import] == [18]
+
 
 class TestProgram:
     def test_runs_where_this_library_is_not(self, tmp_path) -> None:
@@ -297,9 +319,10 @@ class TestCommand:
             ([str(folder)], "classifier", "first"),
         )
         for arguments, kind, frame in cases:
-            assert main(["export", *arguments, "--torch-export", str(tmp_path / "e.pt2")]) == 0
+            path = tmp_path / "new" / "er" / "e.pt2"  # the folders are made
+            assert main(["export", *arguments, "--torch-export", str(path)]) == 0
             extra = {"fastamr.json": ""}
-            torch.export.load(tmp_path / "e.pt2", extra_files=extra)
+            torch.export.load(path, extra_files=extra)
             description = json.loads(extra["fastamr.json"])
             assert (description["kind"], description["steps"][0]["frame"]) == (kind, frame)
 
@@ -308,11 +331,16 @@ class TestCommand:
         [
             ([], 2, "nothing to write: give --onnx FILE"),
             (["--torch-export", "x.bin"], 1, "expected .pt2"),
+            (["--onnx", "x.bin"], 1, "expected .onnx"),
+            (["--onnx", "x.onnx", "--torch-export", "x.bin"], 1, "expected .pt2"),
+            (["--onnx", "x.onnx", "--opset", "3"], 1, "opset=3 cannot be written"),
         ],
     )
-    def test_errors(self, folder, arguments, code, message, capsys) -> None:
+    def test_errors(self, folder, arguments, code, message, capsys, tmp_path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
         assert main(["export", str(folder), *arguments]) == code
         assert message in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
 
     def test_no_model(self, tmp_path, capsys) -> None:
         assert main(["export", str(tmp_path), "--onnx", "x.onnx"]) == 1

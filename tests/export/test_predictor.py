@@ -297,26 +297,48 @@ class TestCommand:
         assert len(run.stdout.splitlines()) == 7
 
 
-def test_the_example_needs_neither_torch_nor_this_library(onnx_file, make_data, tmp_path) -> None:
-    data = make_data()
-    expected = list(load_predictor(onnx_file).predict(data, top=3))
-    example = Path(__file__).resolve().parents[2] / "examples" / "onnx_without_torch.py"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "onnx_without_torch.py"
+
+
+def run_example(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     code = (
         "import runpy, sys\n"
         "sys.modules['torch'] = sys.modules['fastamr'] = None\n"
-        f"sys.argv = ['example', {str(onnx_file)!r}, 'clip.npy']\n"
-        f"runpy.run_path({str(example)!r}, run_name='__main__')\n"
+        f"sys.argv = ['example', *{arguments!r}]\n"
+        f"runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')\n"
     )
-    for clip in (0, 3):
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_example_needs_neither_torch_nor_this_library(onnx_file, make_data, tmp_path) -> None:
+    plain = make_data()
+    unseen = torch.zeros(plain.coords.shape[:2], dtype=torch.bool)
+    unseen[:, 3] = True  # no hand at all
+    unseen[plain.offsets[:-1], 0] = True  # a root that is seen late
+    unseen[plain.offsets[:-1] + 4, 1] = True
+    partly = dataclasses.replace(plain, coords=plain.coords.masked_fill(unseen[..., None], 0), valid=~unseen)
+    for data, clip in ((plain, 0), (plain, 3), (partly, 1), (partly, 4)):
+        expected = list(load_predictor(onnx_file).predict(data, top=3))[clip].top
+        coords = data.coords
+        if data.valid is not None:
+            coords = coords.masked_fill(~data.valid[..., None], torch.nan)
         bodies = [
-            data.coords[data.offsets[body] : data.offsets[body + 1]]
+            coords[data.offsets[body] : data.offsets[body + 1]]
             for body in (data.body_clip == clip).nonzero()[:, 0].tolist()
         ]
         np.save(tmp_path / "clip.npy", torch.stack(bodies, dim=1).numpy())
-        run = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        run = run_example(tmp_path, str(onnx_file), "clip.npy")
         found = [line.split(": ") for line in run.stdout.splitlines()]
-        assert [name for name, _ in found] == [choice.name for choice in expected[clip].top], run.stderr
-        for (_, value), choice in zip(found, expected[clip].top, strict=True):
+        assert [name for name, _ in found] == [choice.name for choice in expected], run.stderr
+        for (_, value), choice in zip(found, expected, strict=True):
             assert float(value) == pytest.approx(choice.probability, abs=2e-4)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0), (("a", "b", "c"), 2)])
+def test_the_example_tells_its_use(tmp_path, arguments, code) -> None:
+    run = run_example(tmp_path, *arguments)
+    assert run.returncode == code
+    assert "usage: " in run.stdout + run.stderr
+    assert "Traceback" not in run.stderr

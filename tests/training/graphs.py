@@ -25,17 +25,21 @@ class ReplayedCalls:
     what the host notes of parameters (version counters, registered copies) stays as it is.
 
     Attributes:
-        eager, recorded, launched: how often each happened.
+        eager, recorded, launched, forgotten: how often each happened.
+        holds: a recording is held.
+        held_in_eager: for each eager call, whether a recording was held meanwhile.
         fails: an error that recording raises.
     """
 
     def __init__(self, parameters: Sequence[Tensor] = ()) -> None:
         self.parameters = tuple(parameters)
-        self.eager = self.recorded = self.launched = 0
+        self.eager = self.recorded = self.launched = self.forgotten = 0
+        self.holds, self.held_in_eager = False, list[bool]()
         self.fails: Exception | None = None
 
     def run(self, function: Callable[[], Any]) -> Any:
         self.eager += 1
+        self.held_in_eager.append(self.holds)
         self._last = function()
         return self._last
 
@@ -43,6 +47,7 @@ class ReplayedCalls:
         if self.fails is not None:
             raise self.fails
         self.recorded += 1
+        self.holds = True
         self._function, (loss, terms) = function, self._last
         self._held = (
             torch.full_like(loss, -1.0),
@@ -50,7 +55,12 @@ class ReplayedCalls:
         )
         return self._held
 
+    def forget(self) -> None:
+        self.forgotten += 1
+        self.holds = False
+
     def replay(self) -> None:
+        assert self.holds
         self.launched += 1
         noted = [dict(parameter.__dict__) for parameter in self.parameters]
         for parameter in self.parameters:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -8,13 +10,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from fastamr.cli import main
+from fastamr.cli import _configure, main
 from fastamr.data import PackedSkeletons, Split
-from fastamr.evaluation import labelled_split
+from fastamr.evaluation import FinetuneConfig, labelled_split
 from fastamr.models import ActionClassifier, build_model
 from fastamr.skeleton import SkeletonLayout
 from fastamr.training import distill as distill_module
-from fastamr.training.classifier import ClassifierConfig, accuracy_of, train_classifier
+from fastamr.training.classifier import ClassifierConfig, accuracy_of, command_of, train_classifier
 from fastamr.training.distill import distill
 from fastamr.training.distill_config import DistillConfig, StudentConfig, StudentRecipe
 from fastamr.training.distill_report import format_report
@@ -273,6 +275,16 @@ class TestConfig:
             StudentConfig(patch_frames=5).build(teacher)
 
 
+def test_the_command_in_a_classifier_s_report_is_the_whole_configuration() -> None:
+    recipe = {"crop": (0.6, 0.9), "warmup_epochs": None, "pooling": "mean", "lr": 3e-4}
+    for more in ({"recipe": recipe, "seed": 3}, {"frozen": True, "batch_size": 8, "overwrite": True}):
+        config = ClassifierConfig("a folder", ["x", "y z"], "out", split="s", device="cpu", **more)
+        words = shlex.split(command_of(config))
+        found = _configure("finetune", ClassifierConfig, words[2:], parts={"recipe": FinetuneConfig})
+        assert FinetuneConfig(**found.recipe) == FinetuneConfig(**config.recipe)
+        assert dataclasses.replace(found, recipe={}) == dataclasses.replace(config, recipe={})
+
+
 def test_commands_from_pretraining_to_the_student(run, tmp_path, capsys) -> None:
     """YAML, options and help are one dataclass, as in the other commands."""
     make_data().save(tmp_path / "data.safetensors")
@@ -285,6 +297,13 @@ def test_commands_from_pretraining_to_the_student(run, tmp_path, capsys) -> None
     report = json.loads((tmp_path / "tuned" / "classifier.json").read_text())
     assert report["accuracy"] > 80
     assert report["clips"] == {"train": 36, "test": 12}
+    assert report["recipe"] == dataclasses.asdict(FinetuneConfig(**QUICK, hidden=0)) | {"crop": [0.5, 1.0]}
+    assert report["versions"]["torch"] == str(torch.__version__)
+    words = shlex.split(report["command"])
+    assert words[:2] == ["fastamr", "finetune"]
+    before = (tmp_path / "tuned" / "model.safetensors").read_bytes()
+    assert main([*words[1:], "--overwrite"]) == 0
+    assert (tmp_path / "tuned" / "model.safetensors").read_bytes() == before
     file = tmp_path / "distill.yaml"
     file.write_text(yaml.safe_dump({"student": STUDENT, "recipe": QUICK | {"epochs": 1}, "latency": False}))
     student = [

@@ -87,8 +87,9 @@ def test_an_update_is_exactly_one_graph_launch(
         torch.cuda.synchronize()
     counts = {event.key: event.count for event in profile.key_averages()}
     assert counts["cudaGraphLaunch"] == 10
-    # A graph that draws from PyTorch's generator gets its offset by a small kernel of its own.
-    assert sum(count for key, count in counts.items() if "LaunchKernel" in key) <= 20
+    # Launches beside the graph's: a graph that takes part in PyTorch's generator gets seed and offset by two fills an
+    # update, which makes 20; the rest is slack for what is launched once.
+    assert sum(count for key, count in counts.items() if "LaunchKernel" in key) <= 25
 
 
 @pytest.mark.parametrize("name", MODELS)

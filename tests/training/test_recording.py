@@ -39,6 +39,8 @@ def test_what_moved_runs_once_and_is_recorded_anew() -> None:
     place[0] = 1
     assert call(torch.tensor(9.0))[0] == 18
     assert (recorder.eager, recorder.recorded, recorder.launched) == (4, 1, 2)
+    # The old recording's memory is free before anything runs.
+    assert (recorder.forgotten, recorder.held_in_eager) == (1, [False] * 4)
     assert call(torch.tensor(10.0))[0] == 20
     assert (recorder.eager, recorder.recorded, recorder.launched) == (4, 2, 3)
     assert call.recordings == 2
@@ -103,8 +105,16 @@ def test_a_failed_recording_leaves_stream_and_device_usable() -> None:
         noise = torch.rand_like(value)  # a generator takes part in the recording
         return value * value.sum().item() + 0 * noise, {}
 
+    def draws(value: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        return value * torch.rand_like(value), {}
+
     call = RecordedCall(reads_back, CudaRecorder(device), lambda: 0)
+    other = RecordedCall(draws, CudaRecorder(device), lambda: 0, required=True)
     value = torch.ones(3, device=device)
+    for _ in range(4):
+        other(value)
+    torch.manual_seed(5)
+    wanted = other(value)[0].clone()
     for _ in range(3):
         call(value)
     with pytest.warns(RuntimeWarning, match="recording failed"):
@@ -113,6 +123,9 @@ def test_a_failed_recording_leaves_stream_and_device_usable() -> None:
     assert call(value * 2)[0].tolist() == [12, 12, 12]
     assert call.reason is not None
     torch.cuda.empty_cache()  # refuses while the allocator takes a recording to be under way
+    # What was recorded before still draws from the same generator.
+    torch.manual_seed(5)
+    assert torch.equal(other(value)[0], wanted)
     torch.manual_seed(5)
     drawn = torch.rand(4, device=device)
     torch.manual_seed(5)
