@@ -13,6 +13,9 @@ COLUMNS = (
     ("byte limit us", "byte_limit_us"),
     ("share", "share_of_byte_limit"),
     ("peak MiB", "peak_mib"),
+    ("x released", "against_released"),
+    ("x tuned", "against_tuned"),
+    ("x published", "published_speedup"),
 )
 
 

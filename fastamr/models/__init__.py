@@ -21,6 +21,39 @@ MODELS: dict[str, type[SkeletonModel]] = {
 }
 
 
+def register_model(model: type[SkeletonModel]) -> type[SkeletonModel]:
+    """Make a model known by its ``name``, as a class decorator: for pre-training, evaluation and the command line.
+
+    A saved model holds its name only, so it loads where the class was registered before; no file is ever imported
+    because a checkpoint names it.
+
+    Args:
+        model: a subclass of :class:`SkeletonModel` with a ``name`` of its own.
+
+    Returns:
+        The class.
+
+    Raises:
+        TypeError: it is no subclass of :class:`SkeletonModel`, or has no ``name``.
+        ValueError: another class has the name.
+    """
+    if not (isinstance(model, type) and issubclass(model, SkeletonModel)):
+        raise TypeError(f"register_model: got {model!r}, expected a subclass of fastamr.models.SkeletonModel")
+    name = vars(model).get("name")
+    if not isinstance(name, str) or not name:
+        raise TypeError(
+            f"register_model: {model.__qualname__}.name is {name!r}, expected a name such as 'my_method'"
+        )
+    known = MODELS.get(name)
+    if known is not None and (known.__module__, known.__qualname__) != (model.__module__, model.__qualname__):
+        raise ValueError(
+            f"register_model: the name {name!r} of {model.__qualname__} is that of {known.__qualname__}: "
+            "choose another"
+        )
+    MODELS[name] = model
+    return model
+
+
 def build_model(
     name: str, config: ModelConfig | dict[str, Any] | None = None, **overrides: Any
 ) -> SkeletonModel:
@@ -76,4 +109,5 @@ __all__ = [
     "build_model",
     "count_flops",
     "load_pretrained",
+    "register_model",
 ]

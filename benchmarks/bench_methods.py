@@ -1,0 +1,109 @@
+"""One pre-training step of each of the five methods on one machine, beside the published speed-ups.
+
+Two forms of each: *released* writes the attention matrices out and embeds every token before it drops the masked ones,
+as MAMP's public code does; *tuned* is the library's default. Both compute the same loss (asserted, float32 against
+float64), on the same clips, in float32, with the same optimizer. The published speed-ups are of whole runs on one L20
+(NVIDIA; AMR's table), each method in its authors' code; ASMa publishes none.
+
+    OMP_NUM_THREADS=1 pytest benchmarks/bench_methods.py --benchmark-only --benchmark-timer=time.process_time
+
+Processor time of one thread is what a CPU that also does other work can measure; leave the timer out on a GPU.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastamr.models import SkeletonModel, build_model, count_flops
+from fastamr.nn import MaskedPatchEmbed
+from fastamr.testing import random_clips
+
+from .conftest import Clock
+
+PUBLISHED = {"skeleton_mae": "1x", "mamp": "1x", "gfp": "6.1x", "amr": "8.1x", "asma": "-"}
+FORMS = {"released": "materialised", "tuned": "auto"}
+# Each method at its paper's size and frames: 120, ASMa 52.
+SEQUENCES = {"cpu": 4, "cuda": 256}
+_seconds: dict[tuple[str, str, str], float] = {}
+
+
+class PlainEmbed(MaskedPatchEmbed):
+    """Embeds every token and then takes the visible ones, as the public code does."""
+
+    def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Tokens ``(S, K, D)`` of the listed patches, or of all."""
+        patches = clips.unflatten(1, (-1, self.patch_frames)).transpose(2, 3).flatten(3)
+        tokens = (self.proj(patches) + self.time_embed + self.joint_embed).flatten(1, 2)
+        return (
+            tokens
+            if keep is None
+            else tokens[torch.arange(len(clips), device=clips.device)[:, None], keep.long()]
+        )
+
+
+def in_form(name: str, form: str, device: torch.device) -> SkeletonModel:
+    """A method of the papers' size; forms differ in how they compute, not in what."""
+    torch.manual_seed(0)
+    model = build_model(name, attention=FORMS[form])
+    if form == "released" and name != "asma":
+        config, tuned = model.config, model.encoder.embed
+        plain = PlainEmbed(config.frames, config.joints, config.width, patch_frames=config.patch_frames)
+        plain.load_state_dict(tuned.state_dict())
+        model.encoder.embed = plain
+    return model.to(device)
+
+
+def check(model: SkeletonModel, clips: Tensor) -> None:
+    """The loss equals that of the library's own form in float64 with reference attention."""
+    few, seed = clips[:2], torch.tensor([1, 0], device=clips.device)
+    exact = build_model(model.name, model.config, attention="reference").to(clips.device)
+    exact.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        truth = exact.double()(few.double(), seed=seed)
+        torch.testing.assert_close(model(few, seed=seed).double(), truth, rtol=2e-4, atol=0)
+
+
+# ASMa's graph network has no attention, no mask to profit from and no public code: one form.
+CASES = [(name, form) for name in PUBLISHED for form in FORMS if (name, form) != ("asma", "released")]
+
+
+@pytest.mark.parametrize(("name", "form"), CASES)
+def test_step(name: str, form: str, device: torch.device, clock: Clock) -> None:
+    model, count = in_form(name, form, device), SEQUENCES[device.type]
+    clips = random_clips(count, frames=model.frames, device=device)
+    check(model, clips)
+    optimizer = torch.optim.AdamW(model.parameter_groups(0.05), lr=1e-3, betas=(0.9, 0.95), fused=True)
+
+    def step() -> None:
+        loss = model(clips)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    on_cpu = device.type == "cpu"
+    median = clock(
+        step,
+        # ASMa's 6,144 wide projectors have 157 million parameters, which AdamW updates too: one round is enough.
+        rounds=(1 if name == "asma" else 5) if on_cpu else 20,
+        warmup=1 if on_cpu else 5,
+        op="pre-training step",
+        method=name,
+        form=form,
+        shape=list(clips.shape),
+        dtype="float32",
+    )
+    _seconds[device.type, name, form] = median
+    clock.benchmark.extra_info.update(
+        published_speedup=PUBLISHED[name],
+        forward_gflops_of_the_papers_tables=None if name == "asma" else round(count_flops(model) / 1e9, 1),
+        sequences_per_second=round(count / median, 2),
+        **_speedups(device.type, median),
+    )
+
+
+def _speedups(device: str, seconds: float) -> dict[str, float]:
+    """Against both forms of SkeletonMAE, as far as they were run."""
+    found = {form: _seconds.get((device, "skeleton_mae", form)) for form in FORMS}
+    return {f"against_{form}": round(baseline / seconds, 2) for form, baseline in found.items() if baseline}
