@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import check_name, unknown_name
+from .memory import keep_freed_memory
 
 _KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; by default the process's own.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    keep_freed_memory()
     try:
         with _prompt_interrupts():
             return _dispatch(arguments)

@@ -13,13 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
-# Who may import whom. A room may always import itself; devices, errors, files, layouts and skeleton are open to all.
-OPEN = {"devices", "errors", "files", "layouts", "skeleton", ""}
+# Who may import whom. A room may always import itself; devices, errors, files, layouts, memory and skeleton are open
+# to all.
+OPEN = {"devices", "errors", "files", "layouts", "memory", "skeleton", ""}
 ALLOWED = {
     "devices": set(),
     "errors": set(),
     "files": set(),
     "layouts": set(),
+    "memory": set(),
     "skeleton": set(),
     "testing": set(),
     "reference": set(),
@@ -141,6 +143,7 @@ def test_every_op_has_its_rooms() -> None:
         "motion_entropy",
         "motion_guidance",
         "patch_gather",
+        "row_linear",
         "row_norm",
         "sample_clips",
         "select_visible",

@@ -4,7 +4,14 @@
 
 #include "adamw_kernels.h"
 #include "kernels.h"
+#include "product_kernels.h"
 #include "row_kernels.h"
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace fastamr {
 namespace {
@@ -31,7 +38,31 @@ InstructionSet best_set() {
   return best;
 }
 
+// Whether the processor has the matrix unit with bfloat16, and the system lets this process use it. FASTAMR_CPU=avx512
+// leaves it unused too.
+bool may_use_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (best_set() != InstructionSet::avx512 || std::getenv("FASTAMR_CPU") != nullptr) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const bool bfloat16 = d >> 22 & 1, tiles = d >> 24 & 1;
+  constexpr long request_permission = 0x1023, tile_data = 18;
+  return bfloat16 && tiles && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
+
+const ProductKernels* product_kernels() {
+#if defined(__x86_64__)
+  static const ProductKernels* const found = may_use_tiles() ? tile_product_kernels : nullptr;
+  return found;
+#else
+  return nullptr;
+#endif
+}
 
 const Kernels& best_kernels() {
 #if defined(__x86_64__)

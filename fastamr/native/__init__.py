@@ -1,5 +1,5 @@
 """The compiled extension: how it is built (:mod:`.build`) and where a process gets it from (:mod:`.load`)."""
 
-from .load import status, why_not
+from .load import has_matrix_unit, status, why_not
 
-__all__ = ["status", "why_not"]
+__all__ = ["has_matrix_unit", "status", "why_not"]

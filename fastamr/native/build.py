@@ -145,10 +145,15 @@ def cpu_plan(torch: Torch) -> Plan:
         for name, flags in sets.items()
     ]
     adapter = (compiler, *_CPP_FLAGS, _TORCH_TARGET, *torch.includes, *output)
+    if "avx512" in sets:
+        # Written with AVX-512, and for processors that have the matrix unit besides.
+        flags = (*KERNEL_FLAGS, *INSTRUCTION_SETS["avx512"])
+        compilations.append((folder / "cpu" / "tile_products.cpp", (compiler, *_CPP_FLAGS, *flags, *output)))
     compilations += [
         (folder / "cpu" / "best_kernels.cpp", (compiler, *_CPP_FLAGS, *output)),
         (folder / "torch_cpu.cpp", adapter),
         (folder / "torch_cpu_adamw.cpp", adapter),
+        (folder / "torch_cpu_products.cpp", adapter),
         (folder / "torch_cpu_rows.cpp", adapter),
     ]
     link = (compiler, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu"))

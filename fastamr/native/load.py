@@ -6,6 +6,7 @@ Nothing here raises: a library that is not there leaves its reason, which ``fast
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import sys
 import tempfile
@@ -97,6 +98,12 @@ def why_not(device: str) -> str | None:
     if device not in _reasons:
         _reasons[device] = _try(device)
     return _reasons[device]
+
+
+@functools.lru_cache(maxsize=1)
+def has_matrix_unit() -> bool:
+    """Whether the CPU extension is there and the processor has a matrix unit for bfloat16 that it may use."""
+    return why_not("cpu") is None and bool(torch.ops.fastamr_native.has_matrix_unit())
 
 
 def status(device: str) -> str:

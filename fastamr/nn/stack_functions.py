@@ -28,7 +28,6 @@ from .stack_layers import (
     attend_backward,
     finish_backward,
     finish_layer,
-    linear,
 )
 
 
@@ -65,7 +64,9 @@ def self_layers(plan: Plan, weights: StackWeights, x: Tensor) -> tuple[Stream, l
     stream = Stream(x, *ops.row_norm(x, *weights.layers[0].norm1))
     kept: list[LayerTensors] = []
     for index, layer in enumerate(weights.layers):
-        qkv = linear(stream.normed, layer.project).view(plan.sequences, plan.tokens, 3, plan.heads, -1)
+        qkv = ops.row_linear(stream.normed, *layer.project).view(
+            plan.sequences, plan.tokens, 3, plan.heads, -1
+        )
         attended, lse, tape = attend(plan, qkv, None)
         hidden, after = finish_layer(layer, attended, stream.total, _after(weights, index), plan)
         if plan.saves:
@@ -87,13 +88,13 @@ def cross_layers(
     """
     sequences, queries, width = plan.sequences, plan.tokens, x.shape[1]
     assert weights.kv is not None
-    kv = linear(memory, weights.kv).view(
+    kv = ops.row_linear(memory, *weights.kv).view(
         sequences, -1, len(weights.layers), 2, plan.heads, width // plan.heads
     )
     stream = Stream(x, *ops.row_norm(x, *weights.layers[0].norm1))
     kept: list[LayerTensors] = []
     for index, layer in enumerate(weights.layers):
-        q = linear(stream.normed, layer.project).view(-1, queries, plan.heads, width // plan.heads)
+        q = ops.row_linear(stream.normed, *layer.project).view(-1, queries, plan.heads, width // plan.heads)
         q = q.expand(sequences, -1, -1, -1)
         attended, lse, tape = attend(plan, q, kv[:, :, index])
         residual = stream.total.view(-1, queries, width).expand(sequences, -1, -1).reshape(-1, width)
@@ -243,7 +244,7 @@ class SelfStack(torch.autograd.Function):
             layer, saved, gradients = weights.layers[index], kept.pop(), blocks[index]
             gradients["mlp.fc2.bias"] = columns
             dmiddle = finish_backward(layer, saved.attended, saved.hidden, dx, gradients)
-            grad = torch.mm(dmiddle, layer.out.weight)
+            grad = ops.row_linear_backward(dmiddle, layer.out.weight)
             dqkv = torch.empty_like(saved.q)
             sums = attend_backward(
                 plan, grad, saved.attended, saved.lse, saved.tape, saved.q, None, dqkv, None
@@ -285,7 +286,7 @@ class CrossStack(torch.autograd.Function):
             layer, saved, gradients = weights.layers[index], kept.pop(), blocks[index]
             gradients["mlp.fc2.bias"] = columns
             dmiddle = finish_backward(layer, saved.attended, saved.hidden, dx, gradients)
-            grad = torch.mm(dmiddle, layer.out.weight)
+            grad = ops.row_linear_backward(dmiddle, layer.out.weight)
             dq = dx.new_empty(saved.q.shape)
             sums = attend_backward(
                 *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, saved.kv, dq, dkv[:, :, index])
@@ -319,4 +320,4 @@ def _memory_backward(
     if any(name in block.wanted for block in blocks):
         for block, part in zip(blocks, ops.weight_gradient(dkv, memory).chunk(len(blocks)), strict=True):
             block[name] = part
-    return torch.mm(dkv, weights.kv.weight) if wants_memory else None
+    return ops.row_linear_backward(dkv, weights.kv.weight) if wants_memory else None

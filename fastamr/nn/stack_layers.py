@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
@@ -78,14 +77,6 @@ class Plan:
     attention: str
     recompute: bool
     saves: bool
-
-
-def linear(rows: Tensor, layer: Linear) -> Tensor:
-    """``rows @ weight.T + bias``."""
-    if rows.is_cuda or rows.dtype == torch.bfloat16:
-        return F.linear(rows, layer.weight, layer.bias.to(rows.dtype))
-    # F.linear would write the bias to all rows first and read them again in the product.
-    return torch.mm(rows, layer.weight.T).add_(layer.bias)
 
 
 def attend(plan: Plan, q: Tensor, kv: Tensor | None) -> tuple[Tensor, Tensor | None, Tape | None]:

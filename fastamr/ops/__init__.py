@@ -16,6 +16,7 @@ from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
 from .motion_guidance import motion_guidance
 from .patch_gather import patch_gather
+from .row_linear import row_linear, row_linear_backward
 from .row_norm import row_norm, row_norm_backward
 from .sample_clips import sample_clips
 from .seeds import derive_seed, make_seed
@@ -50,6 +51,8 @@ __all__ = [
     "motion_guidance",
     "patch_gather",
     "reconstruction_target",
+    "row_linear",
+    "row_linear_backward",
     "row_norm",
     "row_norm_backward",
     "sample_clips",

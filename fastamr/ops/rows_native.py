@@ -1,6 +1,8 @@
-"""The CPU back end ``"cpp"`` of the ops on flat rows: PyTorch's product, then one pass of the compiled extension.
+"""The CPU back end ``"cpp"`` of the ops on flat rows.
 
-The passes are the raw functions ``fastamr_native::*_rows_cpu``; they write over the product.
+Where the processor has a matrix unit for bfloat16 (AMX), the compiled extension's products with a pass at their end,
+``fastamr_native::*_product_cpu``; elsewhere and for float64 PyTorch's product, then one pass of the extension over it,
+``fastamr_native::*_rows_cpu``.
 """
 
 from __future__ import annotations
@@ -28,24 +30,74 @@ def _why_not(problem: Problem) -> str | None:
 
 CPP_ROWS = Backend("cpp", _why_not)
 
+# Parts of 8 bits that the products of float32 numbers take into account.
+_FLOAT32_PARTS = {"highest": 3, "high": 2, "medium": 1}
+
+
+def products_why_not(problem: Problem) -> str | None:
+    """Why the extension's products cannot run, or None if they can."""
+    reason = _why_not(problem)
+    if reason is None and problem.dtype == torch.float64:
+        return "the matrix unit covers float32 and bfloat16, not float64"
+    if reason is None and not native.has_matrix_unit():
+        return "the processor has no matrix unit (AMX) with bfloat16, or FASTAMR_CPU leaves it out"
+    return reason
+
+
+def _parts(dtype: torch.dtype) -> int:
+    """Parts of the products on the matrix unit, 0 where it cannot multiply."""
+    if dtype == torch.float64 or not native.has_matrix_unit():
+        return 0
+    return 1 if dtype == torch.bfloat16 else _FLOAT32_PARTS[torch.get_float32_matmul_precision()]
+
 
 def _raw(name: str) -> Any:
-    return getattr(torch.ops.fastamr_native, f"{name}_rows_cpu").default
+    return getattr(torch.ops.fastamr_native, f"{name}_cpu").default
+
+
+def row_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See :func:`fastamr.ops.row_linear`. Call it without autocast, like the other functions here."""
+    out = x.new_empty((len(x), len(weight)))
+    _raw("linear_product")(x, weight, True, bias.to(torch.float32), _parts(x.dtype), out)
+    return out
+
+
+def row_linear_backward(upstream: Tensor, weight: Tensor) -> Tensor:
+    """See :func:`fastamr.ops.row_linear_backward`."""
+    out = upstream.new_empty((len(upstream), weight.shape[1]))
+    _raw("linear_product")(upstream, weight, False, None, _parts(upstream.dtype), out)
+    return out
+
+
+def weight_gradient(upstream: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
+    """See :func:`fastamr.ops.weight_gradient`."""
+    if out is None:
+        out = x.new_empty((upstream.shape[1], x.shape[1]), dtype=torch.float32)
+    _raw("weight_gradient")(upstream, x, _parts(x.dtype), out)
+    return out
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, slope: bool) -> tuple[Tensor, Tensor | None]:
-    """See :func:`fastamr.ops.linear_gelu`. Call it without autocast, like the other functions here."""
-    h = torch.mm(x, weight.T)
+    """See :func:`fastamr.ops.linear_gelu`."""
+    bias, parts = bias.to(accumulator(x.dtype)), _parts(x.dtype)
+    h = x.new_empty((len(x), len(weight))) if parts else torch.mm(x, weight.T)
     derivative = torch.empty_like(h) if slope else None
-    _raw("gelu")(h, bias.to(accumulator(x.dtype)), h, derivative)
+    if parts:
+        _raw("gelu_product")(x, weight, bias, parts, h, derivative)
+    else:
+        _raw("gelu_rows")(h, bias, h, derivative)
     return h, derivative
 
 
 def linear_gelu_backward(upstream: Tensor, weight: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """See :func:`fastamr.ops.linear_gelu_backward`."""
-    du = torch.mm(upstream, weight)
+    parts = _parts(upstream.dtype)
+    du = torch.empty_like(slope) if parts else torch.mm(upstream, weight)
     sums = torch.empty(du.shape[1], dtype=accumulator(du.dtype))
-    _raw("gelu_backward")(du, slope, du, sums)
+    if parts:
+        _raw("gelu_backward_product")(upstream, weight, slope, parts, du, sums)
+    else:
+        _raw("gelu_backward_rows")(du, slope, du, sums)
     return du, sums
 
 
@@ -64,7 +116,7 @@ def _norm(
     mean, rstd = (torch.empty(len(product), dtype=compute) for _ in range(2))
     gamma, beta = gamma.to(compute), beta.to(compute)
     bias = None if bias is None else bias.to(compute)
-    _raw("norm")(product, bias, residual, gamma, beta, eps, total, normed, mean, rstd)
+    _raw("norm_rows")(product, bias, residual, gamma, beta, eps, total, normed, mean, rstd)
     return normed, mean, rstd
 
 
@@ -79,7 +131,7 @@ def _norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     compute = accumulator(product.dtype)
     sums = torch.empty((3, product.shape[1]), dtype=compute)
-    _raw("norm_backward")(product, total, mean, rstd, gamma.to(compute), skip, dx, sums)
+    _raw("norm_backward_rows")(product, total, mean, rstd, gamma.to(compute), skip, dx, sums)
     dgamma, dbeta, columns = sums.unbind()
     return dx, dgamma, dbeta, columns
 
@@ -88,6 +140,13 @@ def linear_residual_norm(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :func:`fastamr.ops.linear_residual_norm`."""
+    parts = _parts(x.dtype)
+    if parts:
+        total, normed = torch.empty_like(residual), torch.empty_like(residual)
+        mean, rstd = torch.empty((2, len(x)), dtype=torch.float32).unbind()
+        bias, gamma, beta = (each.to(torch.float32) for each in (bias, gamma, beta))
+        _raw("norm_product")(x, weight, bias, residual, gamma, beta, eps, parts, total, normed, mean, rstd)
+        return total, normed, mean, rstd
     total = torch.mm(x, weight.T)
     return total, *_norm(total, bias, residual, gamma, beta, eps, total)
 
@@ -102,6 +161,13 @@ def linear_residual_norm_backward(
     skip: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :func:`fastamr.ops.linear_residual_norm_backward`."""
+    parts = _parts(upstream.dtype)
+    if parts:
+        dx, sums = torch.empty_like(total), torch.empty((3, total.shape[1]), dtype=torch.float32)
+        gamma = gamma.to(torch.float32)
+        _raw("norm_backward_product")(upstream, weight, total, mean, rstd, gamma, skip, parts, dx, sums)
+        dgamma, dbeta, columns = sums.unbind()
+        return dx, dgamma, dbeta, columns
     dnormed = torch.mm(upstream, weight)
     return _norm_backward(dnormed, dnormed, total, mean, rstd, gamma, skip)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from . import rows_native
 from .backends import Backend, Problem, can_always, choose, declare
 from .precision import exact
 from .row_checks import accumulator, check_operand, check_rows, problem_of
@@ -24,6 +25,7 @@ def _kernel_slower_because(problem: Problem) -> str | None:
 declare(
     "weight_gradient",
     Backend("triton", triton_why_not, automatic_on=("cuda",), slower_because=_kernel_slower_because),
+    Backend("cpp", rows_native.products_why_not),
     Backend("torch", can_always),
     Backend("reference", can_always),
 )
@@ -48,7 +50,8 @@ def weight_gradient(
 
     Sums are float32 (float64 for float64) and repeat bit for bit, also under autocast. The back end ``torch`` is the
     library's product, which on a CPU rounds the sums of 16-bit inputs to their dtype once at the end; ``triton`` sums
-    slices of the rows in separate programs and adds them in a fixed order, without atomics.
+    slices of the rows in separate programs and adds them in a fixed order, without atomics; ``cpp`` is a CPU's matrix
+    unit, see :func:`fastamr.ops.row_linear`.
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
     not registered with PyTorch's dispatcher.
@@ -82,6 +85,8 @@ def weight_gradient(
 
         return kernel(upstream, x, out)
     with exact(x):
+        if name == "cpp":
+            return rows_native.weight_gradient(upstream, x, out)
         if name == "torch":
             return _library_product(upstream, x, out)
         return reference.weight_gradient(upstream, x, out)

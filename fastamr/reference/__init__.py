@@ -12,6 +12,7 @@ from .motion_entropy import motion_entropy
 from .motion_guidance import motion_guidance
 from .patch_gather import patch_gather
 from .philox import philox_words
+from .row_linear import row_linear, row_linear_backward
 from .row_norm import row_norm, row_norm_backward
 from .sample_clips import sample_clips
 from .select_visible import select_visible
@@ -30,6 +31,8 @@ __all__ = [
     "motion_guidance",
     "patch_gather",
     "philox_words",
+    "row_linear",
+    "row_linear_backward",
     "row_norm",
     "row_norm_backward",
     "sample_clips",

@@ -13,6 +13,7 @@ import torch
 from .. import ops
 from ..data import apply_missing, parse_steps
 from ..devices import pick_device
+from ..memory import keep_freed_memory
 from .batches import BatchOrder
 from .checkpoint import (
     Checkpoint,
@@ -58,7 +59,8 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> 
     SIGINT and SIGTERM end the run after the current update, with a checkpoint.
 
     Args:
-        config: the configuration.
+        config: the configuration. (The process keeps freed memory from then on, see
+            :func:`fastamr.memory.keep_freed_memory`.)
         data: packed data in memory instead of the files that ``config.data`` names.
 
     Returns:
@@ -72,6 +74,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> 
         OSError: a file cannot be written; the last checkpoint is kept.
         KeyboardInterrupt: the run was stopped by a signal, after it was saved.
     """
+    keep_freed_memory()
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
     config.model_config()  # a wrong setting or step is told before any data is read
