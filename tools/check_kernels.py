@@ -222,12 +222,15 @@ def row_cases(dtype: Any, rows: int, width: int, features: int) -> dict[str, Cal
     import torch
     from fastamr.kernels.linear_gelu import linear_gelu, linear_gelu_backward
     from fastamr.kernels.linear_residual_norm import linear_residual_norm, linear_residual_norm_backward
-    from fastamr.kernels.weight_gradient import weight_gradient
+    from fastamr.kernels.weight_gradient import weight_gradient, weight_gradients
 
     name = f"{width} {str(dtype).removeprefix('torch.')}"
     narrow, wide = torch.empty(rows, width, dtype=dtype), torch.empty(rows, features, dtype=dtype)
     up, down = torch.empty(features, width, dtype=dtype), torch.empty(width, features, dtype=dtype)
     vector, bias, statistics = torch.empty(width), torch.empty(features), torch.empty(rows)
+
+    wider = torch.empty(rows, 3 * width, dtype=dtype)
+    layer = [(narrow, wide), (wide, narrow), (narrow, narrow), (wider, narrow)]
 
     def backward(skip: object) -> object:
         return linear_residual_norm_backward(wide, up, narrow, statistics, statistics, vector, skip)
@@ -242,6 +245,7 @@ def row_cases(dtype: Any, rows: int, width: int, features: int) -> dict[str, Cal
         f"residual_norm backward {name}": lambda: backward(narrow),
         f"same without skip {name}": lambda: backward(None),
         f"weight_gradient {name}": lambda: weight_gradient(wide, narrow, None),
+        f"weight_gradients {name}": lambda: weight_gradients(layer),
     }
 
 

@@ -277,6 +277,7 @@ def build_step(
     device = data.coords.device
     precision = rung.precision_on(device)
     if rung.fast:
+        model.set_side_branch(rung.branch)
         return FastStep(model, data, sequences=sequences, precision=precision)
     return PlainStep(
         model,

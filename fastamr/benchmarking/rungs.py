@@ -25,6 +25,7 @@ class Rung:
         fused: with AdamW's fused implementation; on a CPU all rungs have it, so that no ratio comes from there.
         graph: in one CUDA graph.
         fast: the library's own step instead of plain PyTorch.
+        branch: its weights' gradients on a second branch of the graph.
         only: device type that the rung is for, or None for all.
     """
 
@@ -37,6 +38,7 @@ class Rung:
     fused: bool = True
     graph: bool = False
     fast: bool = False
+    branch: bool = False
     only: str | None = None
 
     @property
@@ -73,6 +75,8 @@ RUNGS = (
          graph=True, only="cuda"),
     Rung("fastamr-fp32", "fastamr, fp32", "amr", "float32", fast=True),
     Rung("fastamr-bf16", "fastamr, bf16", "amr", "bfloat16", fast=True),
+    Rung("fastamr-branch", "fastamr, bf16, weight-gradient branch", "amr", "bfloat16", fast=True, branch=True,
+         only="cuda"),
 )  # fmt: skip
 """From the public code to the library's own step; only the latter samples its clips inside the step."""
 

@@ -199,6 +199,15 @@ class SkeletonModel(nn.Module):
             if isinstance(module, (TransformerStack, CrossAttentionStack)):
                 module.recompute = recompute
 
+    def set_side_branch(self, side_branch: bool = True) -> None:
+        """Let the backward compute the weights' gradients on a second stream of the GPU, off the critical path.
+
+        The same gradients to the bit, wherever blocks run fused on a GPU; see :class:`fastamr.nn.TransformerStack`.
+        """
+        for module in self.modules():
+            if isinstance(module, (TransformerStack, CrossAttentionStack)):
+                module.side_branch = side_branch
+
     def linear_rows(self, name: str) -> int:
         """Rows that the linear layer ``name`` processes for one sequence, for :func:`fastamr.models.count_flops`."""
         raise TypeError(f"{type(self).__name__} is no complete model: use one of fastamr.models.MODELS")

@@ -8,13 +8,16 @@ queries that all sequences share pass the first layer's norm and projection once
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import ops
+from .side_branch import SideBranch, side_branch
 from .stack_layers import (
     Gradients,
     Hidden,
@@ -172,9 +175,30 @@ def _check_first_derivative() -> None:
         )
 
 
-def _split(names: list[str], depth: int, needs: tuple[bool, ...]) -> tuple[list[Gradients], Gradients]:
+def _beside(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """Give a backward ``ctx.branch`` for the weights' gradients, which is joined however the backward ends."""
+
+    @functools.wraps(backward)
+    def with_branch(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        device = next((each.device for each in upstream if each is not None), torch.device("cpu"))
+        with side_branch(ctx.plan.side_branch, device) as ctx.branch:
+            return backward(ctx, *upstream)
+
+    return with_branch
+
+
+def _join(branch: SideBranch | None) -> None:
+    """Before anything reads the weights' gradients."""
+    if branch is not None:
+        branch.join()
+
+
+def _split(ctx: Any, names: list[str], needs: tuple[bool, ...]) -> tuple[list[Gradients], Gradients]:
     """Gradients to fill for each block, and for the final norm, from what autograd asks for."""
-    count = len(names)
+    count, depth, layer = len(names), len(ctx.tapes), ctx.weights.layers[0]
+    weights = [part.weight for part in (layer.fc2, layer.fc1, layer.out, layer.project)]
+    shapes = [(weight.shape[0], weight.shape[1]) for weight in weights]
+    together = ctx.branch is not None or ops.groups_weight_gradients(weights[0], shapes)
     blocks = [
         {name for name, need in zip(names, needs[i * count : (i + 1) * count], strict=True) if need}
         for i in range(depth)
@@ -184,7 +208,7 @@ def _split(names: list[str], depth: int, needs: tuple[bool, ...]) -> tuple[list[
         for name, need in zip(("final.weight", "final.bias"), needs[depth * count :], strict=True)
         if need
     }
-    return [Gradients(wanted) for wanted in blocks], Gradients(final)
+    return [Gradients(wanted, together) for wanted in blocks], Gradients(final)
 
 
 def _collect(
@@ -231,11 +255,12 @@ class SelfStack(torch.autograd.Function):
         return last.total, last.normed
 
     @staticmethod
+    @_beside
     def backward(ctx: Any, dtotal: Tensor | None, dnormed: Tensor | None) -> tuple[Any, ...]:
         """Gradients of x and of the parameters, last block first."""
         _check_first_derivative()
         plan, weights, depth = ctx.plan, ctx.weights, len(ctx.tapes)
-        blocks, final = _split(SELF_NAMES, depth, ctx.needs_input_grad[3:])
+        blocks, final = _split(ctx, SELF_NAMES, ctx.needs_input_grad[3:])
         if dtotal is None and dnormed is None:
             return (None,) * (3 + len(ctx.dtypes))
         last, kept, _ = _load(ctx)
@@ -252,7 +277,9 @@ class SelfStack(torch.autograd.Function):
             gradients["attn.qkv.bias"] = sums.flatten()
             rows = dqkv.view(len(dx), -1)
             gradients.weight("attn.qkv.weight", rows, saved.before.normed)
+            gradients.finish(ctx.branch)
             dx, columns = _begin_backward(layer, saved.before, rows, dmiddle, gradients)
+        _join(ctx.branch)
         gradient = dx if ctx.needs_input_grad[2] else None
         return (None, None, gradient, *_collect((ctx.dtypes, SELF_NAMES), blocks, final))
 
@@ -271,11 +298,12 @@ class CrossStack(torch.autograd.Function):
         return last.total, last.normed
 
     @staticmethod
+    @_beside
     def backward(ctx: Any, dtotal: Tensor | None, dnormed: Tensor | None) -> tuple[Any, ...]:
         """Gradients of x, of the memory and of the parameters, last block first."""
         _check_first_derivative()
         plan, weights, depth = ctx.plan, ctx.weights, len(ctx.tapes)
-        blocks, final = _split(CROSS_NAMES, depth, ctx.needs_input_grad[4:])
+        blocks, final = _split(ctx, CROSS_NAMES, ctx.needs_input_grad[4:])
         if dtotal is None and dnormed is None:
             return (None,) * (4 + len(ctx.dtypes))
         last, kept, memory = _load(ctx)
@@ -294,10 +322,12 @@ class CrossStack(torch.autograd.Function):
             gradients["attn.q.bias"], gradients["attn.kv.bias"] = sums[0].flatten(), sums[1:].flatten()
             rows, skip = (_as_in(each, saved.before, plan) for each in (dq, dmiddle))
             gradients.weight("attn.q.weight", rows, saved.before.normed)
+            gradients.finish(ctx.branch)
             dx, columns = _begin_backward(layer, saved.before, rows, skip, gradients)
         dmemory = _memory_backward(
-            weights, dkv.view(len(memory), -1), memory, blocks, ctx.needs_input_grad[3]
+            weights, dkv.view(len(memory), -1), memory, blocks, ctx.needs_input_grad[3], ctx.branch
         )
+        _join(ctx.branch)
         gradient = dx if ctx.needs_input_grad[2] else None
         return (None, None, gradient, dmemory, *_collect((ctx.dtypes, CROSS_NAMES), blocks, final))
 
@@ -312,12 +342,21 @@ def _as_in(gradient: Tensor, before: Stream, plan: Plan) -> Tensor:
 
 
 def _memory_backward(
-    weights: StackWeights, dkv: Tensor, memory: Tensor, blocks: list[Gradients], wants_memory: bool
+    weights: StackWeights,
+    dkv: Tensor,
+    memory: Tensor,
+    blocks: list[Gradients],
+    wants_memory: bool,
+    branch: SideBranch | None,
 ) -> Tensor | None:
     """Gradient of the memory, one product, and of all layers' key and value weights, another."""
     assert weights.kv is not None
     name = "attn.kv.weight"
     if any(name in block.wanted for block in blocks):
-        for block, part in zip(blocks, ops.weight_gradient(dkv, memory).chunk(len(blocks)), strict=True):
+        if branch is None:
+            whole = ops.weight_gradient(dkv, memory)
+        else:
+            whole = branch.run(lambda: ops.weight_gradient(dkv, memory), dkv, memory)
+        for block, part in zip(blocks, whole.chunk(len(blocks)), strict=True):
             block[name] = part
     return ops.row_linear_backward(dkv, weights.kv.weight) if wants_memory else None

@@ -6,6 +6,7 @@ times tokens, in the activation dtype; sums and statistics are float32 (float64 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from .side_branch import SideBranch
 
 
 class Norm(NamedTuple):
@@ -69,6 +71,7 @@ class Plan:
         attention: back end of the attention.
         recompute: the backward computes the hidden layer of each block again.
         saves: a backward may follow.
+        side_branch: the backward computes the weights' gradients beside everything else, where the device can.
     """
 
     sequences: int
@@ -77,6 +80,7 @@ class Plan:
     attention: str
     recompute: bool
     saves: bool
+    side_branch: bool = False
 
 
 def attend(plan: Plan, q: Tensor, kv: Tensor | None) -> tuple[Tensor, Tensor | None, Tape | None]:
@@ -177,16 +181,34 @@ class Gradients(dict[str, Tensor | None]):
 
     Args:
         wanted: names of the parameters that need one.
+        together: those of the weights wait for :meth:`finish`, which computes all at once.
     """
 
-    def __init__(self, wanted: set[str]) -> None:
+    def __init__(self, wanted: set[str], together: bool = False) -> None:
         super().__init__()
-        self.wanted = wanted
+        self.wanted, self._together = wanted, together
+        self._waiting: dict[str, tuple[Tensor, Tensor]] = {}
 
     def weight(self, name: str, upstream: Tensor, rows: Tensor) -> None:
-        """Add the gradient of a linear layer's weight."""
-        if name in self.wanted:
+        """Add the gradient of a linear layer's weight, at once or in :meth:`finish`."""
+        if name not in self.wanted:
+            return
+        if self._together:
+            self._waiting[name] = (upstream, rows)
+        else:
             self[name] = ops.weight_gradient(upstream, rows)
+
+    def finish(self, branch: SideBranch | None) -> None:
+        """Compute what waits, on the branch if there is one; then its results may be read after a join."""
+        if not self._waiting:
+            return
+        names, pairs = list(self._waiting), list(self._waiting.values())
+        self._waiting.clear()
+        if branch is None:
+            found = ops.weight_gradients(pairs)
+        else:
+            found = branch.run(lambda: ops.weight_gradients(pairs), *itertools.chain(*pairs))
+        self.update(zip(names, found, strict=True))
 
     def norm(self, name: str, dgamma: Tensor, dbeta: Tensor) -> None:
         """Add the gradients of a norm."""

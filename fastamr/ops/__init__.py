@@ -29,7 +29,7 @@ from .visible_attention import (
     visible_attention_backward_into,
     visible_attention_forward,
 )
-from .weight_gradient import weight_gradient
+from .weight_gradient import groups_weight_gradients, weight_gradient, weight_gradients
 from .weighted_reconstruction_loss import reconstruction_target, weighted_reconstruction_loss
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "backend",
     "choose_stack",
     "derive_seed",
+    "groups_weight_gradients",
     "linear_gelu",
     "linear_gelu_backward",
     "linear_residual_norm",
@@ -61,5 +62,6 @@ __all__ = [
     "visible_attention_backward_into",
     "visible_attention_forward",
     "weight_gradient",
+    "weight_gradients",
     "weighted_reconstruction_loss",
 ]

@@ -1,6 +1,8 @@
-"""Gradient of a linear layer's weight, summed in float32."""
+"""Gradient of a linear layer's weight, or of several layers' weights at once, summed in float32."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,8 +18,23 @@ from .triton_support import triton_why_not
 # product. Nothing has been measured yet, so the library runs.
 _KERNEL_IS_FASTER: frozenset[tuple[int, int]] = frozenset()
 
+# The same for groups: the weights' (F, D), in the order in which a layer's backward meets them.
+_GROUP_IS_FASTER: frozenset[tuple[tuple[int, int], ...]] = frozenset()
+
+
+def _group_problem(like: Tensor, shapes: Sequence[tuple[int, int]]) -> Problem:
+    """A call for a group of weights; its sizes carry the weights' places."""
+    sizes: dict[str, int] = {}
+    for place, (features, width) in enumerate(shapes):
+        sizes |= {f"outputs{place}": features, f"inputs{place}": width}
+    return problem_of(like, **sizes)
+
 
 def _kernel_slower_because(problem: Problem) -> str | None:
+    if "outputs0" in problem.sizes:
+        sizes = iter(problem.sizes.values())
+        known = tuple(zip(sizes, sizes, strict=True)) in _GROUP_IS_FASTER
+        return None if known else "no measurement says that one launch beats one product after the other"
     shape = (problem.sizes.get("outputs", 0), problem.sizes.get("inputs", 0))
     return None if shape in _KERNEL_IS_FASTER else "no measurement says that it beats the library's product"
 
@@ -90,3 +107,56 @@ def weight_gradient(
         if name == "torch":
             return _library_product(upstream, x, out)
         return reference.weight_gradient(upstream, x, out)
+
+
+def groups_weight_gradients(
+    like: Tensor, shapes: Sequence[tuple[int, int]], backend: str | None = None
+) -> bool:
+    """Whether :func:`weight_gradients` of these weights is one launch, worth waiting for the last pair.
+
+    Args:
+        like: a tensor of the rows' dtype and device.
+        shapes: ``(F, D)`` of the weights.
+        backend: back end for this call; None takes the user's choice.
+
+    Raises:
+        RuntimeError: the named back end cannot run the call.
+    """
+    return choose("weight_gradient", _group_problem(like, shapes), backend) == "triton"
+
+
+def weight_gradients(pairs: Sequence[tuple[Tensor, Tensor]], *, backend: str | None = None) -> list[Tensor]:
+    """``upstream.T @ x`` of each pair: the gradients of several linear layers' weights.
+
+    What :func:`weight_gradient` gives for each, up to the order of float32 sums; the same bits in every call. The back
+    end ``triton`` takes four of them in one launch, with slices of the rows that are added in a fixed order, and
+    returns views of one buffer; the others take one after the other.
+
+    Args:
+        pairs: ``upstream (M, F)`` and ``x (M, D)`` as in :func:`weight_gradient`, all of one dtype on one device; M, F
+            and D may differ from pair to pair.
+        backend: back end for this call; None takes the user's choice.
+
+    Returns:
+        ``(F, D)`` for each pair, contiguous, float32 (float64 for float64).
+
+    Raises:
+        ValueError: shapes or devices that do not fit, rows that are not contiguous.
+        TypeError: a wrong dtype.
+        RuntimeError: an argument that requires a gradient under grad mode; the named back end cannot run the call.
+    """
+    if not pairs:
+        return []
+    like = pairs[0][0]
+    for place, (upstream, x) in enumerate(pairs):
+        names = f"pairs[{place}][0]", f"pairs[{place}][1]"
+        check_rows(names[0], upstream, "(M, F)")
+        rows = upstream.shape[0]
+        check_operand(names[0], upstream, tuple(upstream.shape), "(M, F)", (like.dtype,), like, "pairs[0][0]")
+        check_rows(names[1], x, "(M, D)")
+        check_operand(names[1], x, (rows, x.shape[1]), "(M, D)", (like.dtype,), like, "pairs[0][0]")
+    if groups_weight_gradients(like, [(upstream.shape[1], x.shape[1]) for upstream, x in pairs], backend):
+        from ..kernels.weight_gradient import weight_gradients as kernel
+
+        return kernel(pairs)
+    return [weight_gradient(upstream, x, backend=backend) for upstream, x in pairs]

@@ -31,7 +31,7 @@ _IDENTITY = (
 )  # fmt: skip
 # These may differ between a run and its continuation without a word.
 _INCIDENTAL = (
-    "data", "out", "graph", "data_budget", "recompute",
+    "data", "out", "graph", "data_budget", "recompute", "side_branch",
     "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress",
 )  # fmt: skip
 _FORMAT = "fastamr-state-1"

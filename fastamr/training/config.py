@@ -68,6 +68,8 @@ class PretrainConfig:
             fetched ahead of the updates. By default half of the memory that is free, and 0 never takes any.
         recompute: compute activations anew in the backward pass instead of keeping them: less memory, more time, the
             same numbers.
+        side_branch: compute the weights' gradients on a second stream of the GPU (in a recorded update a branch of the
+            graph): the same numbers; nobody has measured yet whether it is faster. No effect on a CPU.
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
@@ -104,6 +106,7 @@ class PretrainConfig:
     graph: str = "auto"
     data_budget: float | None = None
     recompute: bool = False
+    side_branch: bool = False
     log_every: int = 10
     checkpoint_every: float = 20.0
     probe_every: float = 0.0

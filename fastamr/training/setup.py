@@ -221,6 +221,8 @@ def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
         )
     if config.recompute:
         model.set_recompute(True)
+    if config.side_branch:
+        model.set_side_branch(True)
     return model
 
 

@@ -15,8 +15,10 @@ from fastamr.benchmarking import RUNGS, LadderOptions, ladder, machine, run_ladd
 from fastamr.benchmarking.charts import draw_ladder
 from fastamr.benchmarking.ladder import Ladder, Row
 from fastamr.benchmarking.ladder_report import as_markdown, as_text, memory_text, ratios, to_json
+from fastamr.benchmarking.ntu_sized import ntu_sized
 from fastamr.benchmarking.plain_step import PlainStep
 from fastamr.benchmarking.rungs import choose_rungs
+from fastamr.models import build_model
 from fastamr.testing import random_clips
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -70,6 +72,17 @@ def test_command_end_to_end(
     assert sorted(path.name for path in out.iterdir()) == [
         f"ladder.{end}" for end in ("json", "md", "png", "svg")
     ]
+
+
+@pytest.mark.parametrize("name", ["fastamr-bf16", "fastamr-branch"])
+def test_the_branch_is_a_rung_of_its_own(tiny: dict[str, Any], name: str) -> None:
+    (rung,) = (each for each in RUNGS if each.name == name)
+    model = build_model("amr", tiny)
+    ladder.build_step(rung, model, ntu_sized(2), 2)
+    stacks = [each.side_branch for each in model.modules() if hasattr(each, "side_branch")]
+    assert stacks == [name == "fastamr-branch"] * 2
+    ((_, reason),) = choose_rungs(["fastamr-branch"], CPU)
+    assert reason == "for an NVIDIA GPU only"
 
 
 def test_three_ratios_together_by_hand() -> None:
@@ -203,7 +216,9 @@ def test_choice_of_rungs() -> None:
     reasons = {rung.name: reason for rung, reason in choose_rungs([], CUDA)}
     assert [name for name, reason in reasons.items() if reason] == ["amr-fp32"]
     everything = {rung.name: reason for rung, reason in choose_rungs(["all"], CPU)}
-    assert {name for name, reason in everything.items() if reason} == {"mae-tf32", "amr-tf32", "amr-graph"}
+    assert {name for name, reason in everything.items() if reason} == {
+        *("mae-tf32", "amr-tf32", "amr-graph", "fastamr-branch")
+    }
     assert [rung.name for rung, _ in choose_rungs(["amr-bf16", "mae-fp32"], CPU)] == ["mae-fp32", "amr-bf16"]
     with pytest.raises(ValueError, match=r"unknown rung 'amr-bf17'.*did you mean 'amr-bf16'"):
         choose_rungs(["amr-bf17"], CPU)

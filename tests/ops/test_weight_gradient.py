@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,8 @@ import torch.nn.functional as F
 from fastamr import ops
 from fastamr.ops.backends import Problem, choose
 from fastamr.testing import relative_error
+
+module = sys.modules["fastamr.ops.weight_gradient"]  # the attribute of ops is the function
 
 
 def test_it_is_the_gradient_of_a_linear_layer() -> None:
@@ -68,3 +72,48 @@ def test_arguments_are_checked() -> None:
         ops.weight_gradient(upstream, x, torch.zeros(4, 6))
     with pytest.raises(RuntimeError, match="upstream requires a gradient and this op carries none"):
         ops.weight_gradient(upstream.requires_grad_(), x)
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference", None])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_group_is_one_after_the_other(dtype: torch.dtype, backend: str | None) -> None:
+    shapes = [(11, 6, 4), (11, 4, 6), (3, 5, 5), (0, 2, 3), (11, 1, 1)]
+    pairs = [(torch.randn(m, f).to(dtype), torch.randn(m, d).to(dtype)) for m, f, d in shapes]
+    found = ops.weight_gradients(pairs, backend=backend)
+    assert [tuple(value.shape) for value in found] == [(f, d) for _, f, d in shapes]
+    for value, (upstream, x) in zip(found, pairs, strict=True):
+        assert torch.equal(value, ops.weight_gradient(upstream, x, backend=backend))
+    assert ops.weight_gradients([]) == []
+
+
+def test_groups_wait_for_a_measurement_too() -> None:
+    shapes = [(256, 1024), (1024, 256), (256, 256), (768, 256)]
+    like = torch.empty(4, 4, dtype=torch.bfloat16, device="meta")
+    sizes = {
+        f"{name}{i}": pair[k] for i, pair in enumerate(shapes) for k, name in enumerate(("outputs", "inputs"))
+    }
+    problem = Problem("cuda", torch.bfloat16, (), sizes)
+    assert choose("weight_gradient", problem) == "torch"
+    assert choose("weight_gradient", problem, "triton") == "triton"
+    assert module._group_problem(like, shapes).sizes == sizes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_GROUP_IS_FASTER", frozenset({tuple(shapes)}))
+        assert choose("weight_gradient", problem) == "triton"
+        assert choose("weight_gradient", Problem("cuda", torch.bfloat16, (), {"outputs": 256})) == "torch"
+        del sizes["outputs3"], sizes["inputs3"]
+        assert choose("weight_gradient", Problem("cuda", torch.bfloat16, (), sizes)) == "torch"
+    assert not ops.groups_weight_gradients(torch.empty(4, 4), shapes)
+
+
+def test_arguments_of_a_group_are_checked() -> None:
+    pair = (torch.randn(5, 6), torch.randn(5, 4))
+    with pytest.raises(
+        ValueError, match=r"pairs\[1\]\[1\] must have shape \(M, D\) = \(5, 4\), got \(3, 4\)"
+    ):
+        ops.weight_gradients([pair, (pair[0], pair[1][:3])])
+    with pytest.raises(TypeError, match=r"pairs\[1\]\[0\] must be of dtype float32, got bfloat16"):
+        ops.weight_gradients([pair, (pair[0].bfloat16(), pair[1].bfloat16())])
+    with pytest.raises(ValueError, match=r"pairs\[0\]\[1\] has strides"):
+        ops.weight_gradients([(pair[0], torch.randn(4, 5).T)])
+    with pytest.raises(RuntimeError, match=r"pairs\[0\]\[0\] requires a gradient"):
+        ops.weight_gradients([(pair[0].requires_grad_(), pair[1])])

@@ -73,6 +73,11 @@ class TinyModel(nn.Module):
     def set_recompute(self, recompute: bool = True) -> None:
         type(self).recompute = recompute
 
+    side_branch: bool | None = None
+
+    def set_side_branch(self, side_branch: bool = True) -> None:
+        type(self).side_branch = side_branch
+
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         weights = [p for p in self.parameters() if p.ndim > 1]
         biases = [p for p in self.parameters() if p.ndim == 1]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fastamr
 from fastamr.models import build_model
 from fastamr.training import PretrainConfig, PretrainStep, pretrain
 from fastamr.training.batches import BatchOrder
@@ -45,6 +46,8 @@ def device() -> torch.device:
 def build(data: Any, device: torch.device, name: str = "amr", **options: Any) -> PretrainStep:
     torch.manual_seed(0)
     model = build_model(name, {**SMALL, **OWN.get(name, {})}).to(device)
+    model.set_side_branch(options.pop("branch", False))
+    model.set_recompute(options.pop("recompute", False))
     dtype = options.setdefault("dtype", torch.bfloat16)
     optimizer = build_optimizer(
         model,
@@ -73,12 +76,13 @@ def run(step: PretrainStep, updates: int) -> list[float]:
     return [rows[update % len(rows)] for update in range(first, first + updates)]
 
 
+@pytest.mark.parametrize("branch", [False, True])
 @pytest.mark.parametrize("fetched", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_an_update_is_exactly_one_graph_launch(
-    make_skeletons: Any, device: torch.device, name: str, fetched: bool
+    make_skeletons: Any, device: torch.device, name: str, fetched: bool, branch: bool
 ) -> None:
-    step = build(make_skeletons(400), device, name, graph=True, fetched=fetched)
+    step = build(make_skeletons(400), device, name, graph=True, fetched=fetched, branch=branch)
     run(step, 6)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
@@ -104,6 +108,23 @@ def test_recorded_losses_are_the_eager_ones(
     assert step.graph_reason is None
 
 
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"recompute": True}])
+@pytest.mark.parametrize("name", ["amr", "skeleton_mae"])
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_side_branch_changes_no_bit(
+    make_skeletons: Any, device: torch.device, graph: bool, name: str, options: dict[str, Any]
+) -> None:
+    """With the reference's attention, whose backward repeats bit for bit."""
+    data, losses = make_skeletons(60), []
+    with fastamr.backend(visible_attention="reference"):
+        for branch in (False, False, True):
+            step = build(data, device, name, graph=graph, branch=branch, **options)
+            losses.append(run(step, 40))
+    assert losses[0] == losses[1], "the step itself repeats"
+    assert losses[2] == losses[0]
+    assert (step.graph_reason is None) == graph
+
+
 @pytest.mark.parametrize("options", [{"accumulate": 2}, {"fetched": True}, {"clip_grad": None}])
 def test_recorded_options(make_skeletons: Any, device: torch.device, options: dict[str, Any]) -> None:
     data = make_skeletons(60)
@@ -112,9 +133,12 @@ def test_recorded_options(make_skeletons: Any, device: torch.device, options: di
     assert run(build(data, device, graph=True, **options), 20) == pytest.approx(eager, rel=1e-4)
 
 
+@pytest.mark.parametrize("branch", [False, True])
 @pytest.mark.parametrize("graph", [True, False])
-def test_the_host_never_waits_for_the_device(make_skeletons: Any, device: torch.device, graph: bool) -> None:
-    step = build(make_skeletons(40), device, graph=graph, accumulate=2)
+def test_the_host_never_waits_for_the_device(
+    make_skeletons: Any, device: torch.device, graph: bool, branch: bool
+) -> None:
+    step = build(make_skeletons(40), device, graph=graph, accumulate=2, branch=branch)
     run(step, 6)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -124,9 +148,10 @@ def test_the_host_never_waits_for_the_device(make_skeletons: Any, device: torch.
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("branch", [False, True])
 @pytest.mark.parametrize("fetched", [False, True])
-def test_memory_does_not_grow(make_skeletons: Any, device: torch.device, fetched: bool) -> None:
-    step = build(make_skeletons(40), device, graph=True, fetched=fetched)
+def test_memory_does_not_grow(make_skeletons: Any, device: torch.device, fetched: bool, branch: bool) -> None:
+    step = build(make_skeletons(40), device, graph=True, fetched=fetched, branch=branch)
     run(step, 20)
     gc.collect()  # what earlier tests left would go meanwhile
     torch.cuda.synchronize()

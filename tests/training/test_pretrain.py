@@ -340,12 +340,17 @@ def test_graph_is_a_choice_and_the_summary_tells_what_came_of_it(tmp_path: Path,
         pretrain(configure(tmp_path / "c", graph="on"), data=skeletons)
 
 
-def test_recompute_is_handed_to_the_model(tmp_path: Path, skeletons: Any, tiny: Any) -> None:
-    tiny.recompute = None
+@pytest.mark.parametrize("name", ["recompute", "side_branch"])
+def test_ways_to_compute_are_handed_to_the_model(
+    tmp_path: Path, skeletons: Any, tiny: Any, name: str
+) -> None:
+    tiny.recompute = tiny.side_branch = None
     pretrain(configure(tmp_path / "a"), data=skeletons)
-    assert tiny.recompute is None
-    pretrain(configure(tmp_path / "b", recompute=True), data=skeletons)
-    assert tiny.recompute is True
+    assert (tiny.recompute, tiny.side_branch) == (None, None)
+    pretrain(configure(tmp_path / "b", **{name: True}), data=skeletons)
+    assert (tiny.recompute, tiny.side_branch) == tuple(
+        True if each == name else None for each in ("recompute", "side_branch")
+    )
 
 
 def test_losses_that_arrive_late_are_logged_in_order_and_checked_before_a_checkpoint(
