@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..models import SkeletonModel
+from ..training.precision import matmul_precision
 from .plain import PlainModel
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
@@ -105,14 +105,3 @@ class PlainStep:
                 for value in state.values():
                     value.zero_()
         self._graph = graph
-
-
-@contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
-    """Set ``torch.set_float32_matmul_precision`` inside a ``with`` block."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

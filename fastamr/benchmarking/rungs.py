@@ -53,27 +53,29 @@ class Rung:
         return "float16" if device.type == "cuda" else "bfloat16"
 
     def heading(self, device: torch.device) -> str:
-        """The title for a device; on a CPU autocast means bfloat16, and every AdamW is the fused one."""
+        """The title for a device: on a CPU autocast is to bfloat16, every AdamW is fused, and TF32 has another name."""
         title = self.title.format(amp="fp16" if device.type == "cuda" else "bf16")
-        return title if device.type == "cuda" else title.replace(", fused AdamW", "")
+        if device.type == "cuda":
+            return title
+        return title.replace(", fused AdamW", "").replace("TF32", "fp32 products 'high'")
 
 
 RUNGS = (
     Rung("mae-fp32", "SkeletonMAE as released, fp32", "skeleton_mae", "float32", "materialised", fused=False),
-    Rung("mae-tf32", "SkeletonMAE as released, TF32", "skeleton_mae", "tf32", "materialised", fused=False,
-         only="cuda"),
+    Rung("mae-tf32", "SkeletonMAE as released, TF32", "skeleton_mae", "tf32", "materialised", fused=False),
     Rung("mae-amp", "SkeletonMAE as released, {amp} autocast", "skeleton_mae", "amp", "materialised",
          fused=False),
     Rung("mae-sdpa", "SkeletonMAE, SDPA, bf16", "skeleton_mae", "bfloat16", fused=False),
     Rung("mae-compiled", "SkeletonMAE, SDPA, bf16, compiled, fused AdamW", "skeleton_mae", "bfloat16",
          compiled=True),
     Rung("amr-fp32", "AMR, plain PyTorch, fp32", "amr", "float32", only="cpu"),
-    Rung("amr-tf32", "AMR, plain PyTorch, TF32", "amr", "tf32", only="cuda"),
+    Rung("amr-tf32", "AMR, plain PyTorch, TF32", "amr", "tf32"),
     Rung("amr-bf16", "AMR, plain PyTorch, bf16", "amr", "bfloat16"),
     Rung("amr-compiled", "AMR, plain PyTorch, bf16, compiled", "amr", "bfloat16", compiled=True),
     Rung("amr-graph", "AMR, plain PyTorch, bf16, compiled, CUDA graph", "amr", "bfloat16", compiled=True,
          graph=True, only="cuda"),
     Rung("fastamr-fp32", "fastamr, fp32", "amr", "float32", fast=True),
+    Rung("fastamr-tf32", "fastamr, TF32", "amr", "tf32", fast=True),
     Rung("fastamr-bf16", "fastamr, bf16", "amr", "bfloat16", fast=True),
     Rung("fastamr-branch", "fastamr, bf16, weight-gradient branch", "amr", "bfloat16", fast=True, branch=True,
          only="cuda"),

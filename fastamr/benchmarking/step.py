@@ -16,6 +16,7 @@ from ..testing import random_clips
 from ..training.batches import BatchOrder
 from ..training.clip_streams import ResidentClips
 from ..training.optimizer import build_optimizer
+from ..training.precision import autocast_dtype, products_of
 from ..training.sampling import ClipSampler
 from ..training.step import PretrainStep
 
@@ -29,7 +30,7 @@ class FastStep:
         model: on its device; trained in place.
         data: packed skeletons of the model's layout on the same device.
         sequences: S.
-        precision: ``float32``, ``float16`` or ``bfloat16``.
+        precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``.
 
     Attributes:
         description: model, precision and S in words.
@@ -48,7 +49,7 @@ class FastStep:
         self._order = BatchOrder(torch.arange(data.num_bodies), sequences, 0)
         self._sampler = ClipSampler(data, model.frames)
         self._seed = _first_seed(device)
-        dtype = getattr(torch, precision)
+        dtype = autocast_dtype(precision, device)
         self._step = PretrainStep(
             model,
             build_optimizer(
@@ -61,6 +62,7 @@ class FastStep:
             ResidentClips(self._sampler, self._order),
             seed=self._seed,
             dtype=dtype,
+            products=products_of(precision) or "highest",
         )
 
     @property
@@ -112,7 +114,7 @@ def build_fast_step(
         architecture: its settings; the paper's by default.
         device: where.
         sequences: S; None is 256 on a GPU, 8 on a CPU.
-        precision: ``float32``, ``float16`` or ``bfloat16``; None is bfloat16 on a GPU and float32 on a CPU.
+        precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; None is bfloat16 on a GPU and float32 on a CPU.
 
     Raises:
         ValueError: an unknown model or setting, or no sequence.

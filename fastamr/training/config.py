@@ -13,8 +13,8 @@ from typing import Any
 
 from ..errors import check_name, unknown_name
 from ..files import write_text
+from .precision import PRECISIONS
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 TRAIN_ON = ("train", "all")
 # How a configuration names the choices of PretrainStep's ``graph``.
 GRAPH: dict[str, str | bool] = {"auto": "auto", "on": True, "off": False}
@@ -58,8 +58,9 @@ class PretrainConfig:
         crop: smallest and largest share of the frames that a random crop keeps.
         min_frames: frames a crop keeps at least, where there are as many (16 suits data of short clips).
         max_angle: bound of each random Euler angle, in radians.
-        precision: ``auto`` is bfloat16 autocast on GPUs that have it and float32 elsewhere; or ``float32``,
-            ``bfloat16``, ``float16``.
+        precision: ``auto`` is bfloat16 autocast on GPUs that have it and float32 elsewhere; or ``float32``, ``tf32``
+            (float32 but for the products' factors: 11 bits on a GPU, 16 on a CPU with a matrix unit), ``bfloat16``,
+            ``float16``.
         seed: fixes initial weights, order, crops, rotations and masks.
         device: ``auto`` (a GPU where there is one) or a torch device.
         graph: ``auto`` records an update as one CUDA graph on a GPU, and is eager elsewhere or where that fails;

@@ -32,6 +32,7 @@ from .interrupt import StopSignals
 from .metric_ring import MetricReader, Reading
 from .metrics import MetricsLog, Progress, environment
 from .optimizer import build_optimizer
+from .precision import autocast_dtype, products_of
 from .probe import check_probe, knn_probe
 from .schedule import LearningRateSchedule
 from .setup import (
@@ -45,7 +46,7 @@ from .setup import (
     steps_as_text,
     training_sequences,
 )
-from .step import PretrainStep, autocast_dtype
+from .step import PretrainStep
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons, Split
@@ -131,6 +132,7 @@ class _Run:
             seed=ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
             schedule=self.schedule,
             dtype=dtype,
+            products=products_of(config.precision),
             accumulate=config.accumulate,
             clip_grad=config.clip_grad,
             graph=GRAPH[config.graph],

@@ -20,6 +20,7 @@ from .. import ops
 from .adamw import AdamW
 from .clip_streams import ClipStream
 from .metric_ring import MetricRing
+from .precision import matmul_precision
 from .recording import GRAPH_CHOICES, CudaRecorder, RecordedCall, Recorder
 from .schedule import LearningRateSchedule
 
@@ -52,6 +53,8 @@ class PretrainStep:
         schedule: sets the learning rate of each update, a tensor on the device in every group of the optimizer; None
             leaves it to the caller.
         dtype: autocast's dtype, or float32 for none; float16 scales the loss.
+        products: ``highest``, ``high`` or ``medium``, see ``torch.set_float32_matmul_precision``, for the time of an
+            update; None leaves the process's setting.
         accumulate: number of micro-batches, a divisor of the batch size.
         clip_grad: largest norm of the gradient, or None.
         graph: ``"auto"`` records on a GPU and is eager elsewhere or where recording fails (with a warning), False is
@@ -81,6 +84,7 @@ class PretrainStep:
         seed: Tensor | None = None,
         schedule: LearningRateSchedule | None = None,
         dtype: torch.dtype = torch.float32,
+        products: str | None = None,
         accumulate: int = 1,
         clip_grad: float | None = None,
         graph: str | bool = "auto",
@@ -89,6 +93,7 @@ class PretrainStep:
     ) -> None:
         self.model, self.optimizer, self.clips, self.schedule = model, optimizer, clips, schedule
         self.dtype, self.accumulate, self.clip_grad = dtype, accumulate, clip_grad
+        self.products = products
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.device = self._parameters[0].device
         self.seed = ops.make_seed(device=self.device) if seed is None else seed
@@ -143,7 +148,8 @@ class PretrainStep:
             self.optimizer.refresh_working_copies()
         if self.clips is not None:
             self.clips.advance(self.update)
-        self.loss, self.terms = self._call(*inputs)
+        with matmul_precision(self.products):
+            self.loss, self.terms = self._call(*inputs)
         if self.clips is not None:
             self.clips.done(self.update)
         self.update += 1
@@ -311,17 +317,3 @@ def _rate_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> lis
             )
         held[id(rate)] = rate
     return list(held.values())
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype that autocast computes in; float32 means no autocast.
-
-    Args:
-        precision: ``auto`` (bfloat16 on GPUs that have it, float32 elsewhere), ``float32``, ``bfloat16``,
-            ``float16``.
-        device: where the model is.
-    """
-    if precision == "auto":
-        supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if supported else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

@@ -14,9 +14,9 @@ from fastamr.training import PretrainStep
 from fastamr.training.batches import BatchOrder
 from fastamr.training.clip_streams import PrefetchedClips, ResidentClips
 from fastamr.training.optimizer import build_optimizer, learning_rate_tensor
+from fastamr.training.precision import autocast_dtype, products_of
 from fastamr.training.sampling import ClipSampler
 from fastamr.training.schedule import LearningRateSchedule
-from fastamr.training.step import autocast_dtype
 
 from .graphs import ReplayedCalls
 
@@ -139,6 +139,18 @@ def test_precision_names() -> None:
     assert autocast_dtype("auto", cpu) == torch.float32
     assert autocast_dtype("bfloat16", cpu) == torch.bfloat16
     assert autocast_dtype("float16", cpu) == torch.float16
+    assert autocast_dtype("tf32", cpu) == torch.float32
+    assert (products_of("tf32"), products_of("float32"), products_of("auto")) == ("high", None, None)
+
+
+def test_products_are_rounded_during_an_update_only(tiny: Any, skeletons: Any) -> None:
+    seen = []
+    step = build(tiny, skeletons, products="high")
+    step.model.register_forward_pre_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    before = torch.get_float32_matmul_precision()
+    step()
+    assert seen == ["high"]
+    assert torch.get_float32_matmul_precision() == before != "high"
 
 
 def test_schedule_is_the_formula_to_float32_rounding() -> None:

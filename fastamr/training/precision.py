@@ -1,0 +1,50 @@
+"""The numbers that a training step computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype that autocast computes in; float32 means no autocast.
+
+    Args:
+        precision: ``auto`` (bfloat16 on GPUs that have it, float32 elsewhere), ``float32``, ``tf32`` (float32 too, see
+            :func:`products_of`), ``bfloat16``, ``float16``.
+        device: where the model is.
+    """
+    if precision == "auto":
+        supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if supported else torch.float32
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
+
+
+def products_of(precision: str) -> str | None:
+    """How products of float32 matrices are computed, in the words of ``torch.set_float32_matmul_precision``.
+
+    Args:
+        precision: as for :func:`autocast_dtype`.
+
+    Returns:
+        ``high`` for ``tf32``: TF32 on a GPU, sums of two bfloat16 numbers on a CPU's matrix unit; else None, which
+        leaves the process's setting (PyTorch's default is ``highest``).
+    """
+    return "high" if precision == "tf32" else None
+
+
+@contextmanager
+def matmul_precision(name: str | None) -> Iterator[None]:
+    """Set ``torch.set_float32_matmul_precision`` inside a ``with`` block; None leaves it."""
+    before = torch.get_float32_matmul_precision()
+    if name is not None:
+        torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        if name is not None:
+            torch.set_float32_matmul_precision(before)
