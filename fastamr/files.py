@@ -16,7 +16,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
     The file is flushed to the disk before it is moved, so after a crash either the old or the new content is there.
 
     Args:
-        path: the file to write; its folder must exist.
+        path: the file to write; its folder must exist, see :func:`make_folder`.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

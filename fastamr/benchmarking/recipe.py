@@ -94,8 +94,9 @@ def run_recipe(options: RecipeOptions, out: Path) -> dict[str, Any]:
         out: an existing folder.
 
     Returns:
-        Plain values: ``kind``, ``environment``, ``data``, ``seconds``, ``sequences_per_second`` (whole loop),
-        ``steady_sequences_per_second`` (without the first updates and checkpoints) and ``totals``.
+        Plain values: ``kind``, ``environment``, ``data``, ``bodies`` (which were drawn), ``seconds``,
+        ``sequences_per_second`` (whole loop), ``steady_sequences_per_second`` (without the first updates and
+        checkpoints) and ``totals``.
 
     Raises:
         ValueError: an unknown model, or settings that it does not take.
@@ -126,8 +127,9 @@ def run_recipe(options: RecipeOptions, out: Path) -> dict[str, Any]:
         ended = time.time()
         opened = (run / _CONFIG_FILE).stat().st_mtime
         records = read_metrics(run)
+    header = records["header"][0]
     assert config.updates is not None
-    saves = _saves(config.updates, config.checkpoint_every, records["header"][0]["updates_per_epoch"])
+    saves = _saves(config.updates, config.checkpoint_every, header["updates_per_epoch"])
     seconds = timing(records["train"], began=began, opened=opened, ended=ended, saves=saves)
     size = {
         "clips": clips,
@@ -141,10 +143,11 @@ def run_recipe(options: RecipeOptions, out: Path) -> dict[str, Any]:
         "kind": "recipe",
         "environment": facts,
         "options": dataclasses.asdict(options),
-        "precision": records["header"][0]["precision"],
+        "precision": header["precision"],
         "data": size,
         "updates": config.updates,
         "batch_size": batch,
+        "bodies": {name: header[name] for name in ("bodies", "sequences", "empty_sequences")},
         "seconds": dataclasses.asdict(seconds),
         "sequences_per_second": config.updates * batch / seconds.loop,
         "steady_sequences_per_second": batch / seconds.per_update,
@@ -239,16 +242,34 @@ def as_text(report: Mapping[str, Any]) -> str:
     ]
     if data["scaled_down"]:
         lines.append(f"scaled down: the recipe has {data['clips_of_the_recipe']:,} clips")
+    drawn = report["bodies"]
     lines += [
+        f"bodies drawn: {drawn['bodies']}, {drawn['empty_sequences']:,} of {drawn['sequences']:,} empty",
         f"{report['sequences_per_second']:,.0f} sequences/s with logging and checkpoints, "
         f"{report['steady_sequences_per_second']:,.0f} in the steady state",
         f"{seconds['per_update'] * 1e3:.2f} ms an update; once: setup {seconds['setup']:.1f} s, first updates "
         f"{seconds['warmup']:.1f} s; a checkpoint {seconds['checkpoint']:.2f} s",
     ]
+    lines += _caveats(report)
     for total in report["totals"]:
         mark = "PROJECTED, not measured" if total["projected"] else "measured"
         lines.append(f"{mark}: {_duration(total['seconds'])} for {total['what']}")
     return "\n".join(lines)
+
+
+def _caveats(report: Mapping[str, Any]) -> list[str]:
+    """What the measured updates had other than those that the projections are for."""
+    options, lines = report["options"], []
+    size = preset(options["preset"]).batch_size
+    if report["batch_size"] != size:
+        lines.append(
+            f"the recipe has {size} sequences an update: its time is that of as many in updates of "
+            f"{report['batch_size']}"
+        )
+    if options["architecture"]:
+        settings = ", ".join(f"{name}={value}" for name, value in options["architecture"].items())
+        lines.append(f"not the published model, here as below: {settings}")
+    return lines
 
 
 def _duration(seconds: float) -> str:

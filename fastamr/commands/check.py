@@ -16,20 +16,19 @@ def run(arguments: list[str]) -> None:
     """Carry out the command.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
+        FileNotFoundError: there is no such file.
+        OSError: a file cannot be written where ``--json`` or ``--html`` says.
         ValueError: the file is not packed data, or an option is out of range.
         SystemExit: with status 3, something was found that ``--fail-on`` names.
     """
     from ..data.audit import KINDS, NearOptions, QualityOptions, audit, format_audit, format_page
     from ..data.load import load
-    from ..files import write_text
+    from ..files import check_writable, make_folder, write_text
 
     given = _parser(KINDS).parse_args(arguments)
     for path in (given.json, given.html):
-        if path and path != "-" and not Path(path).parent.is_dir():
-            raise FileNotFoundError(
-                f"cannot write {path}: folder {Path(path).parent} does not exist; create it first"
-            )
+        if path and path != "-":
+            check_writable(path)
     near = NearOptions(max_shift=given.max_shift, residual=given.residual)
     quality = QualityOptions(jump=given.jump, freeze=given.freeze)
     report: dict[str, Any] = {"file": str(given.file)} | audit(
@@ -40,9 +39,9 @@ def run(arguments: list[str]) -> None:
     else:
         print(format_audit(report, str(given.file)))
         if given.json:
-            write_text(given.json, json.dumps(report, indent=2) + "\n")
+            write_text(make_folder(given.json), json.dumps(report, indent=2) + "\n")
     if given.html:
-        write_text(given.html, format_page(report, Path(given.file).name))
+        write_text(make_folder(given.html), format_page(report, Path(given.file).name))
     wanted = set(KINDS) if "any" in given.fail_on else set(given.fail_on)
     kinds = sorted({finding["kind"] for finding in report["findings"]} & wanted)
     if kinds:

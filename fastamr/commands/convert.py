@@ -12,7 +12,7 @@ def run(arguments: list[str]) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        NotADirectoryError: OUT lies in a file.
+        OSError: OUT cannot be written.
         ValueError: the file is not packed data, or what is asked for does not suit it.
     """
     parser = argparse.ArgumentParser(
@@ -42,8 +42,9 @@ def run(arguments: list[str]) -> None:
     from ..data import PackedSkeletons, preprocess
     from ..data.convert import joint_map
     from ..data.presets import preset_steps
-    from ..files import make_folder
+    from ..files import check_writable, make_folder
 
+    check_writable(given.out)
     data = PackedSkeletons.load(given.source)
     if given.layout is not None and data.layout.name != given.layout:
         print(joint_map(data.layout, given.layout))

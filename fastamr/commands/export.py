@@ -12,7 +12,7 @@ def run(arguments: list[str]) -> None:
 
     Raises:
         FileNotFoundError: the folder holds no model.
-        NotADirectoryError: a file to write lies in a file.
+        OSError: a file cannot be written where ``--onnx`` or ``--torch-export`` says.
         ValueError: the model cannot be exported, a file's name or the opset is wrong, or the file would compute
             something else.
         ImportError: a package that ONNX needs is not installed.
@@ -24,13 +24,14 @@ def run(arguments: list[str]) -> None:
     from ..evaluation.evaluate import run_steps
     from ..export import export_onnx, export_program
     from ..export.description import check_ending
-    from ..files import make_folder
+    from ..files import check_writable, make_folder
     from ..models import ActionClassifier, load_pretrained
     from ..models.base import read_description
 
     for path, ending in ((given.onnx, ".onnx"), (given.torch_export, ".pt2")):
         if path is not None:
             check_ending(path, ending)
+            check_writable(path)
     steps: Any = ()
     model: Any
     if read_description(given.checkpoint)["model"] == ActionClassifier.name:

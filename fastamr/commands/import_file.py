@@ -11,7 +11,8 @@ def run(arguments: list[str]) -> None:
     """Carry out the command.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
+        FileNotFoundError: there is no such file.
+        OSError: OUT cannot be written.
         ValueError: no reader knows the file, or it is damaged (where, and why).
     """
     parser = argparse.ArgumentParser(

@@ -23,14 +23,17 @@ def run(arguments: list[str]) -> None:
     """Carry out the command.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
+        FileNotFoundError: there is no such file.
+        OSError: the answers cannot be written where ``--out`` says.
         ValueError: no reader knows the file, it is damaged, the model does not fit it, or an option is out of range.
         ImportError: onnxruntime is not installed.
     """
     given = _parser().parse_args(arguments)
-    if given.out and not Path(given.out).parent.is_dir():
-        raise FileNotFoundError(f"cannot write {given.out}: folder {Path(given.out).parent} does not exist")
     from ..export import load_predictor, predict_stream
+    from ..files import check_writable, make_folder, write_text
+
+    if given.out:
+        check_writable(given.out)
 
     predictor = load_predictor(given.model, batch_size=given.batch_size, device=given.device)
     options = {"top": given.top, "window": given.window, "stride": given.stride}
@@ -41,9 +44,8 @@ def run(arguments: list[str]) -> None:
         answers = predictor.predict(_read(given), **options)
     lines = (json.dumps(answer.to_dict()) if given.json else str(answer) for answer in answers)
     if given.out:
-        from ..files import write_text
-
-        write_text(given.out, "".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        write_text(make_folder(given.out), text)
         return
     try:
         for line in lines:

@@ -10,10 +10,10 @@ def run(arguments: list[str]) -> None:
     """Carry out the command.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
+        FileNotFoundError: there is no such file.
         ValueError: there is no such clip, the model does not fit the data, or an option is out of range.
         ImportError: matplotlib is not installed.
-        OSError: MP4 without ffmpeg.
+        OSError: MP4 without ffmpeg, or the picture cannot be written where ``--out`` says.
     """
     parser = _parser()
     given = parser.parse_args(arguments)
@@ -25,13 +25,15 @@ def run(arguments: list[str]) -> None:
     if chosen == ["reconstruction"] and not given.checkpoint:
         parser.error("--reconstruction needs --checkpoint RUN, the model that reconstructs")
 
+    from ..files import check_writable, make_folder
     from ..visualization.animation import ANIMATIONS, draw_animation
-    from ..visualization.figures import PICTURES, check_folder_of, picture_format
+    from ..visualization.figures import PICTURES, picture_format
     from ..visualization.strip import draw_strip
 
     ending = picture_format(given.out, (*ANIMATIONS, *PICTURES))
-    check_folder_of(given.out)
+    check_writable(given.out)
     content = _content(given, chosen)
+    make_folder(given.out)
     view = {"up": given.up, "azimuth": given.azimuth, "elevation": given.elevation, "unit": given.unit}
     if ending in ANIMATIONS:
         draw_animation(given.out, content["clip"], content["overlay"], fps=given.fps, **view)

@@ -10,12 +10,12 @@ def run(arguments: list[str]) -> None:
 
     Raises:
         FileNotFoundError: no such run or file, or no evaluation in it.
-        NotADirectoryError: the file to write lies in a file.
+        OSError: the table cannot be written where ``--out`` says.
         ValueError: a file is not of ``fastamr evaluate``.
     """
     from ..evaluation.comparison import FORMATS, average_folds, compare_runs, find_reports, read_report
     from ..evaluation.published import DATA_SETS
-    from ..files import make_folder, write_text
+    from ..files import check_writable, make_folder, write_text
 
     parser = argparse.ArgumentParser(
         prog="fastamr table",
@@ -44,6 +44,8 @@ def run(arguments: list[str]) -> None:
         help="average the splits fold0, fold1, ... of a data set (cross-validation)",
     )
     given = parser.parse_args(arguments)
+    if given.out:
+        check_writable(given.out)
     reports = [read_report(path) for path in find_reports(given.runs)]
     groups = compare_runs(reports, published=given.published)
     text = FORMATS[given.format](average_folds(groups) if given.folds else groups)

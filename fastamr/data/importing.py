@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import check_name
+from ..files import check_writable, make_folder
 from ..skeleton import SkeletonLayout
 from .packed import PackedSkeletons, Summary
 from .preprocess import parse_steps, preprocess
@@ -35,7 +36,7 @@ def import_file(
 
     Args:
         path: the file.
-        out: the packed file to write, by custom ``*.safetensors``.
+        out: the packed file to write, by custom ``*.safetensors``; folders above it are made.
         steps: pre-processing to apply, see :func:`~fastamr.data.preprocess.parse_steps`.
         preset: a recipe whose steps are applied before, see :data:`~fastamr.data.presets.PRESETS`.
         dtype: ``"float32"``, or ``"float16"`` for centred data.
@@ -46,19 +47,17 @@ def import_file(
         The summary of what was written; it prints as one line per fact.
 
     Raises:
-        FileNotFoundError: there is no such file, or no folder to write into.
+        FileNotFoundError: there is no such file.
+        OSError: ``out`` cannot be written.
         ValueError: an unknown kind of file, step, preset or dtype, or unsound data (which clip, which frame).
     """
     path, steps = Path(path), (*parse_steps(preset_steps(preset)), *parse_steps(steps))
     check_name("dtype", dtype, _DTYPES)
-    if not Path(out).parent.is_dir():
-        raise FileNotFoundError(
-            f"cannot write {out}: folder {Path(out).parent} does not exist; create it first"
-        )
+    check_writable(out)
     data = preprocess(read_file(path, layout=layout, min_confidence=min_confidence), steps)
     if dtype == "float16":
         data = data.half()
-    data.save(out)
+    data.save(make_folder(out))
     return data.summary()
 
 

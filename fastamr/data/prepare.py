@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..errors import check_name, unknown_name
-from ..files import write_text
+from ..files import check_writable, make_folder, write_text
 from .packed import PackedSkeletons, Summary
 from .prepare_shards import (
     BlockResult,
@@ -117,7 +117,7 @@ def prepare(
     Args:
         kind: one of :data:`KINDS`.
         raw: a folder, a zip archive or a folder with zip archives; for :data:`FILE_KINDS` what their reader takes.
-        out: the packed file to write, by custom ``*.safetensors``.
+        out: the packed file to write, by custom ``*.safetensors``; folders above it are made.
         options: of the reader, by name: see :class:`~fastamr.data.readers.ntu.NtuReader` and
             :class:`~fastamr.data.readers.pku.PkuReader`.
         steps: pre-processing to apply, see :func:`~fastamr.data.preprocess.parse_steps`.
@@ -131,7 +131,8 @@ def prepare(
         The report. ``damaged`` is not empty where files were left out.
 
     Raises:
-        FileNotFoundError: there is no such source, or no folder to write into.
+        FileNotFoundError: there is no such source.
+        OSError: ``out`` cannot be written.
         ValueError: an unknown kind, option, step or dtype; a source without a file of the kind; no file gave a
             clip; a damaged file with ``strict``; unfinished work with other settings.
     """
@@ -140,8 +141,7 @@ def prepare(
     check_name("dtype", dtype, _DTYPES)
     if workers < 1:
         raise ValueError(f"workers is {workers}, expected at least 1")
-    if not out.parent.is_dir() or out.is_dir():
-        raise FileNotFoundError(f"cannot write {out}: expected a file name in a folder that exists")
+    check_writable(out)
     report = Report(kind, str(raw), str(out))
     start = time.perf_counter()
     if kind in RAW_KINDS:
@@ -178,7 +178,7 @@ def _prepare_file(steps: tuple[Step, ...], dtype: str, report: Report, strict: b
         data = (module.read_file if report.kind == "npz" else module.read)(report.source)
     data = preprocess(data, steps)
     data = data.half() if dtype == "float16" else data
-    data.save(report.output)
+    data.save(make_folder(report.output))
     files = {damage.file for damage in report.damaged}
     report.dropped = {name: why for name, why in data.dropped.items() if name not in files}
     # NW-UCLA has a file a clip.

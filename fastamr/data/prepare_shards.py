@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..files import write_text
+from ..files import make_folder, write_text
 from .concatenate import concatenate
 from .packed import PackedSkeletons
 from .packed_file import write_packed_pieces
@@ -103,7 +103,7 @@ def open_folder(job: Job, blocks: Sequence[Sequence[Task]]) -> dict[int, BlockRe
             f"delete the folder to start anew"
         )
     if differing:
-        job.folder.mkdir(exist_ok=True)
+        make_folder(job.folder).mkdir(exist_ok=True)
         write_text(path, json.dumps(manifest))
     return {index: _result_from(_read_json(result), result) for index, result in finished.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -15,12 +16,13 @@ from typing import Any, NamedTuple
 from ..errors import check_name
 from .published import DATA_SETS, PUBLISHED, data_set_of
 from .report import MODEL_NAMES, row_labels
+from .row_settings import differences, settings_of
 from .table import TITLES, deviation, title
 
 PATTERN = "evaluation*.json"
 FOLD = re.compile(r"fold\d+")
 CSV_COLUMNS = (
-    *("data", "split", "protocol", "method", "run", "numbers", "source"),
+    *("data", "split", "protocol", "method", "settings", "run", "numbers", "source"),
     *("probe", "mean", "deviation", "seeds"),
 )
 MEASURED, AS_PUBLISHED = "measured", "published"
@@ -59,12 +61,21 @@ class Row:
         run: folder of the run; "" for what does not depend on one.
         source: where the numbers come from: ``"measured"``, or the paper.
         cells: by column; None = could not run.
+        settings: of the evaluation, as text.
+        note: the settings in which it differs from other rows of the same method and run; "" where it is alone.
     """
 
     method: str
     run: str
     source: str
     cells: dict[str, Cell | None] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict, compare=False)
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the row is called."""
+        return f"{self.method} ({self.note})" if self.note else self.method
 
 
 @dataclass
@@ -146,6 +157,7 @@ def compare_runs(reports: Iterable[dict[str, Any]], *, published: str = "auto") 
 
     The protocols ``knn``, ``linear`` and ``all`` are one, ``"frozen encoder"``. Rows that say the same, such as the
     raw coordinates beside several encoders, or less than another one does (``knn`` beside ``all``), stand once.
+    Rows of one encoder that say different things name the settings in which they differ.
 
     Args:
         reports: what :func:`read_report` returns.
@@ -169,9 +181,20 @@ def compare_runs(reports: Iterable[dict[str, Any]], *, published: str = "auto") 
     ordered = [groups[key] for key in sorted(groups)]
     for group in ordered:
         group.rows.sort(key=_order)
+        _tell_apart(group.rows)
         name = data_set_of(group.data) if published == "auto" else published
         group.published = _published(name, group.split, group.protocol)
     return ordered
+
+
+def _tell_apart(rows: Sequence[Row]) -> None:
+    """Note the settings in which rows of one name differ; those of folders that changed in between have none."""
+    named: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        named.setdefault((row.method, row.run), []).append(row)
+    for same in named.values():
+        for row, note in zip(same, differences([row.settings for row in same]), strict=True):
+            row.note = note
 
 
 def _says_all(row: Row, other: Row) -> bool:
@@ -200,8 +223,8 @@ def average_folds(groups: Iterable[Group]) -> list[Group]:
         if len(folds) == 1:
             others += folds
             continue
-        tables = [Counter((row.method, row.run) for row in fold.rows) for fold in folds]
-        rows = [row for row in folds[0].rows if all(one[row.method, row.run] == 1 for one in tables)]
+        tables = [Counter((row.label, row.run) for row in fold.rows) for fold in folds]
+        rows = [row for row in folds[0].rows if all(one[row.label, row.run] == 1 for one in tables)]
         if not rows:
             raise ValueError(
                 f"{data}, {protocol}: splits {', '.join(fold.split for fold in folds)} have no row in common; "
@@ -214,7 +237,7 @@ def average_folds(groups: Iterable[Group]) -> list[Group]:
 
 
 def _mean_row(row: Row, folds: Sequence[Group]) -> Row:
-    same = [one for fold in folds for one in fold.rows if (one.method, one.run) == (row.method, row.run)]
+    same = [one for fold in folds for one in fold.rows if (one.label, one.run) == (row.label, row.run)]
     cells: dict[str, Cell | None] = {}
     for name in row.cells:
         found = [one.cells.get(name) for one in same]
@@ -224,13 +247,13 @@ def _mean_row(row: Row, folds: Sequence[Group]) -> Row:
         cells[name] = (
             Cell(tuple(sum(values) / len(folds) for values in zip(*present, strict=True))) if whole else None
         )
-    return Row(row.method, row.run, row.source, cells)
+    return dataclasses.replace(row, cells=cells)
 
 
 def _rows(report: dict[str, Any]) -> list[Row]:
     config = report["config"]
     runs = " + ".join([config["checkpoint"], *config.get("fuse", [])])
-    labels = row_labels(report)
+    labels, settings = row_labels(report), settings_of(config)
     # What an encoder is given depends on the run's steps, raw coordinates do not.
     found = [
         Row(
@@ -238,13 +261,15 @@ def _rows(report: dict[str, Any]) -> list[Row]:
             "" if row == "raw" else runs,
             MEASURED,
             _cells(scores),
+            settings,
         )
         for row, scores in report["results"].items()
         if row in labels
     ]
     for stream in report.get("streams", ()):
         name = f"{MODEL_NAMES.get(stream['model'], stream['model'])}, {stream['stream']}"
-        found.append(Row(name, stream["checkpoint"], MEASURED, _cells(stream["results"]["encoder"])))
+        cells = _cells(stream["results"]["encoder"])
+        found.append(Row(name, stream["checkpoint"], MEASURED, cells, settings))
     return found
 
 
@@ -275,7 +300,7 @@ def format_markdown(groups: Sequence[Group]) -> str:
         lines = [f"### {group.heading}", "", _pipes("method", "run", *map(title, group.columns), "numbers")]
         lines.append(_pipes("---", "---", *("---:" for _ in group.columns), "---"))
         for row in group.rows:
-            lines.append(_pipes(row.method, row.run, *_texts(row, group.columns), MEASURED))
+            lines.append(_pipes(row.label, row.run, *_texts(row, group.columns), MEASURED))
         for row in group.published:
             number = f"{AS_PUBLISHED} [{sources[row.source]}]"
             lines.append(_pipes(row.method, "", *_texts(row, group.columns), number))
@@ -297,7 +322,7 @@ def format_latex(groups: Sequence[Group]) -> str:
         lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{ll{'r' * len(group.columns)}l}}"]
         lines += [r"\toprule", _ampersands("method", "run", *map(title, group.columns), ""), r"\midrule"]
         for row in group.rows:
-            lines.append(_ampersands(row.method, row.run, *_texts(row, group.columns), MEASURED))
+            lines.append(_ampersands(row.label, row.run, *_texts(row, group.columns), MEASURED))
         if group.published:
             lines.append(r"\midrule")
         for row in group.published:
@@ -312,7 +337,7 @@ def format_latex(groups: Sequence[Group]) -> str:
 
 
 def format_csv(groups: Sequence[Group]) -> str:
-    """Return a line for each number: data, split, protocol, method, run, source, probe, mean, deviation, seeds."""
+    """Return a line for each number, with the columns :data:`CSV_COLUMNS`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -324,8 +349,9 @@ def format_csv(groups: Sequence[Group]) -> str:
                 if cell is not None:
                     seeds = len(cell.values) if kind == MEASURED else ""
                     numbers = [cell.mean, "" if cell.deviation is None else cell.deviation, seeds]
-                    what = [group.data, group.split, group.protocol, row.method, row.run, kind, source, name]
-                    writer.writerow([*what, *numbers])
+                    where = [group.data, group.split, group.protocol]
+                    what = [row.method, row.note, row.run, kind, source, name]
+                    writer.writerow([*where, *what, *numbers])
     return text.getvalue()
 
 

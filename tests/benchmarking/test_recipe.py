@@ -103,6 +103,11 @@ def test_command_end_to_end(
     report = json.loads((out / "recipe.json").read_text())
     assert (report["kind"], report["updates"], report["batch_size"]) == ("recipe", 25, 8)
     assert report["data"]["scaled_down"]
+    # The training clips have 142 bodies, of which none is empty; what is projected from is said.
+    assert report["bodies"] == {"bodies": "existing", "sequences": 142, "empty_sequences": 0}
+    assert "bodies drawn: existing, 0 of 142 empty" in printed
+    assert "its time is that of as many in updates of 8" in printed
+    assert "not the published model, here as below: " in printed
     assert (report["data"]["clips"], report["data"]["bodies"]) == (120, 142)
     seconds = report["seconds"]
     assert report["sequences_per_second"] == pytest.approx(200 / seconds["loop"])

@@ -127,6 +127,17 @@ def test_command_writes_json_and_page(
     assert json.loads(capsys.readouterr().out)["duplicates"]["near"]["searched"] is False
 
 
+def test_missing_folders_are_made_when_there_is_something_to_write(leaky: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "new" / "er" / "report.json", tmp_path / "other" / "page.html"
+    asked = ["--no-near", "--json", str(out), "--html", str(page)]
+    assert cli.main(["check", str(tmp_path / "none.safetensors"), *asked]) == 1
+    assert not (tmp_path / "new").exists()
+    assert not page.parent.exists()
+    assert cli.main(["check", str(leaky), *asked]) == 0
+    assert json.loads(out.read_text())["file"] == str(leaky)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
 @pytest.mark.parametrize(
     ("kinds", "status"), [([], 0), (["leak"], 3), (["nan"], 0), (["nan", "classes"], 3), (["any"], 3)]
 )
@@ -138,7 +149,7 @@ def test_exit_status(leaky: Path, kinds: list[str], status: int, capsys: pytest.
 
 def test_wrong_use_is_told_in_one_line(leaky: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "nowhere.safetensors"]) == 1
-    assert cli.main(["check", str(leaky), "--html", "no/such/folder.html"]) == 1
+    assert cli.main(["check", str(leaky), "--html", str(leaky / "page.html")]) == 1
     assert cli.main(["check", str(leaky), "--residual", "2"]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3

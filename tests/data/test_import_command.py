@@ -37,6 +37,18 @@ def run(*arguments: object) -> int:
 
 
 class TestImport:
+    def test_makes_missing_folders(
+        self, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "new" / "er" / "out.safetensors"
+        assert run("import", tmp_path / "none.csv", out) == 1
+        assert not out.parent.parent.exists()
+        assert run("import", table, out) == 0
+        assert load(out).num_clips == 1
+        capsys.readouterr()
+        assert run("import", table, table / "out.safetensors") == 1
+        assert f"cannot be written, {table} is a file: name another folder" in capsys.readouterr().err
+
     def test_preset_steps_and_dtype(self, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = table.with_name("out.safetensors")
         options = (
@@ -174,7 +186,7 @@ class TestConvert:
         for source, target, options, message in (
             (packed.with_name("no.safetensors"), out, ["--layout", "coco17"], "no packed data file"),
             (table, out, ["--layout", "coco17"], "is not a packed data file"),
-            (packed, table / "x" / "y", ["--layout", "coco17"], "is or lies in a file; name another place"),
+            (packed, table / "x" / "y", ["--layout", "coco17"], "is a file: name another folder"),
             (packed, out, ["--layout", "coco17", "--missing", "refuse"], "lacks 5 of the 17 joints of 'coco17': nose"),
             (packed, out, ["--layout", "coco17", "--preset", "mamp"], "unknown joint of layout 'coco17'"),
         ):  # fmt: skip

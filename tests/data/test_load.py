@@ -186,8 +186,6 @@ class TestImportFile:
         out = tmp_path / "out.safetensors"
         with pytest.raises(FileNotFoundError, match=r"no file .*none\.npz to import"):
             import_file(tmp_path / "none.npz", out)
-        with pytest.raises(FileNotFoundError, match=r"folder .* does not exist"):
-            import_file(source, tmp_path / "no" / "out.safetensors")
         foreign = tmp_path / "foreign.npz"
         np.savez(foreign, weights=np.ones(3))
         with pytest.raises(ValueError, match=r"holds the arrays weights; expected x, offsets, .* or x_train"):

@@ -49,20 +49,28 @@ class TestUse:
             prepare("ntu60", raw, out, workers=0)
         with pytest.raises(ValueError, match="unknown pre-processing step"):
             prepare("ntu60", raw, out, steps=["centre"])
-        with pytest.raises(FileNotFoundError, match="a folder that exists"):
-            prepare("ntu60", raw, out / "x" / "y")
-        with pytest.raises(FileNotFoundError, match="expected a file name"):
+        file = next(path for path in raw.rglob("*") if path.is_file())
+        with pytest.raises(NotADirectoryError, match="is a file: name another folder"):
+            prepare("ntu60", raw, file / "x" / "y")
+        with pytest.raises(IsADirectoryError, match="is a folder: name a file"):
             prepare("ntu60", raw, raw)
         with pytest.raises(FileNotFoundError, match="no folder or zip archive"):
-            prepare("ntu60", raw / "nothing", out)
+            prepare("ntu60", raw / "nothing", out.parent / "new" / "er" / "x")
+        assert not (out.parent / "new").exists()
         with pytest.raises(ValueError, match="kind 'npz' has none"):
             prepare("npz", raw, out, options={"keep": "both"})
         assert not out.with_name(out.name + ".partial").exists()
 
+    def test_makes_missing_folders(self, raw: Path, out: Path) -> None:
+        out = out.parent / "new" / "er" / out.name
+        report = prepare("ntu60", raw, out)
+        assert load(out).num_clips == report.summary["clips"] == 5
+        assert sorted(path.name for path in out.parent.iterdir()) == [report.path.name, out.name]
+
     def test_npz(self, tmp_path: Path, out: Path) -> None:
         x = np.zeros((2, 6, 150), dtype=np.float32)
         x[:, :4, :75] = standing(4).reshape(4, 75)
-        labels = np.eye(3)[:2]
+        labels, out = np.eye(3)[:2], out.parent / "new" / out.name
         np.savez(tmp_path / "mamp.npz", x_train=x, y_train=labels, x_test=x, y_test=labels)
         report = prepare("npz", tmp_path / "mamp.npz", out, steps=["center"])
         assert load(out).labels.tolist() == [0, 1, 0, 1]

@@ -87,6 +87,37 @@ class TestGroups:
         (group,) = compare_runs([part, report()])
         assert [row.method for row in group.rows] == ["raw coordinates", "random AMR", "AMR", "AMR"]
 
+    def test_rows_of_one_name_tell_the_settings_that_differ(self):
+        """Only those that differ: not the file, the batch size, or a default that one of the files names."""
+        first = report(seeds=[0], bodies="existing", out="a.json", batch_size=64)
+        second = report(seeds=[0, 1], finetune={"epochs": 7}, standardize=False, out="b.json")
+        second["results"]["encoder"]["linear"]["per_seed"] = [1.0]
+        (group,) = groups = compare_runs([first, second, report("runs/b")], published="none")
+        assert [row.label for row in group.rows if row.method == "AMR"] == [
+            "AMR (seeds=0, finetune.epochs=100)",
+            "AMR (seeds=0 1, finetune.epochs=7)",
+            "AMR",
+        ]
+        assert [row.label for row in group.rows[:2]] == ["raw coordinates", "random AMR"]
+        assert "| AMR (seeds=0 1, finetune.epochs=7) | runs/amr | 1.0 |" in format_markdown(groups)
+        assert r"AMR (seeds=0, finetune.epochs=100) & runs/amr & 83.0" in format_latex(groups)
+        rows = list(csv.DictReader(io.StringIO(format_csv(groups))))
+        assert {row["settings"] for row in rows if row["method"] == "AMR" and row["run"] == "runs/amr"} == {
+            "seeds=0, finetune.epochs=100",
+            "seeds=0 1, finetune.epochs=7",
+        }
+
+    def test_folds_are_averaged_for_each_setting(self):
+        reports = []
+        for split in ("fold0", "fold1"):
+            for number, bodies in enumerate(("existing", "field")):
+                one = report(split=split, bodies=bodies)
+                one["results"]["encoder"]["linear"]["per_seed"] = [10.0 * number + (split == "fold1")]
+                reports.append(one)
+        (group,) = average_folds(compare_runs(reports, published="none"))
+        means = {row.label: row.cells["linear"].mean for row in group.rows if row.method == "AMR"}
+        assert means == {"AMR (bodies=existing)": 0.5, "AMR (bodies=field)": 10.5}
+
     def test_mean_and_spread(self):
         (group,) = compare_runs([report()])
         row = group.rows[-1]
@@ -208,8 +239,9 @@ class TestTexts:
         assert len(rows) == 5 + 5  # raw has no logistic regression
         row = next(row for row in rows if row["method"] == "AMR" and row["numbers"] == "measured")
         assert row == {
-            "data": "ntu60", "split": "xsub", "protocol": "frozen encoder", "method": "AMR", "run": 'a,"b"',
-            "numbers": "measured", "source": "", "probe": "linear", "mean": "83.0", "deviation": "2.0", "seeds": "3",
+            "data": "ntu60", "split": "xsub", "protocol": "frozen encoder", "method": "AMR", "settings": "",
+            "run": 'a,"b"', "numbers": "measured", "source": "", "probe": "linear", "mean": "83.0", "deviation": "2.0",
+            "seeds": "3",
         }  # fmt: skip
         assert {row["numbers"] for row in rows if row["source"]} == {"published"}
 
@@ -251,7 +283,9 @@ class TestFiles:
         assert main(["table", str(run), "--out", str(tmp_path / "new" / "er" / "x.md")]) == 0
         assert "| AMR |" in (tmp_path / "new" / "er" / "x.md").read_text()
         assert main(["table", str(run), "--out", str(out / "x.md")]) == 1
-        assert "is or lies in a file; name another place" in capsys.readouterr().err
+        assert "is a file: name another folder" in capsys.readouterr().err
+        assert main(["table", str(run), "--out", str(tmp_path)]) == 1
+        assert "is a folder: name a file" in capsys.readouterr().err
         assert main(["table", str(tmp_path / "nowhere")]) == 1
 
     def test_reads_what_evaluate_writes(self, tmp_path, make_data):

@@ -260,9 +260,22 @@ class TestCommand:
         assert main([*common, "--fps", "-1"]) == 1
         assert "fps=-1.0 must be a positive number" in capsys.readouterr().err
 
+    def test_makes_missing_folders(self, folder, make_data, tmp_path, capsys) -> None:
+        make_data().save(tmp_path / "data.safetensors")
+        out = tmp_path / "new" / "er" / "answers.txt"
+        asked = ["predict", "--model", str(folder), str(tmp_path / "data.safetensors")]
+        assert main([*asked, "--out", str(out)]) == 0
+        assert capsys.readouterr().out == ""
+        assert main(asked) == 0
+        assert out.read_text() == capsys.readouterr().out
+
     def test_missing_things(self, folder, tmp_path, capsys) -> None:
-        for arguments in ([str(tmp_path / "none.npz")], ["-", "--out", str(tmp_path / "none" / "x")]):
-            assert main(["predict", "--model", str(folder), *arguments]) == 1
+        out = tmp_path / "new" / "er" / "x"
+        assert main(["predict", "--model", str(folder), str(tmp_path / "none.npz"), "--out", str(out)]) == 1
+        assert not out.parent.parent.exists()
+        (tmp_path / "file").write_text("")
+        assert main(["predict", "--model", str(folder), "-", "--out", str(tmp_path / "file" / "x")]) == 1
+        assert "is a file: name another folder" in capsys.readouterr().err
         assert main(["predict", "--model", str(tmp_path / "none"), "-"]) == 1
         assert main(["predict", "x"]) == 2
 

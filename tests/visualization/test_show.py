@@ -265,8 +265,18 @@ def test_wrong_names_are_told(file: Path, tmp_path: Path, capsys: pytest.Capture
     pytest.importorskip("matplotlib")
     assert cli.main(["show", str(file), "--out", str(tmp_path / "clip.gfi")]) == 1
     assert "did you mean 'gif'" in capsys.readouterr().err
-    assert cli.main(["show", str(file), "--out", str(tmp_path / "no" / "clip.gif")]) == 1
-    assert "does not exist" in capsys.readouterr().err
+    assert cli.main(["show", str(file), "--out", str(file / "clip.gif")]) == 1
+    assert f"{file} is a file: name another folder" in capsys.readouterr().err
+
+
+def test_missing_folders_are_made_when_there_is_something_to_draw(file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name in ("clip.gif", "clip.png"):
+        out = tmp_path / f"new {name}" / "er" / name
+        assert cli.main(["show", str(file), "--clip", "none", "--out", str(out)]) == 1
+        assert not out.parent.parent.exists()
+        assert cli.main(["show", str(file), "--stop", "4", "--frames", "2", "--out", str(out)]) == 0
+        assert out.stat().st_size > 0
 
 
 def test_without_matplotlib_one_clear_line(file: Path, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""The resident memory of the loop stays level on a CPU, with all that ``fastamr pretrain`` does beside the updates."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastamr.data import synthetic_actions
+from fastamr.training import PretrainConfig, pretrain
+from fastamr.training.step import PretrainStep
+
+from .parity_paths import AMR, SMALL, fused
+
+STATUS = Path("/proc/self/status")
+WARM, MEASURED = 500, 2000
+# A KiB an update: less than the smallest thing that an update makes, a clip of one sequence, takes.
+MOST = MEASURED * 1024
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    gc.collect()
+    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATUS.is_file(), reason="only Linux tells the resident memory")
+@pytest.mark.parametrize("budget", [None, 0.0], ids=["resident", "fetched"])
+def test_memory_does_not_grow_over_two_thousand_updates(
+    budget: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses are logged every 10 updates, a probe and a checkpoint come every 20 epochs."""
+    seen: dict[int, int] = {}
+    call = PretrainStep.__call__
+
+    def measured(step: PretrainStep, *arguments: Any) -> Any:
+        result = call(step, *arguments)
+        if step.update % WARM == 0:
+            seen[step.update] = resident()
+        return result
+
+    monkeypatch.setattr(PretrainStep, "__call__", measured)
+    data = synthetic_actions(60, seed=0, frames=(16, 40))
+    small = {**SMALL, "frames": 16, "width": 16, "depth": 1, "heads": 1}
+    small |= {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 1, **AMR}
+    config = PretrainConfig(
+        model="amr", architecture=small, out=str(tmp_path / "run"), updates=WARM + MEASURED, batch_size=4,
+        min_frames=8, log_every=10, probe_every=20, checkpoint_every=20, data_budget=budget,
+        device="cpu", progress=False, tensorboard=False,
+    )  # fmt: skip
+    with fused():
+        pretrain(config, data=data)
+    print({update: f"{size / 2**20:.2f} MiB" for update, size in seen.items()})
+    assert list(seen) == [500, 1000, 1500, 2000, 2500]
+    assert seen[WARM + MEASURED] - seen[WARM] < MOST
