@@ -55,7 +55,8 @@ def test_command_end_to_end(
     assert list(rows) == [rung.name for rung in RUNGS]
     timed = [entry for entry in rows.values() if entry["reason"] is None]
     assert {entry["name"] for entry in timed} == {
-        "mae-fp32", "mae-amp", "mae-sdpa", "amr-fp32", "amr-bf16", "fastamr-fp32", "fastamr-bf16",
+        "mae-fp32", "mae-tf32", "mae-amp", "mae-sdpa", "amr-fp32", "amr-tf32", "amr-bf16",
+        "fastamr-fp32", "fastamr-tf32", "fastamr-bf16",
     }  # fmt: skip
     for entry in timed:
         assert len(entry["rounds_ms"]) == 2
@@ -65,7 +66,7 @@ def test_command_end_to_end(
         assert entry["mfu"] is None
         assert entry["tflop"] > 0
     assert rows["mae-fp32"]["tflop"] > 1.5 * rows["fastamr-fp32"]["tflop"]
-    assert [entry["rung"] for entry in report["ratios"]] == ["fastamr-fp32", "fastamr-bf16"]
+    assert [entry["rung"] for entry in report["ratios"]] == ["fastamr-fp32", "fastamr-tf32", "fastamr-bf16"]
     assert (out / "ladder.md").read_text().count("\n| ") == 1 + len(RUNGS)
     assert (out / "ladder.png").read_bytes()[:4] == b"\x89PNG"
     assert ElementTree.parse(out / "ladder.svg").getroot().tag.endswith("svg")
