@@ -7,6 +7,7 @@ Where the processor has a matrix unit for bfloat16 (AMX), the compiled extension
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -51,7 +52,9 @@ def _parts(dtype: torch.dtype) -> int:
     return 1 if dtype == torch.bfloat16 else _FLOAT32_PARTS[torch.get_float32_matmul_precision()]
 
 
+@functools.cache
 def _raw(name: str) -> Any:
+    """A raw function; the library was loaded before it is asked for."""
     return getattr(torch.ops.fastamr_native, f"{name}_cpu").default
 
 
