@@ -11,8 +11,9 @@
 
 #if defined(FASTAMR_EMULATE_TILES)
 #define FASTAMR_TILES 1
-#elif defined(__linux__) && defined(__has_include)
-// The instructions are written out below; the header only tells whether the toolchain knows them.
+#elif defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+// The instructions are written out below; the header only tells whether the toolchain knows them. Clang takes them in
+// functions of their own kind only.
 #if __has_include(<amxtileintrin.h>)
 #define FASTAMR_TILES 1
 #endif

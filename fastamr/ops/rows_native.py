@@ -41,7 +41,7 @@ def products_why_not(problem: Problem) -> str | None:
     if reason is None and problem.dtype == torch.float64:
         return "the matrix unit covers float32 and bfloat16, not float64"
     if reason is None and not native.has_matrix_unit():
-        return "the processor has no matrix unit (AMX) with bfloat16, or FASTAMR_CPU leaves it out"
+        return "the processor has no matrix unit (AMX), FASTAMR_CPU leaves it out, or no GCC 11 built the extension"
     return reason
 
 
