@@ -36,19 +36,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [entry for entry in (str(ROOT), str(ROOT / "tools")) if entry not in sys.path]
 
 import results_decoders  # noqa: E402, F401 - registers the decoders of the ablations
+from results_file import append_result, read_results  # noqa: E402
+from results_probes import has_features, is_complete, keep_features, kept_features, probe_splits  # noqa: E402
 from results_report import markdown  # noqa: E402
 
 from fastamr import __version__  # noqa: E402
 from fastamr.data import PackedSkeletons, Split, apply_missing, synthetic_actions  # noqa: E402
 from fastamr.data.load import read_file  # noqa: E402
 from fastamr.errors import check_name  # noqa: E402
-from fastamr.evaluation import (  # noqa: E402
-    extract_features,
-    input_features,
-    labelled_split,
-    probe_features,
-    raw_features,
-)
+from fastamr.evaluation import extract_features, input_features, raw_features  # noqa: E402
 from fastamr.models import build_model, load_pretrained  # noqa: E402
 from fastamr.training import PretrainConfig, pretrain  # noqa: E402
 from fastamr.training.config import merge_settings, read_yaml  # noqa: E402
@@ -58,7 +54,7 @@ RUNS = ROOT / "tools" / "results" / "runs.yaml"
 UNTRAINED = ("raw", "input", "random", "random_asma")
 SETS = ("nw_ucla", "bandai_to_nw_ucla", "nw_ucla_dedup", "sbu_interaction", "ablations", "target_patches")
 GENERATED = ("ablations", "target_patches")
-TRIALS = ("nw_ucla_heldout", "sbu_heldout")
+TRIALS = ("nw_ucla_heldout", "bandai_heldout", "sbu_heldout")
 FOLDS = tuple(f"fold{fold}" for fold in range(5))
 HELD_OUT_SUBJECTS = (8, 9, 10)
 GENERATED_CLIPS = 1024
@@ -89,6 +85,11 @@ class Job:
         """What the run is called in lists."""
         parts = (self.set, self.split if self.set == "sbu_interaction" else None, self.method, self.variant)
         return " ".join([*(part for part in parts if part), f"seed {self.seed}"])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the run is tested on."""
+        return (self.split,) if self.split else ("official", "dedup")
 
     @property
     def key(self) -> str:
@@ -131,7 +132,9 @@ def _rows(chosen: str, runs: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapp
     varied = {
         key.split("/")[1]: value for key, value in runs["variants"].items() if key.startswith(f"{chosen}/")
     }
-    for method in varied or runs["methods"]:
+    # A table of trials holds the methods that are tried, a table of results all of them.
+    tried = chosen in (*GENERATED, *TRIALS)
+    for method in varied if tried and varied else runs["methods"]:
         for variant, change in varied.get(method, {"": {}}).items():
             yield method, variant, change
 
@@ -159,7 +162,7 @@ def training_data(chosen: str, folder: str) -> PackedSkeletons:
     """
     if chosen in GENERATED:
         return synthetic_actions(GENERATED_CLIPS)
-    return _read(folder, "bandai_namco_2") if chosen == "bandai_to_nw_ucla" else test_data(chosen, folder)
+    return _read(folder, "bandai_namco_2") if chosen.startswith("bandai") else test_data(chosen, folder)
 
 
 @functools.cache
@@ -199,13 +202,14 @@ def _hold_out_pairs(data: PackedSkeletons) -> PackedSkeletons:
     return dataclasses.replace(data, splits={**data.splits, "heldout": Split(train & ~held, train & held)})
 
 
-def run(job: Job, folder: str, scratch: Path) -> dict[str, Any]:
+def run(job: Job, folder: str, scratch: Path, keep: Path | None = None) -> dict[str, Any]:
     """Pre-train (unless the row needs none) and evaluate.
 
     Args:
         job: the run.
         folder: of the data sets.
         scratch: an empty folder for the run.
+        keep: folder to write the features to; None keeps none.
 
     Returns:
         ``results`` (accuracies by split and probe), ``seconds`` of training and of evaluation, the last ``loss`` and
@@ -223,17 +227,9 @@ def run(job: Job, folder: str, scratch: Path) -> dict[str, Any]:
     started = time.perf_counter()
     if features is None:
         features = extract_features(load_pretrained(scratch), data)
-    splits = (job.split,) if job.split else ("official", "dedup")
-    record["results"] = {
-        split: probe_features(
-            [features],
-            data.labels,
-            labelled_split(data, split),
-            seeds=[job.seed],
-            standardize_all=job.method == "raw",
-        )
-        for split in splits
-    }
+    if keep is not None:
+        keep_features(keep, job.key, features)
+    record["results"] = probe_splits(features, data, job.splits, job.seed, scaled=job.method == "raw")
     return record | {"seconds_evaluation": round(time.perf_counter() - started, 1)}
 
 
@@ -284,31 +280,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The finished runs; a line that a crash cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            print(f"{path}: skipped a damaged line ({line[:40]!r}...)", file=sys.stderr)
-    return records
-
-
-def append_result(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line in a single write, on the disk before it returns; what stood there is not touched."""
-    with open(path, "ab+") as file:
-        torn = file.tell() > 0 and _last_byte(file) != b"\n"
-        file.write((("\n" if torn else "") + json.dumps(record) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _last_byte(file: Any) -> bytes:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1)
-
-
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -320,6 +291,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--variants", nargs="+", help="names of variants; default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--features",
+        type=Path,
+        help="folder to keep each run's features in; lines of OUT without all of today's probes are probed again from\n"
+        "the features that it holds, without training",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="repeat runs that lack probes and have no features"
+    )
     parser.add_argument("--runs", type=Path, default=RUNS, help="another table of runs")
     parser.add_argument("--list", action="store_true", help="list the runs and what is done, and stop")
     parser.add_argument("--report", action="store_true", help="print the tables of OUT and stop")
@@ -334,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     for chosen in given.only:
         check_name("data set", chosen, (*SETS, *TRIALS))
-    done = {record["key"] for record in read_results(given.out)}
+    done = {record["key"]: record for record in read_results(given.out)}
     todo = [
         job
         for job in jobs(given.only, given.seeds, read_yaml(given.runs))
@@ -343,30 +323,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if given.list:
         for job in todo:
-            print("done" if job.key in done else "    ", job.name)
+            print("    " if _is_pending(job, done, given) else "done", job.name)
         return 0
     try:
         for place, job in enumerate(todo):
-            if job.key not in done:
+            if _is_pending(job, done, given):
                 print(f"{place + 1}/{len(todo)} {job.name}", end=" ", flush=True)
-                print(_execute(job, given.data, given.out), flush=True)
+                print(_execute(job, done.get(job.key), given), flush=True)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
     return 0
 
 
-def _execute(job: Job, data: str, out: Path) -> str:
-    """Run, append, and return what to print."""
-    with tempfile.TemporaryDirectory(prefix="results-") as scratch:
-        record = run(job, data, Path(scratch))
-    about = {
-        "key": job.key,
-        **dataclasses.asdict(job),
-        "command": job.command(data, str(out)),
-        "machine": machine(),
-    }
-    append_result(out, about | record)
+def _is_pending(job: Job, done: Mapping[str, Mapping[str, Any]], given: argparse.Namespace) -> bool:
+    """Whether a run is to be made, or its probes again."""
+    if job.key not in done:
+        return True
+    if is_complete(done[job.key]):
+        return False
+    cheap = job.method in UNTRAINED or has_features(given.features, job.key)
+    return cheap or given.again
+
+
+def _execute(job: Job, earlier: Mapping[str, Any] | None, given: argparse.Namespace) -> str:
+    """Run or only probe, append, and return what to print.
+
+    Args:
+        job: the run.
+        earlier: its line in OUT, which lacks probes; None if there is none.
+        given: the command line.
+    """
+    if earlier is not None and has_features(given.features, job.key):
+        data = test_data(job.set, given.data)
+        features = kept_features(given.features, job.key, data.num_clips)
+        results = probe_splits(features, data, job.splits, job.seed, scaled=job.method == "raw")
+        record = {**earlier, "results": results, "probed_again": machine()}
+    else:
+        with tempfile.TemporaryDirectory(prefix="results-") as scratch:
+            found = run(job, given.data, Path(scratch), given.features)
+        command = job.command(given.data, str(given.out))
+        record = {
+            "key": job.key,
+            **dataclasses.asdict(job),
+            "command": command,
+            "machine": machine(),
+            **found,
+        }
+    append_result(given.out, record)
     return (
         "  ".join(
             f"{split}: "

@@ -6,7 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-PROBES = {"linear": "linear", "logistic": "logistic", "knn_1": "1-NN", "knn_20": "20-NN"}
+PROBES = {
+    "linear": "linear",
+    "linear_ntu": "linear, 15,700",
+    "logistic": "logistic",
+    "knn_1": "1-NN",
+    "knn_20": "20-NN",
+}
 ROWS = {
     "raw": "raw coordinates",
     "input": "encoder's input",
@@ -55,13 +61,11 @@ def _over_folds(records: Sequence[Record]) -> list[Record]:
         group = [one for one in records if (one["method"], one["variant"], one["seed"]) == identity]
         if {split for one in group for split in one["results"]} != folds:
             continue
+        folded = [scores for one in group for scores in one["results"].values()]
         scores = {
-            probe: {
-                "accuracy": _mean(
-                    [one["results"][split][probe]["accuracy"] for one in group for split in one["results"]]
-                )
-            }
+            probe: {"accuracy": _mean([one[probe]["accuracy"] for one in folded])}
             for probe in PROBES
+            if all(one.get(probe) for one in folded)
         }
         seconds = {"seconds": sum(one["seconds"] for one in group)} if "seconds" in group[0] else {}
         updates = {"updates": group[0]["updates"]} if "updates" in group[0] else {}
@@ -85,7 +89,9 @@ def _table(chosen: str, split: str, records: Sequence[Record]) -> str:
     for method, variant in identities:
         group = [one for one in records if (one["method"], one["variant"]) == (method, variant)]
         scores = {
-            probe: [one["results"][split][probe]["accuracy"] for one in group if one["results"][split][probe]]
+            probe: [
+                one["results"][split][probe]["accuracy"] for one in group if one["results"][split].get(probe)
+            ]
             for probe in PROBES
         }
         cells[method, variant] = scores
@@ -96,7 +102,7 @@ def _table(chosen: str, split: str, records: Sequence[Record]) -> str:
             if trained
             else ["", ""]
         )
-        shown = [label, str(len(group)), *(spread(scores[probe]) for probe in PROBES), *cost]
+        shown = [label, str(len(group)), *(_cell(scores[probe], len(group)) for probe in PROBES), *cost]
         lines.append("| " + " | ".join(shown) + " |")
     gains = [_gain(cells, other) for other in ("skeleton_mae", "random")]
     return "\n".join([*lines, *(["", *filter(None, gains)] if any(gains) else [])])
@@ -123,6 +129,11 @@ def _gain(cells: Mapping[tuple[str, str], Mapping[str, list[float]]], other: str
         verdict = "" if not known else (", beyond the spread" if abs(gain) > noise else ", within the spread")
         parts.append(f"{title} {gain:+.1f}{verdict}")
     return f"AMR against {ROWS[other]}: " + "; ".join(parts) + ".  "
+
+
+def _cell(values: Sequence[float], seeds: int) -> str:
+    """Mean and deviation, and of how many seeds where a probe was not run for all."""
+    return spread(values) + (f" (of {len(values)})" if 0 < len(values) < seeds else "")
 
 
 def spread(values: Sequence[float]) -> str:

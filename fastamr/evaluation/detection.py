@@ -155,6 +155,7 @@ def compare_detection(
     seeds: Sequence[int] = (0,),
     config: DetectionConfig | None = None,
     standardize: bool = False,
+    min_updates: int = 0,
     progress: Callable[[str], None] | None = None,
     **extraction: Any,
 ) -> dict[str, Scores]:
@@ -173,6 +174,7 @@ def compare_detection(
         seeds: of the linear layer, and of the random encoder's weights.
         config: windows and thresholds; None takes the defaults.
         standardize: scale the encoder's features by the training windows' statistics.
+        min_updates: of the linear layer of every row, see :func:`fastamr.evaluation.linear_probe`.
         progress: called with a line of text now and then; None = silent.
         extraction: further arguments of :func:`extract_features`; a window is used whole (crop 1).
 
@@ -212,7 +214,7 @@ def compare_detection(
             halves = [window_features(data, part, config.window, wanted, extract) for part in (train, test)]
             sets.append((halves[0], halves[1]))
         found = [
-            _detect(*sets[place % len(sets)], train, test, config, scale, seed)
+            _detect(*sets[place % len(sets)], train, test, config, scale, min_updates, seed)
             for place, seed in enumerate(seeds)
         ]
         results[row] = {name: score([values[name] for values in found]) for name in COLUMNS}
@@ -226,6 +228,7 @@ def _detect(
     test: Sequence[Stream],
     config: DetectionConfig,
     standardize: bool,
+    min_updates: int,
     seed: int,
 ) -> dict[str, float]:
     """Train the layer on the training windows, label the test streams, and return the columns in percent."""
@@ -243,7 +246,7 @@ def _detect(
         )
     # The background is the class behind the actions.
     targets = torch.where(labels == BACKGROUND, classes, labels)[known]
-    fit = fit_linear(train_x[known], targets, seed=seed)
+    fit = fit_linear(train_x[known], targets, min_updates=min_updates, seed=seed)
     parts = fit.scores(test_x).split([len(place) for place in test_set[1]])
     scored = [
         label_stream(probabilities, place, stream, config, classes)

@@ -78,6 +78,7 @@ def compare_streams(
     seeds: Sequence[int] = (0,),
     weights: Sequence[float] | None = None,
     standardize: bool = False,
+    min_updates: int = 0,
     raw_data: PackedSkeletons | None = None,
     config: FinetuneConfig | None = None,
     caches: Sequence[str | Path | None] = (),
@@ -98,6 +99,7 @@ def compare_streams(
         seeds: of the probes and of the random encoders' weights.
         weights: see :func:`fuse_scores`.
         standardize: scale the encoders' features for the linear probe by the training clips' statistics.
+        min_updates: of the linear probe of every row, see :func:`linear_probe`.
         raw_data: the data of the raw baseline, before pre-processing; None = the first stream's.
         config: the recipe of fine-tuning; None takes the defaults.
         caches: folders of cached features, one a stream, or none at all.
@@ -132,11 +134,13 @@ def compare_streams(
         else:
             cache = caches[place] if caches else None
             settings = {"bodies": bodies, "batch_size": batch_size, "cache": cache}
-            own[names[place]] = _probed(stream, halves, protocol, seeds, standardize, settings)
+            layer = {"standardize": standardize, "min_updates": min_updates}
+            own[names[place]] = _probed(stream, halves, protocol, seeds, layer, settings)
     results: dict[str, Scores] = {}
     if protocol != "finetune":
         features = [raw_features(streams[0].data if raw_data is None else raw_data)]
-        results["raw"] = scored(_probe(features, labels, halves, protocol, seeds, standardize_all=True))
+        raw = _probe(features, labels, halves, protocol, seeds, standardize_all=True, min_updates=min_updates)
+        results["raw"] = scored(raw)
     first = next(iter(own.values()))
     for row in first:
         results[row] = scored(_fused([found[row] for found in own.values()], weights))
@@ -173,10 +177,10 @@ def _probed(
     halves: tuple[Tensor, Tensor],
     protocol: str,
     seeds: Sequence[int],
-    standardize: bool,
+    layer: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> dict[str, ClassScores]:
-    """Return the class scores of a stream's input, random encoders and encoder."""
+    """Return the class scores of a stream's input, which is never standardized, random encoders and encoder."""
     sources: dict[str, Callable[[], list[Tensor]]] = {
         "input": lambda: [input_features(stream.data)],
         "random": lambda: [
@@ -186,7 +190,12 @@ def _probed(
     }
     return {
         row: _probe(
-            make(), stream.data.labels, halves, protocol, seeds, standardize=standardize and row != "input"
+            make(),
+            stream.data.labels,
+            halves,
+            protocol,
+            seeds,
+            **{**layer, "standardize": layer["standardize"] and row != "input"},
         )
         for row, make in sources.items()
     }
@@ -201,6 +210,7 @@ def _probe(
     *,
     standardize: bool = False,
     standardize_all: bool = False,
+    min_updates: int = 0,
 ) -> ClassScores:
     """Run the probes of a protocol on features, one set for each seed or a single one for all."""
     train, test = halves
@@ -216,7 +226,7 @@ def _probe(
     if protocol in ("all", "linear"):
         paired = [sets[place % len(sets)] for place in range(len(seeds))]
         found["linear"] = [
-            _linear(*each, standardize, seed) for each, seed in zip(paired, seeds, strict=True)
+            _linear(*each, standardize, min_updates, seed) for each, seed in zip(paired, seeds, strict=True)
         ]
         try:
             found["logistic"] = [logistic_scores(*each) for each in sets]
@@ -225,10 +235,12 @@ def _probe(
     return found
 
 
-def _linear(train_x: Tensor, train_y: Tensor, test_x: Tensor, standardize: bool, seed: int) -> Tensor:
+def _linear(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, standardize: bool, min_updates: int, seed: int
+) -> Tensor:
     if standardize:
         train_x, test_x = standardize_features(train_x, test_x)
-    return fit_linear(train_x, train_y, seed=seed).scores(test_x)
+    return fit_linear(train_x, train_y, min_updates=min_updates, seed=seed).scores(test_x)
 
 
 def _finetuned(

@@ -58,6 +58,7 @@ def probe_features(
     seeds: Sequence[int] = (0,),
     standardize: bool = False,
     standardize_all: bool = False,
+    min_updates: int = 0,
 ) -> Scores:
     """Run the probes of a protocol.
 
@@ -70,6 +71,7 @@ def probe_features(
         seeds: of the linear probe.
         standardize: scale the features for the linear probe, see :func:`linear_probe`.
         standardize_all: scale them for every probe (the raw baseline).
+        min_updates: of the linear probe, see :func:`linear_probe`.
 
     Returns:
         Scores by probe. Logistic regression is None where scikit-learn is absent.
@@ -94,7 +96,7 @@ def probe_features(
     if protocol in ("all", "linear"):
         paired = [sets[place % len(sets)] for place in range(len(seeds))]
         results = [
-            linear_probe(*each, standardize=standardize, seed=seed)
+            linear_probe(*each, standardize=standardize, min_updates=min_updates, seed=seed)
             for each, seed in zip(paired, seeds, strict=True)
         ]
         scores["linear"] = score([result.accuracy for result in results]) | {
@@ -120,6 +122,7 @@ def compare(
     protocol: str = "all",
     seeds: Sequence[int] = (0,),
     standardize: bool = False,
+    min_updates: int = 0,
     raw_data: PackedSkeletons | None = None,
     cache: str | Path | None = None,
     **extraction: Any,
@@ -133,6 +136,7 @@ def compare(
         protocol: see :func:`probe_features`.
         seeds: of the linear probe, and of the random encoder's weights.
         standardize: see :func:`linear_probe`.
+        min_updates: of the linear probe of every row, see :func:`linear_probe`.
         raw_data: the data of the raw baseline, before pre-processing; None = ``data``.
         cache: folder of cached features, see :func:`extract_features`. Random encoders are cached too.
         extraction: further arguments of :func:`extract_features`.
@@ -167,6 +171,7 @@ def compare(
             seeds=seeds,
             standardize=standardize and name not in ("raw", "input"),
             standardize_all=name == "raw",
+            min_updates=min_updates,
         )
         for name, make in sources.items()
     }

@@ -49,4 +49,6 @@ def _is_free(path: Path, config: EvaluateConfig) -> bool:
 
 
 def _essence(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in _INCIDENTAL}
+    # Files of before this setting have none, which is 0.
+    essence = {"min_updates": 0} | settings
+    return {name: value for name, value in essence.items() if name not in _INCIDENTAL}

@@ -20,6 +20,7 @@ from fastamr.evaluation.target import pick_target
         {"protocol": "semi", "shares": [0.05, 0.5], "seeds": [0, 1, 2], "cache": False, "bodies": "field"},
         {"protocol": "finetune", "finetune": {"epochs": 3, "crop": [0.25, 1.0], "warmup_epochs": None}},
         {"protocol": "detection", "detection": {"window": 30, "iou": 0.3}, "standardize": True, "out": "a b.json"},
+        {"protocol": "linear", "min_updates": 900},
         {"protocol": "transfer", "missing": "mask", "with_finetune": True, "split": "it's"},
         {"fuse": ["runs/bone", "runs/my motion"], "weights": [0.6, 0.6, 1e-3], "data": ["x.st", "y.st"]},
     ],

@@ -19,6 +19,7 @@ from fastamr.evaluation.detection import (
     window_features,
 )
 from fastamr.evaluation.detection_metrics import Segment, segment_map
+from fastamr.evaluation.linear_probe import fit_linear
 from fastamr.evaluation.windows import (
     cut_windows,
     frame_scores,
@@ -216,6 +217,17 @@ class TestProtocol:
         assert results["encoder"]["map_a"]["accuracy"] > 60
         assert results["raw"]["frame_map"]["accuracy"] > 85
         assert all(len(one["per_seed"]) == 2 for scores in results.values() for one in scores.values())
+
+    def test_the_least_number_of_updates_reaches_every_row(self, monkeypatch):
+        seen = []
+
+        def fit(*sets, min_updates, **settings):
+            seen.append(min_updates)
+            return fit_linear(*sets, min_updates=min_updates, **settings)
+
+        monkeypatch.setattr("fastamr.evaluation.detection.fit_linear", fit)
+        results = compare_detection(MeanEncoder(width=8), make_streams(), config=SHORT, min_updates=120)
+        assert seen == [120] * len(results)
 
     def test_labels_that_have_nothing_to_do_with_the_motion_are_not_found(self):
         data = make_streams(12)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -14,6 +15,7 @@ from fastamr.evaluation import (
     extract_features,
     format_table,
     knn_accuracy,
+    linear_probe,
     protocols,
     random_encoder,
 )
@@ -102,6 +104,33 @@ def test_seeds_make_new_random_encoders(run, make_data):
     assert len(results["encoder"]["linear"]["per_seed"]) == 3
     linear = results["encoder"]["linear"]
     assert linear["accuracy"] == pytest.approx(sum(linear["per_seed"]) / 3)
+
+
+def test_the_least_number_of_updates_reaches_every_row(run, make_data, monkeypatch):
+    seen = []
+
+    def probe(*sets, **settings):
+        seen.append(settings["min_updates"])
+        return linear_probe(*sets, **settings)
+
+    monkeypatch.setattr("fastamr.evaluation.protocols.linear_probe", probe)
+    report = evaluate(_config(run[0], protocol="linear", min_updates=150), data=make_data(), quiet=True)
+    assert seen == [150] * len(report["results"])
+    assert report["config"]["min_updates"] == 150
+
+
+def test_an_evaluation_of_before_there_was_that_setting_is_replaced(run, make_data):
+    config = EvaluateConfig(str(run[0]), ["a/ucla.st"], "knn", device="cpu")
+    evaluate(config, data=make_data(), quiet=True)
+    (path,) = find_reports([run[0]])
+    report = json.loads(path.read_text())
+    del report["config"]["min_updates"]
+    path.write_text(json.dumps(report))
+    evaluate(config, data=make_data(), quiet=True)
+    assert find_reports([run[0]]) == [path]
+    assert "min_updates" in json.loads(path.read_text())["config"]
+    evaluate(dataclasses.replace(config, min_updates=9), data=make_data(), quiet=True)
+    assert len(find_reports([run[0]])) == 2
 
 
 class TestPreprocessing:

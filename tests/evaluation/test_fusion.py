@@ -90,6 +90,17 @@ class TestStreams:
         assert len(results["random"]["knn_20"]["per_seed"]) == 2
         assert len(results["encoder"]["knn_20"]["per_seed"]) == 1
 
+    def test_the_least_number_of_updates_reaches_every_layer(self, make_data, monkeypatch):
+        seen = []
+
+        def fit(*sets, min_updates, **settings):
+            seen.append(min_updates)
+            return fit_linear(*sets, min_updates=min_updates, **settings)
+
+        monkeypatch.setattr("fastamr.evaluation.fusion.fit_linear", fit)
+        compare_streams(self.encoded(make_data), protocol="linear", seeds=[0, 1], min_updates=120)
+        assert seen == [120] * 2 * (2 * 3 + 1)  # seeds, streams, their rows, and raw coordinates
+
     def test_each_seed_has_its_own_random_encoders(self, make_data):
         labels = torch.randint(0, 3, (120,), generator=torch.Generator().manual_seed(1)).tolist()
         data = make_data(clips=120, labels=labels)

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from fastamr.evaluation import linear_probe, logistic_regression, standardize_features
+from fastamr.evaluation.linear_probe import NTU_UPDATES
 
 
 def _blobs(clips: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,6 +107,29 @@ def test_a_class_without_training_clips_counts_as_wrong():
     test_x, test_y = _blobs(30, seed=1)
     result = linear_probe(train_x, train_y, test_x, torch.where(test_y == 2, 9, test_y))
     assert result.accuracy <= 100 * 20 / 30
+
+
+def test_a_least_number_of_updates_lengthens_the_run_in_whole_epochs():
+    train_x, train_y = _blobs(40)
+    test_x, test_y = _blobs(30, seed=1)
+    sets, three = (train_x, train_y, test_x, test_y), {"batch_size": 16, "seed": 4}  # 3 updates an epoch
+    assert linear_probe(*sets, epochs=2, min_updates=6, **three) == linear_probe(*sets, epochs=2, **three)
+    assert linear_probe(*sets, epochs=2, min_updates=7, **three) == linear_probe(*sets, epochs=3, **three)
+    assert linear_probe(*sets, epochs=9, min_updates=7, **three) == linear_probe(*sets, epochs=9, **three)
+    assert (
+        linear_probe(*sets, epochs=2, **three).train_loss != linear_probe(*sets, epochs=3, **three).train_loss
+    )
+
+
+def test_the_recipe_has_this_many_updates_on_ntu_60():
+    # Labelled clips of NTU-60 xsub without the 302 that lack a skeleton.
+    assert 100 * math.ceil(40_091 / 256) == NTU_UPDATES
+
+
+def test_the_least_number_of_updates_is_checked():
+    x, y = _blobs(6)
+    with pytest.raises(ValueError, match="min_updates=-1 must be 0"):
+        linear_probe(x, y, x, y, min_updates=-1)
 
 
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "lr"])

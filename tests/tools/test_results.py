@@ -34,7 +34,7 @@ def results() -> Iterator[ModuleType]:
         patch.setitem(sys.modules, "results", module)
         spec.loader.exec_module(module)
         yield module
-        del sys.modules["results_decoders"]
+        del sys.modules["results_decoders"], sys.modules["results_probes"]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ variants: {ablations/amr: {"": {}, k 0.1: {architecture: {guidance_k: 0.1}}}}
     )
     monkeypatch.setattr(results, "training_data", lambda chosen, folder: synthetic_actions(40))
     monkeypatch.setattr(results, "test_data", lambda chosen, folder: synthetic_actions(40))
+    monkeypatch.setattr(sys.modules["results_probes"], "NTU_UPDATES", 120)
     return ["--runs", str(runs), "--out", str(tmp_path / "out.jsonl"), "--only", "ablations", "--seeds", "0"]
 
 
@@ -75,10 +76,27 @@ def test_every_run_of_the_real_table_is_a_valid_configuration(results: ModuleTyp
         config = PretrainConfig.from_dict(job.settings).model_config(layout=layouts.get(job.set, "kinect20"))
         assert config.visible >= 1
     for chosen in ("nw_ucla", "nw_ucla_dedup", "bandai_to_nw_ucla"):
-        group = [job for job in trained if job.set == chosen]
+        group = [job for job in trained if job.set == chosen and not job.variant]
         assert len(group) == 5 * 3
         assert len({job.settings["updates"] for job in group}) == 1
     assert len([job for job in trained if job.set == "sbu_interaction"]) == 5 * 5 * 3
+
+
+def test_a_variant_in_a_table_of_results_adds_a_row_and_in_a_table_of_trials_stands_alone(
+    results: ModuleType,
+) -> None:
+    runs = read_yaml(ROOT / "tools" / "results" / "runs.yaml")
+
+    def rows(chosen: str) -> list[tuple[str, str]]:
+        found = results.jobs([chosen], (0,), runs)
+        return [(job.method, job.variant) for job in found if job.method not in results.UNTRAINED]
+
+    assert rows("nw_ucla") == [
+        ("amr", ""), ("amr", "2400 updates"),
+        ("skeleton_mae", ""), ("mamp", ""), ("gfp", ""), ("asma", ""),
+    ]  # fmt: skip
+    assert {method for method, _ in rows("bandai_heldout")} == {"amr", "skeleton_mae"}
+    assert {method for method, _ in rows("sbu_heldout")} == set(runs["methods"])
 
 
 def test_seeds_come_one_after_the_other(results: ModuleType) -> None:
@@ -128,11 +146,65 @@ def test_a_table_grows_and_resumes(
     assert trained["config"]["architecture"]["layout"] == "ntu25"
     assert trained["updates"] == 3
     assert trained["machine"]["torch"] == str(torch.__version__)
-    assert set(trained["results"]["official"]) == {"knn_1", "knn_20", "linear", "logistic"}
+    assert set(trained["results"]["official"]) == {"knn_1", "knn_20", "linear", "linear_ntu", "logistic"}
     capsys.readouterr()
     assert results.main([*tiny, "--list"]) == 0
     marks = [line[:4].strip() for line in capsys.readouterr().out.splitlines()]
     assert marks == ["done", "", "done", "done", "done"]
+
+
+def without_the_long_probe(line: dict[str, Any]) -> dict[str, Any]:
+    """A line as it was before there was ``linear_ntu``."""
+    kept = {
+        split: {name: one for name, one in scores.items() if name != "linear_ntu"}
+        for split, scores in line["results"].items()
+    }
+    return {**line, "results": kept}
+
+
+def test_a_new_probe_is_filled_in_from_kept_features_without_training(
+    tiny: list[str],
+    results: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, command = Path(tiny[3]), [*tiny, "--methods", "raw", "amr", "--features", str(tmp_path / "kept")]
+    assert results.main(command) == 0
+    made = lines_of(out)
+    assert results.main(command) == 0
+    assert lines_of(out) == made
+    old = [without_the_long_probe(line) for line in made]
+    out.write_text("".join(json.dumps(line) + "\n" for line in old))
+    capsys.readouterr()
+    assert results.main([*command, "--list"]) == 0
+    assert not capsys.readouterr().out.count("done")
+    monkeypatch.setattr(results, "pretrain", lambda *given, **more: pytest.fail("trained again"))
+    assert results.main(command) == 0
+    lines = lines_of(out)
+    assert lines[: len(made)] == old
+    assert [line["results"] for line in lines[len(made) :]] == [line["results"] for line in made]
+    assert "probed_again" in lines[-1]
+    assert lines[-1]["seconds"] == made[-1]["seconds"]
+
+
+def test_a_trained_run_without_features_is_repeated_only_when_asked(
+    tiny: list[str], results: ModuleType, tmp_path: Path
+) -> None:
+    out, command = Path(tiny[3]), [*tiny, "--methods", "amr", "--variants", ""]
+    assert results.main(command) == 0
+    made = lines_of(out)
+    out.write_text(json.dumps(without_the_long_probe(made[0])) + "\n")
+    assert results.main([*command, "--features", str(tmp_path / "empty")]) == 0
+    assert len(lines_of(out)) == 1
+    assert results.main([*command, "--again"]) == 0
+    assert lines_of(out)[1]["results"] == made[0]["results"]
+
+
+def test_damaged_features_are_an_error(results: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "key.safetensors").write_bytes(b"no such file")
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(ValueError, match="of 7 clips: delete it"):
+        sys.modules["results_probes"].kept_features(tmp_path, "key", 7)
 
 
 def test_the_command_of_a_row_makes_this_row(tiny: list[str], results: ModuleType) -> None:
@@ -208,6 +280,21 @@ def test_folds_are_averaged_before_the_seeds_and_incomplete_ones_left_out(report
     text = report.markdown(records)
     assert "| AMR (`amr`) | 2 | 20.5 ± 0.7 |" in text
     assert "| 3 | 10 |" in text
+
+
+def test_a_probe_that_only_some_seeds_have_is_marked_and_one_of_none_is_a_dash(report: ModuleType) -> None:
+    records = [record("amr", seed, 50.0) for seed in (0, 1, 2)]
+    for place, value in enumerate((40.0, 44.0)):
+        records[place]["results"]["official"]["linear_ntu"] = {"accuracy": value}
+    text = report.markdown([*records, record("random", 0, 30.0)])
+    assert "| AMR (`amr`) | 3 | 50.0 ± 0.0 | 42.0 ± 2.8 (of 2) | 50.0 ± 0.0 |" in text
+    assert "| random encoder (`random`) | 1 | 30.0 | - | 30.0 |" in text
+
+
+def test_folds_without_a_probe_have_a_dash(report: ModuleType) -> None:
+    records = [record("amr", 0, 10.0 * fold, f"fold{fold}") | {"set": "sbu_interaction"} for fold in range(5)]
+    records[0]["results"]["fold0"]["linear_ntu"] = {"accuracy": 1.0}
+    assert "| AMR (`amr`) | 1 | 20.0 | - | 20.0 |" in report.markdown(records)
 
 
 def test_the_last_of_two_equal_runs_counts(report: ModuleType) -> None:
