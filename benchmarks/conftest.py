@@ -15,9 +15,16 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import fastamr
+from fastamr.memory import keep_freed_memory
 
 from . import report
 from .device_clock import captured, copy_bandwidth, device_seconds
+
+
+@pytest.fixture(scope="session", autouse=True)
+def memory_is_kept() -> None:
+    """Freed memory is kept, as fastamr's commands do, for every form that is timed."""
+    keep_freed_memory()
 
 
 @pytest.fixture(params=["cpu", "cuda"])
