@@ -38,14 +38,16 @@ InstructionSet best_set() {
   return best;
 }
 
-// Whether the processor has the matrix unit with bfloat16, and the system lets this process use it. FASTAMR_CPU=avx512
-// leaves it unused too.
+// Whether the processor has the matrix unit with bfloat16, and the system lets this process use it. FASTAMR_CPU leaves it
+// unused, whichever instruction set it names.
 bool may_use_tiles() {
 #if defined(__x86_64__) && defined(__linux__)
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (best_set() != InstructionSet::avx512 || std::getenv("FASTAMR_CPU") != nullptr) return false;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   const bool bfloat16 = d >> 22 & 1, tiles = d >> 24 & 1;
+  // Floats are rounded by AVX-512's own instruction, which a virtual machine may hide.
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;
   constexpr long request_permission = 0x1023, tile_data = 18;
   return bfloat16 && tiles && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 #else

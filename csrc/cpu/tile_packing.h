@@ -36,13 +36,20 @@ FASTAMR_INLINE Words16 to_bfloat16(Vector<float> low, Vector<float> high) {
 #endif
 }
 
-// Take the next part but the last off 16 floats: the nearest bfloat16 number, in the upper halves of words. What is
-// infinite has no rest; NaN is a rest that stays.
-FASTAMR_INLINE Words16 next_part(Vector<float>& rest) {
-  const Words16 part = ((Words16)rest + 0x8000) & ~0xffff;
+FASTAMR_INLINE __mmask16 is_infinite(Words16 bits) {
   constexpr int infinities = 0x18;
-  const __mmask16 finite = static_cast<__mmask16>(~_mm512_fpclass_ps_mask((__m512)part, infinities));
-  rest = (Vector<float>)_mm512_maskz_sub_ps(finite, (__m512)rest, (__m512)part);
+  return _mm512_fpclass_ps_mask((__m512)bits, infinities);
+}
+
+// Take the next part but the last off 16 floats: the nearest bfloat16 number, in the upper halves of words. What would
+// be rounded to infinity is cut off instead, and what is infinite stays whole for the last part: in an earlier one it
+// would meet the zeros among the other factor's parts. NaN is a rest that stays.
+FASTAMR_INLINE Words16 next_part(Vector<float>& rest) {
+  const __m512i bits = (__m512i)rest, upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  const __m512i nearest = _mm512_maskz_and_epi32(0xffff, _mm512_add_epi32(bits, _mm512_set1_epi32(0x8000)), upper);
+  const __m512i cut = _mm512_maskz_and_epi32(static_cast<__mmask16>(~is_infinite((Words16)bits)), bits, upper);
+  const Words16 part = (Words16)_mm512_mask_mov_epi32(nearest, is_infinite((Words16)nearest), cut);
+  rest -= (Vector<float>)part;
   return part;
 }
 

@@ -23,6 +23,7 @@ class Scratch {
   Number* numbers(int64_t count) {
     const size_t bytes = static_cast<size_t>(count) * sizeof(Number);
     if (bytes > size_) {
+      size_ = 0;
       memory_.reset();
       memory_.reset(static_cast<char*>(::operator new(bytes, std::align_val_t{64})));
       size_ = bytes;

@@ -11,7 +11,9 @@ from typing import Any
 
 from ..errors import check_name
 
-_PRECISIONS = ("float32", "float16", "bfloat16")
+_PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+# The limit drawn beside the curves is the rate of PyTorch's products, which tf32 changes on a GPU only.
+_SCALING_PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 def run(arguments: list[str]) -> None:
@@ -242,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(scaling)
     _add_sequences(scaling, "256 on a GPU, 2 on a CPU")
     scaling.add_argument(
-        "--precision", choices=_PRECISIONS, help="(default: bfloat16 on a GPU, else float32)"
+        "--precision", choices=_SCALING_PRECISIONS, help="(default: bfloat16 on a GPU, else float32)"
     )
     scaling.add_argument(
         "--vary", nargs="+", type=_varied, default=[], metavar="SIZE[=V,V]",

@@ -31,8 +31,10 @@ def _why_not(problem: Problem) -> str | None:
 
 CPP_ROWS = Backend("cpp", _why_not)
 
-# Parts of 8 bits that the products of float32 numbers take into account.
+# Parts of 8 bits that the products of float32 numbers take into account, by torch.get_float32_matmul_precision() and,
+# where that refuses because the setting was made for one library at a time, by the CPU library's.
 _FLOAT32_PARTS = {"highest": 3, "high": 2, "medium": 1}
+_PARTS_OF_LIBRARY = {"tf32": 2, "bf16": 1}
 
 
 def products_why_not(problem: Problem) -> str | None:
@@ -49,7 +51,12 @@ def _parts(dtype: torch.dtype) -> int:
     """Parts of the products on the matrix unit, 0 where it cannot multiply."""
     if dtype == torch.float64 or not native.has_matrix_unit():
         return 0
-    return 1 if dtype == torch.bfloat16 else _FLOAT32_PARTS[torch.get_float32_matmul_precision()]
+    if dtype == torch.bfloat16:
+        return 1
+    try:
+        return _FLOAT32_PARTS[torch.get_float32_matmul_precision()]
+    except RuntimeError:
+        return _PARTS_OF_LIBRARY.get(torch.backends.mkldnn.matmul.fp32_precision, 3)
 
 
 @functools.cache

@@ -24,6 +24,11 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
 
 
+def precision_name(precision: str, device: torch.device) -> str:
+    """Return what ``auto`` means on a device, and every other precision as it is; see :func:`autocast_dtype`."""
+    return str(autocast_dtype("auto", device)).removeprefix("torch.") if precision == "auto" else precision
+
+
 def products_of(precision: str) -> str | None:
     """How products of float32 matrices are computed, in the words of ``torch.set_float32_matmul_precision``.
 
@@ -40,11 +45,12 @@ def products_of(precision: str) -> str | None:
 @contextmanager
 def matmul_precision(name: str | None) -> Iterator[None]:
     """Set ``torch.set_float32_matmul_precision`` inside a ``with`` block; None leaves it."""
+    if name is None:
+        yield
+        return
     before = torch.get_float32_matmul_precision()
-    if name is not None:
-        torch.set_float32_matmul_precision(name)
+    torch.set_float32_matmul_precision(name)
     try:
         yield
     finally:
-        if name is not None:
-            torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before)

@@ -32,7 +32,7 @@ from .interrupt import StopSignals
 from .metric_ring import MetricReader, Reading
 from .metrics import MetricsLog, Progress, environment
 from .optimizer import build_optimizer
-from .precision import autocast_dtype, products_of
+from .precision import autocast_dtype, precision_name, products_of
 from .probe import check_probe, knn_probe
 from .schedule import LearningRateSchedule
 from .setup import (
@@ -318,7 +318,7 @@ class _Run:
             **environment(self.device),
             "model": self.config.model,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "precision": str(self.step.dtype).removeprefix("torch."),
+            "precision": precision_name(self.config.precision, self.device),
             "data": self.fingerprint,
             "split": self.split,
             "frames": "resident" if self.resident else "prefetched",
