@@ -56,7 +56,8 @@ def _parts(dtype: torch.dtype) -> int:
     try:
         return _FLOAT32_PARTS[torch.get_float32_matmul_precision()]
     except RuntimeError:
-        return _PARTS_OF_LIBRARY.get(torch.backends.mkldnn.matmul.fp32_precision, 3)
+        own: str = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+        return _PARTS_OF_LIBRARY.get(own, 3)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from fastamr.training import PretrainStep
 from fastamr.training.batches import BatchOrder
 from fastamr.training.clip_streams import PrefetchedClips, ResidentClips
 from fastamr.training.optimizer import build_optimizer, learning_rate_tensor
-from fastamr.training.precision import autocast_dtype, products_of
+from fastamr.training.precision import autocast_dtype, precision_name, products_of
 from fastamr.training.sampling import ClipSampler
 from fastamr.training.schedule import LearningRateSchedule
 
@@ -140,6 +140,7 @@ def test_precision_names() -> None:
     assert autocast_dtype("bfloat16", cpu) == torch.bfloat16
     assert autocast_dtype("float16", cpu) == torch.float16
     assert autocast_dtype("tf32", cpu) == torch.float32
+    assert (precision_name("auto", cpu), precision_name("tf32", cpu)) == ("float32", "tf32")
     assert (products_of("tf32"), products_of("float32"), products_of("auto")) == ("high", None, None)
 
 
