@@ -33,8 +33,8 @@ def row_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None =
 
     The back end ``torch`` is the library's product; ``cpp`` is a CPU's matrix unit, whose products of float32 numbers
     follow ``torch.get_float32_matmul_precision()``: all 24 bits (``highest``), 16 (``high``) or 8 (``medium``) of each
-    number above 1e-33. ``auto`` takes the unit for every size, also for the few products, small ones above all, in which
-    the library is faster (``benchmarks/bench_row_linear.py``).
+    number above 1e-31. ``auto`` takes the unit for every size, also for the few products, small ones above all, for
+    which the library is faster (``benchmarks/bench_row_linear.py``).
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
     not registered with PyTorch's dispatcher.
