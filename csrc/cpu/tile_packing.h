@@ -39,7 +39,7 @@ FASTAMR_INLINE Words16 to_bfloat16(Vector<float> low, Vector<float> high) {
 // Take the next part but the last off 16 floats: the nearest bfloat16 number, in the upper halves of words. What is
 // infinite has no rest; NaN is a rest that stays.
 FASTAMR_INLINE Words16 next_part(Vector<float>& rest) {
-  const Words16 part = ((Words16)rest + 0x8000) & ~0xffff;
+  const Words16 part = (Words16)_mm512_add_epi32((__m512i)rest, _mm512_set1_epi32(0x8000)) & ~0xffff;
   constexpr int infinities = 0x18;
   const __mmask16 finite = static_cast<__mmask16>(~_mm512_fpclass_ps_mask((__m512)part, infinities));
   rest = (Vector<float>)_mm512_maskz_sub_ps(finite, (__m512)rest, (__m512)part);
@@ -101,7 +101,8 @@ FASTAMR_INLINE void pack_row(const T* from, int64_t count, int64_t steps, int64_
                              uint16_t* to) {
   for (int64_t step = 0; step < steps; ++step) {
     Words16 words[Parts] = {};
-    load_row<Parts>(from + step * kTileDepth, count - step * kTileDepth, words);
+    const int64_t left = count - step * kTileDepth;
+    load_row<Parts>(from + step * kTileDepth, left > 0 ? left : 0, words);
     for (int part = 0; part < Parts; ++part) {
       store_words(to + step * step_size + part * part_size, words[part]);
     }
