@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastamr import ops
+from fastamr import native, ops
 from fastamr.testing import relative_error
 
 from .conftest import Clock
@@ -19,13 +19,15 @@ SHAPES = {"mlp": (1024, 256), "qkv": (768, 256), "output": (256, 256), "memory":
 
 
 @pytest.mark.parametrize("layer", list(SHAPES))
-@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("backend", ["torch", "triton", "cpp"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_weight_gradient(
     dtype: torch.dtype, backend: str, layer: str, device: torch.device, clock: Clock, sequences: int
 ) -> None:
     if backend == "triton" and device.type == "cpu":
         pytest.skip("Triton kernels need a GPU; their interpreter is for tests, not for times")
+    if backend == "cpp" and (device.type != "cpu" or not native.has_matrix_unit()):
+        pytest.skip("the extension's products run on a CPU's matrix unit")
     features, width = SHAPES[layer]
     rows = sequences * 75
     upstream, x = (torch.randn(rows, n, device=device).to(dtype) for n in (features, width))

@@ -57,9 +57,9 @@ def processor() -> str:
 
 
 def _devices() -> list[str]:
-    lines = [
-        f"cpu: {processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    ]
+    unit = "matrix unit in use" if native.has_matrix_unit() else "no matrix unit in use"
+    capability = torch.backends.cpu.get_cpu_capability()
+    lines = [f"cpu: {processor()}, {torch.get_num_threads()} threads, {capability}, {unit}"]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)

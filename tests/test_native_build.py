@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,14 @@ def fake_compiler(folder: Path, body: str) -> str:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache and a process that has not looked for the extension yet."""
     monkeypatch.setenv("FASTAMR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(load, "_reasons", {})
     monkeypatch.delenv("FASTAMR_BUILD", raising=False)
-    return tmp_path / "cache"
+    load.has_matrix_unit.cache_clear()
+    yield tmp_path / "cache"
+    load.has_matrix_unit.cache_clear()
 
 
 def test_builds_once_and_again_when_anything_changes(
@@ -83,7 +86,14 @@ def test_the_hash_covers_sources_flags_compiler_and_torch(
     seen = {fingerprint()}
     assert fingerprint() in seen
     sources = ("visible_attention.h", "cpu/vectors.h", "cpu/visible_attention.cpp", "cpu/adamw_update.cpp")
-    for name in (*sources, "torch_cpu.cpp", "torch_cpu_adamw.cpp"):
+    products = (
+        "products.h",
+        "cpu/tiles.h",
+        "cpu/tile_products.cpp",
+        "torch_cpu_products.cpp",
+        "torch_tensors.h",
+    )
+    for name in (*sources, *products, "torch_cpu.cpp", "torch_cpu_adamw.cpp"):
         (copy / name).write_text((copy / name).read_text() + "\n")
         assert fingerprint() not in seen, name
         seen.add(fingerprint())
@@ -221,13 +231,14 @@ def test_instruction_sets_share_no_code(tmp_path: Path) -> None:
     """A function with a shared name, compiled for AVX-512, could be linked into the code for older processors."""
     plan = build.cpu_plan(build.find_torch())
     for index, (source, command) in enumerate(plan.compilations):
-        if source.name not in build.CPU_KERNELS:
+        if source.name not in (*build.CPU_KERNELS, "tile_products.cpp"):
             continue
         target = tmp_path / f"{index}.o"
         subprocess.run([*build.filled(command, source=str(source), object=str(target))], check=True)
         listing = subprocess.run(["nm", str(target)], capture_output=True, text=True, check=True).stdout
-        shared = [line for line in listing.splitlines() if re.search(r" [TWVu] ", line)]
-        assert shared == []
+        shared = [line.split()[-1] for line in listing.splitlines() if re.search(r" [TWVu] ", line)]
+        # The pointer to the handler of exceptions is data, the same in every file.
+        assert set(shared) <= {"DW.ref.__gxx_personality_v0"}
 
 
 def test_a_wheel_carries_sources_and_never_fails(tmp_path: Path) -> None:

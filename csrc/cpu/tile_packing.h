@@ -108,7 +108,8 @@ FASTAMR_INLINE void pack_row(const T* from, int64_t count, int64_t steps, int64_
                              uint16_t* to) {
   for (int64_t step = 0; step < steps; ++step) {
     Words16 words[Parts] = {};
-    load_row<Parts>(from + step * kTileDepth, count - step * kTileDepth, words);
+    const int64_t left = count - step * kTileDepth;
+    load_row<Parts>(from + step * kTileDepth, left > 0 ? left : 0, words);
     for (int part = 0; part < Parts; ++part) {
       store_words(to + step * step_size + part * part_size, words[part]);
     }

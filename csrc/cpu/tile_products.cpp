@@ -169,7 +169,9 @@ struct Waiting {
   const float* product = nullptr;
   int64_t done = 0;
 
-  FASTAMR_INLINE void finish_row(const Pass& pass, const GroupSums& sums) {
+  // One copy for all callers: the compiler may fuse a multiplication and an addition here and not there, and who finishes
+  // a row depends on the number of threads.
+  __attribute__((noinline, noclone)) void finish_row(const Pass& pass, const GroupSums& sums) {
     const int64_t row = first + done;
     if (done < count) finish(pass, row, column, columns, product + done * stride, sums.of_row(row));
     ++done;

@@ -39,6 +39,7 @@ struct Lanes<float> {
   static constexpr int count = kVectorBytes / 4;
   typedef float Vector __attribute__((vector_size(kVectorBytes)));
   typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
+  typedef uint32_t Unsigned __attribute__((vector_size(kVectorBytes)));
   typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 };
 
@@ -100,7 +101,8 @@ FASTAMR_INLINE void store(T* to, Vector<C> value) {
   } else {
     const Bits<float> bits = (Bits<float>)value;
     // To nearest, ties to even; the added half would carry a NaN's payload into the sign, so NaN goes by itself.
-    const Bits<float> rounded = (bits + (((bits >> 16) & 1) + 0x7fff)) >> 16;
+    using Unsigned = Lanes<float>::Unsigned;
+    const Bits<float> rounded = (Bits<float>)((Unsigned)bits + (Unsigned)(((bits >> 16) & 1) + 0x7fff)) >> 16;
     const Bits<float> result = value == value ? rounded : (bits >> 16) | 0x40;
     const Halves halves = narrowed(result);
     __builtin_memcpy(to, &halves, sizeof(halves));

@@ -3,11 +3,11 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <random>
 #include <vector>
 
 #include "../../csrc/cpu/adamw_kernels.h"
+#include "cpu_testing.h"
 
 using namespace fastamr;
 
@@ -23,19 +23,6 @@ void expect(bool holds, const char* set, const char* what, int64_t count) {
 
 bool near(double found, double expected) { return std::abs(found - expected) <= 2e-6 * std::abs(expected) + 1e-7; }
 
-BFloat16 to_bfloat16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  return {static_cast<uint16_t>((bits + ((bits >> 16 & 1) + 0x7fff)) >> 16)};
-}
-
-float to_float(BFloat16 value) {
-  const uint32_t bits = uint32_t{value.bits} << 16;
-  float result;
-  std::memcpy(&result, &bits, sizeof(result));
-  return result;
-}
-
 struct Numbers {
   std::vector<float> parameter, exp_avg, exp_avg_sq, gradient;
   std::vector<BFloat16> low, copy;
@@ -47,8 +34,8 @@ struct Numbers {
       parameter.push_back(normal(generator));
       exp_avg.push_back(normal(generator));
       exp_avg_sq.push_back(std::abs(normal(generator)));
-      low.push_back(to_bfloat16(normal(generator)));
-      gradient.push_back(to_float(low.back()));
+      low.push_back(stored<BFloat16>(normal(generator)));
+      gradient.push_back(static_cast<float>(value_of(low.back())));
       copy.push_back({0x1234});
     }
   }
@@ -86,7 +73,7 @@ void check(const AdamwKernels& kernels, int64_t count, int64_t begin, int64_t en
       m += double{0.1f} * (g - m);
       v = double{0.95f} * v + double{0.05f} * g * g;
       p = double{0.99f} * p - double{0.02f} * m / (std::sqrt(v) * 1.5 + double{1e-8f});
-      if (copies) bits = to_bfloat16(done.parameter[i]).bits;
+      if (copies) bits = stored<BFloat16>(done.parameter[i]).bits;
     }
     expect(near(done.exp_avg[i], m), kernels.name, "exp_avg", count);
     expect(near(done.exp_avg_sq[i], v), kernels.name, "exp_avg_sq", count);

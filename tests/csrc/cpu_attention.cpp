@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
-#include <functional>
 #include <random>
 #include <string>
-#include <thread>
 
 #include "../../csrc/cpu/run.h"
 #include "attention_oracle.h"
+#include "cpu_testing.h"
 
 namespace fastamr {
 namespace {
@@ -21,43 +19,6 @@ struct Case {
   int sequences, queries, keys, heads, size;
   bool keep = false, repeats = false, counts = false, packed = false, bias = false, dropout = false;
 };
-
-template <class T>
-double value_of(T x) {
-  return x;
-}
-double value_of(BFloat16 x) {
-  const uint32_t bits = uint32_t{x.bits} << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-template <class T>
-T stored(double x) {
-  return static_cast<T>(x);
-}
-template <>
-BFloat16 stored<BFloat16>(double x) {
-  const float value = static_cast<float>(x);
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
-}
-
-// Two threads, each with every other range: results must not depend on who computes what.
-void two_threads(int64_t tasks, const std::function<void(int64_t, int64_t)>& work) {
-  const auto half = [&](int64_t first) {
-    for (int64_t task = first; task < tasks; task += 2) work(task, task + 1);
-  };
-  std::thread other(half, 1);
-  half(0);
-  other.join();
-}
-
-void one_thread(int64_t tasks, const std::function<void(int64_t, int64_t)>& work) {
-  if (tasks > 0) work(0, tasks);
-}
 
 // What a result must be; elements that no token contributes to must be exactly zero.
 struct Expected {

@@ -1,16 +1,20 @@
-"""The row passes of the compiled CPU extension: exactness, tails, determinism, and what the raw functions refuse."""
+"""The row passes of the compiled CPU extension and the products on a CPU's matrix unit: exactness, tails, determinism,
+and what the raw functions refuse.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fastamr import native, ops
+from fastamr.ops import rows_native
 from fastamr.testing import assert_as_good_as, relative_error
 
 pytestmark = pytest.mark.skipif(
@@ -18,6 +22,29 @@ pytestmark = pytest.mark.skipif(
 )
 RAW = torch.ops.fastamr_native
 SIZES = [(1, 16, 40), (37, 24, 100), (130, 256, 1000), (600, 64, 17)]
+
+
+needs_unit = pytest.mark.skipif(
+    not native.has_matrix_unit(), reason="needs a processor with a matrix unit (AMX) for bfloat16"
+)
+Products = Callable[[], list[torch.Tensor]]
+
+
+@pytest.fixture(params=[pytest.param("unit", marks=needs_unit), "passes"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Products on the matrix unit with a pass at their end, and the library's product with a pass after it."""
+    if request.param == "passes":
+        monkeypatch.setattr(rows_native, "_parts", lambda dtype: 0)
+    return str(request.param)
+
+
+@pytest.fixture
+def _settings() -> Iterator[None]:
+    """Precision and threads belong to the process."""
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.set_num_threads(threads)
 
 
 def randn(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
@@ -53,7 +80,7 @@ def test_gelu_and_slope_over_the_whole_line(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("rows", "width", "hidden"), SIZES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_linear_gelu_and_backward(dtype: torch.dtype, rows: int, width: int, hidden: int) -> None:
+def test_linear_gelu_and_backward(form: str, dtype: torch.dtype, rows: int, width: int, hidden: int) -> None:
     compute = torch.promote_types(torch.float32, dtype)
     x, weight, bias = (
         randn(rows, width, dtype=dtype),
@@ -83,7 +110,7 @@ def test_linear_gelu_and_backward(dtype: torch.dtype, rows: int, width: int, hid
 @pytest.mark.parametrize(("rows", "width", "hidden"), SIZES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_linear_residual_norm_and_backward(
-    dtype: torch.dtype, rows: int, width: int, hidden: int, skip: bool
+    form: str, dtype: torch.dtype, rows: int, width: int, hidden: int, skip: bool
 ) -> None:
     compute = torch.promote_types(torch.float32, dtype)
     x, weight = randn(rows, hidden, dtype=dtype), randn(width, hidden, dtype=dtype, scale=0.1)
@@ -107,6 +134,79 @@ def test_linear_residual_norm_and_backward(
 
     for mine, exact, peer in zip((total, normed, *backward), truth(torch.float64), truth(dtype), strict=True):
         assert_as_good_as(mine, exact, peer, factor=3, floor=1e-6 if dtype == torch.float32 else 1e-14)
+
+
+def products(rows: int, dtype: torch.dtype) -> dict[str, Products]:
+    """Calls of every op whose product the matrix unit computes; each gives its results."""
+    width, hidden = 70, 200
+    x, h = randn(rows, width, dtype=dtype), randn(rows, hidden, dtype=dtype)
+    up, down = randn(hidden, width, dtype=dtype, scale=0.1), randn(width, hidden, dtype=dtype, scale=0.1)
+    bias, short = randn(hidden, dtype=torch.float32), randn(width, dtype=torch.float32)
+    slope, total = randn(rows, hidden, dtype=dtype), randn(rows, width, dtype=dtype)
+    mean, rstd = torch.randn(rows), torch.rand(rows) + 0.5
+
+    def gelu() -> list[torch.Tensor]:
+        return [each for each in ops.linear_gelu(x, up, bias, backend="cpp") if each is not None]
+
+    return {
+        "row_linear": lambda: [ops.row_linear(x, up, bias, backend="cpp")],
+        "row_linear_backward": lambda: [ops.row_linear_backward(h, up, backend="cpp")],
+        "linear_gelu": gelu,
+        "linear_gelu_backward": lambda: list(ops.linear_gelu_backward(x, down, slope, backend="cpp")),
+        "linear_residual_norm": lambda: list(
+            ops.linear_residual_norm(h, down, short, total, short, short, backend="cpp")
+        ),
+        "linear_residual_norm_backward": lambda: list(
+            ops.linear_residual_norm_backward(h, up, total, mean, rstd, short, total, backend="cpp")
+        ),
+        "weight_gradient": lambda: [ops.weight_gradient(h, x, backend="cpp")],
+    }
+
+
+@needs_unit
+@pytest.mark.usefixtures("_settings")
+@pytest.mark.parametrize("op", list(products(1, torch.float32)))
+def test_products_follow_the_precision(op: str) -> None:
+    """The distance from the exact product shrinks with the bits; ``high`` and ``highest`` are 16 and 24 of them."""
+    run, found = products(300, torch.float32)[op], {}
+    for precision in ("highest", "high", "medium"):
+        torch.set_float32_matmul_precision(precision)
+        found[precision] = run()
+    for exact, high, medium in zip(*found.values(), strict=True):
+        assert 2e-7 < relative_error(high, exact) < 4e-5
+        assert 1e-4 < relative_error(medium, exact) < 2e-2
+        assert relative_error(medium, exact) > 50 * relative_error(high, exact)
+
+
+@needs_unit
+@pytest.mark.usefixtures("_settings")
+@pytest.mark.parametrize("op", list(products(1, torch.float32)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_do_not_depend_on_the_number_of_threads(op: str, dtype: torch.dtype) -> None:
+    run, found = products(333, dtype)[op], []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(run())
+    for others in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
+
+
+@pytest.mark.parametrize("op", ["linear_gelu", "linear_residual_norm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_without_rows_sums_are_zero(form: str, op: str, dtype: torch.dtype) -> None:
+    compute = torch.promote_types(torch.float32, dtype)
+    x, weight, vector = randn(0, 6, dtype=dtype), randn(9, 6, dtype=dtype), randn(9, dtype=compute)
+    wide = randn(0, 9, dtype=dtype)
+    if op == "linear_gelu":
+        h, _ = ops.linear_gelu(x, weight, vector, backend="cpp")
+        empty, *sums = ops.linear_gelu_backward(x, weight.new_ones(6, 9), wide, backend="cpp")
+    else:
+        h, _, mean, rstd = ops.linear_residual_norm(x, weight, vector, wide, vector, vector, backend="cpp")
+        empty, *sums = ops.linear_residual_norm_backward(
+            x, weight.new_ones(6, 9), wide, mean, rstd, vector, backend="cpp"
+        )
+    assert h.shape == empty.shape == (0, 9)
+    assert not torch.stack(sums).any()
 
 
 def test_a_constant_row_and_a_far_mean() -> None:
@@ -156,11 +256,11 @@ def test_sums_do_not_depend_on_the_number_of_threads() -> None:
     assert printed[0]
 
 
-@pytest.mark.parametrize("instructions", ["baseline", "avx2"])
+@pytest.mark.parametrize("instructions", ["baseline", "avx2", "avx512"])
 def test_older_processors(instructions: str) -> None:
     code = (
         "import torch\nimport torch.nn.functional as F\nfrom fastamr import native, ops\n"
-        "assert native.why_not('cpu') is None\ntorch.manual_seed(0)\n"
+        "assert native.why_not('cpu') is None\nassert not native.has_matrix_unit()\ntorch.manual_seed(0)\n"
         "for dtype, allowed in ((torch.float32, 2e-6), (torch.bfloat16, 2e-2)):\n"
         "    x, w, b = torch.randn(9, 21).to(dtype), torch.randn(35, 21).to(dtype), torch.randn(35)\n"
         "    h, slope = ops.linear_gelu(x, w, b, backend='cpp')\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastamr import ops
+from fastamr import native, ops
 from fastamr.ops.backends import Problem, choose
 from fastamr.testing import relative_error
 
@@ -24,9 +24,17 @@ def test_it_is_the_gradient_of_a_linear_layer() -> None:
         torch.testing.assert_close(found, weight.grad, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+needs_unit = pytest.mark.skipif(
+    not native.has_matrix_unit(),
+    reason=f"needs a processor with a matrix unit (AMX) and the CPU extension: {native.status('cpu')}",
+)
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference", pytest.param("cpp", marks=needs_unit)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_sums_are_float32(dtype: torch.dtype, backend: str) -> None:
+    if backend == "cpp" and dtype == torch.float16:
+        pytest.skip("the matrix unit covers float32 and bfloat16")
     upstream, x = torch.randn(500, 6).to(dtype), torch.randn(500, 4).to(dtype)
     found = ops.weight_gradient(upstream, x, backend=backend)
     assert found.dtype == torch.float32
@@ -43,8 +51,34 @@ def test_sums_are_float32(dtype: torch.dtype, backend: str) -> None:
 
 def test_without_rows_the_gradient_is_zero() -> None:
     out = torch.full((6, 4), float("nan"))
-    for backend in ("torch", "reference"):
+    for backend in ("torch", "reference", *(("cpp",) if native.has_matrix_unit() else ())):
         assert (ops.weight_gradient(torch.randn(0, 6), torch.randn(0, 4), out, backend=backend) == 0).all()
+
+
+@needs_unit
+@pytest.mark.parametrize(
+    ("rows", "features", "width"), [(1, 3, 5), (33, 70, 17), (1024, 40, 40), (1025, 31, 65), (2100, 600, 3)]
+)
+def test_the_matrix_unit(rows: int, features: int, width: int) -> None:
+    """Each precision within its bounds, the same bits for any number of threads; rows by slices of 1,024."""
+    upstream, x = torch.randn(rows, features), torch.randn(rows, width)
+    truth = upstream.double().T @ x.double()
+    before = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    try:
+        peer = relative_error(torch.mm(upstream.T, x), truth)
+        for precision, bound in (("highest", max(2e-7, peer)), ("high", 1.5e-5), ("medium", 8e-3)):
+            torch.set_float32_matmul_precision(precision)
+            found = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                found.append(ops.weight_gradient(upstream, x, backend="cpp"))
+            assert relative_error(found[0], truth) < bound
+            assert torch.equal(found[0], found[1])
+            assert torch.equal(found[0], found[2])
+            assert precision == "highest" or relative_error(found[0], truth) > 0.1 * bound
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.set_num_threads(before[1])
 
 
 def test_the_library_runs_where_no_measurement_speaks_for_the_kernel() -> None:
