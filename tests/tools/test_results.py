@@ -267,6 +267,10 @@ def test_mean_and_deviation_and_verdict(report: ModuleType) -> None:
     assert "AMR against SkeletonMAE: linear +12.0, beyond the spread" in text
     assert "AMR against random encoder: linear +1.0, within the spread" in text
     assert "--only nw_ucla --methods METHOD --seeds 0 1 2" in text
+    longer = [record("amr", seed, 61.0) | {"variant": "2400 updates"} for seed in range(3)]
+    text = report.markdown(records + longer)
+    assert "AMR against SkeletonMAE: linear +12.0, beyond the spread" in text
+    assert "AMR, 2400 updates against SkeletonMAE: linear +1.0, beyond the spread" in text
 
 
 def test_folds_are_averaged_before_the_seeds_and_incomplete_ones_left_out(report: ModuleType) -> None:
