@@ -8,13 +8,19 @@ from torch import Tensor
 
 from .. import reference
 from . import rows_native
-from .backends import Backend, can_always, choose, declare
+from .backends import Backend, Problem, can_always, choose, declare
 from .precision import exact
 from .row_checks import accumulator, check_operand, check_rows, problem_of
 
+
+def _library_is_faster(problem: Problem) -> str | None:
+    """What benchmarks/bench_row_linear.py found: without a pass at the product's end there is nothing to gain."""
+    return "PyTorch's bfloat16 product uses the same unit" if problem.dtype == torch.bfloat16 else None
+
+
 declare(
     "row_linear",
-    Backend("cpp", rows_native.products_why_not),
+    Backend("cpp", rows_native.products_why_not, slower_because=_library_is_faster),
     Backend("torch", can_always),
     Backend("reference", can_always),
 )
@@ -33,8 +39,8 @@ def row_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None =
 
     The back end ``torch`` is the library's product; ``cpp`` is a CPU's matrix unit, whose products of float32 numbers
     follow ``torch.get_float32_matmul_precision()``: all 24 bits (``highest``), 16 (``high``) or 8 (``medium``) of each
-    number above 1e-31. ``auto`` takes the unit for every size, also for the few products, small ones above all, for
-    which the library is faster (``benchmarks/bench_row_linear.py``).
+    number above 1e-31. ``auto`` takes it for float32, whatever the size, and PyTorch's product, which uses the same
+    unit, for bfloat16 (``benchmarks/bench_row_linear.py``).
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
     not registered with PyTorch's dispatcher.

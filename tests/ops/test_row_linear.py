@@ -167,6 +167,8 @@ def test_the_unit_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(native, "has_matrix_unit", lambda: True)
         assert choose("row_linear", problem) == choose("weight_gradient", problem) == "cpp"
         assert choose("row_linear", Problem("cpu", torch.float64)) == "torch"
+        assert choose("row_linear", Problem("cpu", torch.bfloat16)) == "torch"
+        assert choose("row_linear", Problem("cpu", torch.bfloat16), "cpp") == "cpp"
     monkeypatch.setattr(native, "has_matrix_unit", lambda: False)
     assert choose("row_linear", problem) == choose("weight_gradient", problem) == "torch"
 
