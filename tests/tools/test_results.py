@@ -95,8 +95,9 @@ def test_a_variant_in_a_table_of_results_adds_a_row_and_in_a_table_of_trials_sta
         ("amr", ""), ("amr", "2400 updates"),
         ("skeleton_mae", ""), ("mamp", ""), ("gfp", ""), ("asma", ""),
     ]  # fmt: skip
-    assert {method for method, _ in rows("bandai_heldout")} == {"amr", "skeleton_mae"}
-    assert {method for method, _ in rows("sbu_heldout")} == set(runs["methods"])
+    for trials in ("bandai_heldout", "sbu_heldout"):
+        assert {method for method, _ in rows(trials)} == {"amr", "skeleton_mae"}
+    assert {method for method, _ in rows("sbu_interaction")} == set(runs["methods"])
 
 
 def test_seeds_come_one_after_the_other(results: ModuleType) -> None:
