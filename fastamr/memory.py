@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Have the C library keep freed memory for the next allocation instead of returning it to the system.
 
     A training step on a CPU allocates the same activations and gradients in every update. By default glibc returns them
-    to the system in between, which then clears the same pages again, thousands of them in every update. The change
+    to the system in between, which then clears the same pages again in every update. The change
     holds for the whole process, whose memory stays at its peak; ``fastamr``'s commands and
     :func:`fastamr.training.pretrain` make it. ``FASTAMR_KEEP_MEMORY=0`` leaves the C library as it is.
 
