@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastamr.data import PackedSkeletons
-from fastamr.data.prepare import prepare
+from fastamr.data.prepare.prepare import prepare
 from fastamr.data.readers import ntu, pku
 
 from .conftest import Clock

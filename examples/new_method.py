@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fastamr.cli import main
 from fastamr.models import ModelConfig, PretrainOutput, SkeletonModel, register_model
-from fastamr.models.encoder import SkeletonEncoder
+from fastamr.models.parts.encoder import SkeletonEncoder
 from fastamr.nn import describe_features, initialize
 
 

@@ -91,7 +91,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(_overview())
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        from . import __version__
+        from .version import __version__
 
         print(f"fastamr {__version__}")
         return 0
@@ -134,22 +134,22 @@ def _pretrain(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    from .evaluation.config import PARTS
     from .evaluation.evaluate import EvaluateConfig, evaluate
+    from .evaluation.protocols.config import PARTS
 
     evaluate(_configure("evaluate", EvaluateConfig, arguments, parts=PARTS))
 
 
 def _finetune(arguments: list[str]) -> None:
-    from .evaluation.finetune import FinetuneConfig
-    from .training.classifier import ClassifierConfig, train_classifier
+    from .finetuning.classifier import ClassifierConfig, train_classifier
+    from .finetuning.finetune import FinetuneConfig
 
     train_classifier(_configure("finetune", ClassifierConfig, arguments, parts={"recipe": FinetuneConfig}))
 
 
 def _distill(arguments: list[str]) -> None:
-    from .training.distill import distill
-    from .training.distill_config import DistillConfig, StudentConfig, StudentRecipe
+    from .finetuning.distill import distill
+    from .finetuning.distill_config import DistillConfig, StudentConfig, StudentRecipe
 
     parts = {"student": StudentConfig, "recipe": StudentRecipe}
     distill(_configure("distill", DistillConfig, arguments, parts=parts))

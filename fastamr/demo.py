@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .data import PackedSkeletons, apply_missing, synthetic_actions
+from .data.synthetic.random_clips import random_clips
 from .evaluation import (
     extract_features,
     input_features,
@@ -24,7 +25,6 @@ from .evaluation import (
 )
 from .files import write_text
 from .models import SkeletonModel, build_model, load_pretrained
-from .testing import random_clips
 from .training import PretrainConfig, pretrain
 from .visualization import Curve, draw_comparison
 

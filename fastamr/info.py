@@ -10,8 +10,9 @@ import subprocess
 
 import torch
 
-from . import __version__, native, ops
-from .ops.backends import Problem, choose
+from . import native, ops
+from .ops.common.backends import Problem, choose
+from .version import __version__
 
 _PACKAGES = (
     "torch",

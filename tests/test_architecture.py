@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,129 +16,259 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
-# Who may import whom. A room may always import itself; devices, errors, files, layouts, memory and skeleton are open
-# to all.
-OPEN = {"devices", "errors", "files", "layouts", "memory", "skeleton", ""}
-ALLOWED = {
-    "devices": set(),
-    "errors": set(),
-    "files": set(),
-    "layouts": set(),
-    "memory": set(),
-    "skeleton": set(),
-    "testing": set(),
-    "reference": set(),
-    "kernels": set(),
-    "native": set(),
-    "ops": {"reference", "kernels", "native"},
-    "nn": {"ops"},
-    "models": {"nn", "ops"},
-    "data": {"nn", "ops"},
-    "evaluation": {"models", "data", "nn", "ops"},
-    "visualization": {"models", "data", "nn", "ops"},
-    "export": {"models", "data", "evaluation", "nn", "ops"},
-    "training": {"models", "data", "nn", "ops", "evaluation"},
-    "info": {"ops", "native"},
-    "demo": {"training", "evaluation", "visualization", "models", "data", "nn", "ops", "testing"},
-    "benchmarking": {
-        "training",
-        "visualization",
-        "models",
-        "data",
-        "nn",
-        "ops",
-        "reference",
-        "testing",
-        "info",
-    },
-    "commands": {
-        "benchmarking",
-        "training",
-        "evaluation",
-        "export",
-        "visualization",
-        "models",
-        "data",
-        "nn",
-        "ops",
-    },
-    "cli": {
-        "commands",
-        "training",
-        "evaluation",
-        "visualization",
-        "models",
-        "data",
-        "nn",
-        "ops",
-        "info",
-        "demo",
-    },
-    "__main__": {"cli"},
-    "": set(),
+# Below all others: every room may import them, and they import only one another.
+GROUND = {"devices", "errors", "files", "layouts", "memory", "skeleton", "version"}
+# Who imports whom: every arrow that there is and no other. A room is a folder of the package, or a file beside them
+# (``.`` is the package's own door); a room's ``__init__`` is its door, which may hand on what its wings hold. Arrows
+# point down: a room stands above those that it names.
+ARROWS_TEXT = """
+.: data models ops
+__main__: cli
+benchmarking: data data/packed data/synthetic info models nn ops reference training training/clips training/update
+    visualization
+cli: demo evaluation evaluation/protocols finetuning info training
+commands: benchmarking data data/preprocessing evaluation/report features models probes visualization
+commands/data: commands data data/audit data/prepare data/preprocessing data/readers/common features models
+    visualization
+commands/models: commands data data/readers export features models
+data: data/packed data/readers data/synthetic
+data/audit: data/packed
+data/packed:
+data/prepare: data/packed data/preprocessing data/readers data/readers/common
+data/preprocessing: data/packed
+data/readers: data/packed data/preprocessing data/readers/common
+data/readers/common: data/packed
+data/synthetic: data/packed
+demo: data data/synthetic evaluation models training visualization
+devices:
+errors:
+evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning models probes
+evaluation/protocols: data data/preprocessing features finetuning models probes
+evaluation/report: data evaluation/protocols features models
+export: data features models models/parts nn
+features: data models ops
+files:
+finetuning: data features models nn probes training
+info: native ops ops/common
+layouts:
+memory:
+models: models/parts nn ops ops/common
+models/parts: nn nn/stacks ops ops/common
+native:
+nn: ops ops/common
+nn/stacks: nn ops ops/common
+ops: kernels native ops/common reference
+ops/attention: native ops/common reference/attention
+ops/common:
+ops/rows: kernels native ops/common reference
+probes:
+reference:
+reference/attention: reference
+reference/rows:
+skeleton:
+testing: data/synthetic
+training: data data/preprocessing features models ops probes training/clips training/metrics training/update
+training/clips: data data/packed ops
+training/metrics:
+training/update: models nn nn/stacks ops training/clips training/metrics
+version:
+visualization: data models models/parts nn ops
+"""
+ARROWS = {
+    room.strip(".") if room == "." else room: set(others.split())
+    for room, others in re.findall(r"^(\S+):((?:[^\n]*)(?:\n    [^\n]*)*)", ARROWS_TEXT, re.MULTILINE)
 }
+FEW = 14
+"""Files of its own that a folder may hold side by side; kernels/ and csrc/ hold one file a kernel."""
 
 
-def room_of(path: Path) -> str:
-    if path.is_relative_to(ROOT / "kernels"):
-        return "kernels"
-    first = path.relative_to(PACKAGE).parts[0]
-    return "" if first == "__init__.py" else first.removesuffix(".py")
+def parse_imports(package: Path) -> tuple[dict[str, Path], set[tuple[str, str]]]:
+    """The modules of a package by name, and who imports whom, with imports for types and inside functions."""
+    root = package.parent
+    modules = {".".join(path.relative_to(root).with_suffix("").parts): path for path in package.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    arrows = set()
+    for name, path in modules.items():
+        inside = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                arrows |= {(name, alias.name) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = inside[: len(inside) - node.level + 1] if node.level else []
+                source = ".".join([*base, *((node.module or "").split(".") if node.module else [])])
+                for alias in node.names:
+                    full = f"{source}.{alias.name}"
+                    arrows.add((name, full if full in modules else source))
+    return modules, arrows
 
 
-def imported_modules(path: Path) -> list[str]:
-    """Absolute names of what a file of the package imports, type-checking imports left out."""
-    package = ("fastamr", *path.relative_to(PACKAGE).parts[:-1]) if path.is_relative_to(PACKAGE) else (
-        "fastamr", "kernels", *path.relative_to(ROOT / "kernels").parts[:-1],
-    )  # fmt: skip
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
+def room_of(module: str, modules: dict[str, Path], package: Path) -> str:
+    """The folder of a module below the package, ``data/readers``; a file beside the folders is a room of its own."""
+    path = modules.get(module)
+    if path is None:  # fastamr.kernels is a folder beside the package
+        return module.split(".")[1] if module.count(".") else ""
+    folder = path.parent.relative_to(package).as_posix()
+    if folder != ".":
+        return folder
+    return "" if path.stem == "__init__" else path.stem
+
+
+def room_arrows(package: Path) -> dict[str, set[str]]:
+    """Which rooms each room imports, the ground and a door's own wings left out."""
+    modules, arrows = parse_imports(package)
+    rooms: dict[str, set[str]] = {room_of(name, modules, package): set() for name in modules}
+    for source, target in arrows:
+        if target.split(".")[0] != package.name:
+            continue
+        here, there = (room_of(name, modules, package) for name in (source, target))
+        is_door = modules[source].stem == "__init__"
+        if here != there and there not in GROUND and not (is_door and there.startswith(f"{here}/")):
+            rooms[here].add(there)
+    return rooms
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """What is left when everything that imports nothing of the rest is taken away, again and again."""
+    left = {name: set(others) - {name} for name, others in arrows.items()}
+    while done := [name for name, others in left.items() if not others & set(left)]:
+        for name in done:
+            del left[name]
+    # What only stands above a circle is taken away likewise.
+    while done := [name for name in left if not any(name in others for others in left.values())]:
+        for name in done:
+            del left[name]
+    return sorted(left)
+
+
+def crowded(folders: Iterable[Path]) -> list[str]:
+    """Folders with more than FEW files of their own side by side."""
+    counts = {
+        folder: sum(path.is_file() and path.name != "__init__.py" for path in folder.iterdir())
+        for folder in folders
     }
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = list(package[: len(package) - node.level + 1]) if node.level else []
-            base += node.module.split(".") if node.module else []
-            names += (
-                [".".join([*base, alias.name]) for alias in node.names]
-                if base == ["fastamr"]
-                else [".".join(base)]
-            )
-    return names
+    return [f"{folder.name}: {count} files" for folder, count in counts.items() if count > FEW]
 
 
-def sources() -> list[Path]:
-    return sorted([*PACKAGE.rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
+def folders_of(top: Path) -> list[Path]:
+    return sorted({path.parent for path in top.rglob("*.py")})
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_arrows_point_one_way(path: Path) -> None:
-    room = room_of(path)
-    assert room in ALLOWED, f"{path.name} opens a new room: say in this test what it may import"
-    for name in imported_modules(path):
-        parts = name.split(".")
-        assert parts[0] != "kernels", "import the kernels as fastamr.kernels"
-        if parts[0] != "fastamr" or len(parts) < 2:
-            continue
-        other = parts[1] if parts[1] in ALLOWED else ""
-        assert other in {room, *OPEN, *ALLOWED[room]}, f"{path.relative_to(ROOT)} ({room}) imports {name}"
+def test_every_arrow_is_known_and_every_known_arrow_exists() -> None:
+    found = room_arrows(PACKAGE)
+    assert found == ARROWS, "an arrow is new or gone: see that it points down, then say so in ARROWS"
+
+
+def test_rooms_have_no_circle() -> None:
+    assert circles(ARROWS) == []
+
+
+def test_the_ground_stands_on_itself() -> None:
+    assert {room: others for room, others in ARROWS.items() if room in GROUND and others} == {}
+
+
+def test_files_have_no_circle() -> None:
+    arrows: dict[str, set[str]] = {}
+    for source, target in parse_imports(PACKAGE)[1]:
+        arrows.setdefault(source, set()).add(target)
+    assert circles(arrows) == []
+
+
+def test_no_product_code_imports_the_tests_helpers() -> None:
+    assert [room for room, others in ARROWS.items() if "testing" in others] == []
+    assert {
+        target for _, target in parse_imports(PACKAGE)[1] if target.split(".")[0] in ("kernels", "tests")
+    } == set()
+
+
+def test_no_folder_is_crowded() -> None:
+    for top in ("fastamr", "tools", "experiments", "examples", "benchmarks"):
+        assert crowded(folders_of(ROOT / top)) == []
+
+
+def test_every_folder_says_who_lives_there() -> None:
+    for folder in folders_of(PACKAGE):
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+        assert text, folder
+        assert len(text.split()) >= 12, folder
+    for name in ("kernels", "csrc", "csrc/cpu", "csrc/cuda", "tools", "experiments", "tests"):
+        assert len((ROOT / name / "README.md").read_text(encoding="utf-8").split()) >= 20, name
+
+
+def test_the_wheel_holds_every_folder() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    own = {".".join(folder.relative_to(ROOT).parts) for folder in folders_of(PACKAGE)}
+    assert set(packages) == own | {"fastamr.kernels", "fastamr.csrc", "fastamr.csrc.cpu", "fastamr.csrc.cuda"}
+
+
+class TestOffenders:
+    """The rules see what they are made for."""
+
+    @pytest.fixture
+    def house(self, tmp_path: Path) -> Path:
+        package = tmp_path / "fastamr"
+        for file, text in {
+            "__init__.py": "",
+            "errors.py": "",
+            "low/__init__.py": "from .wing.deep import thing\n",
+            "low/first.py": "from ..errors import name\n",
+            "low/wing/__init__.py": "",
+            "low/wing/deep.py": "thing = 1\n",
+            "high/__init__.py": "",
+            "high/top.py": "from ..low import first\n",
+        }.items():
+            (package / file).parent.mkdir(parents=True, exist_ok=True)
+            (package / file).write_text(text)
+        return package
+
+    def test_a_sound_house(self, house: Path) -> None:
+        assert room_arrows(house) == {
+            "": set(), "errors": set(), "low": set(), "low/wing": set(), "high": {"low"},
+        }  # fmt: skip
+        assert circles(room_arrows(house)) == []
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "from ..high import top",
+            "from ..high.top import first",
+            "import fastamr.high.top",
+            "def late():\n    from ..high.top import first",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..high import top",
+        ],
+    )
+    def test_an_arrow_upward(self, house: Path, line: str) -> None:
+        (house / "low" / "first.py").write_text(line + "\n")
+        assert room_arrows(house)["low"] == {"high"}
+        assert circles(room_arrows(house)) == ["high", "low"]
+
+    def test_a_circle_of_files(self, house: Path) -> None:
+        (house / "low" / "second.py").write_text("from .first import name\n")
+        (house / "low" / "first.py").write_text("from .second import name\n")
+        arrows: dict[str, set[str]] = {}
+        for source, target in parse_imports(house)[1]:
+            arrows.setdefault(source, set()).add(target)
+        assert circles(arrows) == ["fastamr.low.first", "fastamr.low.second"]
+
+    def test_a_crowded_folder(self, house: Path) -> None:
+        for place in range(FEW + 1):
+            (house / "low" / f"file{place}.py").touch()
+        assert crowded(folders_of(house)) == [f"low: {FEW + 2} files"]
+
+
+def ops_by_room() -> dict[str, str]:
+    """The ops, and the wing of ``fastamr/ops`` that each lies in: every file that is no helper."""
+    helpers = {"__init__", "checks", "native", "registration"}
+    return {
+        path.stem: path.parent.relative_to(PACKAGE / "ops").as_posix()
+        for path in (PACKAGE / "ops").rglob("*.py")
+        if path.stem not in helpers and path.parent.name != "common"
+    }
 
 
 def test_every_op_has_its_rooms() -> None:
-    """One op, one name: reference, test and benchmark exist for each file of ops."""
-    helpers = {"__init__", "backends", "checks", "precision", "seeds", "triton_support"}
-    helpers |= {"attention_checks", "attention_native", "attention_registration"}
-    helpers |= {"row_checks", "rows_native", "stack_backends"}
-    ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - helpers
-    assert ops == {
+    """One op, one name: reference, test and benchmark exist for each file of ops, in the same wing."""
+    wings = ops_by_room()
+    assert set(wings) == {
         "adamw_update",
         "linear_gelu",
         "linear_residual_norm",
@@ -151,9 +284,10 @@ def test_every_op_has_its_rooms() -> None:
         "weight_gradient",
         "weighted_reconstruction_loss",
     }
-    for op in ops:
-        for place in (f"fastamr/reference/{op}.py", f"tests/ops/test_{op}.py", f"benchmarks/bench_{op}.py"):
-            assert (ROOT / place).is_file(), place
+    for op, wing in wings.items():
+        assert (PACKAGE / "reference" / wing / f"{op}.py").is_file(), op
+        assert list((ROOT / "tests" / "ops").rglob(f"test_{op}.py")), op
+        assert (ROOT / "benchmarks" / "ops" / f"bench_{op}.py").is_file(), op
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

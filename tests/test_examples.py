@@ -56,7 +56,7 @@ def test_plain_mae_takes_the_same_steps_on_the_kernels(plain_mae: ModuleType) ->
 @pytest.fixture
 def new_method(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The sixth method, known to the library for the length of a test."""
-    monkeypatch.setattr("fastamr.models.MODELS", dict(MODELS))
+    monkeypatch.setattr("fastamr.models.registry.MODELS", dict(MODELS))
     return load_example("new_method")
 
 

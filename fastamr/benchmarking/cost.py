@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..data.synthetic.random_clips import random_clips
 from ..models import SkeletonModel, count_flops
 from ..nn import VisibleAttention
-from ..testing import random_clips
 
 
 def step_flops(model: SkeletonModel, sequences: int) -> float:

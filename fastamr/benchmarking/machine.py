@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from .. import __version__
 from ..info import processor
+from ..version import __version__
 
 # Dense 16-bit products with float32 accumulation, FLOP/s, from NVIDIA's data sheets (without sparsity). The longest
 # name that the device's name begins with counts.

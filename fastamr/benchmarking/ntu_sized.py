@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data import PackedSkeletons, preprocess, synthetic_actions
-from ..data.ragged import ranges
+from ..data.packed.ragged import ranges
 from ..errors import check_name
 from ..skeleton import get_layout
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..models import SkeletonModel
-from ..training.precision import matmul_precision
+from ..training.update.precision import matmul_precision
 from .plain import PlainModel
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")

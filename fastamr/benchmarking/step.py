@@ -10,15 +10,15 @@ from torch import Tensor
 
 from .. import ops
 from ..data import PackedSkeletons
+from ..data.synthetic.random_clips import random_clips
 from ..models import SkeletonModel, build_model
 from ..skeleton import get_layout
-from ..testing import random_clips
-from ..training.batches import BatchOrder
-from ..training.clip_streams import ResidentClips
-from ..training.optimizer import build_optimizer
-from ..training.precision import autocast_dtype, products_of
-from ..training.sampling import ClipSampler
-from ..training.step import PretrainStep
+from ..training.clips.batches import BatchOrder
+from ..training.clips.clip_streams import ResidentClips
+from ..training.clips.sampling import ClipSampler
+from ..training.update.optimizer import build_optimizer
+from ..training.update.precision import autocast_dtype, products_of
+from ..training.update.step import PretrainStep
 
 _SOURCES = 64
 

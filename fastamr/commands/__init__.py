@@ -1,1 +1,4 @@
-"""Commands of the command line, one file each: ``run(arguments)`` parses its options and does the work."""
+"""The commands of ``fastamr``, one file each: ``run(arguments)`` parses its options and calls the library.
+
+Nothing is computed here. Exit codes and the meaning of an option are part of the interface.
+"""

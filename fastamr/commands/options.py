@@ -9,7 +9,7 @@ from ..skeleton import LAYOUTS
 
 def add_processing(parser: argparse.ArgumentParser) -> None:
     """Add ``--preset``, ``--steps`` and ``--dtype``."""
-    from ..data.presets import PRESETS
+    from ..data.preprocessing.presets import PRESETS
 
     parser.add_argument(
         "--preset", choices=list(PRESETS), metavar="NAME", help=f"a recipe of the field: {', '.join(PRESETS)}"
@@ -35,7 +35,7 @@ def add_layout(parser: argparse.ArgumentParser, text: str) -> None:
 
 def check_steps(parser: argparse.ArgumentParser, steps: list[str]) -> None:
     """End the command with a usage error unless all steps exist."""
-    from ..data.preprocess import parse_steps
+    from ..data.preprocessing.apply import parse_steps
 
     try:
         parse_steps(steps)

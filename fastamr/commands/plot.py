@@ -52,8 +52,8 @@ def _load(folder: Path, sources: list[str]) -> tuple[SkeletonModel, PackedSkelet
 
     from ..data import apply_missing, concatenate
     from ..data.load import load
-    from ..evaluation.evaluate import RUN_CONFIG, run_steps
-    from ..evaluation.features import check_fit
+    from ..features.extract import check_fit
+    from ..features.run_settings import RUN_CONFIG, run_steps
     from ..models import load_pretrained
 
     model, steps = load_pretrained(folder), run_steps(folder)
@@ -84,7 +84,7 @@ def _drawing(
         return lambda path: _attention(path, model, data, clip, given.unit)
     if name == "embedding":
         return lambda path: _embedding(path, value, given, model, data)
-    from ..evaluation import labelled_split
+    from ..features.splits import labelled_split
 
     split = _split(given.split, data)
     halves = labelled_split(data, split)
@@ -109,7 +109,7 @@ def _embedding(
 ) -> None:
     import torch
 
-    from ..evaluation import extract_features
+    from ..features import extract_features
     from ..visualization.embedding import draw_embedding, project
 
     test = None
@@ -143,7 +143,8 @@ def _class_names(data: PackedSkeletons) -> list[str]:
 def _confusion(path: Path, probe: str, split: str, halves: Any, model: Any, data: PackedSkeletons) -> None:
     import numpy as np
 
-    from ..evaluation import extract_features, knn_predict, linear_probe
+    from ..features import extract_features
+    from ..probes import knn_predict, linear_probe
     from ..visualization.confusion import confusion_matrix, draw_confusion
 
     features = extract_features(model, data)

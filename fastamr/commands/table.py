@@ -13,8 +13,8 @@ def run(arguments: list[str]) -> None:
         OSError: the table cannot be written where ``--out`` says.
         ValueError: a file is not of ``fastamr evaluate``.
     """
-    from ..evaluation.comparison import FORMATS, average_folds, compare_runs, find_reports, read_report
-    from ..evaluation.published import DATA_SETS
+    from ..evaluation.report.comparison import FORMATS, average_folds, compare_runs, find_reports, read_report
+    from ..evaluation.report.published import DATA_SETS
     from ..files import check_writable, make_folder, write_text
 
     parser = argparse.ArgumentParser(

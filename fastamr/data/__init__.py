@@ -1,16 +1,19 @@
-"""Data: the packed format, importers, pre-processing and generated motion."""
+"""Data: the packed format, readers of foreign files, pre-processing, preparation, generated motion and the audit.
+
+Each is a wing of its own; public names are handed on here and stay importable from here wherever they live.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from .load import concatenate, import_file, load
-from .packed import PackedSkeletons, Split
-from .preprocess import apply_missing, parse_steps, preprocess
-from .sequences import to_sequences
+from .packed.dataset import PackedSkeletons, Split
+from .packed.sequences import to_sequences
+from .preprocessing.apply import apply_missing, parse_steps, preprocess
 
 if TYPE_CHECKING:
-    from .synthetic import synthetic_actions
+    from .synthetic.dataset import synthetic_actions
 
 __all__ = [
     "PackedSkeletons",
@@ -29,7 +32,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # The generator is not needed to read files.
     if name == "synthetic_actions":
-        from .synthetic import synthetic_actions
+        from .synthetic.dataset import synthetic_actions
 
         return synthetic_actions
     raise AttributeError(f"module 'fastamr.data' has no attribute {name!r}")

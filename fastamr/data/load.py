@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from .concatenate import concatenate
-from .importing import import_file, read_file
-from .packed import PackedSkeletons
+from .packed.concatenate import concatenate
+from .packed.dataset import PackedSkeletons
+from .readers.registry import import_file, read_file
 
 __all__ = ["SYNTHETIC", "Source", "concatenate", "import_file", "load", "read_file"]
 
@@ -39,7 +39,7 @@ def load(source: Source | Sequence[Source]) -> PackedSkeletons:
     if not isinstance(source, (str, Path)):
         return concatenate([load(item) for item in source])
     if source == SYNTHETIC:
-        from .synthetic import synthetic_actions
+        from .synthetic.dataset import synthetic_actions
 
         return synthetic_actions()
     path = Path(source)

@@ -1,20 +1,24 @@
-"""Evaluation: frozen features and their probes, retrieval, fine-tuning, detection, and the baselines beside them."""
+"""Evaluation: ``fastamr evaluate``, its protocols and its reports.
 
-from .baselines import input_features, random_encoder, raw_features
-from .comparison import compare_runs
-from .detection import DetectionConfig, compare_detection
-from .detection_metrics import Segment, frame_map, segment_map
-from .features import extract_features
-from .finetune import FinetuneConfig, FinetuneResult, finetune
-from .fusion import EncodedStream, compare_streams, fuse_scores
-from .knn import knn_accuracy, knn_predict
-from .linear_probe import LinearProbeResult, linear_probe, logistic_regression, standardize_features
-from .protocols import compare, labelled_split, probe_features
-from .retrieval import average_precision, mean_average_precision
-from .semi_supervised import labelled_subset
-from .supervised import compare_supervised
-from .table import format_table
-from .transfer import to_layout
+Features, probes and fine-tuning have rooms of their own; their public names are handed on here.
+"""
+
+from ..features.baselines import input_features, random_encoder, raw_features
+from ..features.extract import extract_features
+from ..features.splits import labelled_split
+from ..finetuning.finetune import FinetuneConfig, FinetuneResult, finetune
+from ..probes.knn import knn_accuracy, knn_predict
+from ..probes.linear_probe import LinearProbeResult, linear_probe, logistic_regression, standardize_features
+from ..probes.retrieval import average_precision, mean_average_precision
+from ..probes.semi_supervised import labelled_subset
+from .protocols.detection import DetectionConfig, compare_detection
+from .protocols.detection_metrics import Segment, frame_map, segment_map
+from .protocols.frozen import compare, probe_features
+from .protocols.fusion import EncodedStream, compare_streams, fuse_scores
+from .protocols.supervised import compare_supervised
+from .protocols.transfer import to_layout
+from .report.comparison import compare_runs
+from .report.table import format_table
 
 __all__ = [
     "DetectionConfig",

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 
 from ..data import PackedSkeletons, apply_missing, concatenate, load
-from ..data.stream_steps import stream_of
+from ..data.preprocessing.streams import stream_of
 from ..devices import pick_device
+from ..features.extract import check_fit
+from ..features.run_settings import run_config, run_steps
+from ..features.splits import labelled_split
 from ..files import write_text
 from ..models import load_pretrained
-from .config import EvaluateConfig, command_line
-from .detection import compare_detection, find_streams
-from .features import check_fit
-from .fusion import EncodedStream, compare_streams
-from .protocols import SUPERVISED, Scores, compare, labelled_split
-from .report import (
+from .protocols.config import EvaluateConfig, command_line
+from .protocols.detection import compare_detection, find_streams
+from .protocols.frozen import SUPERVISED, Scores, compare
+from .protocols.fusion import EncodedStream, compare_streams
+from .protocols.supervised import compare_supervised, recipes
+from .protocols.transfer import to_layout
+from .report.report import (
     describe_data,
     describe_split,
     describe_streams,
@@ -31,16 +34,13 @@ from .report import (
     split_warnings,
     versions,
 )
-from .supervised import compare_supervised, recipes
-from .target import pick_target
-from .transfer import to_layout
+from .report.target import pick_target
 
 if TYPE_CHECKING:
     from ..models import SkeletonModel
 
-__all__ = ["EvaluateConfig", "evaluate", "format_report", "run_steps"]
+__all__ = ["EvaluateConfig", "evaluate", "format_report"]
 
-RUN_CONFIG = "config.yaml"
 CACHE_FOLDER = "features"
 
 
@@ -252,33 +252,6 @@ class _Job:
             "split": describe_split(self.config.split, prepared, halves),
             "sampling": sampling(self.model),
         }
-
-
-def run_config(checkpoint: str | Path) -> dict[str, Any] | None:
-    """Return what a run's ``config.yaml`` holds; None where there is no such file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    path = Path(checkpoint) / RUN_CONFIG
-    if not path.is_file():
-        return None
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): restore it, or evaluate a copy of the model without it"
-        ) from None
-    return values if isinstance(values, dict) else {}
-
-
-def run_steps(checkpoint: str | Path) -> list[Any]:
-    """Return the pre-processing steps that a run's ``config.yaml`` lists; none where there is no such file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    return list((run_config(checkpoint) or {}).get("steps") or [])
 
 
 def _load(sources: Sequence[str]) -> list[PackedSkeletons]:

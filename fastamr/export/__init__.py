@@ -1,4 +1,7 @@
-"""Trained models in use: files for other runtimes, and actions named in skeleton files and streams."""
+"""Trained models in use: files for other runtimes, and actions named in skeleton files and streams.
+
+What a written file expects of its input stands in its metadata (:mod:`.description`); older files rely on it.
+"""
 
 from .onnx_file import OnnxModel, export_onnx
 from .predictor import Answer, Predictor, load_predictor

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..data import parse_steps
-from ..evaluation.features import CENTRAL_SHARE
+from ..features.extract import CENTRAL_SHARE
 from ..models import ActionClassifier, SkeletonModel
 from ..skeleton import SkeletonLayout
+from ..version import __version__
 
 KEY = "fastamr"
 FORMAT = "fastamr-export-1"

@@ -11,8 +11,8 @@ from torch.export import Dim, ExportedProgram
 
 from ..models import ActionClassifier, SkeletonModel
 from ..models.classifier import encoded_example, pretraining_only
-from ..models.masking import token_validity
-from ..models.pooling import mean_tokens
+from ..models.parts.masking import token_validity
+from ..models.parts.pooling import mean_tokens
 from ..nn import MaskedPatchEmbed, VisibleAttention
 
 # Example sizes: the batch and the bodies of a clip are free afterwards, so that neither may be 1 here.

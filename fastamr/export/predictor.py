@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..data import PackedSkeletons, apply_missing, parse_steps
 from ..devices import pick_device
-from ..evaluation.clip_batches import ClipBatch, ClipBatches
-from ..evaluation.features import CENTRAL_SHARE
-from ..evaluation.windows import cut_windows, window_starts, without_clip_steps
+from ..features.clip_batches import ClipBatch, ClipBatches
+from ..features.extract import CENTRAL_SHARE
+from ..features.windows import cut_windows, window_starts, without_clip_steps
 from ..models import ActionClassifier
 from ..skeleton import SkeletonLayout
 from .description import describe

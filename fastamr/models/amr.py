@@ -16,12 +16,12 @@ from ..nn import (
     initialize,
     table,
 )
-from ..ops.checks import check_divides
+from ..ops.common.checks import check_divides
 from ..ops.motion_guidance import KINDS, check_guidance
 from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel
-from .config import ModelConfig
-from .encoder import SkeletonEncoder
+from .parts.config import ModelConfig
+from .parts.encoder import SkeletonEncoder
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,17 @@ from .. import ops
 from ..errors import unknown_name
 from ..files import replaced, write_text
 from ..nn import CrossAttentionStack, TransformerStack
-from ..ops.checks import check_clips, check_keep, check_valid
+from ..ops.common.checks import check_clips, check_keep, check_valid
 from ..skeleton import SkeletonLayout, get_layout
-from .config import ModelConfig
-from .encoder import SkeletonEncoder
-from .masking import choose_visible, motion_scores, token_validity
-from .pooling import mean_tokens
+from .parts.config import ModelConfig
+from .parts.encoder import SkeletonEncoder
+from .parts.masking import choose_visible, motion_scores, token_validity
+from .parts.pooling import mean_tokens
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# What a classifier's file says in the place of a model's name.
+CLASSIFIER = "action_classifier"
 
 # Parameters without weight decay besides biases and norms (choice; the released code decays embeddings).
 _TABLES = ("time_embed", "joint_embed", "mask_token", "queries")
@@ -40,8 +42,8 @@ class PretrainOutput(NamedTuple):
         keep: ``(S, K)`` int32, visible tokens.
         guidance: ``(S, T, V)`` weights of the loss, or None.
         terms: scalars worth logging beside the loss, by name: its parts, and of features ``std/NAME`` and
-            ``rank/NAME``, which :class:`fastamr.training.collapse.CollapseGuard` watches. None where the model has
-            none.
+            ``rank/NAME``, which :class:`fastamr.training.metrics.collapse.CollapseGuard` watches. None where the model
+            has none.
     """
 
     loss: Tensor

@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from ..errors import check_name
 from ..nn import DropPath, initialize
-from .base import WEIGHTS_FILE, SkeletonModel, load_weights, read_description, write_model
-from .masking import token_validity
-from .pooling import average_bodies, mean_tokens
+from .base import CLASSIFIER, WEIGHTS_FILE, SkeletonModel, load_weights, read_description, write_model
+from .parts.masking import token_validity
+from .parts.pooling import average_bodies, mean_tokens
+from .registry import build_model
 
 POOLINGS = ("joints", "mean")
 # A block of an encoder by its parameters' names: what holds the list, and the place in it.
@@ -53,7 +54,7 @@ class ActionClassifier(nn.Module):
         ValueError: an argument out of range, or tokens that do not divide into joints.
     """
 
-    name: ClassVar[str] = "action_classifier"
+    name: ClassVar[str] = CLASSIFIER
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class ActionClassifier(nn.Module):
         config = dict(description["config"])
         try:
             encoder = config.pop("encoder")
-            model = cls(_build(encoder["model"], encoder["config"]), **config)
+            model = cls(build_model(encoder["model"], encoder["config"]), **config)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{directory} describes no classifier ({error}): the file is damaged") from None
         load_weights(model, Path(directory) / WEIGHTS_FILE, without=model._pretraining_only)
@@ -285,13 +286,6 @@ def pretraining_only(encoder: SkeletonModel, used: set[nn.Parameter]) -> set[str
             idle += [name for name, _ in module.named_buffers(recurse=False)]
         names |= {f"{prefix}.{name}" if prefix else name for name in idle}
     return names
-
-
-def _build(name: str, config: dict[str, Any]) -> SkeletonModel:
-    """Build an encoder by name; imported late, as the list of models imports this file."""
-    from . import build_model
-
-    return build_model(name, config)
 
 
 def _layers(names: Iterator[str]) -> tuple[dict[str, int], int]:

@@ -13,10 +13,10 @@ from .. import ops
 from ..nn import FeaturePredictionLoss, describe_features, initialize
 from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel
-from .config import ModelConfig
-from .encoder import SkeletonEncoder
-from .mask_tokens import MaskTokenDecoder, decoder_blocks
-from .pooling import mean_tokens
+from .parts.config import ModelConfig
+from .parts.encoder import SkeletonEncoder
+from .parts.mask_tokens import MaskTokenDecoder, decoder_blocks
+from .parts.pooling import mean_tokens
 
 GLOBAL = "global"
 

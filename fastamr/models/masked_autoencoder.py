@@ -12,9 +12,9 @@ from torch import Tensor
 from ..nn import WeightedReconstructionLoss, initialize
 from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel
-from .config import ModelConfig
-from .encoder import SkeletonEncoder
-from .mask_tokens import FullDecoder
+from .parts.config import ModelConfig
+from .parts.encoder import SkeletonEncoder
+from .parts.mask_tokens import FullDecoder
 from .released import read_released, released_config, released_weights
 
 

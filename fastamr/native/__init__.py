@@ -1,4 +1,7 @@
-"""The compiled extension: how it is built (:mod:`.build`) and where a process gets it from (:mod:`.load`)."""
+"""The compiled extension: how it is built (:mod:`.build`) and where a process gets it from (:mod:`.load`).
+
+The sources lie in ``csrc/``; :mod:`.build` runs without torch, since ``setup.py`` uses it too.
+"""
 
 from .load import has_matrix_unit, status, why_not
 

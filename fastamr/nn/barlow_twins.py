@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops.precision import exact
+from ..ops.common.precision import exact
 
 
 def standardize_rows(features: Tensor, *, eps: float = 1e-5) -> Tensor:

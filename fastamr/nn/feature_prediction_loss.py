@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..ops.precision import exact
+from ..ops.common.precision import exact
 from .feature_spread import (
     covariance_loss,
     effective_rank,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops.precision import exact
+from ..ops.common.precision import exact
 
 
 def feature_covariance(features: Tensor, counted: Tensor | None = None) -> Tensor:

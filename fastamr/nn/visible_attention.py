@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import check_name
-from ..ops.backends import NAMES
+from ..ops.common.backends import NAMES
 
 
 class VisibleAttention(nn.Module):

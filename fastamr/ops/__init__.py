@@ -4,32 +4,32 @@ The ops on flat rows, which fused blocks are built of (``linear_gelu`` and its l
 registered.
 
 Each op has one file here and one of the same name in :mod:`fastamr.reference`, which says what it means. Which back end
-runs is chosen in :mod:`fastamr.ops.backends`.
+runs is chosen in :mod:`fastamr.ops.common.backends`.
 """
 
 from .adamw_update import adamw_update
-from .attention_checks import AttentionBias
-from .backends import availability, backend
-from .linear_gelu import linear_gelu, linear_gelu_backward
-from .linear_residual_norm import linear_residual_norm, linear_residual_norm_backward
-from .masked_patch_gather import masked_patch_gather
-from .motion_entropy import motion_entropy
-from .motion_guidance import motion_guidance
-from .patch_gather import patch_gather
-from .row_linear import row_linear, row_linear_backward
-from .row_norm import row_norm, row_norm_backward
-from .sample_clips import sample_clips
-from .seeds import derive_seed, make_seed
-from .select_visible import select_visible
-from .stack_backends import choose_stack
-from .visible_attention import (
+from .attention.checks import AttentionBias
+from .attention.visible_attention import (
     ATTENTION_WITH_LSE,
     attention_backend,
     visible_attention,
     visible_attention_backward_into,
     visible_attention_forward,
 )
-from .weight_gradient import groups_weight_gradients, weight_gradient, weight_gradients
+from .common.backends import availability, backend
+from .common.seeds import derive_seed, make_seed
+from .common.stack_backends import choose_stack
+from .masked_patch_gather import masked_patch_gather
+from .motion_entropy import motion_entropy
+from .motion_guidance import motion_guidance
+from .patch_gather import patch_gather
+from .rows.linear_gelu import linear_gelu, linear_gelu_backward
+from .rows.linear_residual_norm import linear_residual_norm, linear_residual_norm_backward
+from .rows.row_linear import row_linear, row_linear_backward
+from .rows.row_norm import row_norm, row_norm_backward
+from .rows.weight_gradient import groups_weight_gradients, weight_gradient, weight_gradients
+from .sample_clips import sample_clips
+from .select_visible import select_visible
 from .weighted_reconstruction_loss import reconstruction_target, weighted_reconstruction_loss
 
 __all__ = [

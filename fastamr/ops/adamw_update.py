@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import native, reference
-from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_device
-from .triton_support import triton_why_not
+from .common.backends import Backend, Problem, can_always, choose, declare
+from .common.checks import check_device
+from .common.triton_support import triton_why_not
 
 _MASTERS = (torch.float32, torch.float64)
 _GRADIENTS = (torch.float32, torch.bfloat16, torch.float16)

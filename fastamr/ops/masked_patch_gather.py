@@ -9,10 +9,10 @@ from torch import Tensor
 
 from .. import reference
 from ..reference.masked_patch_gather import masked_patch_gather_backward
-from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_clips, check_device, check_divides, check_keep, check_shape, check_tensor
-from .precision import exact
-from .triton_support import TRITON
+from .common.backends import Backend, Problem, can_always, choose, declare
+from .common.checks import check_clips, check_device, check_divides, check_keep, check_shape, check_tensor
+from .common.precision import exact
+from .common.triton_support import TRITON
 
 declare("masked_patch_gather", TRITON, Backend("reference", can_always))
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_clips, check_valid
-from .triton_support import TRITON
+from .common.backends import Backend, Problem, can_always, choose, declare
+from .common.checks import check_clips, check_valid
+from .common.triton_support import TRITON
 
 declare("motion_entropy", TRITON, Backend("reference", can_always))
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from .. import reference
 from ..errors import check_name
-from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_clips, check_valid
+from .common.backends import Backend, Problem, can_always, choose, declare
+from .common.checks import check_clips, check_valid
+from .common.triton_support import TRITON
 from .motion_entropy import check_window
-from .triton_support import TRITON
 
 KINDS = ("entropy", "energy", "histogram")
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_clips, check_device, check_divides, check_keep
-from .triton_support import TRITON
+from .common.backends import Backend, Problem, can_always, choose, declare
+from .common.checks import check_clips, check_device, check_divides, check_keep
+from .common.triton_support import TRITON
 
 declare("patch_gather", TRITON, Backend("reference", can_always))
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_device, check_seed, check_shape, check_tensor
-from .precision import exact
-from .triton_support import TRITON
+from .common.backends import Backend, Problem, can_always, choose, declare
+from .common.checks import check_device, check_seed, check_shape, check_tensor
+from .common.precision import exact
+from .common.triton_support import TRITON
 
 declare("sample_clips", TRITON, Backend("reference", can_always))
 

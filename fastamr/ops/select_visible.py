@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_device, check_seed, check_shape, check_tensor
-from .triton_support import TRITON
+from .common.backends import Backend, Problem, can_always, choose, declare
+from .common.checks import check_device, check_seed, check_shape, check_tensor
+from .common.triton_support import TRITON
 
 declare("select_visible", TRITON, Backend("reference", can_always))
 

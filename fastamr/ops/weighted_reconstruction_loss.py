@@ -10,9 +10,9 @@ from torch import Tensor
 from ..errors import check_name
 from ..reference.weighted_reconstruction_loss import reconstruction_target as _reconstruction_target
 from ..reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
-from .backends import Backend, Problem, can_always, choose, declare
-from .checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
-from .triton_support import TRITON
+from .common.backends import Backend, Problem, can_always, choose, declare
+from .common.checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
+from .common.triton_support import TRITON
 
 TARGETS = ("motion", "joints")
 NORMALIZATIONS = ("sequence", "patch", "none")

@@ -5,19 +5,19 @@ is wanted, for example as the truth in a test.
 """
 
 from .adamw_update import adamw_update
-from .linear_gelu import linear_gelu, linear_gelu_backward
-from .linear_residual_norm import linear_residual_norm, linear_residual_norm_backward
+from .attention.visible_attention import visible_attention
 from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
 from .motion_guidance import motion_guidance
 from .patch_gather import patch_gather
 from .philox import philox_words
-from .row_linear import row_linear, row_linear_backward
-from .row_norm import row_norm, row_norm_backward
+from .rows.linear_gelu import linear_gelu, linear_gelu_backward
+from .rows.linear_residual_norm import linear_residual_norm, linear_residual_norm_backward
+from .rows.row_linear import row_linear, row_linear_backward
+from .rows.row_norm import row_norm, row_norm_backward
+from .rows.weight_gradient import weight_gradient
 from .sample_clips import sample_clips
 from .select_visible import select_visible
-from .visible_attention import visible_attention
-from .weight_gradient import weight_gradient
 from .weighted_reconstruction_loss import weighted_reconstruction_loss
 
 __all__ = [

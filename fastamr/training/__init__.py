@@ -1,9 +1,13 @@
-"""Pre-training: configuration, step, optimizer, loop, checkpoints."""
+"""Pre-training: configuration, the update, the loop around it, checkpoints.
 
-from .adamw import AdamW
+What an update does lives in :mod:`.update`, which clips it sees in :mod:`.clips`, what is written of it in
+:mod:`.metrics`. The fields of a configuration and the names in a checkpoint are part of the file format.
+"""
+
+from .clips.sampling import ClipSampler
 from .config import PretrainConfig
 from .pretrain import pretrain
-from .sampling import ClipSampler
-from .step import PretrainStep
+from .update.adamw import AdamW
+from .update.step import PretrainStep
 
 __all__ = ["AdamW", "ClipSampler", "PretrainConfig", "PretrainStep", "pretrain"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import check_name, unknown_name
 from ..files import write_text
-from .precision import PRECISIONS
+from .update.precision import PRECISIONS
 
 TRAIN_ON = ("train", "all")
 # How a configuration names the choices of PretrainStep's ``graph``.
@@ -207,7 +207,7 @@ class PretrainConfig:
 
 def model_config_class(model: str) -> Any:
     """Return the ``Config`` dataclass of a model by name; an unknown name is a ``ValueError``."""
-    from ..models import MODELS
+    from ..models.registry import MODELS
 
     check_name("model", model, MODELS)
     return MODELS[model].Config

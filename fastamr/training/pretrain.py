@@ -14,7 +14,6 @@ from .. import ops
 from ..data import apply_missing, parse_steps
 from ..devices import pick_device
 from ..memory import keep_freed_memory
-from .batches import BatchOrder
 from .checkpoint import (
     Checkpoint,
     capture_training,
@@ -26,15 +25,13 @@ from .checkpoint import (
     restore_training,
     save_checkpoint,
 )
-from .collapse import CollapseGuard
+from .clips.batches import BatchOrder
 from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
 from .interrupt import StopSignals
-from .metric_ring import MetricReader, Reading
-from .metrics import MetricsLog, Progress, environment
-from .optimizer import build_optimizer
-from .precision import autocast_dtype, precision_name, products_of
+from .metrics.collapse import CollapseGuard
+from .metrics.metric_ring import MetricReader, Reading
+from .metrics.metrics import MetricsLog, Progress, environment
 from .probe import check_probe, knn_probe
-from .schedule import LearningRateSchedule
 from .setup import (
     build_model,
     describe_bodies,
@@ -46,7 +43,10 @@ from .setup import (
     steps_as_text,
     training_sequences,
 )
-from .step import PretrainStep
+from .update.optimizer import build_optimizer
+from .update.precision import autocast_dtype, precision_name, products_of
+from .update.schedule import LearningRateSchedule
+from .update.step import PretrainStep
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons, Split

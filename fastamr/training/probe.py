@@ -43,7 +43,8 @@ def knn_probe(model: SkeletonModel, data: PackedSkeletons, split: Split, *, batc
         split: training and test clips; clips without a label are left out.
         batch_size: body sequences in a batch.
     """
-    from ..evaluation import extract_features, knn_accuracy
+    from ..features.extract import extract_features
+    from ..probes.knn import knn_accuracy
 
     training = model.training
     with torch.random.fork_rng():

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..skeleton import SkeletonLayout, get_layout
-from .batches import BatchOrder
-from .clip_streams import ClipStream, PrefetchedClips, ResidentClips
+from .clips.batches import BatchOrder
+from .clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
+from .clips.sampling import ClipSampler
 from .config import DEFAULT_EPOCHS, DEFAULT_WARMUP_EPOCHS, PretrainConfig
-from .sampling import ClipSampler
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -52,7 +52,7 @@ def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
         data: the pre-processed data.
         asked: the steps of the configuration.
     """
-    from ..data.preprocess import STEPS
+    from ..data.preprocessing.apply import STEPS
 
     applied = [step for step in data.steps if step["name"] != "note"]
     if any(step["name"] not in STEPS for step in applied):
@@ -96,7 +96,7 @@ def pick_split(name: str | None, data: PackedSkeletons, train_on: str) -> str | 
 def training_sequences(
     data: PackedSkeletons, train_on: str, split: str | None, *, keep_empty_bodies: bool = False
 ) -> Tensor:
-    """Return the body sequences to train on, as :class:`fastamr.training.batches.BatchOrder` takes them.
+    """Return the body sequences to train on, as :class:`fastamr.training.clips.batches.BatchOrder` takes them.
 
     Args:
         data: the packed data, on the CPU.
@@ -207,7 +207,7 @@ def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
     Raises:
         ValueError: the architecture names another layout or channel count than the data's.
     """
-    from ..models import MODELS
+    from ..models.registry import MODELS
 
     channels = data.coords.shape[-1]
     settings = config.model_config(layout=_layout_setting(data.layout), channels=channels)

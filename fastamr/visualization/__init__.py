@@ -1,4 +1,7 @@
-"""Pictures of data, runs and results; matplotlib comes with ``pip install 'fastamr[viz]'``."""
+"""Pictures of data, runs and results; matplotlib comes with ``pip install 'fastamr[viz]'``.
+
+Nothing here computes what it shows, beyond what a model says of one clip; everything else imports no matplotlib.
+"""
 
 from .animation import draw_animation
 from .clip import Clip, Overlay, find_clip, read_clip

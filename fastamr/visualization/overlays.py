@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..models.masking import choose_visible, token_validity
+from ..models.parts.masking import choose_visible, token_validity
 from .clip import Clip, Overlay, class_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def mask_overlay(
         given: the clip.
         ratio: share of the tokens that is masked.
         patch_frames: frames of a token.
-        strategy: how visible tokens are chosen, see :mod:`fastamr.models.masking`.
+        strategy: how visible tokens are chosen, see :mod:`fastamr.models.parts.masking`.
         seed: of the choice.
         keep: ``(M, K)`` visible tokens, instead of a choice.
 

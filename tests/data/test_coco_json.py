@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastamr.data.importing import read_file
-from fastamr.data.readers import coco_json, poses
-from fastamr.data.readers.layout_choice import choose_layout, layout_of_names
+from fastamr.data.readers import coco_json
+from fastamr.data.readers.common import poses
+from fastamr.data.readers.common.layout_choice import choose_layout, layout_of_names
+from fastamr.data.readers.registry import read_file
 from fastamr.skeleton import LAYOUTS, get_layout
 
 from . import writers_generic as write

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fastamr.data import PackedSkeletons, Split, apply_missing, concatenate, preprocess
-from fastamr.data.convert import RULES, convert, joint_map, parts_of
-from fastamr.data.importing import read_file
+from fastamr.data.preprocessing.convert_layout import RULES, convert, joint_map, parts_of
+from fastamr.data.readers.registry import read_file
 from fastamr.layouts import PARTS, TREES
 from fastamr.skeleton import LAYOUTS, SkeletonLayout, get_layout
 

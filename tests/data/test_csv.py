@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastamr.data.importing import read_file
 from fastamr.data.readers import coco_json, csv
+from fastamr.data.readers.registry import read_file
 from fastamr.skeleton import get_layout
 
 from . import writers_generic as write

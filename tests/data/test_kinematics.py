@@ -5,8 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from fastamr.data.kinematics import BONES, DOF_ROW, DOFS, bone_lengths, forward_kinematics, sine_cosine
-from fastamr.data.stage import rest_pose
+from fastamr.data.synthetic.kinematics import (
+    BONES,
+    DOF_ROW,
+    DOFS,
+    bone_lengths,
+    forward_kinematics,
+    sine_cosine,
+)
+from fastamr.data.synthetic.timeline import rest_pose
 from fastamr.skeleton import get_layout
 
 LAYOUT = get_layout("ntu25")

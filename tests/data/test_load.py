@@ -131,7 +131,7 @@ class TestLoad:
         assert both.fingerprint() == concatenate([one, two]).fingerprint()
 
     def test_synthetic(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from fastamr.data import synthetic
+        from fastamr.data.synthetic import dataset as synthetic
 
         data = make(0)
         monkeypatch.setattr(synthetic, "synthetic_actions", lambda: data)
@@ -219,7 +219,7 @@ class TestImportFile:
 
 
 def test_reading_files_does_not_load_the_generator() -> None:
-    code = "import sys, fastamr.data; assert 'fastamr.data.synthetic' not in sys.modules"
+    code = "import sys, fastamr.data; assert 'fastamr.data.synthetic.dataset' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 

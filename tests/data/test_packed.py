@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastamr.data import PackedSkeletons, Split, packed_file
+from fastamr.data import PackedSkeletons, Split
+from fastamr.data.packed import file as packed_file
 from fastamr.skeleton import get_layout
 
 V = 17

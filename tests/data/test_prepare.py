@@ -10,14 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastamr.data import PackedSkeletons, prepare_shards
-from fastamr.data.prepare import prepare
-from fastamr.data.preprocess import preprocess
-from fastamr.data.readers.bodies import BodyChoice
+from fastamr.data import PackedSkeletons
+from fastamr.data.prepare import work_folder as prepare_shards
+from fastamr.data.prepare.prepare import prepare
+from fastamr.data.preprocessing.apply import preprocess
+from fastamr.data.preprocessing.geometry import Step
+from fastamr.data.readers.common.bodies import BodyChoice
+from fastamr.data.readers.common.raw import Task
+from fastamr.data.readers.common.sources import Entry
 from fastamr.data.readers.ntu import NtuReader
-from fastamr.data.readers.raw import Task
-from fastamr.data.sources import Entry
-from fastamr.data.steps import Step
 
 from .ntu_folder import NAMES, contents, fill, load, zipped
 from .writers import frames_of, skeleton_text, standing
@@ -233,7 +234,7 @@ class TestInterruption:
             done.append(index)
             return prepare_shards.run_block(job, index, tasks)
 
-        monkeypatch.setattr("fastamr.data.prepare.run_block", run_block)
+        monkeypatch.setattr("fastamr.data.prepare.prepare.run_block", run_block)
 
     def test_continues(
         self, interrupted: Path, raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
@@ -326,7 +327,7 @@ class TestInterruption:
         def full(*_: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("fastamr.data.packed_file.write_tensors", full)
+        monkeypatch.setattr("fastamr.data.packed.file.write_tensors", full)
         with pytest.raises(OSError, match=r"No space left on device.*is intact"):
             prepare("ntu60", raw, out)
         assert out.read_bytes() == b"old"

@@ -14,7 +14,7 @@ import pytest
 
 from fastamr import cli
 from fastamr.data import PackedSkeletons
-from fastamr.data.presets import PRESETS
+from fastamr.data.preprocessing.presets import PRESETS
 
 from .writers import frames_of, pku_label_text, pku_text, skeleton_text, standing
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastamr.data.prepare import prepare
+from fastamr.data.prepare.prepare import prepare
 
 from .ntu_folder import NAMES, contents, fill, load, zipped
 

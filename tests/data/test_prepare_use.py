@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastamr.data.prepare import prepare
+from fastamr.data.prepare.prepare import prepare
 
 from .ntu_folder import contents, fill, load
 from .writers import standing

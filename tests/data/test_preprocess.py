@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from fastamr.data import PackedSkeletons, Split, parse_steps, preprocess
-from fastamr.data.preprocess import STEPS, AlignBody, Center, Scale
+from fastamr.data.preprocessing.apply import STEPS, AlignBody, Center, Scale
 from fastamr.skeleton import SkeletonLayout, get_layout
 
 JOINTS = ("pelvis", "left_hip", "right_hip", "chest", "hand")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastamr.data.importing import read_file
 from fastamr.data.readers import pyskl
+from fastamr.data.readers.registry import read_file
 from fastamr.skeleton import get_layout
 
 from . import writers_generic as write

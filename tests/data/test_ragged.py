@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastamr.data.ragged import first_true, last_true, latest_true, median, ranges, row_owner
+from fastamr.data.packed.ragged import first_true, last_true, latest_true, median, ranges, row_owner
 
 
 @pytest.fixture(params=range(5))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from fastamr.data.readers import npz, npz_ctrgcn, npz_packed
-from fastamr.data.readers.arrays import from_batch, trim_padding
+from fastamr.data.readers import npz_ctrgcn, npz_packed
+from fastamr.data.readers.common import npz
+from fastamr.data.readers.common.arrays import from_batch, trim_padding
 from fastamr.skeleton import get_layout
 
 

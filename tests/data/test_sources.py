@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastamr.data import sources
-from fastamr.data.sources import DamagedFile, list_files
+from fastamr.data.readers.common import sources
+from fastamr.data.readers.common.sources import DamagedFile, list_files
 
 
 def archive(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:

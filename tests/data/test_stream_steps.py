@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastamr.data import PackedSkeletons, apply_missing, preprocess
-from fastamr.data.stream_steps import stream_of
+from fastamr.data.preprocessing.streams import stream_of
 from fastamr.skeleton import SkeletonLayout
 
 # A chain with a branch: b and c hang on a, d on c; the root stands in the middle of the list.

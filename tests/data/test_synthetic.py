@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastamr.data.actions import ACTIONS
-from fastamr.data.draws import noise_table
-from fastamr.data.packed import PackedSkeletons
-from fastamr.data.synthetic import synthetic_actions
+from fastamr.data.packed.dataset import PackedSkeletons
+from fastamr.data.synthetic.actions import ACTIONS
+from fastamr.data.synthetic.dataset import synthetic_actions
+from fastamr.data.synthetic.random_numbers import noise_table
 from fastamr.skeleton import get_layout
 
 LAYOUT = get_layout("ntu25")

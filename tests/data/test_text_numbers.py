@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastamr.data.readers.text_numbers import read_numbers
-from fastamr.data.sources import DamagedFile
+from fastamr.data.readers.common.sources import DamagedFile
+from fastamr.data.readers.common.text_numbers import read_numbers
 
 numbers = st.floats(width=64, allow_nan=False) | st.integers(-(2**60), 2**60)
 

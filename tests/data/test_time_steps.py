@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastamr.data import PackedSkeletons, apply_missing, parse_steps, preprocess
-from fastamr.data.presets import PRESETS, preset_steps
-from fastamr.data.steps import FitBox, Flip
-from fastamr.data.time_steps import Resample
+from fastamr.data.preprocessing.geometry import FitBox, Flip
+from fastamr.data.preprocessing.presets import PRESETS, preset_steps
+from fastamr.data.preprocessing.time import Resample
 from fastamr.skeleton import SkeletonLayout
 from fastamr.training.setup import steps_as_text
 

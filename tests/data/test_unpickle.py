@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastamr.data.unpickle import unpickle
+from fastamr.data.readers.common.unpickle import unpickle
 
 PACKAGE = Path(__file__).parents[2] / "fastamr"
 WITNESS = "FASTAMR_TEST_PICKLE_RAN"
@@ -369,7 +369,7 @@ def test_pythons_unpickler_is_not_used() -> None:
 
 def test_all_opcodes_are_known_or_refused() -> None:
     """A new opcode of a later Python is refused, since only listed ones are carried out."""
-    from fastamr.data import unpickle as module
+    from fastamr.data.readers.common import unpickle as module
 
     handled = {*module._CONSTANTS, *module._LITERALS, *module._ACTIONS, "STOP", "FRAME", "PROTO"}
     known = {opcode.name for opcode in pickletools.opcodes}

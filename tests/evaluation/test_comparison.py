@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastamr.cli import main
-from fastamr.evaluation.comparison import (
+from fastamr.evaluation.report.comparison import (
     Cell,
     average_folds,
     compare_runs,
@@ -18,7 +18,7 @@ from fastamr.evaluation.comparison import (
     format_markdown,
     read_report,
 )
-from fastamr.evaluation.published import DATA_SETS, PUBLISHED, data_set_of
+from fastamr.evaluation.report.published import DATA_SETS, PUBLISHED, data_set_of
 
 
 def report(run: str = "runs/amr", model: str = "amr", **settings: Any) -> dict[str, Any]:

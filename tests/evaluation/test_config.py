@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fastamr import cli
-from fastamr.evaluation.config import EvaluateConfig, command_line
-from fastamr.evaluation.target import pick_target
+from fastamr.evaluation.protocols.config import EvaluateConfig, command_line
+from fastamr.evaluation.report.target import pick_target
 
 
 @pytest.mark.parametrize(

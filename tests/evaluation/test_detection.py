@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastamr.data import PackedSkeletons, Split
-from fastamr.evaluation.detection import (
+from fastamr.evaluation.protocols.detection import (
     DetectionConfig,
     Stream,
     compare_detection,
@@ -18,15 +18,9 @@ from fastamr.evaluation.detection import (
     label_stream,
     window_features,
 )
-from fastamr.evaluation.detection_metrics import Segment, segment_map
-from fastamr.evaluation.linear_probe import fit_linear
-from fastamr.evaluation.windows import (
-    cut_windows,
-    frame_scores,
-    stream_labels,
-    window_label,
-    window_starts,
-)
+from fastamr.evaluation.protocols.detection_metrics import Segment, segment_map
+from fastamr.features.windows import cut_windows, frame_scores, stream_labels, window_label, window_starts
+from fastamr.probes.linear_probe import fit_linear
 
 from .conftest import LAYOUT, MeanEncoder
 
@@ -225,7 +219,7 @@ class TestProtocol:
             seen.append(min_updates)
             return fit_linear(*sets, min_updates=min_updates, **settings)
 
-        monkeypatch.setattr("fastamr.evaluation.detection.fit_linear", fit)
+        monkeypatch.setattr("fastamr.evaluation.protocols.detection.fit_linear", fit)
         results = compare_detection(MeanEncoder(width=8), make_streams(), config=SHORT, min_updates=120)
         assert seen == [120] * len(results)
 
@@ -336,7 +330,7 @@ def test_from_streams_of_generated_motion_to_the_file(tmp_path, capsys):
 
 
 def test_the_segments_of_generated_streams_are_those_they_were_made_of():
-    from fastamr.evaluation.detection_metrics import segments_of
+    from fastamr.evaluation.protocols.detection_metrics import segments_of
 
     from .streams import synthetic_streams
 
@@ -350,8 +344,8 @@ def test_the_segments_of_generated_streams_are_those_they_were_made_of():
 def test_from_the_files_of_pku_mmd(tmp_path):
     """Raw text files, prepared as streams, are labelled from the first file to the last number."""
     from fastamr.data import load
-    from fastamr.data.prepare import prepare
-    from fastamr.evaluation.detection_metrics import segments_of
+    from fastamr.data.prepare.prepare import prepare
+    from fastamr.evaluation.protocols.detection_metrics import segments_of
     from fastamr.models import build_model
 
     from ..data.writers import pku_label_text, pku_split_text, pku_text

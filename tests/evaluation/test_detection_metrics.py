@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastamr.evaluation.detection_metrics import (
+from fastamr.evaluation.protocols.detection_metrics import (
     Segment,
     frame_average_precision,
     frame_map,

@@ -10,18 +10,12 @@ import yaml
 
 from fastamr import files
 from fastamr.data import Split
-from fastamr.evaluation import (
-    compare,
-    extract_features,
-    format_table,
-    knn_accuracy,
-    linear_probe,
-    protocols,
-    random_encoder,
-)
-from fastamr.evaluation.comparison import find_reports
+from fastamr.evaluation import compare, extract_features, format_table, knn_accuracy, random_encoder
 from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
+from fastamr.evaluation.protocols import frozen as protocols
+from fastamr.evaluation.report.comparison import find_reports
 from fastamr.models import build_model
+from fastamr.probes import linear_probe
 
 
 @pytest.fixture
@@ -113,7 +107,7 @@ def test_the_least_number_of_updates_reaches_every_row(run, make_data, monkeypat
         seen.append(settings["min_updates"])
         return linear_probe(*sets, **settings)
 
-    monkeypatch.setattr("fastamr.evaluation.protocols.linear_probe", probe)
+    monkeypatch.setattr("fastamr.evaluation.protocols.frozen.linear_probe", probe)
     report = evaluate(_config(run[0], protocol="linear", min_updates=150), data=make_data(), quiet=True)
     assert seen == [150] * len(report["results"])
     assert report["config"]["min_updates"] == 150

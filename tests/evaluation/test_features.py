@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastamr.data import PackedSkeletons
-from fastamr.evaluation import extract_features, feature_cache
+from fastamr.evaluation import extract_features
+from fastamr.features import cache as feature_cache
 from fastamr.skeleton import get_layout
 
 

@@ -10,9 +10,9 @@ import torch
 from fastamr.cli import main
 from fastamr.data import Split
 from fastamr.evaluation import FinetuneConfig, compare_supervised, finetune, format_table, labelled_split
-from fastamr.evaluation.clip_batches import ClipBatches
 from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
-from fastamr.evaluation.features import extract_features
+from fastamr.features.clip_batches import ClipBatches
+from fastamr.features.extract import extract_features
 from fastamr.models import ActionClassifier, build_model
 
 QUICK = FinetuneConfig(
@@ -139,7 +139,7 @@ def test_every_update_draws_anew_from_the_recipe(model, data, monkeypatch) -> No
 
 
 def test_mixup_lerps_features_and_losses(model, data) -> None:
-    from fastamr.evaluation.finetune import _loss
+    from fastamr.finetuning.finetune import _loss
 
     classifier = ActionClassifier(model, 3, hidden=0)
     features, labels = torch.randn(4, 64), torch.tensor([0, 1, 2, 0])

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from fastamr.data import preprocess
-from fastamr.evaluation import extract_features, knn_accuracy, linear_probe, random_encoder
+from fastamr.evaluation import extract_features, knn_accuracy, random_encoder
 from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
-from fastamr.evaluation.fusion import EncodedStream, compare_streams, fuse_scores
-from fastamr.evaluation.knn import knn_predict, knn_scores
-from fastamr.evaluation.linear_probe import fit_linear, logistic_regression, logistic_scores
+from fastamr.evaluation.protocols.fusion import EncodedStream, compare_streams, fuse_scores
 from fastamr.models import build_model
+from fastamr.probes import linear_probe
+from fastamr.probes.knn import knn_predict, knn_scores
+from fastamr.probes.linear_probe import fit_linear, logistic_regression, logistic_scores
 
 from .conftest import MeanEncoder
 from .test_transfer import TINY
@@ -97,7 +98,7 @@ class TestStreams:
             seen.append(min_updates)
             return fit_linear(*sets, min_updates=min_updates, **settings)
 
-        monkeypatch.setattr("fastamr.evaluation.fusion.fit_linear", fit)
+        monkeypatch.setattr("fastamr.evaluation.protocols.fusion.fit_linear", fit)
         compare_streams(self.encoded(make_data), protocol="linear", seeds=[0, 1], min_updates=120)
         assert seen == [120] * 2 * (2 * 3 + 1)  # seeds, streams, their rows, and raw coordinates
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from fastamr.evaluation import extract_features, logistic_regression
-from fastamr.evaluation.checks import percent_equal
-from fastamr.evaluation.linear_head import fit_linear_head, linear_classifier
+from fastamr.finetuning.classifier import accuracy_of
+from fastamr.finetuning.linear_head import fit_linear_head, linear_classifier
 from fastamr.models import build_model
-from fastamr.training.classifier import accuracy_of
+from fastamr.probes.checks import percent_equal
 
 pytest.importorskip("sklearn")
 

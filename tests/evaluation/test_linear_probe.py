@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fastamr.evaluation import linear_probe, logistic_regression, standardize_features
-from fastamr.evaluation.linear_probe import NTU_UPDATES
+from fastamr.evaluation import logistic_regression, standardize_features
+from fastamr.probes import linear_probe
+from fastamr.probes.linear_probe import NTU_UPDATES
 
 
 def _blobs(clips: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from fastamr.data import PackedSkeletons, Split
-from fastamr.data.convert import convert
+from fastamr.data.preprocessing.convert_layout import convert
 from fastamr.evaluation import compare
 from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
-from fastamr.evaluation.transfer import describe_transfer, to_layout
+from fastamr.evaluation.protocols.transfer import describe_transfer, to_layout
 from fastamr.models import build_model, load_pretrained
 from fastamr.skeleton import SkeletonLayout, get_layout
 

@@ -32,7 +32,7 @@ def classifier() -> ActionClassifier:
     """Trained on moving(): its features are a random encoder's, which suffice."""
     pytest.importorskip("sklearn")
     from fastamr.data import preprocess
-    from fastamr.evaluation.linear_head import linear_classifier
+    from fastamr.finetuning.linear_head import linear_classifier
 
     torch.manual_seed(0)
     encoder = build_model(

@@ -13,10 +13,10 @@ import torch
 
 from fastamr.cli import main
 from fastamr.data import PackedSkeletons, apply_missing, preprocess
-from fastamr.evaluation.clip_batches import ClipBatch, ClipBatches
-from fastamr.evaluation.finetune import predict as evaluated_classes
 from fastamr.export import Predictor, load_predictor
 from fastamr.export.predictor import in_slots
+from fastamr.features.clip_batches import ClipBatch, ClipBatches
+from fastamr.finetuning.finetune import predict as evaluated_classes
 from fastamr.models import ActionClassifier, build_model
 from fastamr.skeleton import SkeletonLayout
 

@@ -9,7 +9,7 @@ from fastamr.kernels.launch import record
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fastamr import ops, reference
-from fastamr.reference.linear_gelu import form_for
+from fastamr.reference.rows.linear_gelu import form_for
 
 from .rows import CASES, assert_exact_sums, assert_rounded_once, doubled, matrix, path  # noqa: F401
 

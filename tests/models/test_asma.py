@@ -11,11 +11,11 @@ from torch import Tensor
 import fastamr
 from fastamr import ASMaModel, SkeletonLayout, get_layout
 from fastamr.data import apply_missing, synthetic_actions
-from fastamr.models import asymmetric_masking as masking
 from fastamr.models import build_model, count_flops, load_pretrained
+from fastamr.models.parts import asymmetric_masking as masking
 from fastamr.testing import random_clips
-from fastamr.training.collapse import CollapseGuard
-from fastamr.training.sampling import ClipSampler
+from fastamr.training.clips.sampling import ClipSampler
+from fastamr.training.metrics.collapse import CollapseGuard
 
 SMALL: dict[str, Any] = {
     "frames": 24,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fastamr.models import ActionClassifier, build_model
-from fastamr.models.pooling import average_bodies, mean_tokens
+from fastamr.models.parts.pooling import average_bodies, mean_tokens
 from fastamr.nn import DropPath, TransformerBlock
 from fastamr.skeleton import SkeletonLayout
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastamr.data import apply_missing, synthetic_actions
 from fastamr.models import PretrainOutput, build_model
-from fastamr.training.sampling import ClipSampler
+from fastamr.training.clips.sampling import ClipSampler
 
 SMALL = {
     "frames": 24,

@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from fastamr import ops
-from fastamr.models.masking import (
-    STRATEGIES,
-    choose_visible,
-    motion_scores,
-    product_of,
-    token_validity,
-)
+from fastamr.models.parts.masking import STRATEGIES, choose_visible, motion_scores, product_of, token_validity
 from fastamr.testing import random_clips
 
 

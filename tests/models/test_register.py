@@ -24,7 +24,7 @@ TINY |= {"decoder_heads": 2, "target_patches": 2, "guidance_windows": (4,)}
 
 @pytest.fixture(autouse=True)
 def own_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastamr.models.MODELS", dict(MODELS))
+    monkeypatch.setattr("fastamr.models.registry.MODELS", dict(MODELS))
 
 
 def test_a_registered_model_is_configured_saved_and_loaded_by_name(tmp_path: Path) -> None:

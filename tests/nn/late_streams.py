@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastamr.nn.side_branch import SideBranch
+from fastamr.nn.stacks.side_branch import SideBranch
 
 
 class Stream:
@@ -113,4 +113,4 @@ def delayed(streams: LateStreams, ops: Any, monkeypatch: Any) -> None:
         assert wanted
         return streams.branch()
 
-    monkeypatch.setattr("fastamr.nn.stack_functions.side_branch", made)
+    monkeypatch.setattr("fastamr.nn.stacks.functions.side_branch", made)

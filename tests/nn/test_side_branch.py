@@ -15,7 +15,7 @@ import fastamr
 from fastamr import ops
 from fastamr.models import build_model
 from fastamr.nn import TransformerStack
-from fastamr.nn.side_branch import side_branch
+from fastamr.nn.stacks.side_branch import side_branch
 
 from .late_streams import LateStreams, delayed
 from .stack_cases import DEPTH, Stack, inputs_for, run

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fastamr
 from fastamr import native
 from fastamr.nn import TransformerBlock, TransformerStack
-from fastamr.nn.working_weights import register_working_copy
+from fastamr.nn.stacks.working_weights import register_working_copy
 from fastamr.testing import relative_error
 
 from .stack_cases import DEPTH, HEADS, WIDTH, Stack, inputs_for, needs_extension, run, worst

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastamr.nn.working_weights import refresh_working_copy, register_working_copy, working_weight
+from fastamr.nn.stacks.working_weights import refresh_working_copy, register_working_copy, working_weight
 
 
 @pytest.fixture

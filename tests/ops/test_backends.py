@@ -9,7 +9,7 @@ import torch
 
 import fastamr
 from fastamr import ops
-from fastamr.ops.backends import Backend, Problem, _parse, can_always, choose, declare
+from fastamr.ops.common.backends import Backend, Problem, _parse, can_always, choose, declare
 
 
 def test_choice_by_name_op_and_context(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def test_a_general_name_binds_only_ops_that_have_it() -> None:
 
 
 def test_automatic_choice_skips_what_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastamr.ops.backends._TABLE", {})
+    monkeypatch.setattr("fastamr.ops.common.backends._TABLE", {})
     declare(
         "_test_op",
         Backend("triton", lambda p: "no GPU" if p.device_type == "cpu" else None),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastamr import ops
-from fastamr.reference.linear_gelu import form_for, gelu_and_slope, linear_gelu
+from fastamr.reference.rows.linear_gelu import form_for, gelu_and_slope, linear_gelu
 from fastamr.testing import relative_error
 
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from fastamr import native, ops
-from fastamr.ops.backends import Problem, choose
+from fastamr.ops.common.backends import Problem, choose
 from fastamr.testing import relative_error
-from fastamr.training.precision import matmul_precision
+from fastamr.training.update.precision import matmul_precision
 
 needs_unit = pytest.mark.skipif(
     not native.has_matrix_unit(),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from fastamr import native, ops
-from fastamr.ops import rows_native
+from fastamr.ops.rows import native as rows_native
 from fastamr.testing import assert_as_good_as, relative_error
 
 pytestmark = pytest.mark.skipif(

@@ -9,9 +9,9 @@ import torch
 
 import fastamr
 from fastamr import ops
-from fastamr.ops import triton_support
-from fastamr.ops.backends import Problem, choose
-from fastamr.ops.triton_support import triton_why_not
+from fastamr.ops.common import triton_support
+from fastamr.ops.common.backends import Problem, choose
+from fastamr.ops.common.triton_support import triton_why_not
 from fastamr.testing import random_clips
 
 ROOT = Path(__file__).resolve().parent.parent.parent

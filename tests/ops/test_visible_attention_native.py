@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fastamr import native, ops
-from fastamr.ops.attention_checks import structure_of
-from fastamr.reference.visible_attention import visible_attention as reference_attention
+from fastamr.ops.attention.checks import structure_of
+from fastamr.reference.attention.visible_attention import visible_attention as reference_attention
 from fastamr.testing import assert_as_good_as
 
 pytestmark = pytest.mark.skipif(

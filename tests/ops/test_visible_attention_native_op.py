@@ -12,7 +12,7 @@ import torch
 
 import fastamr
 from fastamr import native, ops
-from fastamr.ops.backends import Problem, choose
+from fastamr.ops.common.backends import Problem, choose
 
 pytestmark = pytest.mark.skipif(
     native.why_not("cpu") is not None, reason=f"no CPU extension: {native.why_not('cpu')}"

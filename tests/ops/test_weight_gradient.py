@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fastamr import native, ops
-from fastamr.ops.backends import Problem, choose
+from fastamr.ops.common.backends import Problem, choose
 from fastamr.testing import relative_error
 
 module = sys.modules["fastamr.ops.weight_gradient"]  # the attribute of ops is the function

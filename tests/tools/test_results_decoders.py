@@ -28,7 +28,9 @@ OPTIONS |= {
 @pytest.fixture
 def decoders(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(fastamr.models, "MODELS", dict(fastamr.models.MODELS))
-    spec = importlib.util.spec_from_file_location("results_decoders", ROOT / "tools" / "results_decoders.py")
+    spec = importlib.util.spec_from_file_location(
+        "results_decoders", ROOT / "experiments" / "results_decoders.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

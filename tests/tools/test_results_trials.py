@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture(scope="module")
 def trials() -> Iterator[ModuleType]:
     """The tool; what it registers and imports is forgotten again."""
-    spec = importlib.util.spec_from_file_location("results_trials", ROOT / "tools" / "results_trials.py")
+    spec = importlib.util.spec_from_file_location(
+        "results_trials", ROOT / "experiments" / "results_trials.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastamr.nn import working_weights
-from fastamr.nn.working_weights import register_working_copy
+from fastamr.nn.stacks import working_weights
+from fastamr.nn.stacks.working_weights import register_working_copy
 
 
 def noted_copy(parameter: Tensor) -> Tensor | None:

@@ -19,13 +19,13 @@ import fastamr
 from fastamr.data import PackedSkeletons, apply_missing, synthetic_actions
 from fastamr.models import build_model
 from fastamr.nn.learning_rate import learning_rate
-from fastamr.ops.backends import _TABLE
+from fastamr.ops.common.backends import _TABLE
 from fastamr.training import PretrainStep
-from fastamr.training.batches import BatchOrder
-from fastamr.training.clip_streams import ResidentClips
-from fastamr.training.optimizer import build_optimizer
-from fastamr.training.sampling import ClipSampler
-from fastamr.training.schedule import LearningRateSchedule
+from fastamr.training.clips.batches import BatchOrder
+from fastamr.training.clips.clip_streams import ResidentClips
+from fastamr.training.clips.sampling import ClipSampler
+from fastamr.training.update.optimizer import build_optimizer
+from fastamr.training.update.schedule import LearningRateSchedule
 
 SMALL: dict[str, Any] = {
     "frames": 24,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import fastamr
-from fastamr.nn.working_weights import working_weight
-from fastamr.training.adamw import AdamW
-from fastamr.training.optimizer import build_optimizer, learning_rate_tensor
+from fastamr.nn.stacks.working_weights import working_weight
+from fastamr.training.update.adamw import AdamW
+from fastamr.training.update.optimizer import build_optimizer, learning_rate_tensor
 
 from .small_training import OPTIONS, groups_of, make_model, train
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastamr.training.adamw import AdamW
+from fastamr.training.update.adamw import AdamW
 
 from .small_training import OPTIONS, groups_of, make_model, train
 

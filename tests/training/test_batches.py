@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fastamr.training.batches import BatchOrder
+from fastamr.training.clips.batches import BatchOrder
 
 
 def stream(order: BatchOrder, updates: int) -> torch.Tensor:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastamr.training.batches import BatchOrder
-from fastamr.training.clip_streams import ClipStream, PrefetchedClips, ResidentClips
-from fastamr.training.sampling import ClipSampler
+from fastamr.training.clips.batches import BatchOrder
+from fastamr.training.clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
+from fastamr.training.clips.sampling import ClipSampler
 from fastamr.training.setup import training_sequences
 
 CPU = torch.device("cpu")

@@ -10,12 +10,12 @@ import torch
 
 from fastamr.models import build_model
 from fastamr.training import PretrainConfig, pretrain
-from fastamr.training.batches import BatchOrder
-from fastamr.training.clip_streams import ResidentClips
-from fastamr.training.collapse import CollapseGuard
-from fastamr.training.optimizer import build_optimizer
-from fastamr.training.sampling import ClipSampler
-from fastamr.training.step import PretrainStep
+from fastamr.training.clips.batches import BatchOrder
+from fastamr.training.clips.clip_streams import ResidentClips
+from fastamr.training.clips.sampling import ClipSampler
+from fastamr.training.metrics.collapse import CollapseGuard
+from fastamr.training.update.optimizer import build_optimizer
+from fastamr.training.update.step import PretrainStep
 
 HEALTHY = {"std/a": 0.3, "rank/a": 9.0, "std/b": 0.1, "rank/b": 3.0, "prediction/a": 0.0}
 SMALL = {

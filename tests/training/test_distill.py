@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from fastamr.cli import _configure, main
 from fastamr.data import PackedSkeletons, Split
 from fastamr.evaluation import FinetuneConfig, labelled_split
+from fastamr.finetuning import distill as distill_module
+from fastamr.finetuning.classifier import ClassifierConfig, accuracy_of, command_of, train_classifier
+from fastamr.finetuning.distill import distill
+from fastamr.finetuning.distill_config import DistillConfig, StudentConfig, StudentRecipe
+from fastamr.finetuning.distill_report import format_report
+from fastamr.finetuning.model_cost import cpu_latency
 from fastamr.models import ActionClassifier, build_model
 from fastamr.skeleton import SkeletonLayout
-from fastamr.training import distill as distill_module
-from fastamr.training.classifier import ClassifierConfig, accuracy_of, command_of, train_classifier
-from fastamr.training.distill import distill
-from fastamr.training.distill_config import DistillConfig, StudentConfig, StudentRecipe
-from fastamr.training.distill_report import format_report
-from fastamr.training.model_cost import cpu_latency
 
 pytest.importorskip("sklearn")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastamr.training.distill_loss import DistillationLoss, feature_loss, soft_label_loss
+from fastamr.finetuning.distill_loss import DistillationLoss, feature_loss, soft_label_loss
 
 
 def test_soft_labels_by_hand() -> None:

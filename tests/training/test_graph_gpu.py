@@ -14,11 +14,11 @@ from torch import Tensor, nn
 import fastamr
 from fastamr.models import build_model
 from fastamr.training import PretrainConfig, PretrainStep, pretrain
-from fastamr.training.batches import BatchOrder
-from fastamr.training.clip_streams import PrefetchedClips, ResidentClips
-from fastamr.training.optimizer import build_optimizer
-from fastamr.training.sampling import ClipSampler
-from fastamr.training.schedule import LearningRateSchedule
+from fastamr.training.clips.batches import BatchOrder
+from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
+from fastamr.training.clips.sampling import ClipSampler
+from fastamr.training.update.optimizer import build_optimizer
+from fastamr.training.update.schedule import LearningRateSchedule
 
 pytestmark = pytest.mark.gpu
 

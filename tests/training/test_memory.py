@@ -10,7 +10,7 @@ import pytest
 
 from fastamr.data import synthetic_actions
 from fastamr.training import PretrainConfig, pretrain
-from fastamr.training.step import PretrainStep
+from fastamr.training.update.step import PretrainStep
 
 from .parity_paths import AMR, SMALL, fused
 

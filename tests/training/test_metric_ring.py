@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import fastamr.training.metric_ring as metric_ring
 import pytest
 import torch
 
-import fastamr.training.metric_ring as metric_ring
-from fastamr.training.metric_ring import MetricReader, MetricRing
+from fastamr.training.metrics.metric_ring import MetricReader, MetricRing
 
 
 def add(ring: MetricRing, updates: range, **terms: float) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastamr.training.metrics import MetricsLog, Progress, environment
+from fastamr.training.metrics.metrics import MetricsLog, Progress, environment
 
 
 def records(folder: Path) -> list[dict]:

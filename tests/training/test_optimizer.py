@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastamr.training.optimizer import build_optimizer, learning_rate, learning_rate_tensor
+from fastamr.training.update.optimizer import build_optimizer, learning_rate, learning_rate_tensor
 
 RECIPE = {"lr": 1e-3, "min_lr": 5e-4, "warmup": 4, "total": 12}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastamr.evaluation import extract_features, labelled_split
-from fastamr.evaluation.protocols import probe_features
+from fastamr.evaluation.protocols.frozen import probe_features
 from fastamr.models import SkeletonModel
 
 from .parity_paths import Training, train_default, train_reference

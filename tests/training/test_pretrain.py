@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from fastamr.training import PretrainConfig, pretrain
 from fastamr.training.checkpoint import load_checkpoint
 from fastamr.training.setup import is_resident, run_lengths, training_sequences
-from fastamr.training.step import PretrainStep
+from fastamr.training.update.step import PretrainStep
 
 
 def configure(out: Path, **options: Any) -> PretrainConfig:

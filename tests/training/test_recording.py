@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastamr.training.recording import CudaRecorder, RecordedCall
+from fastamr.training.update.recording import CudaRecorder, RecordedCall
 
 from .graphs import ReplayedCalls
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fastamr import ops
-from fastamr.training.sampling import ClipSampler
+from fastamr.training.clips.sampling import ClipSampler
 
 
 def seed(key: int = 7) -> Tensor:

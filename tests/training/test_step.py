@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fastamr.nn.learning_rate import learning_rate
-from fastamr.nn.working_weights import working_weight
+from fastamr.nn.stacks.working_weights import working_weight
 from fastamr.training import PretrainStep
-from fastamr.training.batches import BatchOrder
-from fastamr.training.clip_streams import PrefetchedClips, ResidentClips
-from fastamr.training.optimizer import build_optimizer, learning_rate_tensor
-from fastamr.training.precision import autocast_dtype, precision_name, products_of
-from fastamr.training.sampling import ClipSampler
-from fastamr.training.schedule import LearningRateSchedule
+from fastamr.training.clips.batches import BatchOrder
+from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
+from fastamr.training.clips.sampling import ClipSampler
+from fastamr.training.update.optimizer import build_optimizer, learning_rate_tensor
+from fastamr.training.update.precision import autocast_dtype, precision_name, products_of
+from fastamr.training.update.schedule import LearningRateSchedule
 
 from .graphs import ReplayedCalls
 

@@ -13,8 +13,9 @@ import torch
 
 from fastamr import AMRModel, cli
 from fastamr.data import PackedSkeletons, synthetic_actions
-from fastamr.evaluation import extract_features, knn_accuracy, linear_probe
+from fastamr.evaluation import extract_features, knn_accuracy
 from fastamr.models import SkeletonModel
+from fastamr.probes import linear_probe
 from fastamr.visualization.attention_maps import attention_weights, received
 from fastamr.visualization.confusion import confusion_matrix, draw_confusion
 from fastamr.visualization.curves import read_metrics

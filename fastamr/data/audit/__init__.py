@@ -1,4 +1,7 @@
-"""The audit of a data set: what is in it, what is wrong with it, and whether it leaks."""
+"""The audit of a data set: what is in it, what is wrong with it, and whether it leaks.
+
+It reads packed data in blocks and changes nothing; findings have names that ``fastamr check --fail-on`` knows.
+"""
 
 from .leaks import Duplicates, find_duplicates
 from .near import NearOptions, NearPairs, near_pairs

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..packed import PackedSkeletons
+from ..packed.dataset import PackedSkeletons
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..packed import PackedSkeletons
+from ..packed.dataset import PackedSkeletons
 from .blocks import Flags, Index
 
 # A column with more values than this, or with more than the second number most of which occur once, names clips

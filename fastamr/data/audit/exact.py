@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from ..packed import PackedSkeletons
+from ..packed.dataset import PackedSkeletons
 from .blocks import Block, Index, body_blocks
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..packed import PackedSkeletons
+from ..packed.dataset import PackedSkeletons
 from .blocks import Flags, Index
 from .counts import class_name
 from .exact import exact_groups

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..packed import PackedSkeletons
+from ..packed.dataset import PackedSkeletons
 from .blocks import Block, Flags, Floats, Index, body_blocks, read_body
 
 # Choices of the search; what decides in the end is NearOptions.

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..packed import PackedSkeletons
+from ..packed.dataset import PackedSkeletons
 from .blocks import Flags, Floats, Index
 from .candidates import candidate_pairs
 from .motion import Described, about_middle, describe, mean_place, read_motion, root_mean_square

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..packed import PackedSkeletons
+from ..packed.dataset import PackedSkeletons
 from .blocks import Index
 from .counts import count
 from .leaks import describe_duplicates, find_duplicates

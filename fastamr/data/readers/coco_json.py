@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from ...skeleton import SkeletonLayout
-from ..packed import PackedSkeletons
-from . import json_text
-from .layout_choice import choose_layout, layout_of_names, plain
-from .poses import Poses, pack_poses, reading_note, seen_from
+from ..packed.dataset import PackedSkeletons
+from .common import json_text
+from .common.layout_choice import choose_layout, layout_of_names, plain
+from .common.poses import Poses, pack_poses, reading_note, seen_from
 
 _FRAME_KEYS = ("frame_id", "frame_index", "frame")
 _VIDEO_KEYS = ("video_id", "vid_id")

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from ...skeleton import SkeletonLayout, get_layout
-from ..packed import PackedSkeletons
-from .layout_choice import choose_layout, layout_of_names, plain
-from .poses import Poses, pack_poses, reading_note, seen_from
+from ..packed.dataset import PackedSkeletons
+from .common.layout_choice import choose_layout, layout_of_names, plain
+from .common.poses import Poses, pack_poses, reading_note, seen_from
 
 _REQUIRED = ("frame", "joint", "x", "y")
 _KNOWN = (*_REQUIRED, "body", "z", "confidence", "clip", "label")

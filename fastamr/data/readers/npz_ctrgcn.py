@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from ...skeleton import get_layout
-from ..packed import PackedSkeletons, Split
-from .arrays import trim_padding
-from .npz import read_blocks, read_member
+from ..packed.dataset import PackedSkeletons, Split
+from .common.arrays import trim_padding
+from .common.npz import read_blocks, read_member
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _LAYOUT, _CHANNELS, _FPS = "ntu25", 3, 30.0

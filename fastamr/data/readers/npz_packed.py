@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ...skeleton import SkeletonLayout
-from ..packed import PackedSkeletons, Split
-from .npz import member_names, read_member
+from ..packed.dataset import PackedSkeletons, Split
+from .common.npz import member_names, read_member
 
 REQUIRED = ("x", "offsets", "joint_names", "parents")
 _SPLITS = ("is_train", "is_train_repo", "is_train_dedup", "fold")

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..packed import PackedSkeletons
-from ..sources import DamagedFile, Listing
-from . import ntu_protocols
-from .bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
-from .raw import Damage, Found, RawClip, Task, without_copies
-from .text_numbers import NumberText, as_float32, read_numbers
+from ..packed.dataset import PackedSkeletons
+from .common import ntu_protocols
+from .common.bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
+from .common.raw import Damage, Found, RawClip, Task, without_copies
+from .common.sources import DamagedFile, Listing
+from .common.text_numbers import NumberText, as_float32, read_numbers
 
 JOINTS = 25
 _BODY_NUMBERS, _JOINT_NUMBERS = 10, 12

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..packed import PackedSkeletons
-from ..sources import DamagedFile
-from .bodies import RECIPE, body_arrays, choose_bodies
+from ..packed.dataset import PackedSkeletons
+from .common.bodies import RECIPE, body_arrays, choose_bodies
+from .common.sources import DamagedFile
 from .ntu import JOINTS, NtuReader, parse
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..packed import PackedSkeletons, Split
-from ..sources import DamagedFile, list_files
-from .json_text import field, load_json, numbers, parse_json
+from ..packed.dataset import PackedSkeletons, Split
+from .common.json_text import field, load_json, numbers, parse_json
+from .common.sources import DamagedFile, list_files
 
 LAYOUT = "kinect20"
 ACTIONS = {

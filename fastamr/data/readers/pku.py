@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ..packed import PackedSkeletons, Split
-from ..packing import text_codes
-from ..sources import DamagedFile, Entry, Listing
-from .pku_protocols import ACTIONS, SplitList, read_split_list, split_list_name
-from .raw import Damage, Found, RawClip, Task, without_copies
-from .text_numbers import as_float32, read_numbers
+from ..packed.dataset import PackedSkeletons, Split
+from ..packed.packing import text_codes
+from .common.pku_protocols import ACTIONS, SplitList, read_split_list, split_list_name
+from .common.raw import Damage, Found, RawClip, Task, without_copies
+from .common.sources import DamagedFile, Entry, Listing
+from .common.text_numbers import as_float32, read_numbers
 
 JOINTS, BODIES, CHANNELS = 25, 2, 3
 VIEWS = ("L", "M", "R")

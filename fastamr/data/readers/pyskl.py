@@ -1,7 +1,8 @@
 """The annotation files of PYSKL and MMAction2: one pickle with the clips and the splits of a data set.
 
 ``{"split": {name: [frame_dir]}, "annotations": [{"frame_dir", "label", "total_frames", "keypoint" (M, T, V, C),
-"keypoint_score" (M, T, V), "img_shape"}]}``. It is read by :mod:`fastamr.data.unpickle`, which runs nothing.
+"keypoint_score" (M, T, V), "img_shape"}]}``. It is read by
+:mod:`fastamr.data.readers.common.unpickle`, which runs nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import numpy as np
 import torch
 
 from ...skeleton import SkeletonLayout
-from ..packed import PackedSkeletons, Split
-from ..unpickle import unpickle
-from .layout_choice import choose_layout
-from .ntu_protocols import ClipName
-from .poses import reading_note, seen_from
+from ..packed.dataset import PackedSkeletons, Split
+from .common.layout_choice import choose_layout
+from .common.ntu_protocols import ClipName
+from .common.poses import reading_note, seen_from
+from .common.unpickle import unpickle
 
 _HALF = re.compile(r"(.*?)_?(train|val|test)_?(\d*)")
 

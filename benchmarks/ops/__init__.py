@@ -1,0 +1,1 @@
+"""One benchmark for each op, under the op's name."""

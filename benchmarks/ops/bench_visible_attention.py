@@ -1,0 +1,72 @@
+"""Attention at skeleton sizes, forward and forward + backward, by every back end of the op that can run here.
+
+On a GPU SDPA runs once as PyTorch chooses and once by each of its own kernels.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fastamr import ops
+from fastamr.testing import relative_error
+
+from ..conftest import Clock
+from ..forms import number_of_bytes
+
+FORMS = {"self 75": (75, 75), "cross 125x75": (125, 75)}
+RIVALS = {
+    "sdpa flash": SDPBackend.FLASH_ATTENTION,
+    "sdpa cudnn": SDPBackend.CUDNN_ATTENTION,
+    "sdpa efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+_baseline: dict[tuple[str, str, bool], float] = {}
+
+
+@pytest.mark.parametrize("rival", ["sdpa", *RIVALS, "cpp", "cuda", "materialised", "reference"])
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward+backward"])
+@pytest.mark.parametrize("form", list(FORMS))
+def test_visible_attention(form: str, backward: bool, rival: str, device: torch.device, clock: Clock) -> None:
+    if rival in RIVALS and device.type == "cpu":
+        pytest.skip("SDPA's kernels are told apart on a GPU")
+    backend = rival.partition(" ")[0]
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    reason = ops.availability(device.type, dtype)["visible_attention"][backend]
+    if reason is not None:
+        pytest.skip(reason)
+    count = 256 if device.type == "cuda" else 16
+    queries, keys = FORMS[form]
+    packed = torch.randn(count, keys, 3 if form == "self 75" else 2, 8, 32, device=device, dtype=dtype)
+    q = torch.randn(count, queries, 8, 32, device=device, dtype=dtype)
+    inputs = [x.requires_grad_(backward) for x in ((packed,) if form == "self 75" else (q, packed))]
+    upstream = torch.randn(count, queries, 256, device=device, dtype=dtype)
+
+    def chosen() -> AbstractContextManager[None]:
+        return sdpa_kernel(RIVALS[rival]) if rival in RIVALS else nullcontext()
+
+    def run() -> tuple[torch.Tensor, ...]:
+        with chosen():
+            out = ops.visible_attention(*inputs, backend=backend)
+        return torch.autograd.grad(out, inputs, upstream) if backward else (out,)
+
+    exact = ops.visible_attention(*[x.detach().double() for x in inputs], backend="reference")
+    allowed = 1e-5 if dtype == torch.float32 else 1e-2
+    with chosen():
+        assert relative_error(ops.visible_attention(*inputs, backend=backend), exact) < allowed
+    # Forward: the projections are read and the output written; the backward reads both and the upstream gradient,
+    # and writes the projections' gradients.
+    once = number_of_bytes(*inputs, upstream)
+    median = clock(
+        run,
+        bytes_moved=3 * once if backward else once,
+        op="visible_attention",
+        shape=[count, queries, keys, 8, 32],
+        dtype=str(dtype).removeprefix("torch."),
+        backend=rival,
+        backward=backward,
+    )
+    base = _baseline.setdefault((form, device.type, backward), median)
+    clock.benchmark.extra_info["speedup_against_sdpa"] = round(base / median, 3)

@@ -1,0 +1,122 @@
+"""``fastamr show DATA --clip N --out FILE``: a clip as animation or as a strip of frames."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def run(arguments: list[str]) -> None:
+    """Carry out the command.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such clip, the model does not fit the data, or an option is out of range.
+        ImportError: matplotlib is not installed.
+        OSError: MP4 without ffmpeg, or the picture cannot be written where ``--out`` says.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    chosen = [name for name in ("mask", "guidance", "reconstruction") if getattr(given, name)]
+    if len(chosen) > 1:
+        parser.error(f"--{chosen[0]} and --{chosen[1]} are drawn over the same joints: choose one")
+    if given.checkpoint and not chosen:
+        chosen = ["reconstruction"]
+    if chosen == ["reconstruction"] and not given.checkpoint:
+        parser.error("--reconstruction needs --checkpoint RUN, the model that reconstructs")
+
+    from ...files import check_writable, make_folder
+    from ...visualization.animation import ANIMATIONS, draw_animation
+    from ...visualization.figures import PICTURES, picture_format
+    from ...visualization.strip import draw_strip
+
+    ending = picture_format(given.out, (*ANIMATIONS, *PICTURES))
+    check_writable(given.out)
+    content = _content(given, chosen)
+    make_folder(given.out)
+    view = {"up": given.up, "azimuth": given.azimuth, "elevation": given.elevation, "unit": given.unit}
+    if ending in ANIMATIONS:
+        draw_animation(given.out, content["clip"], content["overlay"], fps=given.fps, **view)
+    else:
+        draw_strip(given.out, **content, frames=given.frames, **view)
+    print(f"written to {given.out}")
+
+
+def _content(given: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
+    """Return the clip, its overlay and the traces below it."""
+    from ...data import apply_missing
+    from ...data.load import load
+    from ...features.extract import check_fit
+    from ...features.run_settings import run_steps
+    from ...models import load_pretrained
+    from ...visualization.clip import find_clip, read_clip
+    from ...visualization.overlays import guidance_overlay, mask_overlay, model_clip
+    from ...visualization.reconstruction import predict
+
+    data = load(given.data)
+    index = find_clip(data, given.clip)
+    if not chosen:
+        clip = read_clip(data, index).part(given.start, given.stop)
+        return {"clip": clip, "overlay": None, "traces": None}
+    data, index = data.select([index]), 0
+    model = None
+    if given.checkpoint:
+        model = load_pretrained(given.checkpoint)
+        check_fit(model, data)
+        data = apply_missing(data, run_steps(given.checkpoint))
+    seen = model_clip(data, index, model.frames if model else given.model_frames)
+    traces = None
+    if chosen == ["reconstruction"]:
+        assert model is not None
+        prediction = predict(model, seen, seed=given.seed, unit=given.unit)
+        overlay, traces = prediction.overlay, prediction.traces
+    elif chosen == ["guidance"]:
+        guide = getattr(model, "guidance", None)
+        weights = guide(*model.prepare(seen.clips, seen.valid)) if model and guide is not None else None
+        overlay = guidance_overlay(seen, weights)
+    else:
+        options: dict[str, Any] = {"patch_frames": given.patch_frames, "ratio": given.ratio}
+        if model:
+            options = {"patch_frames": model.config.patch_frames, "strategy": model.config.masking}
+            options["ratio"] = model.config.mask_ratio
+        overlay = mask_overlay(seen, seed=given.seed, **options)
+    shown = seen.shown.part(given.start, given.stop)
+    return {"clip": shown, "overlay": overlay.part(given.start, given.stop), "traces": traces}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastamr show",
+        description="Draw a clip as an animation or as a strip of frames.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("data", metavar="DATA", help="the packed file")
+    add("--clip", default="0", metavar="N|NAME", help="which clip, by number from 0 or by name (default 0)")
+    add("--out", required=True, metavar="FILE",
+        help="the picture: .gif or .mp4 (needs ffmpeg) for an animation, .png, .svg or .pdf for a strip")  # fmt: skip
+    add("--mask", action="store_true", help="show visible and masked tokens")
+    add("--guidance", action="store_true", help="show AMR's guidance map W, the weight in the loss")
+    add("--reconstruction", action="store_true",
+        help="show what the model of --checkpoint makes of the visible tokens (default with --checkpoint)")  # fmt: skip
+    add(
+        "--checkpoint",
+        metavar="RUN",
+        help="folder of a run; its frames, patches, masking and steps are taken",
+    )
+    add("--ratio", type=float, default=0.9, help="share of masked tokens, without --checkpoint (default 0.9)")
+    add("--patch-frames", type=int, default=4, metavar="L",
+        help="frames of a token, without --checkpoint (default 4)")  # fmt: skip
+    add("--model-frames", type=int, default=120, metavar="T",
+        help="frames that overlays resize the clip to, without --checkpoint (default 120)")  # fmt: skip
+    add("--seed", type=int, default=0, help="of the mask (default 0)")
+    add("--frames", type=int, default=8, help="frames of a strip (default 8)")
+    add("--start", type=int, default=0, metavar="FRAME", help="first frame that is shown (default 0)")
+    add("--stop", type=int, metavar="FRAME", help="frame before which to stop (default: the end)")
+    add("--fps", type=float, help="frames an animation shows a second (default: the clip's rate, or 12)")
+    add("--up", default="auto", choices=["y", "z", "-y", "auto"],
+        help="the axis that points up; -y suits images (default auto, from the trunk)")  # fmt: skip
+    add("--azimuth", type=float, default=-70.0, help="horizontal angle of view in degrees (default -70)")
+    add("--elevation", type=float, default=12.0, help="vertical angle of view in degrees (default 12)")
+    add("--unit", default="m", help="unit of the coordinates, written on the axes (default m; '' for none)")
+    return parser

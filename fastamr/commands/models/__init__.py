@@ -1,0 +1,1 @@
+"""The commands that train, probe and use models; settings and defaults live in the dataclasses that they build."""

@@ -1,0 +1,72 @@
+"""``fastamr export CHECKPOINT --onnx FILE.onnx | --torch-export FILE.pt2``: a model for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def run(arguments: list[str]) -> None:
+    """Carry out the command.
+
+    Raises:
+        FileNotFoundError: the folder holds no model.
+        OSError: a file cannot be written where ``--onnx`` or ``--torch-export`` says.
+        ValueError: the model cannot be exported, a file's name or the opset is wrong, or the file would compute
+            something else.
+        ImportError: a package that ONNX needs is not installed.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.onnx is None and given.torch_export is None:
+        parser.error("nothing to write: give --onnx FILE.onnx, --torch-export FILE.pt2, or both")
+    from ...export import export_onnx, export_program
+    from ...export.description import check_ending
+    from ...features.run_settings import run_steps
+    from ...files import check_writable, make_folder
+    from ...models import ActionClassifier, load_pretrained
+    from ...models.base import read_description
+
+    for path, ending in ((given.onnx, ".onnx"), (given.torch_export, ".pt2")):
+        if path is not None:
+            check_ending(path, ending)
+            check_writable(path)
+    steps: Any = ()
+    model: Any
+    if read_description(given.checkpoint)["model"] == ActionClassifier.name:
+        model = ActionClassifier.from_pretrained(given.checkpoint)
+        if given.encoder:
+            steps, model = model.steps, model.encoder
+    else:
+        model, steps = load_pretrained(given.checkpoint), run_steps(given.checkpoint)
+    kind = "classifier" if isinstance(model, ActionClassifier) else "encoder"
+    if given.onnx is not None:
+        difference = export_onnx(model, make_folder(given.onnx), steps=steps, opset=given.opset)
+        size = Path(given.onnx).stat().st_size / 1e6
+        print(
+            f"{kind} written to {given.onnx} ({size:.2f} MB); onnxruntime differs from the model by {difference:.1g} "
+            "of the largest output"
+        )
+    if given.torch_export is not None:
+        export_program(model, make_folder(given.torch_export), steps=steps)
+        print(f"{kind} written to {given.torch_export}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastamr export",
+        description="Write a classifier, or an encoder, as a file for other runtimes. The batch size is free.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="folder of a classifier (fastamr finetune, distill) or of a run",
+    )
+    add("--onnx", metavar="FILE.onnx", help="write ONNX, and compare it with the model in onnxruntime")
+    add("--torch-export", metavar="FILE.pt2", help="write what torch.export.load reads")
+    add("--encoder", action="store_true", help="of a classifier's folder, write the encoder alone")
+    add("--opset", type=int, metavar="N", help="version of ONNX's operators (default: PyTorch's choice)")
+    return parser

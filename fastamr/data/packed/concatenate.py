@@ -1,0 +1,158 @@
+"""Joining data sets of one layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .dataset import PackedSkeletons, Split
+
+
+def concatenate(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
+    """Join data sets of one layout into one, which lies in memory.
+
+    Choices where the sets differ: classes, and the codes of text columns, are unified by name. Where only some
+    sets name their classes, the clips of the others become unknown (``-1``); where none does, equal numbers are
+    equal classes. A column or split that a set lacks is ``-1`` or False there. Coordinates become float32 unless
+    all are float16. Where only some label their frames, those of the others have their clip's class, or are unknown
+    (``-2``). Pre-processing that differs is recorded as one step ``concatenate`` with each set's own; notes of
+    readers and steps may differ and are kept behind the steps.
+
+    Raises:
+        ValueError: no set, or different layouts or channels.
+    """
+    if not sets:
+        raise ValueError("sets is empty, expected at least one data set")
+    first = sets[0]
+    if len(sets) == 1:
+        return first
+    for other in sets[1:]:
+        _check_same(first, other)
+    dtype = torch.float32 if any(data.coords.dtype == torch.float32 for data in sets) else torch.float16
+    frames, clips = [data.num_frames for data in sets], [data.num_clips for data in sets]
+    labels, label_names = _unify([(data.labels, data.label_names) for data in sets])
+    columns: dict[str, Tensor] = {}
+    column_names: dict[str, tuple[str, ...]] = {}
+    for name in dict.fromkeys(name for data in sets for name in data.columns):
+        parts = [(_column(data, name), data.column_names.get(name, ())) for data in sets]
+        columns[name], names = _unify(parts)
+        if names:
+            column_names[name] = names
+    return PackedSkeletons(
+        coords=torch.cat([data.coords.to(dtype) for data in sets]),
+        offsets=torch.cat([first.offsets[:1], *_shifted([data.offsets[1:] for data in sets], frames)]),
+        body_clip=torch.cat(_shifted([data.body_clip for data in sets], clips)),
+        body_start=torch.cat([data.body_start for data in sets]),
+        labels=labels,
+        fps=torch.cat([data.fps for data in sets]),
+        layout=first.layout,
+        names=[name for data in sets for name in data.names],
+        columns=columns,
+        column_names=column_names,
+        splits={
+            name: _split(sets, name) for name in dict.fromkeys(name for data in sets for name in data.splits)
+        },
+        valid=_valid(sets),
+        label_names=label_names,
+        steps=_steps(sets),
+        dropped={name: reason for data in sets for name, reason in data.dropped.items()},
+        frame_labels=_frame_labels(sets, label_names),
+    )
+
+
+def _check_same(first: PackedSkeletons, other: PackedSkeletons) -> None:
+    same = (other.layout.joints, other.layout.parents) == (first.layout.joints, first.layout.parents)
+    if not same:
+        raise ValueError(
+            f"sets: layouts {first.layout.name!r} ({first.layout.num_joints} joints) and {other.layout.name!r} "
+            f"({other.layout.num_joints} joints) differ; only data sets of one layout train together"
+        )
+    channels = (first.coords.shape[-1], other.coords.shape[-1])
+    if channels[0] != channels[1]:
+        raise ValueError(
+            f"sets: {channels[0]} and {channels[1]} channels; only sets with as many train together"
+        )
+    if first.device != other.device:
+        raise ValueError(
+            f"sets: they are on {first.device} and {other.device}; move them to one device first"
+        )
+
+
+def _unify(parts: Sequence[tuple[Tensor, tuple[str, ...]]]) -> tuple[Tensor, tuple[str, ...]]:
+    """Join codes whose names differ from part to part; see :func:`concatenate`."""
+    names = list(dict.fromkeys(name for _, own in parts for name in own))
+    if not names:
+        return torch.cat([codes for codes, _ in parts]), ()
+    joined = []
+    for codes, own in parts:
+        if own:
+            table = torch.tensor([names.index(name) for name in own], device=codes.device)
+            joined.append(torch.where(codes >= 0, table[codes.clamp(min=0)], -1))
+        else:
+            joined.append(torch.full_like(codes, -1))
+    return torch.cat(joined), tuple(names)
+
+
+def _column(data: PackedSkeletons, name: str) -> Tensor:
+    missing = torch.full_like(data.labels, -1)
+    return data.columns.get(name, missing)
+
+
+def _split(sets: Sequence[PackedSkeletons], name: str) -> Split:
+    neither = [torch.zeros_like(data.labels, dtype=torch.bool) for data in sets]
+    parts = [data.splits.get(name, Split(none, none)) for data, none in zip(sets, neither, strict=True)]
+    return Split(torch.cat([part.train for part in parts]), torch.cat([part.test for part in parts]))
+
+
+def _valid(sets: Sequence[PackedSkeletons]) -> Tensor | None:
+    if all(data.valid is None for data in sets):
+        return None
+    return torch.cat(
+        [
+            torch.ones(data.coords.shape[:2], dtype=torch.bool, device=data.device)
+            if data.valid is None
+            else data.valid
+            for data in sets
+        ]
+    )
+
+
+def _frame_labels(sets: Sequence[PackedSkeletons], names: tuple[str, ...]) -> Tensor | None:
+    """Join the classes of frames, under the numbers of the joint ``names``."""
+    if all(data.frame_labels is None for data in sets):
+        return None
+    parts = []
+    for data in sets:
+        labels = data.frame_labels
+        if labels is None:
+            own = torch.where(data.labels >= 0, data.labels, -2)[data.body_clip]
+            labels = own.repeat_interleave(data.offsets.diff()).to(torch.int16)
+        if data.label_names != names:
+            # Without names of its own a set has no known class beside those that name theirs.
+            table = [names.index(name) for name in data.label_names] or [-2]
+            new = torch.tensor(table, dtype=torch.int16, device=labels.device)
+            labels = torch.where(labels >= 0, new[labels.long().clamp(0, len(table) - 1)], labels)
+        parts.append(labels)
+    return torch.cat(parts)
+
+
+def _steps(sets: Sequence[PackedSkeletons]) -> tuple[dict[str, Any], ...]:
+    if all(data.steps == sets[0].steps for data in sets):
+        return sets[0].steps
+    applied = [tuple(step for step in data.steps if step["name"] != "note") for data in sets]
+    if all(steps == applied[0] for steps in applied):
+        notes = [step for data in sets for step in data.steps if step["name"] == "note"]
+        return (*applied[0], *(note for place, note in enumerate(notes) if note not in notes[:place]))
+    return ({"name": "concatenate", "steps": [list(data.steps) for data in sets]},)
+
+
+def _shifted(parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+    """Return each part plus the sizes of the parts before it."""
+    shifted, before = [], 0
+    for part, size in zip(parts, sizes, strict=True):
+        shifted.append(part + before)
+        before += size
+    return shifted

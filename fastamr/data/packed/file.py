@@ -1,0 +1,183 @@
+"""A packed data set on disk: one safetensors file with a JSON header, memory-mapped, never unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...files import replaced
+from ...skeleton import SkeletonLayout
+from .split import Split
+from .structure import PackedFields
+from .tensor_file import Pieces, write_tensors
+
+FORMAT = "fastamr-packed-1"
+_FAMILY = "fastamr-packed-"
+_TENSORS = ("coords", "offsets", "body_clip", "body_start", "labels", "fps")
+_OPTIONAL = ("valid", "frame_labels")
+
+
+def write_packed(data: PackedFields, path: str | Path) -> None:
+    """Write a data set as one file that replaces ``path`` in one piece.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        OSError: the file cannot be written (a full disk, for one); what was at ``path`` before is intact.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save {path}: folder {path.parent} does not exist; create it first")
+    metadata = {"format": FORMAT, "header": _header(data)}
+    try:
+        with replaced(path) as temporary:
+            save_file(_tensors(data), temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"cannot save {path} ({error}); a file that was there before is intact: make room and save again"
+        ) from error
+
+
+def write_packed_pieces(
+    data: PackedFields, path: str | Path, pieces: Callable[[], Iterable[PackedFields]]
+) -> None:
+    """Write a data set whose coordinates come in pieces, one after another, so that they need not fit into memory.
+
+    Args:
+        data: the whole, with ``coords``, ``valid`` and ``frame_labels`` on the device ``meta``.
+        path: the file, which is replaced in one piece.
+        pieces: gives data sets whose frames follow one another in ``data``; it is called once a tensor.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: the pieces do not make up the whole.
+        OSError: the file cannot be written; what was at ``path`` before is intact.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save {path}: folder {path.parent} does not exist; create it first")
+    tensors: dict[str, Tensor | Pieces] = {}
+    for name, tensor in _named_tensors(data).items():
+        if tensor.is_meta:
+            # map() binds the name now; a generator would look it up when the file is written.
+            parts = map(operator.attrgetter(name), pieces())
+            tensors[name] = Pieces(tensor.dtype, tuple(tensor.shape), parts)
+        else:
+            tensors[name] = tensor.contiguous()
+    try:
+        with replaced(path) as temporary:
+            write_tensors(temporary, tensors, {"format": FORMAT, "header": _header(data)})
+    except OSError as error:
+        raise OSError(
+            f"cannot save {path} ({error}); a file that was there before is intact: make room and save again"
+        ) from error
+
+
+def fingerprint(data: PackedFields) -> str:
+    """Return a hash of all that would be written: 32 hexadecimal digits, the same on every device."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(_tensors(data).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().data if tensor.numel() else b"")
+    digest.update(_header(data).encode())
+    return digest.hexdigest()
+
+
+def _tensors(data: PackedFields) -> dict[str, Tensor]:
+    """Return what is written as tensors, contiguous and on the CPU."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(data).items()}
+
+
+def _named_tensors(data: PackedFields) -> dict[str, Tensor]:
+    """Return what is written as tensors, by the names in the file."""
+    tensors = {name: getattr(data, name) for name in _TENSORS}
+    tensors |= {name: value for name in _OPTIONAL if (value := getattr(data, name)) is not None}
+    tensors |= {f"column.{name}": column for name, column in data.columns.items()}
+    for name, split in data.splits.items():
+        tensors |= {f"split.{name}.train": split.train, f"split.{name}.test": split.test}
+    # Names are a tensor, because safetensors limits the size of the JSON header.
+    text = "\0".join(data.names)
+    if text.count("\0") != data.num_clips - 1:
+        raise ValueError(
+            "names: a clip name holds a NUL character, which ends a name in the file; rename the clip"
+        )
+    tensors["names"] = torch.from_numpy(np.array(bytearray(text.encode()), dtype=np.uint8))
+    return tensors
+
+
+def _header(data: PackedFields) -> str:
+    return json.dumps(
+        {
+            "layout": data.layout.to_dict(),
+            "columns": list(data.columns),
+            "splits": list(data.splits),
+            "label_names": data.label_names,
+            "column_names": data.column_names,
+            "steps": data.steps,
+            "dropped": data.dropped,
+        }
+    )
+
+
+def read_packed(path: str | Path) -> dict[str, Any]:
+    """Map a packed file into memory; its pages are read when they are used.
+
+    The mapping is private: writing into a tensor does not change the file.
+
+    Returns:
+        The fields of ``PackedSkeletons`` by name, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, of another kind or of another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no packed data file {path}; make one with: fastamr import FILE {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            _check_format(path, file.metadata() or {})
+            header = json.loads(file.metadata()["header"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a packed data file, or is truncated ({error}); make it with: fastamr import FILE OUT"
+        ) from None
+    try:
+        return _fields(tensors, header)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} has a damaged header ({error!r}); import the source again") from None
+
+
+def _check_format(path: Path, metadata: dict[str, str]) -> None:
+    found = metadata.get("format", "")
+    if not found.startswith(_FAMILY):
+        raise ValueError(f"{path} holds tensors, but no packed data; make it with: fastamr import FILE OUT")
+    if found != FORMAT:
+        raise ValueError(f"{path} has format {found!r}, expected {FORMAT!r}; import the source again")
+
+
+def _fields(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+    fields |= {name: tensors.get(name) for name in _OPTIONAL}
+    fields["names"] = tensors["names"].numpy().tobytes().decode().split("\0")
+    fields["layout"] = SkeletonLayout.from_dict(header["layout"])
+    fields["columns"] = {name: tensors[f"column.{name}"] for name in header["columns"]}
+    fields["splits"] = {
+        name: Split(tensors[f"split.{name}.train"], tensors[f"split.{name}.test"])
+        for name in header["splits"]
+    }
+    fields["label_names"] = tuple(header["label_names"])
+    fields["column_names"] = {name: tuple(names) for name, names in header["column_names"].items()}
+    fields["steps"] = tuple(header["steps"])
+    fields["dropped"] = dict(header["dropped"])
+    return fields

@@ -1,0 +1,4 @@
+"""From a data set's raw files to one packed file: in parallel, in bounded memory, continued where it stopped.
+
+:mod:`.prepare` is the run, :mod:`.work_folder` its finished blocks on disk; what a raw file means is a reader's matter.
+"""

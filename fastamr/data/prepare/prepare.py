@@ -1,0 +1,339 @@
+"""From a data set's raw files to one packed file: in parallel, in bounded memory, and continued where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import check_name, unknown_name
+from ...files import check_writable, make_folder, write_text
+from ..packed.dataset import PackedSkeletons, Summary
+from ..preprocessing.apply import parse_steps, preprocess
+from ..preprocessing.geometry import Step
+from ..readers.common.raw import Damage, Found, RawReader, Task
+from ..readers.common.sources import Listing, list_files
+from ..readers.ntu import NtuReader
+from ..readers.pku import PkuReader
+from .work_folder import (
+    BlockResult,
+    Job,
+    join_blocks,
+    make_blocks,
+    open_folder,
+    remove_folder,
+    run_block,
+    write_joined,
+)
+
+RAW_KINDS: dict[str, tuple[type[NtuReader] | type[PkuReader], int]] = {
+    "ntu60": (NtuReader, 60),
+    "ntu120": (NtuReader, 120),
+    "pku1": (PkuReader, 1),
+    "pku2": (PkuReader, 2),
+}
+"""Data sets of many raw files, which are read in parallel: the reader and its first argument."""
+
+FILE_KINDS = {"nw-ucla": "readers.nw_ucla_json", "pyskl": "readers.pyskl", "npz": "importing"}
+"""Data sets that a module reads in one go."""
+
+KINDS = (*RAW_KINDS, *FILE_KINDS)
+"""Everything that :func:`prepare` reads."""
+
+_DTYPES = ("float32", "float16")
+
+
+@dataclass
+class Report:
+    """What came of a preparation.
+
+    Args:
+        kind: the data set.
+        source: where the raw files were.
+        output: the packed file.
+        files: how many raw files were read.
+        summary: what is in the packed file.
+        damaged: raw files that were left out because of what is in them.
+        dropped: name and reason of clips that were left out, such as those without a body.
+        left_out: file and reason of those that are not of this data set.
+        notes: what else the user should know.
+        seconds: how long it took, without the time before an interruption.
+        files_per_second: raw files read in that time.
+    """
+
+    kind: str
+    source: str
+    output: str
+    files: int = 0
+    summary: Summary = field(default_factory=Summary)
+    damaged: list[Damage] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    files_per_second: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        """Where the report is written: ``ntu60.report.json`` beside ``ntu60.safetensors``."""
+        return Path(self.output).with_suffix(".report.json")
+
+    def write(self) -> None:
+        """Write the report as JSON."""
+        write_text(self.path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+
+def prepare(
+    kind: str,
+    raw: str | Path,
+    out: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    steps: Iterable[str | Mapping[str, Any] | Step] = (),
+    dtype: str = "float32",
+    workers: int = 1,
+    strict: bool = False,
+    progress: bool = False,
+) -> Report:
+    """Convert the raw files of a data set to one packed file.
+
+    Finished work lies in ``OUT.partial`` until the packed file is complete; after an interruption the same call
+    continues. The memory that it takes does not depend on how many files there are (the kinds of
+    :data:`RAW_KINDS`). A report is written beside the output.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        raw: a folder, a zip archive or a folder with zip archives; for :data:`FILE_KINDS` what their reader takes.
+        out: the packed file to write, by custom ``*.safetensors``; folders above it are made.
+        options: of the reader, by name: see :class:`~fastamr.data.readers.ntu.NtuReader` and
+            :class:`~fastamr.data.readers.pku.PkuReader`.
+        steps: pre-processing to apply, see :func:`~fastamr.data.preprocessing.apply.parse_steps`.
+        dtype: ``"float32"``, or ``"float16"`` for centred data.
+        workers: processes that read; with more than one the calling script needs the usual
+            ``if __name__ == "__main__":``.
+        strict: stop at the first damaged file, instead of leaving it out.
+        progress: show a progress bar with files a second on standard error.
+
+    Returns:
+        The report. ``damaged`` is not empty where files were left out.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        OSError: ``out`` cannot be written.
+        ValueError: an unknown kind, option, step or dtype; a source without a file of the kind; no file gave a
+            clip; a damaged file with ``strict``; unfinished work with other settings.
+    """
+    out, parsed = Path(out), parse_steps(steps)
+    check_name("kind", kind, KINDS)
+    check_name("dtype", dtype, _DTYPES)
+    if workers < 1:
+        raise ValueError(f"workers is {workers}, expected at least 1")
+    check_writable(out)
+    report = Report(kind, str(raw), str(out))
+    start = time.perf_counter()
+    if kind in RAW_KINDS:
+        job = Job(_reader(kind, options or {}), parsed, dtype, out.with_name(out.name + ".partial"))
+        before = _Preparation(job, report, workers, strict, progress).run()
+    elif options:
+        raise ValueError(f"options {', '.join(options)} are given, but kind {kind!r} has none")
+    else:
+        before = 0
+        _prepare_file(parsed, dtype, report, strict)
+    report.seconds = round(time.perf_counter() - start, 3)
+    report.files_per_second = round((report.files - before) / report.seconds, 1)
+    report.write()
+    return report
+
+
+def _reader(kind: str, options: Mapping[str, Any]) -> RawReader:
+    reader, variant = RAW_KINDS[kind]
+    known = [item.name for item in dataclasses.fields(reader)][1:]
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of kind {kind!r}", name, known)
+    return reader(variant, **options)
+
+
+def _prepare_file(steps: tuple[Step, ...], dtype: str, report: Report, strict: bool) -> None:
+    """Read a data set in one go."""
+    module = importlib.import_module(f".{FILE_KINDS[report.kind]}", __package__)
+    if report.kind == "nw-ucla":
+        data = module.read(report.source, strict=strict)
+        # This reader lists damaged files under their names, and empty clips under the clips' names.
+        report.damaged = [Damage(key, why) for key, why in data.dropped.items() if key.endswith(".json")]
+    else:
+        data = (module.read_file if report.kind == "npz" else module.read)(report.source)
+    data = preprocess(data, steps)
+    data = data.half() if dtype == "float16" else data
+    data.save(make_folder(report.output))
+    files = {damage.file for damage in report.damaged}
+    report.dropped = {name: why for name, why in data.dropped.items() if name not in files}
+    # NW-UCLA has a file a clip.
+    report.files = data.num_clips + len(data.dropped) if report.kind == "nw-ucla" else 1
+    report.summary = data.summary()
+
+
+@dataclass
+class _Preparation:
+    """One run over the raw files."""
+
+    job: Job
+    report: Report
+    workers: int
+    strict: bool
+    progress: bool
+
+    def run(self) -> int:
+        """Read what is missing, join it, and remove the work folder.
+
+        Returns:
+            How many files had been read before.
+
+        Raises:
+            KeyboardInterrupt: with a message that says how to continue.
+        """
+        try:
+            return self._run()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"what is finished lies in {self.job.folder}; the same command continues"
+            ) from None
+
+    def _run(self) -> int:
+        listing = list_files(self.report.source, self.job.reader.suffixes)
+        found = self.job.reader.find(listing)
+        found.damaged += [Damage(file, reason) for file, reason in listing.refused.items()]
+        self._stop_at(found.damaged)
+        self._check_found(found, listing)
+        blocks = make_blocks(found.tasks)
+        results = open_folder(self.job, blocks)
+        before = sum(result.files for result in results.values())
+        for result in results.values():
+            self._stop_at(result.damaged)
+        with _bar(self.progress, len(found.tasks), before, self.report) as tell:
+            for damage in found.damaged:
+                tell(0, [damage])
+            missing = [index for index in range(len(blocks)) if index not in results]
+            for index, result in self._results(blocks, missing):
+                results[index] = result
+                tell(result.files, result.damaged)
+                self._stop_at(result.damaged)
+        self._finish(found, results)
+        return before
+
+    def _finish(self, found: Found, results: dict[int, BlockResult]) -> None:
+        report = self.report
+        try:
+            data, total = join_blocks(self.job, results)
+        except ValueError as error:
+            raise ValueError(f"{report.source}: {error}") from None
+        data = found.finish(dataclasses.replace(data, dropped=found.dropped | total.dropped))
+        write_joined(data, Path(report.output), self.job, results)
+        remove_folder(self.job.folder)
+        report.files = total.files
+        report.summary = PackedSkeletons.load(report.output).summary()
+        report.damaged = found.damaged + total.damaged
+        report.dropped, report.left_out = dict(data.dropped), found.left_out
+        report.notes = found.notes + total.notes
+
+    def _results(
+        self, blocks: Sequence[Sequence[Task]], missing: Sequence[int]
+    ) -> Iterator[tuple[int, BlockResult]]:
+        """Yield the result of each missing block, as they are ready."""
+        if min(self.workers, len(missing)) < 2:
+            for index in missing:
+                yield index, run_block(self.job, index, blocks[index])
+            return
+        # Processes are started afresh: a copy of this one would copy the locks of its threads.
+        pool = ProcessPoolExecutor(
+            min(self.workers, len(missing)), multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
+        try:
+            with _without_interrupts():
+                futures: dict[Future[BlockResult], int] = {
+                    pool.submit(run_block, self.job, index, blocks[index]): index for index in missing
+                }
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a worker process ended all at once (killed for want of memory?); the same command with "
+                "--workers 1 continues"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _stop_at(self, damaged: Sequence[Damage]) -> None:
+        if self.strict and damaged:
+            raise ValueError(f"{damaged[0]}; repair the file, or leave out --strict to go on without it")
+
+    def _check_found(self, found: Found, listing: Listing) -> None:
+        if found.tasks:
+            return
+        suffixes = " or ".join(self.job.reader.suffixes)
+        packed = [name for name in listing.others if name.lower().endswith((".7z", ".rar", ".tar", ".gz"))]
+        others = (found.left_out | found.dropped).items()
+        reasons = [*map(str, found.damaged), *(f"{name}: {why}" for name, why in others)]
+        hint = (
+            f"; unpack {packed[0]} first"
+            if packed
+            else f"; the first of them: {reasons[0]}"
+            if reasons
+            else ""
+        )
+        raise ValueError(
+            f"{self.report.source} has {len(listing.entries)} files that end in {suffixes}, none of which is one of "
+            f"{self.report.kind}{hint}"
+        )
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the main process, and the other cores to the other workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back; processes started meanwhile never get it, not even while they import."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _bar(
+    progress: bool, total: int, before: int, report: Report
+) -> Iterator[Callable[[int, Sequence[Damage]], None]]:
+    """Give a function that counts files and names damaged ones; without ``progress`` it is silent."""
+    if not progress:
+        yield lambda files, damaged: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=before, unit="file", desc=report.kind, dynamic_ncols=True) as bar:
+
+        def tell(files: int, damaged: Sequence[Damage]) -> None:
+            for damage in damaged:
+                bar.write(f"left out: {damage}", file=sys.stderr)
+            bar.update(files)
+
+        yield tell

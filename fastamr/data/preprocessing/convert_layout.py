@@ -1,0 +1,261 @@
+"""From one skeleton layout to another, joint by joint, so that a model can be used on another data set.
+
+Every joint of a layout is a part of the body (:data:`fastamr.layouts.PARTS`). A joint of the new layout is copied from
+the joint that is the same part; where the old layout has none, a rule (:data:`RULES`) interpolates it from named
+neighbours, and where there is no rule either, it is marked as not seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ...errors import check_name
+from ...layouts import PARTS
+from ...skeleton import LAYOUTS, SkeletonLayout, get_layout
+from ..packed.dataset import PackedSkeletons
+from .geometry import Step
+
+RULES: dict[str, tuple[dict[str, float], ...]] = {
+    "pelvis": ({"left_hip": 0.5, "right_hip": 0.5},),
+    "shoulder_center": ({"left_shoulder": 0.5, "right_shoulder": 0.5},),
+    "spine": ({"pelvis": 0.5, "shoulder_center": 0.5},),
+    "lower_spine": ({"pelvis": 0.5, "spine": 0.5},),
+    "upper_spine": ({"spine": 0.5, "shoulder_center": 0.5},),
+    "neck": ({"shoulder_center": 0.7, "head": 0.3},),
+    "upper_neck": ({"neck": 0.5, "head": 0.5},),
+    "head": ({"left_ear": 0.5, "right_ear": 0.5}, {"nose": 1.0}),
+    "nose": ({"head": 1.0},),
+    "{side}_collar": ({"shoulder_center": 0.5, "{side}_shoulder": 0.5},),
+    "{side}_forearm": ({"{side}_elbow": 0.5, "{side}_wrist": 0.5},),
+    "{side}_wrist": ({"{side}_elbow": 0.24, "{side}_hand": 0.76},),
+    "{side}_hand": ({"{side}_wrist": 1.31, "{side}_elbow": -0.31},),
+    "{side}_hand_tip": ({"{side}_hand": 2.0, "{side}_wrist": -1.0},),
+    "{side}_ankle": ({"{side}_foot": 1.0},),
+    "{side}_foot": ({"{side}_big_toe": 0.5, "{side}_small_toe": 0.5}, {"{side}_big_toe": 1.0}),
+    "{side}_big_toe": ({"{side}_foot": 1.0},),
+}
+"""How to find a part that a layout lacks: weights of other parts, which may be found by a rule themselves.
+
+The first alternative whose parts can all be found holds; weights sum to 1. Choices: half-way points where a part lies
+between two others; neck, wrist and hand by the bone lengths of Drillis and Contini (1966) that the generated motion
+uses, too (the hand lies beyond the wrist on the line of the forearm); where a layout does not tell them apart, the nose
+is the head, an ankle the foot. Eyes, ears, thumbs, heels and small toes have no rule.
+"""
+
+MISSING = ("interpolate", "mask", "refuse")
+
+# Frames converted at a time: few enough to stay in the processor's cache.
+_CHUNK = 1 << 13
+
+
+@dataclass(frozen=True)
+class JointMap:
+    """What becomes of each joint of a layout.
+
+    Args:
+        source: the layout to convert from.
+        target: the layout to convert to.
+        copied: for target joints, the source joint that is the same part.
+        interpolated: for target joints, weights of source joints.
+        missing: target joints that nothing tells the place of.
+    """
+
+    source: SkeletonLayout
+    target: SkeletonLayout
+    copied: dict[str, str]
+    interpolated: dict[str, dict[str, float]]
+    missing: tuple[str, ...]
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every joint of the new layout is a joint of the old one."""
+        return not self.interpolated and not self.missing
+
+    def __str__(self) -> str:
+        lines = [f"{self.source.name} -> {self.target.name}", f"  copied        {len(self.copied)} joints"]
+        for joint, weights in self.interpolated.items():
+            parts = " ".join(f"{weight:+.3g} {name}" for name, weight in weights.items())
+            lines.append(f"  interpolated  {joint} = {parts}")
+        lines += [f"  not seen      {joint}" for joint in self.missing]
+        return "\n".join(lines)
+
+
+def parts_of(layout: SkeletonLayout) -> dict[str, str]:
+    """Return the part of the body that each joint is, by joint.
+
+    A joint of a layout that is not built in is the part whose name it bears, whatever the case, the separators and the
+    place of ``left`` and ``right``; a name that no rule knows is a part of its own.
+    """
+    built_in = LAYOUTS.get(layout.name)
+    known = PARTS.get(layout.name, "") if built_in is not None and built_in.joints == layout.joints else ""
+    own = dict(entry.split("=") for entry in known.split())
+    return {joint: own.get(joint, _plain_part(joint)) for joint in layout.joints}
+
+
+def _plain_part(joint: str) -> str:
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", joint)
+    words = [word.lower() for word in words]
+    sides = [word for word in words if word in ("left", "right")]
+    return "_".join([*sides, *(word for word in words if word not in sides)])
+
+
+def joint_map(source: str | SkeletonLayout, target: str | SkeletonLayout) -> JointMap:
+    """Say what becomes of each joint when a layout is converted to another.
+
+    Raises:
+        ValueError: an unknown layout, or two that have no part in common.
+    """
+    source, target = get_layout(source), get_layout(target)
+    joints = {part: joint for joint, part in parts_of(source).items()}
+    copied: dict[str, str] = {}
+    interpolated: dict[str, dict[str, float]] = {}
+    missing: list[str] = []
+    for joint, part in parts_of(target).items():
+        if part in joints:
+            copied[joint] = joints[part]
+        elif weights := _weights(part, joints, frozenset()):
+            interpolated[joint] = weights
+        else:
+            missing.append(joint)
+    if not copied:
+        raise ValueError(
+            f"layouts {source.name!r} and {target.name!r} have no joint in common; name the joints of your own layout "
+            f"as the built-in ones, for example left_elbow"
+        )
+    return JointMap(source, target, copied, interpolated, tuple(missing))
+
+
+def _weights(part: str, joints: Mapping[str, str], asked: frozenset[str]) -> dict[str, float] | None:
+    """Return the weights of source joints that make a part, or None.
+
+    Args:
+        part: the part.
+        joints: the source joint of each part that the source has.
+        asked: the parts that this one is asked for, which it must not rest on.
+    """
+    if part in joints:
+        return {joints[part]: 1.0}
+    side = part.partition("_")[0]
+    general = part.replace(side, "{side}", 1) if side in ("left", "right") else part
+    for rule in RULES.get(general, ()):
+        total: dict[str, float] = {}
+        for name, weight in rule.items():
+            neighbour = name.replace("{side}", side)
+            inner = None if neighbour in asked else _weights(neighbour, joints, asked | {part})
+            if inner is None:
+                break
+            for joint, share in inner.items():
+                total[joint] = total.get(joint, 0.0) + weight * share
+        else:
+            return total
+    return None
+
+
+def convert(
+    data: PackedSkeletons, layout: str | SkeletonLayout, *, missing: str = "interpolate"
+) -> PackedSkeletons:
+    """Return the data set in another layout.
+
+    Copied joints keep their coordinates to the bit. An interpolated joint is seen where all joints that it rests on
+    are. Labels, splits, columns and steps stay.
+
+    Args:
+        data: the data set; it is left as it is.
+        layout: the new layout.
+        missing: what becomes of joints that the old layout lacks: ``"interpolate"`` them where a rule tells how, and
+            mark the others as not seen; ``"mask"`` all of them; or ``"refuse"`` to convert.
+
+    Raises:
+        ValueError: an unknown option, layouts without a joint in common, or joints are missing and
+            ``missing="refuse"`` (which).
+    """
+    check_name("missing", missing, MISSING)
+    target = get_layout(layout)
+    if (target.joints, target.parents) == (data.layout.joints, data.layout.parents):
+        return dataclasses.replace(data, layout=target)
+    plan = joint_map(data.layout, target)
+    if missing == "refuse" and not plan.lossless:
+        names = [*plan.interpolated, *plan.missing]
+        raise ValueError(
+            f"layout {data.layout.name!r} lacks {len(names)} of the {target.num_joints} joints of {target.name!r}: "
+            f"{', '.join(names)}; allow missing='interpolate' or 'mask'"
+        )
+    rules = plan.interpolated if missing == "interpolate" else {}
+    return _apply(data, plan, rules)
+
+
+def _apply(
+    data: PackedSkeletons, plan: JointMap, rules: Mapping[str, Mapping[str, float]]
+) -> PackedSkeletons:
+    """Return the data set with copied and interpolated joints; the others are 0 and not seen."""
+    source, target = plan.source, plan.target
+    shape = (data.num_frames, target.num_joints, data.coords.shape[-1])
+    coords = torch.zeros(shape, dtype=torch.float32 if rules else data.coords.dtype, device=data.device)
+    valid = torch.zeros(shape[:2], dtype=torch.bool, device=data.device)
+    new = torch.tensor([target.index(joint) for joint in plan.copied], device=data.device)
+    old = torch.tensor([source.index(joint) for joint in plan.copied.values()], device=data.device)
+    made = torch.tensor([target.index(joint) for joint in rules], dtype=torch.int64, device=data.device)
+    # (made, source) weights: each interpolated joint is a row.
+    weights = torch.zeros(len(rules), source.num_joints, device=data.device)
+    for row, rule in enumerate(rules.values()):
+        for joint, weight in rule.items():
+            weights[row, source.index(joint)] = weight
+    for start in range(0, data.num_frames, _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        block = data.coords[rows]
+        coords[rows].index_copy_(1, new, block.index_select(1, old).to(coords.dtype))
+        if rules:
+            coords[rows].index_copy_(1, made, weights @ block.float())
+        if data.valid is None:
+            valid[rows].index_fill_(1, torch.cat([new, made]), True)
+            continue
+        unseen = (~data.valid[rows]).float()
+        valid[rows].index_copy_(1, new, data.valid[rows].index_select(1, old))
+        valid[rows].index_copy_(1, made, unseen @ (weights != 0).float().T == 0)
+    every = data.valid is None and len(new) + len(made) == target.num_joints
+    if not every:
+        coords.masked_fill_(~valid[..., None], 0.0)
+    return dataclasses.replace(data, coords=coords, layout=target, valid=None if every else valid)
+
+
+@dataclass(frozen=True)
+class ConvertLayout(Step):
+    """Convert to another skeleton layout; see :func:`convert`.
+
+    Args:
+        layout: the name of a built-in layout.
+        missing: ``"interpolate"``, ``"mask"`` or ``"refuse"``.
+
+    Raises:
+        ValueError: an unknown layout or option, or as :func:`convert`.
+    """
+
+    layout: str
+    missing: str = "interpolate"
+    name: ClassVar[str] = "convert"
+
+    def __post_init__(self) -> None:
+        get_layout(self.layout)
+        check_name("missing of step 'convert'", self.missing, MISSING)
+
+    def __call__(self, data: PackedSkeletons) -> PackedSkeletons:
+        """Return the data set in the other layout."""
+        return convert(data, self.layout, missing=self.missing)
+
+    def notes(self, data: PackedSkeletons) -> tuple[dict[str, Any], ...]:
+        """Return the layout converted from, and which joints were interpolated or masked."""
+        target = get_layout(self.layout)
+        if target.joints == data.layout.joints:
+            return ()
+        plan = joint_map(data.layout, target)
+        masked, interpolated = list(plan.missing), list(plan.interpolated)
+        if self.missing == "mask":
+            masked, interpolated = [*interpolated, *masked], []
+        note = {"source": data.layout.name, "interpolated": interpolated, "masked": masked}
+        return ({"name": "note", "about": "convert", **note},)

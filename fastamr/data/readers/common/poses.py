@@ -1,0 +1,138 @@
+"""From single poses (a body in a frame) in any order to packed sequences: for sources that list detections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ....skeleton import SkeletonLayout
+from ...packed.dataset import PackedSkeletons
+
+FREE_FRAMES = 1_000_000
+MAX_STRETCH = 100
+"""A source of ``n`` poses may span ``FREE_FRAMES + MAX_STRETCH * n`` frames of bodies (choice): the frames between
+are stored, and a wrong frame number must not fill the memory."""
+
+
+@dataclass
+class Poses:
+    """Detected poses.
+
+    Args:
+        clip: ``(n,)`` int64, the clip of each.
+        body: ``(n,)`` int64, the body within the clip; a body that occurs in no pose is no gap.
+        frame: ``(n,)`` int64, the frame within the clip; a clip begins at its first one.
+        coords: ``(n, V, C)`` float32.
+        valid: ``(n, V)`` bool, which joints were seen.
+    """
+
+    clip: np.ndarray
+    body: np.ndarray
+    frame: np.ndarray
+    coords: np.ndarray
+    valid: np.ndarray
+
+
+def seen_from(confidence: np.ndarray, minimum: float) -> np.ndarray:
+    """Return which joints count as seen: a confidence above 0 and not below the minimum.
+
+    Raises:
+        ValueError: the minimum is negative or not finite.
+    """
+    if not 0 <= minimum < float("inf"):
+        raise ValueError(f"min_confidence is {minimum}, expected a number from 0")
+    return (confidence > 0) & (confidence >= minimum)
+
+
+def reading_note(min_confidence: float) -> tuple[dict[str, Any], ...]:
+    """Return what the header records of how the joints' visibility was decided."""
+    return ({"name": "note", "about": "validity", "source": "confidence", "min_confidence": min_confidence},)
+
+
+def pack_poses(
+    poses: Poses,
+    *,
+    layout: SkeletonLayout,
+    names: Sequence[str],
+    where: Callable[[int], str],
+    labels: Sequence[int] | None = None,
+    label_names: Sequence[str] = (),
+    fps: Sequence[float] | None = None,
+    steps: tuple[dict[str, Any], ...] = (),
+) -> PackedSkeletons:
+    """Pack poses; a body's frames between its first and its last one that were not detected are empty.
+
+    Args:
+        poses: at least one; those without any seen joint are left out.
+        layout: the skeleton.
+        names: the clips' names; a clip without a pose is dropped and listed.
+        where: tells in words where a pose comes from, for errors.
+        labels: the clips' classes; None = unknown.
+        label_names: the classes.
+        fps: the clips' frame rates, NaN = unknown; None = all unknown.
+        steps: what the header records.
+
+    Raises:
+        ValueError: a body twice in a frame, a coordinate that is not finite, frame numbers too far apart for the
+            number of poses, or no pose with a seen joint.
+    """
+    rows = np.flatnonzero(poses.valid.any(axis=1))
+    if len(rows) == 0:
+        raise ValueError(f"{where(0)}: no pose of the file has a joint that was seen; the data set is empty")
+    rows = rows[np.lexsort((poses.frame[rows], poses.body[rows], poses.clip[rows]))]
+    clip, body, frame = poses.clip[rows], poses.body[rows], poses.frame[rows]
+    begins = np.r_[True, (np.diff(clip) != 0) | (np.diff(body) != 0)]
+    _check_poses(poses, rows, begins, where)
+    track = begins.cumsum() - 1
+    first = np.flatnonzero(begins)
+    last = np.r_[first[1:], len(rows)] - 1
+    lengths = frame[last] - frame[first] + 1
+    if int(lengths.sum()) > FREE_FRAMES + MAX_STRETCH * len(rows):
+        longest = int(lengths.argmax())
+        raise ValueError(
+            f"{where(int(rows[last[longest]]))}: frame {frame[last[longest]]}, but the body begins in frame "
+            f"{frame[first[longest]]}; number the frames of a clip without such gaps"
+        )
+    offsets = np.r_[0, lengths.cumsum()]
+    places = offsets[track] + frame - frame[first][track]
+    kept, clip_of_body = np.unique(clip[first], return_inverse=True)
+    clip_start = np.full(len(kept), np.iinfo(np.int64).max)
+    np.minimum.at(clip_start, clip_of_body, frame[first])
+    coords = np.zeros((int(offsets[-1]), *poses.coords.shape[1:]), dtype=np.float32)
+    valid = np.zeros(coords.shape[:2], dtype=bool)
+    coords[places] = np.where(poses.valid[rows][..., None], poses.coords[rows], np.float32(0))
+    valid[places] = poses.valid[rows]
+    lost = np.setdiff1d(np.arange(len(names)), kept)
+    return PackedSkeletons(
+        coords=torch.from_numpy(coords),
+        offsets=torch.from_numpy(offsets),
+        body_clip=torch.from_numpy(clip_of_body),
+        body_start=torch.from_numpy(frame[first] - clip_start[clip_of_body]),
+        labels=torch.tensor([-1 if labels is None else labels[place] for place in kept]),
+        fps=torch.tensor([float("nan") if fps is None else fps[place] for place in kept]),
+        layout=layout,
+        names=[str(names[place]) for place in kept],
+        valid=None if poses.valid[rows].all() else torch.from_numpy(valid),
+        label_names=tuple(label_names),
+        steps=steps,
+        dropped={str(names[place]): "no body" for place in lost},
+    )
+
+
+def _check_poses(poses: Poses, rows: np.ndarray, begins: np.ndarray, where: Callable[[int], str]) -> None:
+    """Raise where a body occurs twice in a frame, or a seen joint is not finite; ``rows`` are sorted."""
+    twice = np.flatnonzero(~begins[1:] & (np.diff(poses.frame[rows]) == 0))
+    if len(twice):
+        one, other = sorted((int(rows[twice[0]]), int(rows[twice[0] + 1])))
+        raise ValueError(
+            f"{where(other)}: its body is in frame {poses.frame[other]} already, see {where(one)}; give each body of "
+            f"a frame a number of its own"
+        )
+    broken = poses.valid[rows] & ~np.isfinite(poses.coords[rows]).all(axis=2)
+    if broken.any():
+        row, joint = (int(axis[0]) for axis in np.nonzero(broken))
+        raise ValueError(f"{where(int(rows[row]))}, joint {joint}: coordinates are not finite")

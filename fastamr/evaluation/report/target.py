@@ -1,0 +1,54 @@
+"""Where an evaluation's JSON goes, so that it never replaces the results of other settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ...files import check_writable
+from ..protocols.config import EvaluateConfig
+
+# Settings that change where and how fast something is computed, not what.
+_INCIDENTAL = ("out", "batch_size", "device", "cache")
+
+
+def pick_target(config: EvaluateConfig) -> Path:
+    """Return the JSON file of an evaluation: the one that is asked for, else one in the checkpoint's folder.
+
+    There it is the file of :attr:`EvaluateConfig.file_name`, or, where that one holds something else than an earlier
+    evaluation with the same settings, the first of ``-2``, ``-3``, ... that is free or does.
+
+    Args:
+        config: the evaluation.
+
+    Raises:
+        OSError: it cannot be written, see :func:`fastamr.files.check_writable`.
+    """
+    if config.out is not None:
+        target = Path(config.out)
+    else:
+        plain = Path(config.checkpoint) / config.file_name
+        numbered = (plain.with_name(f"{plain.stem}-{number}.json") for number in count(2))
+        target = plain if _is_free(plain, config) else next(one for one in numbered if _is_free(one, config))
+    check_writable(target)
+    return target
+
+
+def _is_free(path: Path, config: EvaluateConfig) -> bool:
+    """Return whether there is no such file, or one of the same evaluation."""
+    if not path.exists():
+        return True
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))["config"]
+        return _essence(settings) == _essence(json.loads(json.dumps(dataclasses.asdict(config))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not a file of an evaluation
+        return False
+
+
+def _essence(settings: dict[str, Any]) -> dict[str, Any]:
+    # Files of before this setting have none, which is 0.
+    essence = {"min_updates": 0} | settings
+    return {name: value for name, value in essence.items() if name not in _INCIDENTAL}

@@ -1,0 +1,194 @@
+"""One feature vector a clip from a frozen encoder, computed once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..errors import check_name
+from .cache import feature_key, read_features, write_features
+
+if TYPE_CHECKING:
+    from ..data import PackedSkeletons
+    from ..models import SkeletonModel
+
+BODIES = ("existing", "field")
+CENTRAL_SHARE = 0.95
+# The field's batches have this many body slots a clip, and the released code averages the empty ones too.
+FIELD_SLOTS = 2
+# Resizing ones gives 1 up to rounding.
+_FULLY_VALID = 1.0 - 1e-6
+
+
+def extract_features(
+    model: SkeletonModel,
+    data: PackedSkeletons,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+    cache: str | Path | None = None,
+    bodies: str = "existing",
+    crop: float = CENTRAL_SHARE,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return the mean of a frozen encoder's tokens over each clip.
+
+    Every body sequence is sampled in evaluation mode (the central 95 % of its frames, resized to the model's
+    frames, not turned), encoded without masking and averaged over its tokens; then the bodies of a clip are
+    averaged. Joints that the data marks as not seen are marked so for the model: a resized frame counts as
+    seen where every frame it is made of is. The model's mode (training or evaluation) and device are
+    restored.
+
+    Args:
+        model: has ``layout``, ``frames`` and ``features(clips, valid=None)``.
+        data: packed data of the model's layout and channels.
+        batch_size: body sequences encoded at a time.
+        device: where to encode; None = where the model is.
+        cache: folder of a cache keyed by weights, configuration, data and settings; None = no cache. A
+            damaged file in it is computed anew.
+        bodies: ``"existing"`` averages the bodies that a clip has; ``"field"`` fills a clip up to two bodies
+            with all-zero ones and averages those too, as the released code does.
+        crop: central share of the frames.
+        dtype: autocast the encoder to this type, for example ``torch.bfloat16``; None = as the weights are.
+
+    Returns:
+        ``(N, D)`` float32, on the device where it was encoded.
+
+    Raises:
+        ValueError: layout or channels of model and data differ, a clip without a body, an option out of
+            range.
+    """
+    check_name("bodies", bodies, BODIES)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1 body sequence")
+    check_fit(model, data)
+    target = next(model.parameters()).device if device is None else torch.device(device)
+    path = None
+    if cache is not None:
+        settings = {"frames": model.frames, "crop": crop, "bodies": bodies, "dtype": str(dtype)}
+        path = Path(cache) / f"{feature_key(model, data, settings)}.safetensors"
+        stored = read_features(path, data.num_clips)
+        if stored is not None:
+            return stored.to(target)
+    with _frozen(model, target), torch.autocast(target.type, dtype, enabled=dtype is not None):
+        features = _average(model, data, batch_size, target, bodies, crop)
+    if path is not None:
+        write_features(path, features)
+    return features
+
+
+def check_fit(model: SkeletonModel, data: PackedSkeletons) -> None:
+    """Raise unless a model can read a data set.
+
+    Raises:
+        ValueError: another layout or channel count (saying which), or a clip without a body.
+    """
+    if model.layout != data.layout:
+        raise ValueError(
+            f"the model was built for layout {_describe(model.layout)}, "
+            f"the data has {_describe(data.layout)}: evaluate on data of the model's layout, or with "
+            "--protocol transfer, which converts it"
+        )
+    expected = getattr(getattr(model, "config", None), "channels", data.coords.shape[-1])
+    if expected != data.coords.shape[-1]:
+        raise ValueError(
+            f"the model was built for {expected} channels, the data has {data.coords.shape[-1]}: "
+            "evaluate on data with the model's channels"
+        )
+    counts = torch.bincount(data.body_clip, minlength=data.num_clips)
+    if bool((counts == 0).any()):
+        clip = int((counts == 0).nonzero()[0])
+        raise ValueError(
+            f"clip {clip} ({data.names[clip]!r}) has no body: import the data again, which drops it"
+        )
+
+
+def _describe(layout: object) -> str:
+    return f"{layout.name!r} ({layout.num_joints} joints)"  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _frozen(model: SkeletonModel, device: torch.device) -> Iterator[None]:
+    """Put a model into evaluation mode on a device, without autograd; then restore its mode and device."""
+    training, home = model.training, next(model.parameters()).device
+    moved = home != device
+    try:
+        # Moved outside inference mode: its parameters would else come back as inference tensors.
+        if moved:
+            model.to(device)
+        model.eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+        if moved:
+            model.to(home)
+
+
+def _average(
+    model: SkeletonModel,
+    data: PackedSkeletons,
+    batch_size: int,
+    device: torch.device,
+    bodies: str,
+    crop: float,
+) -> Tensor:
+    """Encode all bodies and average them over their clips, ``(N, D)``."""
+    parts = []
+    for ids in torch.arange(data.num_bodies, device=data.device).split(batch_size):
+        clips, valid = sample_bodies(data, ids, model.frames, crop=(crop,))
+        clips = clips.to(device, non_blocking=True)
+        # A data set without missing joints asks nothing more of a model than features(clips).
+        known = {} if valid is None else {"valid": valid.to(device, non_blocking=True)}
+        parts.append(model.features(clips, **known).float())
+    encoded = torch.cat(parts)
+    owner = data.body_clip.to(device)
+    total = encoded.new_zeros(data.num_clips, encoded.shape[1]).index_add_(0, owner, encoded)
+    counts = torch.bincount(owner, minlength=data.num_clips)[:, None]
+    if bodies == "field":
+        empty = data.coords.new_zeros(1, model.frames, *data.coords.shape[1:], dtype=torch.float32).to(device)
+        missing = (FIELD_SLOTS - counts).clamp(min=0)
+        total, counts = total + missing * model.features(empty).float(), counts + missing
+    return total / counts
+
+
+def sample_bodies(
+    data: PackedSkeletons,
+    ids: Tensor,
+    frames: int,
+    *,
+    crop: tuple[float, ...] = (CENTRAL_SHARE,),
+    seed: Tensor | None = None,
+    min_frames: int = 1,
+    max_angle: float = 0.0,
+) -> tuple[Tensor, Tensor | None]:
+    """Return bodies as clips ``(S, T, V, C)`` and which of their joints were seen ``(S, T, V)``.
+
+    By default as for evaluation; with a seed the bodies of a clip share crop and rotation, which
+    :func:`fastamr.ops.sample_clips` describes.
+    """
+    group = None if seed is None else data.body_clip[ids]
+
+    def sample(source: Tensor, angle: float) -> Tensor:
+        return ops.sample_clips(
+            source,
+            data.offsets,
+            ids,
+            frames,
+            seed,
+            crop=crop,
+            min_frames=min_frames,
+            max_angle=angle,
+            group=group,
+        )
+
+    clips = sample(data.coords, max_angle)
+    if data.valid is None:
+        return clips, None
+    return clips, sample(data.valid[..., None].float(), 0.0)[..., 0] > _FULLY_VALID

@@ -1,0 +1,226 @@
+"""``fastamr finetune``: one classifier from a pre-trained encoder, tested and saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import platform
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..data import apply_missing
+from ..devices import pick_device
+from ..errors import check_name
+from ..features.clip_batches import ClipBatches
+from ..features.extract import check_fit
+from ..features.run_settings import run_steps
+from ..features.splits import labelled_split
+from ..files import write_text
+from ..models import ActionClassifier, load_pretrained
+from ..models.base import CONFIG_FILE
+from ..probes.checks import percent_equal
+from ..training.setup import load_data
+from ..version import __version__
+from .finetune import FinetuneConfig, finetune, predict
+from .linear_head import linear_classifier
+
+if TYPE_CHECKING:
+    from ..data import PackedSkeletons
+    from ..models import SkeletonModel
+
+REPORT_FILE = "classifier.json"
+
+
+@dataclass
+class ClassifierConfig:
+    """What ``fastamr finetune`` does.
+
+    Attributes:
+        checkpoint: folder of a run, or of ``save_pretrained``.
+        data: packed files of one layout, which are used together, or ``synthetic``.
+        out: folder of the classifier.
+        split: name of the split: it trains on the training clips, and the test clips give the accuracy.
+        frozen: leave the encoder as it is and fit a linear head to its features (logistic regression).
+        recipe: settings of :class:`FinetuneConfig` that differ from its defaults; none of them with ``frozen``.
+        seed: of the fine-tuning.
+        batch_size: body sequences encoded at a time with ``frozen``.
+        device: ``auto`` (a GPU where there is one) or a torch device.
+        overwrite: replace the model that the folder holds.
+    """
+
+    checkpoint: str
+    data: list[str]
+    out: str
+    split: str = "official"
+    frozen: bool = False
+    recipe: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 256
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        self.checkpoint, self.out = str(self.checkpoint), str(self.out)
+        self.data = as_sources(self.data)
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be zero or more")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
+        if self.frozen and self.recipe:
+            raise ValueError(
+                f"recipe.{next(iter(self.recipe))} has no effect with frozen, which trains no encoder: leave one out"
+            )
+        check_part("recipe", self.recipe, FinetuneConfig)
+        FinetuneConfig(**self.recipe)
+
+
+def train_classifier(
+    config: ClassifierConfig, *, data: PackedSkeletons | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Train a classifier on an encoder, test it after the last epoch, and save it.
+
+    Data that lacks pre-processing steps of the run goes through them first. The folder then holds what
+    ``ActionClassifier.from_pretrained`` loads, and ``classifier.json``.
+
+    Args:
+        config: the configuration.
+        data: packed data in memory instead of the files that ``config.data`` names.
+        quiet: do not print.
+
+    Returns:
+        What ``classifier.json`` holds: ``config``, ``recipe`` (complete; None with ``frozen``), ``command`` (does the
+        same again, for data in files), ``versions``, ``data``, ``clips``, ``classes``, ``parameters`` and ``accuracy``
+        (test, percent).
+
+    Raises:
+        FileExistsError: the folder holds a model, and ``overwrite`` is not set.
+        FileNotFoundError: no model in the folder, or no such data file.
+        ValueError: an unknown split, no labels, data that the model does not fit, a wrong device.
+    """
+    out = claim_folder(config.out, overwrite=config.overwrite)
+    model = load_pretrained(config.checkpoint)
+    prepared = prepare_data(model, config.data, run_steps(config.checkpoint), data)
+    train, test = labelled_split(prepared, config.split)
+    model = model.to(pick_device(config.device))
+    recipe = None if config.frozen else FinetuneConfig(**config.recipe)
+    if recipe is None:
+        classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
+        accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
+    else:
+        say = None if quiet else functools.partial(print, flush=True)
+        result = finetune(model, prepared, (train, test), recipe, seed=config.seed, progress=say)
+        classifier, accuracy = result.classifier, result.accuracy
+    report: dict[str, Any] = {
+        "config": dataclasses.asdict(config),
+        "recipe": None if recipe is None else dataclasses.asdict(recipe),
+        "command": command_of(config),
+        "versions": describe_versions(),
+        "data": describe_data(prepared),
+        "clips": {"train": int(train.sum()), "test": int(test.sum())},
+        "classes": classifier.classes,
+        "parameters": classifier.num_parameters(),
+        "accuracy": accuracy,
+    }
+    classifier.save_pretrained(out)
+    write_text(out / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    if not quiet:
+        print(f"{accuracy:.1f} % of {report['clips']['test']} test clips; the classifier is in {out}")
+    return report
+
+
+def accuracy_of(
+    classifier: ActionClassifier, data: PackedSkeletons, test: torch.Tensor, batch_size: int = 256
+) -> float:
+    """Return the share of the test clips that a classifier names correctly, in percent.
+
+    Args:
+        classifier: the classifier; the work is done on its device.
+        data: packed data, pre-processed for it.
+        test: ``(N,)`` bool, the clips to test on, all labelled.
+        batch_size: clips at a time.
+    """
+    device = next(classifier.parameters()).device
+    data = data.to(device)
+    clips = test.to(device).nonzero()[:, 0]
+    batches = ClipBatches(data, classifier.encoder.frames)
+    return percent_equal(predict(classifier, batches, clips, batch_size), data.labels[clips])
+
+
+def claim_folder(out: str | Path, *, overwrite: bool = False) -> Path:
+    """Return the folder of a result, made where it is missing.
+
+    Raises:
+        FileExistsError: it is a file, or holds a model that may not be replaced.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"out {str(folder)!r} is a file; name a folder")
+    if (folder / CONFIG_FILE).exists() and not overwrite:
+        raise FileExistsError(
+            f"out {str(folder)!r} already holds a model; pass --overwrite to replace it, or name another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def as_sources(data: Any) -> list[str]:
+    """Return the names of data files as a list, also of a single one."""
+    return [str(item) for item in ([data] if isinstance(data, (str, Path)) else data)]
+
+
+def check_part(part: str, settings: dict[str, Any], config: Any) -> None:
+    """Raise ``ValueError`` for a setting that a dataclass lacks, with the nearest one that it has."""
+    known = [item.name for item in dataclasses.fields(config)]
+    for name in settings:
+        check_name(f"option of {part}", name, known)
+
+
+def command_of(config: ClassifierConfig) -> str:
+    """Return the command line that asks for the same classifier."""
+    settings = dataclasses.asdict(config)
+    settings |= {f"recipe.{name}": value for name, value in settings.pop("recipe").items()}
+    words = ["fastamr", "finetune"]
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            words += [f"--{name}"] if value else []
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [f"--{name}", *("null" if one is None else str(one) for one in values)]
+    return shlex.join(words)
+
+
+def describe_versions() -> dict[str, str]:
+    """Return what a report says about the software that made it."""
+    return {
+        "fastamr": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
+
+
+def describe_data(data: PackedSkeletons) -> dict[str, Any]:
+    """Return what a report says about its data."""
+    return {
+        "fingerprint": data.fingerprint(),
+        "clips": data.num_clips,
+        "layout": data.layout.name,
+        "steps": list(data.steps),
+    }
+
+
+def prepare_data(
+    model: SkeletonModel | ActionClassifier,
+    sources: list[str],
+    steps: Any,
+    given: PackedSkeletons | None,
+) -> PackedSkeletons:
+    """Load the data, or take what is given, and apply the steps that it lacks."""
+    data = load_data(sources, steps) if given is None else apply_missing(given, steps)
+    encoder = model.encoder if isinstance(model, ActionClassifier) else model
+    check_fit(encoder, data)
+    return data

@@ -1,0 +1,283 @@
+"""``fastamr distill``: a small student that learns from a classifier, beside one that learns without it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..devices import pick_device
+from ..features.clip_batches import ClipBatch, ClipBatches
+from ..features.run_settings import run_steps
+from ..features.splits import labelled_split
+from ..files import write_text
+from ..models import ActionClassifier, load_pretrained
+from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
+from .classifier import accuracy_of, claim_folder, describe_data, prepare_data
+from .distill_config import DistillConfig
+from .distill_loss import DistillationLoss
+from .distill_report import build_report, format_report
+from .finetune import fit_classifier
+from .linear_head import linear_classifier
+
+if TYPE_CHECKING:
+    from ..data import PackedSkeletons
+
+REPORT_FILE = "distill.json"
+PLAN_FILE = "plan.json"
+RESULT_FILE = "result.json"
+TEACHER_FOLDER = "teacher"
+# The student with its teacher, and the same student, recipe and seed with the labels alone.
+KINDS = ("distilled", "labels")
+
+
+def distill(
+    config: DistillConfig, *, data: PackedSkeletons | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Train students with and without the teacher, compare all three, and save the first student.
+
+    The folder then holds the student as ``ActionClassifier.from_pretrained`` loads it, ``distill.json``, and in
+    ``students/KIND-SEED`` every student with its result: with ``resume`` those that are there are not trained again.
+    A teacher that was an encoder is kept with its head in ``teacher``.
+
+    Args:
+        config: the configuration.
+        data: packed data in memory instead of the files that ``config.data`` names.
+        quiet: do not print.
+
+    Returns:
+        What ``distill.json`` holds, see :func:`fastamr.finetuning.distill_report.build_report`.
+
+    Raises:
+        FileExistsError: the folder holds a distillation or model, and neither ``resume`` nor ``overwrite`` is set.
+        FileNotFoundError: no model in the teacher's folder, or no such data file.
+        ValueError: an unknown split, no labels, a teacher of other classes, data that it does not fit, or a resumed
+            folder that was begun with other settings.
+    """
+    out = _claim(config)
+    device = pick_device(config.device)
+    teacher, prepared, teacher_folder = _teacher(config, out, data, device)
+    halves = labelled_split(prepared, config.split)
+    _check_classes(teacher, prepared, halves[0])
+    _check_plan(config, out, _plan(config, prepared))
+    say = None if quiet else functools.partial(print, flush=True)
+    teacher_accuracy = accuracy_of(teacher, prepared, halves[1], config.student_recipe().batch_size)
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for seed in config.seeds:
+        for kind in KINDS:
+            folder = out / "students" / f"{kind}-{seed}"
+            result = _finished(folder)
+            if result is None:
+                result = _train(config, kind, seed, teacher, prepared, halves, folder, say)
+            runs[kind].append(result)
+            if say is not None:
+                say(f"{kind}, seed {seed}: {result['accuracy']:.1f} %")
+    student = ActionClassifier.from_pretrained(out / "students" / f"{KINDS[0]}-{config.seeds[0]}")
+    student.save_pretrained(out)
+    report = build_report(
+        config,
+        describe_data(prepared),
+        {half: int(mask.sum()) for half, mask in zip(("train", "test"), halves, strict=True)},
+        teacher=(teacher.cpu(), teacher_folder, teacher_accuracy),
+        student=(student, out),
+        runs=runs,
+    )
+    write_text(out / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    if not quiet:
+        print(
+            f"\n{format_report(report)}\n\nthe student of seed {config.seeds[0]} and {REPORT_FILE} are in {out}"
+        )
+    return report
+
+
+def _teacher(
+    config: DistillConfig, out: Path, data: PackedSkeletons | None, device: torch.device
+) -> tuple[ActionClassifier, PackedSkeletons, Path]:
+    """Return the teacher on its device, the data pre-processed for it, and the folder that holds it."""
+    if read_description(config.teacher)["model"] == ActionClassifier.name:
+        classifier = ActionClassifier.from_pretrained(config.teacher)
+        prepared = prepare_data(classifier, config.data, classifier.steps, data)
+        return classifier.to(device), prepared, Path(config.teacher)
+    encoder = load_pretrained(config.teacher)
+    prepared = prepare_data(encoder, config.data, run_steps(config.teacher), data)
+    folder = out / TEACHER_FOLDER
+    if config.resume and (folder / CONFIG_FILE).is_file():
+        return ActionClassifier.from_pretrained(folder).to(device), prepared, folder
+    train, _ = labelled_split(prepared, config.split)
+    classifier = linear_classifier(encoder.to(device), prepared, train, batch_size=config.batch_size)
+    classifier.save_pretrained(folder)
+    return classifier, prepared, folder
+
+
+def _check_classes(teacher: ActionClassifier, data: PackedSkeletons, train: Tensor) -> None:
+    """Raise unless the teacher knows the classes of the training clips."""
+    highest = int(data.labels[train].max())
+    if highest >= teacher.classes:
+        raise ValueError(
+            f"the teacher knows {teacher.classes} classes, the data has class {highest}: "
+            "distil on the data set that the teacher was trained on"
+        )
+    names = data.label_names[: teacher.classes]
+    if teacher.class_names and names and tuple(names) != teacher.class_names[: len(names)]:
+        wrong = next(place for place, name in enumerate(names) if name != teacher.class_names[place])
+        raise ValueError(
+            f"class {wrong} is {names[wrong]!r} in the data and {teacher.class_names[wrong]!r} for the teacher: "
+            "distil on the data set that the teacher was trained on"
+        )
+
+
+def _claim(config: DistillConfig) -> Path:
+    """Return the folder of the distillation; what it holds may only be touched with ``resume`` or ``overwrite``."""
+    out = claim_folder(config.out, overwrite=config.overwrite or config.resume)
+    if (out / PLAN_FILE).is_file() and not (config.overwrite or config.resume):
+        raise FileExistsError(
+            f"out {str(out)!r} already holds a distillation; pass --resume to continue it, --overwrite to replace it, "
+            "or name another folder"
+        )
+    return out
+
+
+def _plan(config: DistillConfig, data: PackedSkeletons) -> dict[str, Any]:
+    """Return what decides the students' results."""
+    weights = (Path(config.teacher) / WEIGHTS_FILE).read_bytes()
+    plan = {
+        "split": config.split,
+        "temperature": config.temperature,
+        "soft": config.soft,
+        "feature": config.feature,
+        "student": dataclasses.asdict(config.student_config()),
+        "recipe": dataclasses.asdict(config.student_recipe()),
+        "data": data.fingerprint(),
+        "teacher": hashlib.sha256(weights).hexdigest(),
+    }
+    return json.loads(json.dumps(plan))
+
+
+def _check_plan(config: DistillConfig, out: Path, plan: dict[str, Any]) -> None:
+    """Keep the plan in the folder; refuse to mix the results of two plans.
+
+    Raises:
+        ValueError: the folder was begun with other settings, or its plan is damaged.
+    """
+    path = out / PLAN_FILE
+    if path.is_file() and config.resume:
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): start again with --overwrite") from None
+        for name, value in plan.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"cannot resume: {name} was {before.get(name)!r} and is now {value!r}; use the saved value, or "
+                    "name another folder"
+                )
+        return
+    for result in out.glob(f"students/*/{RESULT_FILE}"):
+        result.unlink()
+    write_text(path, json.dumps(plan, indent=2) + "\n")
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a student that is done, or None."""
+    path = folder / RESULT_FILE
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it, and the student is trained again"
+        ) from None
+
+
+def _train(
+    config: DistillConfig,
+    kind: str,
+    seed: int,
+    teacher: ActionClassifier,
+    data: PackedSkeletons,
+    halves: tuple[Tensor, Tensor],
+    folder: Path,
+    say: Callable[[str], None] | None,
+) -> dict[str, Any]:
+    """Train one student, save it, and then its result, which marks it as done."""
+    recipe = config.student_recipe()
+    device = next(teacher.parameters()).device
+    data = data.to(device)
+    clips = halves[0].to(device).nonzero()[:, 0]
+    start = time.perf_counter()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        student = ActionClassifier(
+            config.student_config().build(teacher.encoder),
+            teacher.classes,
+            pooling=recipe.pooling,
+            hidden=recipe.hidden,
+            dropout=recipe.dropout,
+            drop_path=recipe.drop_path,
+            label_smoothing=recipe.label_smoothing,
+            class_names=teacher.class_names,
+            steps=teacher.steps,
+        ).to(device)
+        criterion = _criterion(config, student, teacher).to(device) if kind == KINDS[0] else None
+        loss = fit_classifier(
+            student,
+            ClipBatches(data, student.encoder.frames),
+            clips,
+            data.labels,
+            recipe,
+            seed=seed,
+            objective=None if criterion is None else _objective(criterion, student, teacher),
+            extra=() if criterion is None else tuple(criterion.parameters()),
+            progress=None if say is None else lambda text: say(f"{kind}, seed {seed}: {text}"),
+        )
+    result = {
+        "seed": seed,
+        "accuracy": accuracy_of(student, data, halves[1], recipe.batch_size),
+        "train_loss": loss,
+        "seconds": time.perf_counter() - start,
+    }
+    student.save_pretrained(folder)
+    write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _criterion(
+    config: DistillConfig, student: ActionClassifier, teacher: ActionClassifier
+) -> DistillationLoss:
+    widths = [_width(one) for one in (student, teacher)]
+    return DistillationLoss(
+        *widths,
+        temperature=config.temperature,
+        soft=config.soft,
+        feature=config.feature,
+        label_smoothing=student.label_smoothing,
+    )
+
+
+def _width(classifier: ActionClassifier) -> int:
+    """F, the features that a classifier's head takes."""
+    return next(layer.in_features for layer in classifier.head if isinstance(layer, torch.nn.Linear))
+
+
+def _objective(
+    criterion: DistillationLoss, student: ActionClassifier, teacher: ActionClassifier
+) -> Callable[[ClipBatch, Tensor, Tensor], Tensor]:
+    """Both see the same crop and rotation of every clip (Beyer et al. 2022)."""
+
+    def objective(batch: ClipBatch, features: Tensor, labels: Tensor) -> Tensor:
+        teacher.eval()
+        with torch.no_grad():
+            known = teacher.features(batch.clips, valid=batch.valid, owner=batch.owner)
+            wanted = teacher.head(known)
+        return criterion(student.head(features), features, labels, wanted, known)
+
+    return objective

@@ -1,0 +1,149 @@
+"""The configuration of a distillation: the student, how it learns, and what is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..models import SkeletonModel, build_model
+from .classifier import as_sources, check_part
+from .distill_loss import check_distillation
+from .finetune import FinetuneConfig
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The architecture of a student: the library's transformer encoder, small.
+
+    The defaults (choice) have a tenth of the parameters of the paper-size encoder (8 blocks of width 256) and half its
+    tokens.
+
+    Attributes:
+        width: D, encoder width; its heads divide it.
+        depth: encoder blocks.
+        heads: H, attention heads.
+        mlp_ratio: inner width of the MLP over D.
+        patch_frames: l, frames of a patch; null = twice the teacher's where that divides the frames of a clip.
+    """
+
+    width: int = 96
+    depth: int = 3
+    heads: int = 3
+    mlp_ratio: float = 4.0
+    patch_frames: int | None = None
+
+    def build(self, teacher: SkeletonModel) -> SkeletonModel:
+        """Return a fresh encoder for the clips of a teacher's encoder.
+
+        Raises:
+            ValueError: a width that the heads do not divide, or a patch that does not divide the frames.
+        """
+        own = teacher.config
+        patch = self.patch_frames
+        if patch is None:
+            patch = own.patch_frames * (2 if own.frames % (2 * own.patch_frames) == 0 else 1)
+        return build_model(
+            "skeleton_mae",
+            layout=own.layout,
+            frames=own.frames,
+            channels=own.channels,
+            patch_frames=patch,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            # The decoder takes no part; it is as small as it can be.
+            decoder_width=self.heads,
+            decoder_depth=1,
+            decoder_heads=self.heads,
+        )
+
+
+@dataclass(frozen=True)
+class StudentRecipe(FinetuneConfig):
+    """The recipe of a student, with and without its teacher: that of fine-tuning, for fresh weights (choice).
+
+    Attributes:
+        lr: highest learning rate (choice: 1e-3).
+        layer_decay: learning rate of a layer over that of the next one; fresh weights learn alike.
+        drop_path: of the last block, growing linearly from 0; a small model needs none.
+        dropout: of the tokens.
+        hidden: width of the head's hidden layer with BatchNorm, 0 = one linear layer.
+        mixup: alpha of mix-up; the teacher sees whole clips, so it must be 0.
+    """
+
+    lr: float = 1e-3
+    layer_decay: float = 1.0
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    hidden: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mixup:
+            raise ValueError(f"mixup={self.mixup} must be 0 in a distillation: the teacher sees whole clips")
+
+
+@dataclass
+class DistillConfig:
+    """What ``fastamr distill`` does.
+
+    Attributes:
+        teacher: folder of a classifier, or of a pre-trained encoder, which stays frozen and gets a linear head.
+        data: packed files of one layout, which are used together, or ``synthetic``.
+        out: folder of the student and of the report.
+        split: name of the split.
+        seeds: a student is trained with the teacher and one without for each; the first one's student is kept.
+        temperature: of the soft labels (choice: 2; teachers that learnt with label smoothing are flat enough).
+        soft: weight of the teacher's soft labels against the true ones, 0 to 1 (choice: 0.5).
+        feature: weight of feature matching; 0 = off (choice: 0.2).
+        student: settings of :class:`StudentConfig` that differ from its defaults.
+        recipe: settings of :class:`StudentRecipe` that differ from its defaults.
+        batch_size: body sequences that a frozen teacher encodes at a time.
+        device: ``auto`` (a GPU where there is one) or a torch device.
+        latency: measure latency on the CPU, batch 1 and 32.
+        resume: continue the distillation that the folder holds: students that are done are not trained again.
+        overwrite: replace the distillation that the folder holds.
+    """
+
+    teacher: str
+    data: list[str]
+    out: str
+    split: str = "official"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    temperature: float = 2.0
+    soft: float = 0.5
+    feature: float = 0.2
+    student: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 256
+    device: str = "auto"
+    latency: bool = True
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        self.teacher, self.out = str(self.teacher), str(self.out)
+        self.data = as_sources(self.data)
+        self.seeds = list(self.seeds)
+        if not self.seeds or any(seed < 0 for seed in self.seeds) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={self.seeds} must hold at least one integer, none below 0, none twice")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite exclude each other: pass one of the two")
+        check_distillation(self.temperature, self.soft, self.feature)
+        if self.soft == 0 and self.feature == 0:
+            raise ValueError("soft=0 and feature=0 leave the teacher nothing to teach: set one above 0")
+        check_part("student", self.student, StudentConfig)
+        check_part("recipe", self.recipe, StudentRecipe)
+        self.student_config()
+        self.student_recipe()
+
+    def student_config(self) -> StudentConfig:
+        """Return the whole architecture of the student."""
+        return StudentConfig(**self.student)
+
+    def student_recipe(self) -> StudentRecipe:
+        """Return the whole recipe."""
+        return StudentRecipe(**self.recipe)

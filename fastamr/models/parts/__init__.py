@@ -1,0 +1,1 @@
+"""Parts that several models share: encoder, masking, mask tokens, pooling, and ASMa's back bones."""

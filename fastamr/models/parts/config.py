@@ -1,0 +1,134 @@
+"""The configuration that all models share: one dataclass is the constructor, the YAML file and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ...errors import check_name, unknown_name
+from ...nn.stacks.transformer_stack import BACKENDS as BLOCKS
+from ...ops.common.backends import NAMES
+from ...ops.common.checks import check_divides
+from ...ops.weighted_reconstruction_loss import check_reconstruction
+from ...skeleton import SkeletonLayout, get_layout
+from .masking import STRATEGIES
+
+ROUNDINGS = ("nearest", "down")
+
+Config = TypeVar("Config", bound="ModelConfig")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Encoder, masking and target of a masked model.
+
+    Attributes:
+        layout: joints of the skeleton, by name or as a :class:`fastamr.SkeletonLayout`.
+        frames: T, frames of a clip (paper: 120).
+        channels: C, 2 or 3 coordinates per joint.
+        patch_frames: l, frames of a patch (paper: 4).
+        width: D, encoder width (paper: 256).
+        depth: encoder blocks (paper: 8).
+        heads: H, attention heads (paper: 8).
+        mlp_ratio: inner width of the MLP over D (paper: 4).
+        mask_ratio: share of tokens hidden; ``K = N * (1 - mask_ratio)`` stay visible, at least 1 (paper: 0.9).
+        visible_rounding: K is rounded to the ``"nearest"`` integer (75 of 750; choice) or ``"down"``, which gives the
+            74 of MAMP's public code, because ``1 - 0.9`` is a little less than a tenth.
+        masking: ``"random"`` (paper), ``"frame"``, ``"joint"``, ``"frame+joint"`` or ``"motion"`` (MAMP).
+        mask_tau: temperature of ``"motion"``: the smaller, the more the moving tokens are hidden (MAMP: 0.8 for
+            NTU-60, 0.75 for NTU-120).
+        attention: back end of the attention: ``"auto"``, ``"sdpa"``, ``"materialised"`` or ``"reference"``.
+        blocks: how stacks of transformer blocks are computed: ``"auto"``, ``"fused"`` as one function, or
+            ``"reference"``, block by block.
+        decoder_width: width of the decoder (paper: 256).
+        decoder_depth: decoder blocks (paper: 5).
+        decoder_heads: heads of the decoder (paper: 8).
+        target: ``"motion"`` or ``"joints"``.
+        stride: frames between the two ends of a motion.
+        normalize: ``"sequence"``, ``"patch"`` or ``"none"``.
+        loss_eps: added to the target's variance.
+    """
+
+    layout: str | SkeletonLayout = "ntu25"
+    frames: int = 120
+    channels: int = 3
+    patch_frames: int = 4
+    width: int = 256
+    depth: int = 8
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    mask_ratio: float = 0.9
+    visible_rounding: str = "nearest"
+    masking: str = "random"
+    mask_tau: float = 0.8
+    attention: str = "auto"
+    blocks: str = "auto"
+    decoder_width: int = 256
+    decoder_depth: int = 5
+    decoder_heads: int = 8
+    target: str = "motion"
+    stride: int = 1
+    normalize: str = "sequence"
+    loss_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        get_layout(self.layout)
+        if self.channels not in (2, 3):
+            raise ValueError(f"channels={self.channels} must be 2 or 3 coordinates")
+        for name in ("frames", "width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_divides("patch_frames", self.patch_frames, "frames", self.frames)
+        check_divides("heads", self.heads, "width", self.width)
+        check_divides("decoder_heads", self.decoder_heads, "decoder_width", self.decoder_width)
+        if not 0 <= self.mask_ratio < 1:
+            raise ValueError(
+                f"mask_ratio={self.mask_ratio} leaves no visible token: expected 0 <= mask_ratio < 1, for example 0.9"
+            )
+        check_name("visible_rounding", self.visible_rounding, ROUNDINGS)
+        check_name("masking", self.masking, STRATEGIES)
+        if self.mask_tau <= 0:
+            raise ValueError(f"mask_tau={self.mask_tau} must be positive, for example 0.8")
+        check_name("attention", self.attention, NAMES)
+        check_name("blocks", self.blocks, BLOCKS)
+        check_reconstruction(self.target, self.normalize, self.stride, self.loss_eps)
+
+    @property
+    def joints(self) -> int:
+        """V, joints of the layout."""
+        return get_layout(self.layout).num_joints
+
+    @property
+    def tokens(self) -> int:
+        """N, tokens of a sequence."""
+        return self.frames // self.patch_frames * self.joints
+
+    @property
+    def visible(self) -> int:
+        """K, tokens that stay visible."""
+        share = self.tokens * (1 - self.mask_ratio)
+        return max(1, round(share) if self.visible_rounding == "nearest" else int(share))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and YAML."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(self.layout, SkeletonLayout):
+            values["layout"] = self.layout.to_dict()
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: an unknown option (with the nearest valid one) or a value out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown_name(f"option of {cls.__name__}", name, known)
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        if isinstance(values.get("layout"), dict):
+            values["layout"] = SkeletonLayout.from_dict(values["layout"])
+        return cls(**values)

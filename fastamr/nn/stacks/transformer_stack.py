@@ -1,0 +1,302 @@
+"""Stacks of transformer blocks, computed as one fused function where that is possible, else block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ... import ops
+from ...errors import check_name
+from ...ops.common.backends import Problem
+from ..drop_path import DropPath
+from ..transformer_block import CrossAttentionBlock, Mlp, TransformerBlock
+from ..visible_attention import VisibleAttention
+from .functions import CROSS_NAMES, SELF_NAMES, CrossStack, SelfStack, StackWeights, cross_layers, self_layers
+from .layers import Layer, Linear, Norm, Plan
+from .working_weights import working_weight
+
+BACKENDS = ("auto", "fused", "reference")
+
+# What the fused stack replaces; a subclass or a parametrised module may compute something else.
+_EXACT = (
+    TransformerBlock,
+    CrossAttentionBlock,
+    VisibleAttention,
+    Mlp,
+    DropPath,
+    nn.Linear,
+    nn.LayerNorm,
+    nn.GELU,
+)
+_WITH_WEIGHTS = (nn.Linear, nn.LayerNorm)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(f"_global{hooks}" for hooks in _HOOKS)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """Autocast's dtype where it applies, else x's."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+def _module_why_not(module: nn.Module) -> str | None:
+    """What keeps a module from being computed by other means than its own forward."""
+    if type(module) not in _EXACT:
+        return f"a block holds a {type(module).__name__}, which the fused stack does not know"
+    state = module.__dict__  # every step asks every module, and a module's own attribute access is slow
+    if any(state[hooks] for hooks in _HOOKS):
+        return f"a hook sits on a {type(module).__name__} inside, which only block-by-block computation calls"
+    if isinstance(module, DropPath) and module.training and module.rate > 0:
+        return "drop path is active"
+    if isinstance(module, nn.GELU) and module.approximate != "none":
+        return "GELU is approximate"
+    own = state["_parameters"]
+    if type(module) in _WITH_WEIGHTS and (own["weight"] is None or own["bias"] is None):
+        return f"a {type(module).__name__} has no weight or no bias"
+    return None
+
+
+def _parts(block: nn.Module) -> list[nn.Module]:
+    """A block and all modules inside, which lie at most two levels deep in the blocks known here."""
+    inside = list(block._modules.values())
+    leaves = [leaf for module in inside if module is not None for leaf in module._modules.values()]
+    return [module for module in (block, *inside, *leaves) if module is not None]
+
+
+def _parameter(block: nn.Module, path: list[str]) -> nn.Parameter:
+    """``block.get_parameter``, in a tenth of the time."""
+    module: Any = block
+    for name in path[:-1]:
+        module = module._modules[name]
+    return module._parameters[path[-1]]
+
+
+def _call_why_not(inputs: tuple[Tensor, ...]) -> str | None:
+    """What about the inputs or the surroundings keeps the fused stack from running."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "the code is being traced: a compiler fuses the plain blocks itself"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "torch.func transforms need the plain blocks"
+    if any(type(each) not in (Tensor, nn.Parameter) for each in inputs):
+        return "the input is a tensor of another class"
+    if any(each.ndim != 3 or each.numel() == 0 for each in inputs):
+        return "the input is empty or not (S, N, D)"
+    if any(getattr(nn.modules.module, hooks) for hooks in _GLOBAL_HOOKS):
+        return "a hook is set on all modules, which only block-by-block computation calls"
+    return None
+
+
+def _norm(module: nn.LayerNorm) -> Norm:
+    return Norm(module.weight.detach(), module.bias.detach(), module.eps)
+
+
+def _linear(module: nn.Linear, dtype: torch.dtype) -> Linear:
+    return Linear(working_weight(module.weight, dtype), module.bias.detach())
+
+
+class _Stack(nn.ModuleList):
+    """What both stacks share. A ``ModuleList``: parameters are named ``N.norm1.weight`` and so on.
+
+    Attributes:
+        backend: ``"auto"``, ``"fused"`` or ``"reference"`` (block by block).
+        recompute: the fused backward computes each block's hidden layer again instead of keeping it: about half the
+            memory for about a tenth more arithmetic. Gradients stay the same to the bit.
+        side_branch: on a GPU the fused backward computes the weights' gradients on a second stream, a branch of their
+            own in a CUDA graph. Gradients stay the same to the bit; the inputs of a block's wait until the next.
+    """
+
+    block: type[nn.Module]
+    names: list[str]
+
+    def __init__(self, blocks: Iterable[nn.Module] = (), *, backend: str | None = None) -> None:
+        super().__init__(blocks)
+        if backend is not None:
+            check_name("blocks", backend, BACKENDS)
+        self.backend = backend or "auto"
+        self.recompute = False
+        self.side_branch = False
+        self._paths = [name.split(".") for name in self.names]
+
+    def _each(self) -> list[Any]:
+        """The blocks, for readers of their parts."""
+        return list(self)
+
+    def _attention(self, x: Tensor, memory: Tensor, dtype: torch.dtype) -> str:
+        """Back end of the blocks' attention."""
+        first = self._each()[0].attn
+        return ops.attention_backend(
+            x.device.type,
+            dtype,
+            sequences=memory.shape[0],
+            queries=x.shape[1],
+            keys=memory.shape[1],
+            heads=first.heads,
+            size=first.size,
+            backend=first.backend,
+        )
+
+    def _reasons(
+        self, inputs: tuple[Tensor, ...], norm: nn.LayerNorm, dtype: torch.dtype
+    ) -> Iterator[str | None]:
+        """Reasons against the fused stack, the cheap ones first; None for each check that finds nothing."""
+        yield "the stack has no blocks" if len(self) == 0 else None
+        yield _call_why_not(inputs)
+        for block in self:
+            yield None if type(block) is self.block else f"a {type(block).__name__} is among the blocks"
+            for module in _parts(block):
+                yield _module_why_not(module)
+        yield _module_why_not(norm)
+        yield self._unlike()
+        yield self._parameters_why_not(norm, inputs[0], dtype)
+        if self._attention(inputs[0], inputs[-1], dtype) == "materialised":
+            yield "materialised attention belongs to plain blocks"
+
+    def _unlike(self) -> str | None:
+        """Whether the blocks could not be one stack: their rows and heads must be alike."""
+        kinds = set()
+        for block in self._each():
+            attention = block.attn
+            kinds.add((attention.heads, attention.size, attention.backend, block.mlp.fc1.out_features))
+        return "the blocks differ in heads, widths or attention" if len(kinds) > 1 else None
+
+    def _parameters_why_not(self, norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> str | None:
+        """Where parameters do not fit the activations, plain blocks say so in PyTorch's words."""
+        fitting = (dtype, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
+        for parameter in self._parameters_in_order(norm):
+            if type(parameter) not in (Tensor, nn.Parameter):
+                return f"a parameter is a {type(parameter).__name__}"
+            if parameter.dtype not in fitting or parameter.device != x.device:
+                found = f"{parameter.dtype} on {parameter.device}"
+                return f"parameters of {found} meet activations of {dtype} on {x.device}"
+        return None
+
+    def path(self, *inputs: Tensor, norm: nn.LayerNorm) -> str:
+        """``"fused"`` or ``"reference"`` for a call with these inputs.
+
+        Raises:
+            RuntimeError: ``"fused"`` was asked for by name and cannot run; the message says why.
+        """
+        dtype = _compute_dtype(inputs[0])
+        problem = Problem(inputs[0].device.type, dtype)
+        name = None if self.backend == "auto" else self.backend
+        if ops.choose_stack(problem, name) == "reference":
+            return "reference"
+        reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
+        if reason is None:
+            return "fused"
+        return ops.choose_stack(replace(problem, features=(reason,)), name)
+
+    def _plan(self, x: Tensor, memory: Tensor, dtype: torch.dtype, saves: bool) -> Plan:
+        first = self._each()[0].attn
+        attention = self._attention(x, memory, dtype)
+        sizes = memory.shape[0], x.shape[1], first.heads
+        return Plan(*sizes, attention, self.recompute, saves, self.side_branch)
+
+    def _weights(self, norm: nn.LayerNorm, dtype: torch.dtype) -> StackWeights:
+        """Detached weights in the activations' dtype."""
+        layers = [
+            Layer(
+                _norm(block.norm1),
+                _linear(block.attn.q if block.attn.cross else block.attn.qkv, dtype),
+                _linear(block.attn.proj, dtype),
+                _norm(block.norm2),
+                _linear(block.mlp.fc1, dtype),
+                _linear(block.mlp.fc2, dtype),
+            )
+            for block in self._each()
+        ]
+        return StackWeights(layers, _norm(norm))
+
+    def _parameters_in_order(self, norm: nn.LayerNorm) -> list[Tensor]:
+        return [
+            *(_parameter(block, path) for block in self for path in self._paths),
+            norm.weight,
+            norm.bias,
+        ]
+
+
+class TransformerStack(_Stack):
+    """:class:`TransformerBlock` after :class:`TransformerBlock`, and the norm that follows them.
+
+    The fused form computes the same and has the same parameters; ``fastamr.backend(transformer_stack="reference")``,
+    or ``backend="reference"`` for one stack, runs block by block, as do tracing, active drop path, hooks on modules
+    inside, and whatever else the fused form lacks. Under autocast activations are in autocast's dtype, the residual
+    stream included, and the norms' statistics in float32. Gradients are first derivatives.
+
+    Args:
+        blocks: the blocks, all of one width and head count.
+        backend: ``"auto"``, ``"fused"`` or ``"reference"``; None is auto.
+    """
+
+    block = TransformerBlock
+    names = SELF_NAMES
+
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """``norm(blocks(x))``: ``(S, K, D)`` to ``(S, K, D)``."""
+        return self.with_stream(x, norm)[1]
+
+    def with_stream(self, x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+        """``blocks(x)`` and ``norm(blocks(x))``, both ``(S, K, D)``."""
+        if self.path(x, norm=norm) == "reference":
+            for block in self:
+                x = block(x)
+            return x, norm(x)
+        dtype = _compute_dtype(x)
+        parameters = self._parameters_in_order(norm)
+        saves = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *parameters))
+        plan, shape = self._plan(x, x, dtype, saves), x.shape
+        with torch.autocast(x.device.type, enabled=False):
+            weights = self._weights(norm, dtype)
+            rows = x.to(dtype).reshape(-1, shape[-1]).contiguous()
+            if saves:
+                total, normed = SelfStack.apply(plan, weights, rows, *parameters)
+            else:
+                last, _ = self_layers(plan, weights, rows)
+                total, normed = last.total, last.normed
+        return total.view(shape), normed.view(shape)
+
+
+class CrossAttentionStack(_Stack):
+    """:class:`CrossAttentionBlock` after :class:`CrossAttentionBlock` over one memory, and the norm that follows.
+
+    In the fused form (see :class:`TransformerStack`) the keys and values of all layers are one product, and queries
+    that all sequences share pass the first layer's norm and projection once.
+
+    Args:
+        blocks: the blocks, all of one width and head count.
+        backend: ``"auto"``, ``"fused"`` or ``"reference"``; None is auto.
+    """
+
+    block = CrossAttentionBlock
+    names = CROSS_NAMES
+
+    def forward(self, queries: Tensor, memory: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """``queries (S or 1, Q, D)`` over ``memory (S, K, D)`` to ``(S, Q, D)``."""
+        if self.path(queries, memory, norm=norm) == "reference":
+            for block in self:
+                queries = block(queries, memory)
+            return norm(queries)
+        dtype = _compute_dtype(queries)
+        parameters = self._parameters_in_order(norm)
+        inputs = (queries, memory, *parameters)
+        saves = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
+        plan = self._plan(queries, memory, dtype, saves)
+        with torch.autocast(queries.device.type, enabled=False):
+            weights = self._weights(norm, dtype)._replace(kv=self._keys_and_values(dtype))
+            rows, memory_rows = (each.to(dtype).flatten(0, 1).contiguous() for each in (queries, memory))
+            if saves:
+                _, normed = CrossStack.apply(plan, weights, rows, memory_rows, *parameters)
+            else:
+                normed = cross_layers(plan, weights, rows, memory_rows)[0].normed
+        return normed.view(plan.sequences, *queries.shape[1:])
+
+    def _keys_and_values(self, dtype: torch.dtype) -> Linear:
+        """The layers' key and value projections as one."""
+        parts = [_linear(block.attn.kv, dtype) for block in self._each()]
+        return Linear(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))

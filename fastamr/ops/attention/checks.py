@@ -1,0 +1,114 @@
+"""Argument checks of :mod:`.visible_attention`, and the binding of its optional arguments."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...reference.attention.visible_attention import Structure
+from ..common.checks import check_device, check_keep, check_seed, check_shape, check_tensor
+
+
+class AttentionBias(NamedTuple):
+    """Additive attention bias as two small tables, looked up by the tokens' ids (``time_patch*V + joint``).
+
+    Attributes:
+        joints: ``(H, V, V)``, query joint by key joint.
+        times: ``(H, 2*T/l - 1)``, offset of the query's time patch from the key's, centred.
+        query_ids: ``(S, Nq)`` ids; None takes ``keep`` (self-attention) or counts the tokens through.
+        key_ids: ``(S, Nk)`` ids; None takes ``keep`` or counts the tokens through.
+    """
+
+    joints: Tensor
+    times: Tensor
+    query_ids: Tensor | None = None
+    key_ids: Tensor | None = None
+
+
+def check_packed(q: Tensor, kv: Tensor | None, cu_seqlens: Tensor | None) -> None:
+    """Raise unless q (or qkv) and kv have one of the three packed forms."""
+    if cu_seqlens is not None:
+        if kv is not None:
+            raise ValueError("cu_seqlens serves self-attention only: pass qkv (total, 3, H, E) and no kv")
+        check_tensor("qkv", q, 4, "(total, 3, H, E)")
+        check_shape("qkv", q, (q.shape[0], 3, *q.shape[2:]), "(total, 3, H, E)")
+        check_tensor("cu_seqlens", cu_seqlens, 1, "(S+1,)", (torch.int32, torch.int64))
+        check_device("cu_seqlens", cu_seqlens, q.device, "qkv")
+    elif kv is None:
+        check_tensor("qkv", q, 5, "(S, K, 3, H, E)")
+        check_shape("qkv", q, (*q.shape[:2], 3, *q.shape[3:]), "(S, K, 3, H, E)")
+    else:
+        check_tensor("q", q, 4, "(S, Q, H, E)")
+        check_tensor("kv", kv, 5, "(S, K, 2, H, E)", (q.dtype,))
+        check_shape("kv", kv, (q.shape[0], kv.shape[1], 2, *q.shape[2:]), "(S, K, 2, H, E)")
+        check_device("kv", kv, q.device, "q")
+
+
+def _check_bias(bias: AttentionBias, q: Tensor, queries: int, keys: int) -> None:
+    heads = q.shape[-2]
+    check_tensor("bias.joints", bias.joints, 3, "(H, V, V)")
+    check_shape("bias.joints", bias.joints, (heads, *[bias.joints.shape[1]] * 2), "(H, V, V)")
+    check_tensor("bias.times", bias.times, 2, "(H, 2*T/l - 1)", (bias.joints.dtype,))
+    check_shape("bias.times", bias.times, (heads, bias.times.shape[1]), "(H, 2*T/l - 1)")
+    if bias.times.shape[1] % 2 == 0:
+        raise ValueError(f"bias.times has {bias.times.shape[1]} columns: expected the odd number 2*T/l - 1")
+    for name, ids, count in (("query_ids", bias.query_ids, queries), ("key_ids", bias.key_ids, keys)):
+        if ids is not None:
+            check_tensor(f"bias.{name}", ids, 2, "(S, N)", (torch.int32, torch.int64))
+            check_shape(f"bias.{name}", ids, (q.shape[0], count), "(S, N)")
+            check_device(f"bias.{name}", ids, q.device, "q")
+
+
+def structure_of(
+    q: Tensor,
+    kv: Tensor | None,
+    keep: Tensor | None,
+    counts: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float | None,
+    bias: AttentionBias | None,
+    dropout: float,
+    seed: Tensor | None,
+) -> Structure:
+    """Check the optional arguments and bind them."""
+    if cu_seqlens is not None and not (keep is None and counts is None and bias is None):
+        raise ValueError("cu_seqlens excludes keep, counts and bias: its sequences are complete already")
+    if keep is not None:
+        check_keep(keep, q.shape[0])
+        check_device("keep", keep, q.device, "q")
+    if counts is not None:
+        check_tensor("counts", counts, 1, "(S,)", (torch.int32, torch.int64))
+        check_shape("counts", counts, (q.shape[0],), "(S,)")
+        check_device("counts", counts, q.device, "q")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout} must lie in [0, 1)")
+    if dropout > 0 and seed is None:
+        raise ValueError(f"dropout={dropout} needs a seed: pass fastamr.ops.make_seed()")
+    if seed is not None:
+        check_seed(seed)
+        check_device("seed", seed, q.device, "q")
+    if bias is not None:
+        _check_bias(bias, q, *tokens_of(q, kv, keep))
+    joints, times, query_ids, key_ids = bias if bias is not None else (None,) * 4
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    return Structure(factor, keep, counts, cu_seqlens, joints, times, query_ids, key_ids, dropout, seed)
+
+
+def tokens_of(q: Tensor, kv: Tensor | None, keep: Tensor | None) -> tuple[int, int]:
+    """Queries and keys of a padded call."""
+    keys = (q if kv is None else kv).shape[1] if keep is None else keep.shape[1]
+    return (keys if kv is None else q.shape[1]), keys
+
+
+def features_of(structure: Structure) -> tuple[str, ...]:
+    """Names of the optional features in use."""
+    present = {
+        "keep": structure.keep is not None,
+        "counts": structure.counts is not None,
+        "cu_seqlens": structure.cu_seqlens is not None,
+        "bias": structure.joint_bias is not None,
+        "dropout": structure.dropout > 0,
+    }
+    return tuple(name for name, used in present.items() if used)

@@ -1,0 +1,150 @@
+"""Which back end runs an op, why not the others, and how a user chooses.
+
+``auto`` takes the first back end of an op's list that can run the call and never fails. A back end named by the
+environment variable ``FASTAMR_BACKEND`` or by :func:`backend` either runs or raises with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from ...errors import unknown_name
+
+NAMES = ("auto", "reference", "materialised", "sdpa", "torch", "triton", "cpp", "cuda", "fused")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a back end is asked to run.
+
+    Attributes:
+        device_type: of the tensors.
+        dtype: of the tensors.
+        features: the op's optional features in use.
+        sizes: sizes that matter to the choice, by name; an absent one is unknown.
+    """
+
+    device_type: str
+    dtype: torch.dtype
+    features: tuple[str, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run an op.
+
+    ``why_not(problem)`` is None if it can, else the reason. ``automatic_on`` lists the device types on which ``auto``
+    may take it (None: all); ``slower_because(problem)`` is None unless ``auto`` should pass it over all the same.
+    """
+
+    name: str
+    why_not: Callable[[Problem], str | None]
+    automatic_on: tuple[str, ...] | None = None
+    slower_because: Callable[[Problem], str | None] | None = None
+
+
+_TABLE: dict[str, dict[str, Backend]] = {}
+
+
+def can_always(problem: Problem) -> str | None:
+    """The answer of a back end that runs everything."""
+    return None
+
+
+def declare(op: str, *choices: Backend) -> None:
+    """Declare an op's back ends, fastest first; ``auto`` tries those that allow it in this order."""
+    _TABLE[op] = {choice.name: choice for choice in choices}
+
+
+def _parse(text: str) -> dict[str, str]:
+    """Read ``"triton"`` or ``"visible_attention=sdpa,motion_entropy=reference"`` into ``{op or '*': name}``."""
+    chosen: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        op, _, name = part.rpartition("=")
+        if name not in NAMES:
+            raise unknown_name("backend", name, NAMES)
+        chosen[op or "*"] = name
+    return chosen
+
+
+# Process-wide on purpose: torch.compile can guard on a module's dictionary but not read a context variable.
+_selected: dict[str, str] = _parse(os.environ.get("FASTAMR_BACKEND", ""))
+
+
+@contextmanager
+def backend(name: str | None = None, **per_op: str) -> Iterator[None]:
+    """Choose back ends inside a ``with`` block, for the whole process.
+
+    Args:
+        name: for every op that has it, for example ``"reference"``.
+        per_op: for single ops, for example ``visible_attention="sdpa"``.
+
+    Raises:
+        ValueError: an unknown back end or op, or an op without that back end.
+    """
+    global _selected
+    chosen = dict(per_op) if name is None else {"*": name, **per_op}
+    for op, choice in chosen.items():
+        if choice not in NAMES:
+            raise unknown_name("backend", choice, NAMES)
+        if op != "*" and op not in _TABLE:
+            raise unknown_name("op", op, _TABLE)
+        if op != "*" and choice != "auto" and choice not in _TABLE[op]:
+            raise unknown_name(f"backend of {op}", choice, ("auto", *_TABLE[op]))
+    before = _selected
+    _selected = {**before, **chosen}
+    try:
+        yield
+    finally:
+        _selected = before
+
+
+def _is_automatic(choice: Backend, problem: Problem) -> bool:
+    if choice.automatic_on is not None and problem.device_type not in choice.automatic_on:
+        return False
+    return choice.slower_because is None or choice.slower_because(problem) is None
+
+
+def choose(op: str, problem: Problem, name: str | None = None) -> str:
+    """Return the name of the back end that runs this call.
+
+    Args:
+        op: the op's name.
+        problem: the call.
+        name: a back end named by the caller; None takes the user's choice.
+
+    Raises:
+        ValueError: the op has no such back end.
+        RuntimeError: the named back end cannot run the call; the message carries the reason.
+    """
+    table = _TABLE[op]
+    if name is None:
+        name = _selected.get(op, "")
+        if not name:
+            general = _selected.get("*", "auto")
+            name = general if general in table else "auto"
+    if name == "auto":
+        for choice in table.values():
+            if _is_automatic(choice, problem) and choice.why_not(problem) is None:
+                return choice.name
+        raise RuntimeError(f"no back end can run {op} for {problem}")
+    if name not in table:
+        raise unknown_name(f"backend of {op}", name, ("auto", *table))
+    reason = table[name].why_not(problem)
+    if reason is not None:
+        raise RuntimeError(f"backend {name!r} cannot run {op}: {reason}; choose 'auto' or another back end")
+    return name
+
+
+def availability(device_type: str, dtype: torch.dtype = torch.float32) -> dict[str, dict[str, str | None]]:
+    """For each op and back end the reason why it cannot run on a device, or None if it can."""
+    problem = Problem(device_type, dtype)
+    return {
+        op: {name: entry.why_not(problem) for name, entry in table.items()} for op, table in _TABLE.items()
+    }

@@ -1,0 +1,138 @@
+"""Linear layer, residual addition and layer norm in one, and the backward through the next linear layer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ... import reference
+from ..common.backends import Backend, Problem, can_always, choose, declare
+from ..common.precision import exact
+from ..common.triton_support import TRITON_PRODUCTS
+from . import native as rows_native
+from .checks import accumulator, check_operand, check_rows, problem_of
+
+# The kernels hold whole rows in registers: the statistics need all of a row's numbers.
+_MOST_WIDTH = 512
+
+declare("linear_residual_norm", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always))
+
+
+def _problem(rows: Tensor, width: int) -> Problem:
+    features = (f"rows of more than {_MOST_WIDTH} numbers",) if width > _MOST_WIDTH else ()
+    return problem_of(rows, *features, rows=rows.shape[0])
+
+
+def linear_residual_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float = 1e-5,
+    *,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``total = residual + x @ weight.T + bias`` and its layer norm, in one pass.
+
+    The norm is that of the *rounded* total, as in ``F.layer_norm(total)``; so the backward, which reads the rounded
+    total again, is the derivative of exactly this. Products and statistics are float32 (float64 for float64), also
+    under autocast.
+
+    A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
+    not registered with PyTorch's dispatcher.
+
+    Args:
+        x: ``(M, F)`` rows of float16, bfloat16, float32 or float64, contiguous like every argument.
+        weight: ``(D, F)`` of x's dtype.
+        bias: ``(D,)`` of x's dtype or float32.
+        residual: ``(M, D)`` of x's dtype.
+        gamma: ``(D,)`` of x's dtype or float32, the norm's weight.
+        beta: ``(D,)`` likewise, the norm's bias.
+        eps: added to the variance.
+        backend: back end for this call; None takes the user's choice.
+
+    Returns:
+        ``total (M, D)`` and ``normed (M, D)`` of x's dtype; the rows' mean and reciprocal standard deviation ``(M,)``,
+        float32 (float64 for float64).
+
+    Raises:
+        ValueError: shapes or devices that do not fit, rows that are not contiguous.
+        TypeError: a wrong dtype.
+        RuntimeError: an argument that requires a gradient under grad mode; the named back end cannot run the call.
+    """
+    check_rows("x", x, "(M, F)")
+    rows, width = x.shape[0], weight.shape[0]
+    vectors = (accumulator(x.dtype), x.dtype)
+    check_operand("weight", weight, (width, x.shape[1]), "(D, F)", (x.dtype,), x, "x")
+    check_operand("bias", bias, (width,), "(D,)", vectors, x, "x")
+    check_operand("residual", residual, (rows, width), "(M, D)", (x.dtype,), x, "x")
+    check_operand("gamma", gamma, (width,), "(D,)", vectors, x, "x")
+    check_operand("beta", beta, (width,), "(D,)", vectors, x, "x")
+    name = choose("linear_residual_norm", _problem(x, width), backend)
+    if name == "triton":
+        from ...kernels.linear_residual_norm import linear_residual_norm as kernel
+
+        return kernel(x, weight, bias, residual, gamma, beta, eps)
+    with exact(x):
+        if name == "cpp":
+            return rows_native.linear_residual_norm(x, weight, bias, residual, gamma, beta, eps)
+        return reference.linear_residual_norm(x, weight, bias, residual, gamma, beta, eps)
+
+
+def linear_residual_norm_backward(
+    upstream: Tensor,
+    weight: Tensor,
+    total: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    skip: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Backward through the linear layer that took the normed rows, the norm, and the residual addition.
+
+    ``dnormed = upstream @ weight``; then the layer norm's backward at ``total``; then ``skip``, the gradient that
+    reaches ``total`` past the norm, is added.
+
+    Args:
+        upstream: ``(M, F)`` gradient of the output of the linear layer that took ``normed``, contiguous like every
+            argument.
+        weight: ``(F, D)`` of that layer, of upstream's dtype.
+        total: ``(M, D)`` from :func:`linear_residual_norm`, of upstream's dtype.
+        mean: ``(M,)`` from there, float32 (float64 for float64).
+        rstd: ``(M,)`` likewise.
+        gamma: ``(D,)`` as there.
+        skip: ``(M, D)`` of upstream's dtype; None adds nothing.
+        backend: back end for this call; None takes the user's choice.
+
+    Returns:
+        ``dx (M, D)`` of upstream's dtype, the gradient of ``total`` and so of ``residual`` and of the product before
+        it; the gradients ``(D,)`` of gamma and of beta; the column sums ``(D,)`` of dx, which are the gradient of
+        :func:`linear_residual_norm`'s bias. All sums are float32 (float64 for float64), of numbers that are not yet
+        rounded (choice).
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`linear_residual_norm`.
+    """
+    check_rows("upstream", upstream, "(M, F)")
+    rows, features = upstream.shape
+    width = weight.shape[-1]
+    dtype, statistics = upstream.dtype, accumulator(upstream.dtype)
+    check_operand("weight", weight, (features, width), "(F, D)", (dtype,), upstream, "upstream")
+    check_operand("total", total, (rows, width), "(M, D)", (dtype,), upstream, "upstream")
+    check_operand("mean", mean, (rows,), "(M,)", (statistics,), upstream, "upstream")
+    check_operand("rstd", rstd, (rows,), "(M,)", (statistics,), upstream, "upstream")
+    check_operand("gamma", gamma, (width,), "(D,)", (statistics, dtype), upstream, "upstream")
+    if skip is not None:
+        check_operand("skip", skip, (rows, width), "(M, D)", (dtype,), upstream, "upstream")
+    name = choose("linear_residual_norm", _problem(upstream, width), backend)
+    if name == "triton":
+        from ...kernels.linear_residual_norm import linear_residual_norm_backward as kernel
+
+        return kernel(upstream, weight, total, mean, rstd, gamma, skip)
+    with exact(upstream):
+        if name == "cpp":
+            return rows_native.linear_residual_norm_backward(upstream, weight, total, mean, rstd, gamma, skip)
+        return reference.linear_residual_norm_backward(upstream, weight, total, mean, rstd, gamma, skip)

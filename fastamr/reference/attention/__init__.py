@@ -1,0 +1,1 @@
+"""What attention over the visible tokens means, in plain PyTorch."""

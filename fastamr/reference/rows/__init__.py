@@ -1,0 +1,1 @@
+"""What the ops on flat rows mean, in plain PyTorch."""

@@ -1,0 +1,230 @@
+"""Where the clips of a step come from: frames that lie on the device, or frames that are fetched ahead.
+
+Both streams hand out the same clips to the bit. What they do for an update falls into three parts: ``advance``
+prepares it on the host, ``draw`` computes with tensors of static shape and address alone, so that it can be
+recorded in a CUDA graph, and ``done`` uses the time in which the device computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...data.packed.ragged import ranges
+from .batches import BatchOrder
+from .sampling import ClipSampler, FrameRows
+
+# While one batch is computed on, one is on its way and one is being gathered.
+_SLOTS = 3
+
+
+class ClipStream(Protocol):
+    """What :class:`fastamr.training.PretrainStep` asks of a source of clips.
+
+    Attributes:
+        order: which body sequences make up each batch.
+    """
+
+    order: BatchOrder
+
+    def advance(self, update: int) -> None:
+        """Prepare an update, on the host; nothing is waited for that the device has not long finished."""
+
+    def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return clips ``(S, T, V, C)`` float32 and validity ``(S, T, V)`` bool or None.
+
+        Args:
+            counter: int64 scalar on the device, the number of the update.
+            seed: ``(2,)`` int64 on the device.
+        """
+
+    def done(self, update: int) -> None:
+        """Note that the work of an update has been issued."""
+
+
+class ResidentClips:
+    """Clips from a data set that lies on the device; an update costs the host nothing.
+
+    The order of the epochs at hand lies on the device too, as a ring; the update's number says where its batch
+    starts. An epoch's order is uploaded when its first batch is due.
+
+    Args:
+        sampler: over data on the device.
+        order: which body sequences make up each batch.
+    """
+
+    def __init__(self, sampler: ClipSampler, order: BatchOrder) -> None:
+        self.sampler, self.order = sampler, order
+        device = sampler.coords.device
+        self._held: list[int | None] = [None] * order.most_epochs
+        self._ring = torch.zeros(order.most_epochs, order.count, dtype=torch.int64, device=device)
+        self._within = torch.arange(order.batch_size, device=device)
+
+    def advance(self, update: int) -> None:
+        """Upload the orders of the epochs that the update reaches into, if they are new."""
+        for epoch in self.order.epochs(update):
+            place = epoch % len(self._held)
+            if self._held[place] != epoch:
+                numbers = self.order.epoch(epoch)
+                numbers = numbers.pin_memory() if self._ring.is_cuda else numbers
+                self._ring[place].copy_(numbers, non_blocking=True)
+                self._held[place] = epoch
+
+    def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`ClipStream.draw`."""
+        place = torch.add(self._within, counter, alpha=self.order.batch_size).remainder_(self._ring.numel())
+        return self.sampler(self._ring.view(-1).index_select(0, place), seed)
+
+    def done(self, update: int) -> None:
+        """Nothing to do."""
+
+
+class PrefetchedClips:
+    """Clips from a data set in host memory, whose frames are sent ahead of the update that needs them.
+
+    The frames of the next batch are gathered into page-locked memory and copied on a stream of their own while the
+    device computes. The device keeps room for three batches one after another; the offsets of a batch point into
+    its part, so that a recorded step finds them without another copy.
+
+    Args:
+        sampler: over data in host memory (it may be a memory-mapped file).
+        order: which body sequences make up each batch.
+        device: where the clips are wanted.
+    """
+
+    def __init__(self, sampler: ClipSampler, order: BatchOrder, device: torch.device) -> None:
+        self.sampler, self.order = sampler, order
+        self.capacity = self._most_frames()
+        pinned = device.type == "cuda"
+        rows, size = _SLOTS * self.capacity, order.batch_size
+        shape = sampler.coords.shape[1:]
+        self._coords = torch.zeros(rows, *shape, dtype=sampler.coords.dtype, device=device)
+        self._gathered = torch.empty(
+            _SLOTS, self.capacity, *shape, dtype=sampler.coords.dtype, pin_memory=pinned
+        )
+        self._valid = self._gathered_valid = None
+        if sampler.valid is not None:
+            self._valid = torch.zeros(rows, shape[0], 1, dtype=torch.float16, device=device)
+            self._gathered_valid = torch.empty(
+                _SLOTS, self.capacity, shape[0], 1, dtype=torch.float16, pin_memory=pinned
+            )
+        # A row holds the offsets of S sequences, where the last one ends, and their numbers.
+        self._table = torch.zeros(_SLOTS, 2 * size + 1, dtype=torch.int64, device=device)
+        self._written = torch.zeros(_SLOTS, 2 * size + 1, dtype=torch.int64, pin_memory=pinned)
+        self._body_clip = sampler.body_clip.to(device)
+        self._sequences = torch.arange(size, device=device)
+        self._held: list[int | None] = [None] * _SLOTS
+        targets = [tensor for tensor in (self._coords, self._valid, self._table) if tensor is not None]
+        self._traffic = _Traffic(device, targets) if pinned else None
+
+    def _most_frames(self) -> int:
+        """Return the most frames that a batch can have: its longest sequences, as often as it can hold each."""
+        numbers = self.order.sequences.flatten()
+        lengths = self._lengths(numbers).repeat(self.order.most_epochs)
+        return int(lengths.sort(descending=True).values[: self.order.batch_size].sum())
+
+    def _lengths(self, numbers: Tensor) -> Tensor:
+        """Return the frames of each sequence; an empty slot takes one, of any content."""
+        bodies = numbers.clamp(min=0)
+        lengths = self.sampler.offsets[bodies + 1] - self.sampler.offsets[bodies]
+        return torch.where(numbers < 0, 1, lengths)
+
+    def advance(self, update: int) -> None:
+        """Make sure that the update's frames are on their way and that the device waits for them."""
+        self._fetch(update)
+        if self._traffic is not None:
+            self._traffic.await_arrival(update % _SLOTS)
+
+    def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`ClipStream.draw`."""
+        row = self._table.index_select(0, counter.remainder(_SLOTS).view(1))[0]
+        numbers = row[self.order.batch_size + 1 :]
+        empty = numbers < 0 if self.sampler.empty_bodies else None
+        group = self._body_clip[numbers.clamp(min=0)]
+        offsets = row[: self.order.batch_size + 1]
+        return self.sampler.sample(
+            FrameRows(self._coords, self._valid, offsets, self._sequences, group, empty), seed
+        )
+
+    def done(self, update: int) -> None:
+        """Fetch the next update's frames while this one is computed."""
+        if self._traffic is not None:
+            self._traffic.has_read(update % _SLOTS)
+        self._fetch(update + 1)
+
+    def _fetch(self, update: int) -> None:
+        slot = update % _SLOTS
+        if self._held[slot] == update:
+            return
+        if self._traffic is not None:
+            self._traffic.await_free(slot)
+        frames = self._gather(slot, self.order.batch(update))
+        if self._traffic is None:
+            self._send(slot, frames)
+        else:
+            with self._traffic.sending(slot):
+                self._send(slot, frames)
+        self._held[slot] = update
+
+    def _gather(self, slot: int, numbers: Tensor) -> int:
+        """Collect a batch's frames in host memory, describe them, and return how many there are."""
+        lengths = self._lengths(numbers)
+        rows = ranges(self.sampler.offsets[numbers.clamp(min=0)], lengths)
+        frames = rows.numel()
+        torch.index_select(self.sampler.coords, 0, rows, out=self._gathered[slot, :frames])
+        if self.sampler.valid is not None and self._gathered_valid is not None:
+            torch.index_select(self.sampler.valid, 0, rows, out=self._gathered_valid[slot, :frames])
+        size = self.order.batch_size
+        written = self._written[slot]
+        written[0] = slot * self.capacity
+        written[1 : size + 1] = slot * self.capacity + lengths.cumsum(0)
+        written[size + 1 :] = numbers
+        return frames
+
+    def _send(self, slot: int, frames: int) -> None:
+        first = slot * self.capacity
+        self._coords[first : first + frames].copy_(self._gathered[slot, :frames], non_blocking=True)
+        if self._valid is not None and self._gathered_valid is not None:
+            self._valid[first : first + frames].copy_(self._gathered_valid[slot, :frames], non_blocking=True)
+        self._table[slot].copy_(self._written[slot], non_blocking=True)
+
+
+class _Traffic:
+    """The order between gathering on the host, copying on a side stream, and computing.
+
+    Args:
+        device: a CUDA device.
+        targets: what is copied into, filled on the current stream so far.
+    """
+
+    def __init__(self, device: torch.device, targets: list[Tensor]) -> None:
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.stream.wait_stream(torch.cuda.current_stream(device))
+        for target in targets:
+            target.record_stream(self.stream)
+        self._sent = [torch.cuda.Event() for _ in range(_SLOTS)]
+        self._read = [torch.cuda.Event() for _ in range(_SLOTS)]
+
+    def await_free(self, slot: int) -> None:
+        """Let the host wait until a slot's last copy has left host memory; it was issued three updates ago."""
+        self._sent[slot].synchronize()
+
+    def await_arrival(self, slot: int) -> None:
+        """Let the computing stream wait for a slot's frames."""
+        torch.cuda.current_stream(self.device).wait_event(self._sent[slot])
+
+    def has_read(self, slot: int) -> None:
+        """Note that the update that reads a slot has been issued."""
+        self._read[slot].record(torch.cuda.current_stream(self.device))
+
+    @contextlib.contextmanager
+    def sending(self, slot: int) -> Iterator[None]:
+        """Issue copies into a slot on the side stream; they start when the slot has been read."""
+        with torch.cuda.stream(self.stream):
+            self.stream.wait_event(self._read[slot])
+            yield
+            self._sent[slot].record(self.stream)

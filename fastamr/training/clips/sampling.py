@@ -1,0 +1,109 @@
+"""From ragged frames to augmented clips of one length."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ... import ops
+
+if TYPE_CHECKING:
+    from ...data import PackedSkeletons
+
+# Interpolation between two valid frames gives 1 up to rounding; the nearest invalid frame is visible well
+# below it.
+_FULLY_VALID = 1.0 - 1e-6
+
+
+class FrameRows(NamedTuple):
+    """The frames that a batch is sampled from; all tensors on one device.
+
+    Attributes:
+        coords: ``(F, V, C)`` float32 or float16, ragged frames.
+        valid: ``(F, V, 1)`` float16, 1 where the joint was seen; None = all were.
+        offsets: ``(B+1,)`` int64, where each sequence starts.
+        sequences: ``(S,)`` int64 in ``0 .. B-1``, the sequences of the batch.
+        group: ``(S,)`` int64, the clip of each sequence: one clip, one crop and rotation.
+        empty: ``(S,)`` bool, body slots without a body, which become all-zero clips; None = there are none.
+    """
+
+    coords: Tensor
+    valid: Tensor | None
+    offsets: Tensor
+    sequences: Tensor
+    group: Tensor
+    empty: Tensor | None
+
+
+class ClipSampler:
+    """Draws augmented clips of one length from packed body sequences.
+
+    Bodies of one clip share crop and rotation when they fall into the same batch, because their clip is their
+    group.
+
+    Args:
+        data: packed skeletons; on the device where the clips are wanted, unless another place hands in the rows.
+        frames: frames of a sampled clip.
+        crop: smallest and largest share of the frames that is kept.
+        min_frames: frames that a crop keeps at least.
+        max_angle: bound of each Euler angle, in radians.
+        empty_bodies: whether sequences of number -1 may be asked for, which are empty body slots.
+    """
+
+    def __init__(
+        self,
+        data: PackedSkeletons,
+        frames: int,
+        *,
+        crop: tuple[float, float] = (0.5, 1.0),
+        min_frames: int = 64,
+        max_angle: float = 0.3,
+        empty_bodies: bool = False,
+    ) -> None:
+        self.coords, self.offsets, self.body_clip = data.coords, data.offsets, data.body_clip
+        self.valid = None if data.valid is None else data.valid.to(torch.float16).unsqueeze(-1)
+        self.frames, self.crop, self.min_frames, self.max_angle = frames, crop, min_frames, max_angle
+        self.empty_bodies = empty_bodies
+
+    def __call__(self, sequences: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return clips ``(S, T, V, C)`` float32 and their validity ``(S, T, V)`` bool, or None without a
+        mask.
+
+        A resampled joint is valid when every frame that it was interpolated from is. An empty body slot counts as
+        seen everywhere: it is a body at the origin, as in the public code.
+
+        Args:
+            sequences: ``(S,)`` int64, indices of body sequences; -1 for an empty slot.
+            seed: ``(2,)`` int64, key and counter; left unchanged.
+        """
+        empty = None
+        if self.empty_bodies:
+            empty, sequences = sequences < 0, sequences.clamp(min=0)
+        group = self.body_clip[sequences]
+        return self.sample(FrameRows(self.coords, self.valid, self.offsets, sequences, group, empty), seed)
+
+    def sample(self, rows: FrameRows, seed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As calling the sampler, from frames that lie anywhere."""
+        clips = self._resize(rows.coords, rows, seed, self.max_angle)
+        valid = None
+        if rows.valid is not None:
+            valid = self._resize(rows.valid, rows, seed, 0.0)[..., 0] > _FULLY_VALID
+        if rows.empty is not None:
+            clips = clips.masked_fill_(rows.empty[:, None, None, None], 0.0)
+            valid = None if valid is None else valid.logical_or_(rows.empty[:, None, None])
+        return clips, valid
+
+    def _resize(self, source: Tensor, rows: FrameRows, seed: Tensor, max_angle: float) -> Tensor:
+        return ops.sample_clips(
+            source,
+            rows.offsets,
+            rows.sequences,
+            self.frames,
+            seed,
+            crop=self.crop,
+            min_frames=self.min_frames,
+            max_angle=max_angle,
+            group=rows.group,
+        )

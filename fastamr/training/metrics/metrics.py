@@ -1,0 +1,125 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...files import write_text
+from ...version import __version__
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends records to ``metrics.jsonl`` and mirrors their numbers to TensorBoard.
+
+    Each line is one JSON object with a ``kind``: ``header`` (versions, device, sizes), ``train``, ``probe``,
+    ``warning``, ``summary``. A resumed run drops the lines of updates that its checkpoint does not hold.
+
+    Args:
+        folder: the run's folder.
+        start: the update that the run starts from; 0 begins a new file.
+        tensorboard: write event files too, where the package is installed.
+    """
+
+    def __init__(self, folder: Path, *, start: int = 0, tensorboard: bool = True) -> None:
+        path = folder / METRICS_FILE
+        kept = "".join(_lines_until(path, start)) if start else ""
+        write_text(path, kept)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        self._board = _summary_writer(folder / "tensorboard", start) if tensorboard else None
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one record; its numbers appear in TensorBoard as ``kind/name`` at ``update``."""
+        self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+        self._file.flush()
+        if self._board is not None and kind in ("train", "probe"):
+            for name, value in values.items():
+                if name != "update":
+                    self._board.add_scalar(f"{kind}/{name}", value, values["update"])
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+class Progress:
+    """A progress bar over updates with loss and speed, on standard error; tqdm adds the time left.
+
+    Args:
+        total: updates of the run.
+        start: updates done before.
+        name: what stands before the bar.
+        show: False for silence.
+    """
+
+    def __init__(self, total: int, start: int, name: str, show: bool) -> None:
+        self._bar = None
+        if show:
+            from tqdm import tqdm
+
+            # A terminal is redrawn twice a second, a log file only now and then.
+            interval = 0.5 if sys.stderr.isatty() else 30.0
+            self._bar = tqdm(
+                total=total, initial=start, desc=name, unit="update", mininterval=interval, dynamic_ncols=True
+            )
+
+    def advance(self, updates: int, loss: float, speed: float) -> None:
+        """Show that so many more updates are done."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} sequences/s", refresh=False)
+            self._bar.update(updates)
+
+    def close(self) -> None:
+        """Leave the bar where it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return the versions and the device that a run's numbers hold for."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    return {
+        "fastamr": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device.type,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _lines_until(path: Path, update: int) -> list[str]:
+    """Return the lines of a metrics file up to an update; a line cut short by a crash is dropped."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record.get("update", 0) <= update and record.get("kind") != "summary":
+            kept.append(line)
+    return kept
+
+
+def _summary_writer(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        print(
+            "tensorboard is not installed, so no event files are written: pip install 'fastamr[tensorboard]'",
+            file=sys.stderr,
+        )
+        return None
+    return SummaryWriter(str(folder), purge_step=start + 1)

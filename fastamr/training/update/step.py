@@ -1,0 +1,319 @@
+"""One update: clips, masks, forward, backward, gradient clipping, AdamW and the learning rate, in one CUDA graph.
+
+Everything that an update computes has static shapes and stays on the device: its number, the learning rate, the
+random seed and the metrics are device tensors that advance in place, and nothing is read back by the host. So the
+same function runs eagerly, and recorded once and replayed.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ... import ops
+from ..clips.clip_streams import ClipStream
+from ..metrics.metric_ring import MetricRing
+from .adamw import AdamW
+from .precision import matmul_precision
+from .recording import GRAPH_CHOICES, CudaRecorder, RecordedCall, Recorder
+from .schedule import LearningRateSchedule
+
+
+class PretrainStep:
+    """Updates a model once per call.
+
+    With ``clips`` a call takes no arguments: the update's clips are drawn, and the model (any of
+    :data:`fastamr.models.MODELS`) is called with ``clips``, ``seed`` and ``valid``. Without, a call hands its tensors
+    to the model, any ``nn.Module`` that returns a scalar loss.
+
+    On a GPU the first three updates run eagerly, the fourth is recorded as a CUDA graph (clips, masks, forward,
+    backward, clipping, optimizer, learning rate, seed, metrics), and from then on an update is one launch. These
+    eager updates are the run's own, so nothing has to be restored after the warm-up. Weights and optimizer state that
+    are loaded between two launches are taken over; what a graph holds fast (addresses, weight decay, ``model.eval()``,
+    frozen parameters) is compared before each launch, and recorded anew where it changed.
+
+    With ``accumulate=k`` the batch is sampled once and then passes the model in ``k`` equal micro-batches
+    whose losses count ``1 / k`` each: the update of the whole batch up to rounding and to the choice of masks
+    (each micro-batch advances the seed). With missing joints a micro-batch of few valid targets weighs as
+    much as one of many.
+
+    Args:
+        model: the model, on its device.
+        optimizer: over the model's parameters; to be recorded it must be capturable, as
+            :func:`fastamr.training.update.optimizer.build_optimizer`'s is.
+        clips: draws the clips; None = the caller passes the model's inputs.
+        seed: ``(2,)`` int64 on the device, key and counter; the counter advances in place. None draws one. Only used
+            with ``clips``.
+        schedule: sets the learning rate of each update, a tensor on the device in every group of the optimizer; None
+            leaves it to the caller.
+        dtype: autocast's dtype, or float32 for none; float16 scales the loss.
+        products: ``highest``, ``high`` or ``medium``, see ``torch.set_float32_matmul_precision``, for the time of an
+            update; None leaves the process's setting.
+        accumulate: number of micro-batches, a divisor of the batch size.
+        clip_grad: largest norm of the gradient, or None.
+        graph: ``"auto"`` records on a GPU and is eager elsewhere or where recording fails (with a warning), False is
+            eager, True raises instead of being eager.
+        window: updates whose metrics are kept in :attr:`metrics`.
+        recorder: records and replays; None takes CUDA graphs on a GPU.
+
+    Attributes:
+        update: number of updates made.
+        counter: the same as an int64 scalar on the device.
+        loss: the last update's loss, see :meth:`__call__`.
+        terms: what the model reports beside the loss of the last update, mean over the micro-batches, scalars on the
+            device by name; empty for a model that reports nothing.
+        metrics: losses and terms of the last ``window`` updates, on the device.
+        scaler: scales the loss under float16.
+
+    Raises:
+        ValueError: a wrong ``graph``; ``graph=True`` without a GPU; a learning rate that is no tensor on the device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        clips: ClipStream | None = None,
+        *,
+        seed: Tensor | None = None,
+        schedule: LearningRateSchedule | None = None,
+        dtype: torch.dtype = torch.float32,
+        products: str | None = None,
+        accumulate: int = 1,
+        clip_grad: float | None = None,
+        graph: str | bool = "auto",
+        window: int = 1,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.clips, self.schedule = model, optimizer, clips, schedule
+        self.dtype, self.accumulate, self.clip_grad = dtype, accumulate, clip_grad
+        self.products = products
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.device = self._parameters[0].device
+        self.seed = ops.make_seed(device=self.device) if seed is None else seed
+        self.update, self.counter = 0, torch.zeros((), dtype=torch.int64, device=self.device)
+        self.loss, self.terms = torch.zeros((), device=self.device), dict[str, Tensor]()
+        self.metrics = MetricRing(window, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        if schedule is not None:
+            _rate_tensors(optimizer, self.device)  # so that a wrong one is told at once
+        if clip_grad is not None and isinstance(optimizer, AdamW):
+            optimizer.clip_grad = clip_grad
+        recorder, reason = _choose_recorder(graph, recorder, self.device)
+        self._call = RecordedCall(
+            _weakly(self._compute),
+            recorder,
+            _weakly(self._structure),
+            required=graph is True,
+            reason=reason,
+            after_failure=_weakly(self._forget_half_an_update),
+        )
+
+    @property
+    def graph_reason(self) -> str | None:
+        """Why updates run eagerly; None where they are recorded, or will be after the first three."""
+        return self._call.reason
+
+    def continue_from(self, update: int) -> None:
+        """Set the number of updates made, for a resumed run."""
+        self.update = update
+        self.counter.fill_(update)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Update the model once.
+
+        Args:
+            inputs: tensors for the model, on its device, of the same shapes in every call (a recorded step copies
+                them into buffers of its own). None with ``clips``.
+
+        Returns:
+            The loss before the update, a float32 scalar on the device. A recorded step writes the next one into the
+            same tensor: read it or copy it before the next call, or read :attr:`metrics`.
+
+        Raises:
+            TypeError: inputs where the clips are drawn, or none where they are not.
+            ValueError: inputs that cannot be split, or a model that returns no scalar; with ``graph=True`` inputs of
+                other shapes than before.
+            RuntimeError: ``graph=True`` and the step cannot be recorded.
+        """
+        self._check(inputs)
+        if isinstance(self.optimizer, AdamW):
+            # A replay computes with low-precision copies, which somebody may have left behind by loading weights.
+            self.optimizer.refresh_working_copies()
+        if self.clips is not None:
+            self.clips.advance(self.update)
+        with matmul_precision(self.products):
+            self.loss, self.terms = self._call(*inputs)
+        if self.clips is not None:
+            self.clips.done(self.update)
+        self.update += 1
+        return self.loss
+
+    def _check(self, inputs: tuple[Tensor, ...]) -> None:
+        if self.clips is not None and inputs:
+            raise TypeError(f"the step draws its clips, got {len(inputs)} inputs: call it without arguments")
+        if self.clips is None and not inputs:
+            raise TypeError(
+                "the step has no source of clips: pass the model's inputs, or build it with clips"
+            )
+        for place, tensor in enumerate(inputs):
+            if self.accumulate > 1 and (tensor.ndim == 0 or len(tensor) % self.accumulate):
+                raise ValueError(
+                    f"input {place} has shape {tuple(tensor.shape)}, expected a first dimension that "
+                    f"accumulate={self.accumulate} divides"
+                )
+
+    def _compute(self, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole update on the device; what is recorded."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.schedule is not None:
+            rate = self.schedule(self.counter)
+            for held in _rate_tensors(self.optimizer, self.device):
+                held.copy_(rate)
+        forwards = self._sampled_forwards() if self.clips is not None else self._given_forwards(inputs)
+        parts = [self._backward(forward) for forward in forwards]
+        loss, terms = _add(part[0] for part in parts), {}
+        for name in parts[0][1]:
+            terms[name] = _add(part[1][name] for part in parts)
+        self._apply_gradients()
+        self.metrics.add(self.counter, loss, terms)
+        self.counter += 1
+        return loss, terms
+
+    def _sampled_forwards(self) -> list[Callable[[], Any]]:
+        """Draw the update's clips and return the forward pass of each micro-batch."""
+        assert self.clips is not None
+        clips, valid = self.clips.draw(self.counter, self.seed)
+        details = {"return_details": True} if getattr(self.model, "reports_terms", False) else {}
+        size = len(clips) // self.accumulate
+        parts = [slice(start, start + size) for start in range(0, len(clips), size)]
+        valids = [None if valid is None else valid[part] for part in parts]
+        return [
+            functools.partial(self.model, clips[part], seed=self.seed, valid=known, **details)
+            for part, known in zip(parts, valids, strict=True)
+        ]
+
+    def _given_forwards(self, inputs: tuple[Tensor, ...]) -> list[Callable[[], Any]]:
+        """Return the forward pass of each micro-batch of the caller's tensors."""
+        if self.accumulate == 1:
+            return [functools.partial(self.model, *inputs)]
+        parts = zip(*(tensor.chunk(self.accumulate) for tensor in inputs), strict=True)
+        return [functools.partial(self.model, *part) for part in parts]
+
+    def _backward(self, forward: Callable[[], Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run one micro-batch, advance the seed, and return its share of loss and terms."""
+        with self._autocast():
+            output = forward()
+            loss = output if isinstance(output, Tensor) else output.loss
+            if loss.ndim:
+                raise ValueError(
+                    f"the model returned a loss of shape {tuple(loss.shape)}, expected a scalar: take its mean"
+                )
+            loss = self._share(loss)
+        self.scaler.scale(loss).backward()
+        self.seed[1:].add_(1)
+        terms: Mapping[str, Tensor] = getattr(output, "terms", None) or {}
+        return loss.detach().float(), {name: self._share(term.detach()) for name, term in terms.items()}
+
+    def _share(self, value: Tensor) -> Tensor:
+        """What a micro-batch counts of the whole batch's mean."""
+        return value if self.accumulate == 1 else value / self.accumulate
+
+    def _apply_gradients(self) -> None:
+        # Our own AdamW clips while it updates.
+        if self.clip_grad is not None and not isinstance(self.optimizer, AdamW):
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self._parameters, self.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _forget_half_an_update(self) -> None:
+        """Drop what a recording that broke off has left: gradients in its memory, a scaler that waits for its end."""
+        self.optimizer.zero_grad(set_to_none=True)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.scaler.is_enabled())
+        scaler.load_state_dict(self.scaler.state_dict())
+        self.scaler = scaler
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def _structure(self) -> Hashable:
+        """What a recorded step is made of: addresses, options and modes; a change asks for a new recording."""
+        state = self.optimizer.state
+        return (
+            tuple((parameter.data_ptr(), parameter.requires_grad) for parameter in self._parameters),
+            tuple(
+                value.data_ptr() if isinstance(value, Tensor) else value
+                for parameter in self._parameters
+                for value in state.get(parameter, {}).values()
+            ),
+            tuple(
+                value.data_ptr() if isinstance(value, Tensor) else value
+                for group in self.optimizer.param_groups
+                for name, value in group.items()
+                if name != "params"
+            ),
+            tuple(module.training for module in self.model.modules()),
+            tuple(buffer.data_ptr() for buffer in self.model.buffers()),
+            getattr(self.optimizer, "clip_grad", None),
+            self.clip_grad,
+        )
+
+
+def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A bound method that does not keep its object: in a cycle, a graph's memory would wait for the collector."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        bound = reference()
+        assert bound is not None  # the object itself makes the call
+        return bound(*arguments)
+
+    return call
+
+
+def _add(parts: Iterable[Tensor]) -> Tensor:
+    """Add tensors up; a single one stays as it is, without a launch."""
+    return functools.reduce(torch.add, parts)
+
+
+def _choose_recorder(
+    graph: str | bool, recorder: Recorder | None, device: torch.device
+) -> tuple[Recorder | None, str | None]:
+    """Return what records, or None and why nothing is recorded."""
+    if graph not in GRAPH_CHOICES:
+        raise ValueError(f"graph is {graph!r}, expected 'auto', True or False")
+    if graph is False:
+        return None, "graph=False"
+    if recorder is not None:
+        return recorder, None
+    if device.type == "cuda":
+        return CudaRecorder(device), None
+    reason = f"the model is on the {device.type}, and CUDA graphs need an NVIDIA GPU"
+    if graph is True:
+        raise ValueError(
+            f"graph=True, but {reason}: move the model to a GPU, or pass graph='auto' "
+            "(on the command line --graph auto instead of on)"
+        )
+    return None, reason
+
+
+def _rate_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> list[Tensor]:
+    """Return the tensors that hold the groups' learning rates, each once."""
+    held: dict[int, Tensor] = {}
+    for place, group in enumerate(optimizer.param_groups):
+        rate = group["lr"]
+        if not isinstance(rate, Tensor) or rate.device != device:
+            where = f"on {rate.device}" if isinstance(rate, Tensor) else "a number"
+            raise ValueError(
+                f"the learning rate of group {place} is {where}, expected a tensor on {device} that the schedule "
+                f"can write: pass lr=torch.tensor(1e-3, device={str(device)!r}), or no schedule"
+            )
+        held[id(rate)] = rate
+    return list(held.values())
