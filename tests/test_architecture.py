@@ -56,7 +56,7 @@ models: models/parts nn ops ops/common
 models/parts: nn nn/stacks ops ops/common
 native:
 nn: ops ops/common
-nn/stacks: nn ops ops/common
+nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: native ops/common reference/attention
 ops/common:
@@ -70,7 +70,7 @@ testing: data/synthetic
 training: data data/preprocessing features models ops probes training/clips training/metrics training/update
 training/clips: data data/packed ops
 training/metrics:
-training/update: models nn nn/stacks ops training/clips training/metrics
+training/update: models nn nn/stacks ops ops/common training/clips training/metrics
 version:
 visualization: data models models/parts nn ops
 """

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import ops
 from ..errors import unknown_name
@@ -163,7 +164,7 @@ class SkeletonModel(nn.Module):
             )
         if valid is not None:
             clips = torch.where(valid[..., None], clips, 0)
-        if clips.device.type == "cpu" and not torch.compiler.is_compiling():
+        if is_readable(clips):
             check_finite(clips)
         return clips, valid
 
@@ -171,7 +172,7 @@ class SkeletonModel(nn.Module):
         check_keep(keep, clips.shape[0])
         if not 1 <= keep.shape[1] <= self.config.tokens:
             raise ValueError(f"keep lists {keep.shape[1]} tokens, expected 1 to {self.config.tokens}")
-        if keep.device.type == "cpu" and not torch.compiler.is_compiling() and keep.numel():
+        if is_readable(keep) and keep.numel():
             low, high = int(keep.min()), int(keep.max())
             if low < 0 or high >= self.config.tokens:
                 raise ValueError(
@@ -267,6 +268,15 @@ def write_model(
         save_file(content, temporary, metadata={"format": "pt"})
     description = {"model": name, "config": config}
     write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
+
+
+def is_readable(values: Tensor) -> bool:
+    """Whether the host can look at the values without waiting: they are on the CPU, not traced and not only a shape."""
+    return (
+        values.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not isinstance(values, FakeTensor)
+    )
 
 
 def check_finite(clips: Tensor) -> None:

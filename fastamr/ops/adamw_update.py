@@ -37,7 +37,7 @@ def _on_cpp(problem: Problem) -> str | None:
 declare(
     "adamw_update",
     Backend("triton", _on_triton, automatic_on=("cuda",)),
-    Backend("cpp", _on_cpp),
+    Backend("cpp", _on_cpp, automatic_on=("cpu",)),
     Backend("reference", can_always),
 )
 
@@ -224,6 +224,17 @@ def _features(
     return tuple(features)
 
 
+def adamw_problem(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    states: Sequence[Tensor],
+    working: Sequence[Tensor],
+) -> Problem:
+    """An update as the back ends see it; states are the first moments, then the second ones."""
+    features = _features(parameters, gradients, states, working)
+    return Problem(parameters[0].device.type, parameters[0].dtype, features)
+
+
 def _check_numbers(
     betas: tuple[float, float], eps: float, max_norm: float | None, decays: Sequence[float]
 ) -> None:
@@ -297,8 +308,7 @@ def adamw_update(
     for name, scalar in (("grad_scale", grad_scale), ("found_inf", found_inf)):
         if scalar is not None:
             _check_scalar(name, scalar, parameters[0].device)
-    features = _features(parameters, gradients, (*exp_avgs, *exp_avg_sqs), working)
-    name = choose("adamw_update", Problem(parameters[0].device.type, parameters[0].dtype, features))
+    name = choose("adamw_update", adamw_problem(parameters, gradients, (*exp_avgs, *exp_avg_sqs), working))
     with torch.no_grad():
         norm = _op(
             list(parameters),
