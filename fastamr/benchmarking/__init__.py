@@ -5,7 +5,8 @@
 
 from .ladder import Ladder, LadderOptions, run_ladder
 from .ntu_sized import PRESETS, ntu_sized
-from .profiling import Profile, profile_step
+from ..training.update.profiling import Profile
+from .profiling import profile_step
 from .recipe import RecipeOptions, run_recipe
 from .rungs import RUNGS, Rung
 from .scaling import Scaling, ScalingOptions, run_scaling

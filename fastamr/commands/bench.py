@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -91,10 +90,8 @@ def _recipe(given: argparse.Namespace) -> None:
 
 def _profile(given: argparse.Namespace) -> None:
     from ..benchmarking import profile_step
-    from ..benchmarking.profiling import as_text
     from ..benchmarking.step import build_fast_step
     from ..devices import pick_device
-    from ..files import write_text
 
     device = pick_device(given.device)
     settings = _settings(given.architecture)
@@ -104,11 +101,11 @@ def _profile(given: argparse.Namespace) -> None:
     out = _folder(given.out)
     trace = out / "trace.json"
     warmup = given.warmup + step.preparation
-    result = profile_step(step, device, steps=given.steps, warmup=warmup, trace=trace, what=step.description)
-    text = as_text(result, most=given.most)
-    print(text)
-    _write_json(out / "profile.json", {"kind": "profile", **dataclasses.asdict(result)})
-    write_text(out / "profile.txt", as_text(result, most=len(result.kernels)) + "\n")
+    result = profile_step(
+        step, device, updates=given.steps, warmup=warmup, trace=trace, what=step.description
+    )
+    print(result.text(given.most))
+    result.save(out)
     _done(out)
 
 
