@@ -14,6 +14,7 @@ from fastamr.reference.rows.linear_gelu import form_for
 from .rows import CASES, assert_exact_sums, assert_rounded_once, doubled, matrix, path  # noqa: F401
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(("dtype", "shape"), CASES)
 @pytest.mark.usefixtures("path")
 def test_forward(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device) -> None:
@@ -29,6 +30,7 @@ def test_forward(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.
     assert torch.equal(h, again)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(("dtype", "shape"), CASES)
 @pytest.mark.usefixtures("path")
 def test_backward(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device) -> None:

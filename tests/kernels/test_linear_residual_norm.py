@@ -41,6 +41,7 @@ def backward_inputs(
     ]
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(("dtype", "shape"), CASES)
 @pytest.mark.usefixtures("path")
 def test_forward(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device) -> None:
@@ -57,6 +58,7 @@ def test_forward(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.
     assert_rounded_once(normed, expected, dtype)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize(("dtype", "shape"), CASES)
 @pytest.mark.usefixtures("path")

@@ -89,12 +89,14 @@ def check_backward(
         assert torch.equal(value, repeated)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
     check_forward(make(shape, device, dtype), shape[4])
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:

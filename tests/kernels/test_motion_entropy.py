@@ -36,6 +36,7 @@ def check(clips: torch.Tensor, window: int, valid: torch.Tensor | None = None) -
     assert torch.equal(found[1], again[1])
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", [1, 3, 4, 8, 17, 60])
 def test_windows(window: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -53,6 +54,7 @@ def test_awkward_shapes(frames: int, joints: int, channels: int, device: torch.d
     check(random_clips(2, frames, joints, channels, device=device), 4)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", [3, 20])
 def test_invalid_frames_do_not_count(window: int, dtype: torch.dtype, device: torch.device) -> None:

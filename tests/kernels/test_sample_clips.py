@@ -68,6 +68,7 @@ def test_around_the_block_sizes(extra: int, device: torch.device) -> None:
     check(*make(device, 64 + extra), block + extra, make_seed(device))
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("frames", [1, 7, 120])
 @pytest.mark.parametrize("crop", [(0.95,), (1.0,), (0.5, 1.0), (0.3, 0.3)])
 def test_the_same_frames(crop: tuple[float, ...], frames: int, device: torch.device) -> None:
@@ -91,6 +92,7 @@ def test_options(options: dict, device: torch.device) -> None:
         check(*make(device), 16, None, **options)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("max_angle", [3.2, 50.0])
 @pytest.mark.parametrize("channels", [2, 3])
 def test_angles_all_around(channels: int, max_angle: float, device: torch.device) -> None:

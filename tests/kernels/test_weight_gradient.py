@@ -12,6 +12,7 @@ from fastamr import ops
 from .rows import CASES, assert_exact_sums, matrix, path  # noqa: F401
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(("dtype", "shape"), CASES)
 @pytest.mark.usefixtures("path")
 def test_sums(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device) -> None:
@@ -56,6 +57,7 @@ GROUPS = [
 ]
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(("kind", "shapes"), GROUPS)
 @pytest.mark.usefixtures("path")
 def test_groups(kind: str, shapes: list[tuple[int, int, int]], device: torch.device) -> None:
