@@ -58,7 +58,9 @@ def thinned_out(items: list[pytest.Item]) -> list[pytest.Item]:
         shows = {case: set(combinations(values_of(case), size)) for case in cases}
         seen: Counter[tuple[tuple[int, ...], ...]] = Counter()
         while cases:
-            best = min(cases, key=lambda case: (-len(shows[case] - set(seen)), sum(seen[x] for x in shows[case])))
+            best = min(
+                cases, key=lambda case: (-len(shows[case] - set(seen)), sum(seen[x] for x in shows[case]))
+            )
             if not shows[best] - set(seen):
                 break
             seen.update(shows[best])
