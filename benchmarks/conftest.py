@@ -6,7 +6,6 @@ GPU the CUDA cases are skipped with the reason; figures from a CPU are labelled 
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-import fastamr
+from fastamr.environment import device_name, versions
 from fastamr.memory import keep_freed_memory
 
 from . import report
@@ -33,13 +32,6 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU; torch.cuda.is_available() is false")
     return torch.device(request.param)
-
-
-def device_name(device: torch.device) -> str:
-    """The device in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 class Clock:
@@ -81,13 +73,7 @@ class Clock:
                 torch.cuda.synchronize()
 
         facts |= self._device_facts(function) if self.device.type == "cuda" else {}
-        self.benchmark.extra_info.update(
-            device=device_name(self.device),
-            fastamr=fastamr.__version__,
-            torch=torch.__version__,
-            python=platform.python_version(),
-            **facts,
-        )
+        self.benchmark.extra_info.update(device=device_name(self.device), **versions(), **facts)
         self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=warmup)
         assert self.benchmark.stats is not None
         median = self.benchmark.stats.stats.median

@@ -14,6 +14,7 @@ import torch
 from ..data import PackedSkeletons, apply_missing, concatenate, load
 from ..data.preprocessing.streams import stream_of
 from ..devices import pick_device
+from ..environment import versions
 from ..features.extract import check_fit
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split
@@ -32,7 +33,6 @@ from .report.report import (
     format_report,
     sampling,
     split_warnings,
-    versions,
 )
 from .report.target import pick_target
 
@@ -80,7 +80,7 @@ def evaluate(
         "command": command_line(config),
         "config": dataclasses.asdict(config),
         "model": {"name": model.name, **model.config.to_dict()},
-        "versions": versions(),
+        "versions": versions("scikit-learn"),
         "device": str(device),
     }
     if config.protocol == "detection":

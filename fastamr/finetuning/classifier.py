@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import platform
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from ..data import apply_missing
 from ..devices import pick_device
+from ..environment import versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
@@ -25,7 +25,6 @@ from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE
 from ..probes.checks import percent_equal
 from ..training.setup import load_data
-from ..version import __version__
 from .finetune import FinetuneConfig, finetune, predict
 from .linear_head import linear_classifier
 
@@ -119,7 +118,7 @@ def train_classifier(
         "config": dataclasses.asdict(config),
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "command": command_of(config),
-        "versions": describe_versions(),
+        "versions": versions(),
         "data": describe_data(prepared),
         "clips": {"train": int(train.sum()), "test": int(test.sum())},
         "classes": classifier.classes,
@@ -192,15 +191,6 @@ def command_of(config: ClassifierConfig) -> str:
             values = value if isinstance(value, (list, tuple)) else [value]
             words += [f"--{name}", *("null" if one is None else str(one) for one in values)]
     return shlex.join(words)
-
-
-def describe_versions() -> dict[str, str]:
-    """Return what a report says about the software that made it."""
-    return {
-        "fastamr": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
 
 
 def describe_data(data: PackedSkeletons) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from ...features.baselines import RAW_FRAMES
 from ...features.extract import CENTRAL_SHARE
-from ...version import __version__
 from ..protocols.transfer import describe_transfer
 from .table import format_table
 
@@ -101,22 +99,6 @@ def split_warnings(
             f"{run} was pre-trained on the training clips of split {split!r}, not of {config.split!r}: where it was "
             f"pre-trained on this data, {share} test clips were among them"
         )
-    return found
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions that the numbers may depend on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, str | None] = {
-        "fastamr": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
-    try:
-        found["scikit-learn"] = version("scikit-learn")
-    except PackageNotFoundError:
-        found["scikit-learn"] = None
     return found
 
 
