@@ -13,7 +13,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastamr.environment import device_name, versions
+from fastamr.devices import device_name, versions
 from fastamr.memory import keep_freed_memory
 
 from . import report

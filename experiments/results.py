@@ -41,7 +41,7 @@ from results_report import markdown  # noqa: E402
 
 from fastamr.data import PackedSkeletons, Split, apply_missing, synthetic_actions  # noqa: E402
 from fastamr.data.load import read_file  # noqa: E402
-from fastamr.environment import processor, versions  # noqa: E402
+from fastamr.devices import processor, versions  # noqa: E402
 from fastamr.errors import check_name  # noqa: E402
 from fastamr.evaluation import extract_features, input_features, raw_features  # noqa: E402
 from fastamr.models import build_model, load_pretrained  # noqa: E402

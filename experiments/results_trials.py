@@ -30,7 +30,7 @@ from results_report import ROWS  # noqa: E402
 
 from fastamr.data import PackedSkeletons, apply_missing  # noqa: E402
 from fastamr.evaluation import labelled_split, standardize_features  # noqa: E402
-from fastamr.features.extract import sample_bodies  # noqa: E402
+from fastamr.features.sampling import sample_bodies  # noqa: E402
 from fastamr.nn.feature_spread import effective_rank, feature_covariance  # noqa: E402
 from fastamr.probes.linear_probe import NTU_UPDATES, fit_linear  # noqa: E402
 from fastamr.tables import markdown, mean_text  # noqa: E402

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .data import PackedSkeletons, apply_missing, synthetic_actions
 from .data.synthetic.random_clips import random_clips
-from .environment import environment
+from .devices import environment
 from .evaluation import (
     extract_features,
     input_features,

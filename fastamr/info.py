@@ -10,7 +10,7 @@ import subprocess
 import torch
 
 from . import native, ops
-from .environment import processor, versions
+from .devices import processor, versions
 from .ops.common.backends import Problem, choose
 from .tables import aligned
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..environment import environment as describe
+from ..devices import environment as describe
 
 # Dense 16-bit products with float32 accumulation, FLOP/s, from NVIDIA's data sheets (without sparsity). The longest
 # name that the device's name begins with counts.

@@ -13,8 +13,7 @@ import torch
 
 from ..data import PackedSkeletons, apply_missing, concatenate, load
 from ..data.preprocessing.streams import stream_of
-from ..devices import pick_device
-from ..environment import versions
+from ..devices import pick_device, versions
 from ..features.extract import check_fit
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split

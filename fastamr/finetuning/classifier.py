@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..data import apply_missing
-from ..devices import pick_device
-from ..environment import versions
+from ..devices import pick_device, versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit

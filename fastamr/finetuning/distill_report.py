@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..environment import versions
+from ..devices import versions
 from ..models import ActionClassifier
 from ..tables import aligned, mean_text
 from .distill_config import DistillConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...features.baselines import RAW_FRAMES
-from ...features.extract import CENTRAL_SHARE
+from ...features.sampling import CENTRAL_SHARE
 from ..protocols.transfer import describe_transfer
 from .table import format_table
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ...environment import environment as describe
+from ...devices import environment as describe
 from ...files import write_text
 
 METRICS_FILE = "metrics.jsonl"
