@@ -18,6 +18,7 @@ from fastamr.models import SkeletonModel, build_model, count_flops
 from fastamr.testing import random_clips
 
 from .conftest import Clock
+from .forms import in_both_dtypes
 
 
 class Rung(NamedTuple):
@@ -89,13 +90,13 @@ def test_step(rung: str, device: torch.device, clock: Clock) -> None:
     on_cpu = device.type == "cpu"
     median = clock(
         step,
+        "pre-training step",
+        clips.shape,
+        dtype,
+        f"{attention}, blocks {blocks}",
         rounds=7 if on_cpu else 20,
         warmup=1 if on_cpu else 5,
-        op="pre-training step",
         rung=rung,
-        shape=list(clips.shape),
-        dtype=str(dtype).removeprefix("torch."),
-        backend=f"{attention}, blocks {blocks}",
         sequences_per_second=None,
     )
     _baseline.setdefault(device.type, median)
@@ -108,7 +109,7 @@ def test_step(rung: str, device: torch.device, clock: Clock) -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@in_both_dtypes
 @pytest.mark.parametrize("blocks", ["reference", "fused"])
 def test_encode(blocks: str, dtype: torch.dtype, device: torch.device, clock: Clock) -> None:
     """Encoding all 750 tokens without gradients: what evaluation does."""
@@ -127,11 +128,11 @@ def test_encode(blocks: str, dtype: torch.dtype, device: torch.device, clock: Cl
     assert error < (1e-5 if dtype == torch.float32 else 2e-2)
     median = clock(
         encode,
+        "encode",
+        clips.shape,
+        dtype,
+        f"blocks {blocks}",
         rounds=5 if device.type == "cpu" else 20,
         warmup=1,
-        op="encode",
-        shape=list(clips.shape),
-        dtype=str(dtype).removeprefix("torch."),
-        backend=f"blocks {blocks}",
     )
     clock.benchmark.extra_info.update(sequences_per_second=round(count / median, 2))

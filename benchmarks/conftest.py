@@ -6,7 +6,7 @@ GPU the CUDA cases are skipped with the reason; figures from a CPU are labelled 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -48,6 +48,10 @@ class Clock:
     def __call__(
         self,
         function: Callable[[], object],
+        op: str,
+        shape: Sequence[object],
+        dtype: torch.dtype | str = "",
+        backend: str = "",
         *,
         rounds: int = 20,
         warmup: int = 3,
@@ -60,11 +64,15 @@ class Clock:
 
         Args:
             function: what to time; it is waited for on a GPU.
+            op: what it is called.
+            shape: of what it works on.
+            dtype: of what it works on.
+            backend: what computes it.
             rounds: timed calls.
             warmup: calls before, not counted.
             bytes_moved: what the op must read and write at least; adds the rate and the share of the byte limit,
                 the latter counted with the copy rate measured on the same device.
-            facts: op, shape, dtype, backend and whatever else belongs into ``extra_info``.
+            facts: whatever else belongs into ``extra_info``.
         """
 
         def run() -> None:
@@ -72,6 +80,12 @@ class Clock:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
 
+        facts |= {
+            "op": op,
+            "shape": list(shape),
+            "dtype": str(dtype).removeprefix("torch."),
+            "backend": backend,
+        }
         facts |= self._device_facts(function) if self.device.type == "cuda" else {}
         self.benchmark.extra_info.update(device=device_name(self.device), **versions(), **facts)
         self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=warmup)
