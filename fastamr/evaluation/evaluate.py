@@ -117,7 +117,7 @@ class _Job:
         if config.protocol in SUPERVISED:
             results = self._supervised(prepared, config.protocol)
         else:
-            results = self._frozen(prepared, _join(given), config.protocol)
+            results = self._frozen(prepared, concatenate(given), config.protocol)
         return self._described(prepared) | {"results": results} | self._recipes()
 
     def transfer(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class _Job:
         config = self.config
         pairs = [to_layout(one, self.model.layout, missing=config.missing) for one in given]
         prepared = self._prepare([one for one, _ in pairs], config.checkpoint, self.model)
-        results = self._frozen(prepared, _join(given), "all")
+        results = self._frozen(prepared, concatenate(given), "all")
         if config.with_finetune:
             for row, scores in self._supervised(prepared, "finetune").items():
                 results[row] |= scores
@@ -134,7 +134,7 @@ class _Job:
 
     def detection(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
         """Label untrimmed streams."""
-        config, data = self.config, _join(given)
+        config, data = self.config, concatenate(given)
         windows = config.windows()
         steps = run_steps(config.checkpoint)
         results = compare_detection(
@@ -181,7 +181,7 @@ class _Job:
             weights=config.weights or None,
             standardize=config.standardize,
             min_updates=config.min_updates,
-            raw_data=_join(given),
+            raw_data=concatenate(given),
             config=config.recipe(),
             caches=[Path(run) / CACHE_FOLDER if config.cache else None for run in self._runs()],
             bodies=config.bodies,
@@ -205,7 +205,7 @@ class _Job:
         for one in given:
             check_fit(model, one)
         steps = run_steps(run)
-        return _join([apply_missing(one, steps) for one in given])
+        return concatenate([apply_missing(one, steps) for one in given])
 
     def _frozen(self, prepared: PackedSkeletons, raw: PackedSkeletons, protocol: str) -> dict[str, Scores]:
         config = self.config
@@ -257,7 +257,3 @@ def _load(sources: Sequence[str]) -> list[PackedSkeletons]:
     if not sources:
         raise ValueError("data is missing: name packed files, or pass --data synthetic")
     return [load(source) for source in sources]
-
-
-def _join(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
-    return sets[0] if len(sets) == 1 else concatenate(sets)
