@@ -47,6 +47,7 @@ from fastamr.evaluation import extract_features, input_features, raw_features  #
 from fastamr.models import build_model, load_pretrained  # noqa: E402
 from fastamr.training import PretrainConfig, pretrain  # noqa: E402
 from fastamr.training.config import merge_settings, read_yaml  # noqa: E402
+from fastamr.visualization.curves import read_metrics  # noqa: E402
 
 RUNS = ROOT / "experiments" / "runs.yaml"
 # Rows without training: coordinates, and the encoders before their first update (ASMa has two of them).
@@ -245,11 +246,8 @@ def _pretrain(job: Job, folder: str, scratch: Path) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         pretrain(config, data=training_data(job.set, folder))
-    lines = [
-        json.loads(line) for line in (scratch / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    summary = next(line for line in lines if line["kind"] == "summary")
-    last = [line for line in lines if line["kind"] == "train"][-1]
+    records = read_metrics(scratch)
+    summary, last = records["summary"][0], records["train"][-1]
     return {
         "updates": summary["updates"],
         "epochs": round(summary["epochs"], 1),

@@ -29,6 +29,7 @@ from .models import SkeletonModel, build_model, load_pretrained
 from .tables import aligned
 from .training import PretrainConfig, pretrain
 from .visualization import Curve, draw_comparison
+from .visualization.curves import read_metrics
 
 STEPS = ["center", "align_body"]
 METHODS = {"SkeletonMAE": "skeleton_mae", "AMR": "amr"}
@@ -229,8 +230,5 @@ def format_table(rows: list[Row]) -> str:
 
 def read_curve(folder: Path) -> Curve:
     """The loss curve of a run from its ``metrics.jsonl``."""
-    records = [
-        json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    train = [record for record in records if record["kind"] == "train"]
+    train = read_metrics(folder)["train"]
     return Curve([record["epoch"] for record in train], [record["loss"] for record in train])
