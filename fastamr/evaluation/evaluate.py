@@ -26,7 +26,6 @@ from .protocols.fusion import EncodedStream, compare_streams
 from .protocols.supervised import compare_supervised, recipes
 from .protocols.transfer import to_layout
 from .report.report import (
-    describe_data,
     describe_split,
     describe_streams,
     format_report,
@@ -152,7 +151,7 @@ class _Job:
         )
         halves = find_streams(data, config.split, windows)
         return {
-            "data": describe_data(data),
+            "data": data.describe(),
             "split": describe_streams(config.split, halves),
             "sampling": sampling(self.model, crop=1.0),
             "detection": dataclasses.asdict(windows) | {"steps_of_each_window": steps},
@@ -247,7 +246,7 @@ class _Job:
     def _described(self, prepared: PackedSkeletons) -> dict[str, Any]:
         halves = labelled_split(prepared, self.config.split)
         return {
-            "data": describe_data(prepared),
+            "data": prepared.describe(),
             "split": describe_split(self.config.split, prepared, halves),
             "sampling": sampling(self.model),
         }

@@ -118,7 +118,7 @@ def train_classifier(
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "command": command_of(config),
         "versions": versions(),
-        "data": describe_data(prepared),
+        "data": prepared.describe(),
         "clips": {"train": int(train.sum()), "test": int(test.sum())},
         "classes": classifier.classes,
         "parameters": classifier.num_parameters(),
@@ -190,16 +190,6 @@ def command_of(config: ClassifierConfig) -> str:
             values = value if isinstance(value, (list, tuple)) else [value]
             words += [f"--{name}", *("null" if one is None else str(one) for one in values)]
     return shlex.join(words)
-
-
-def describe_data(data: PackedSkeletons) -> dict[str, Any]:
-    """Return what a report says about its data."""
-    return {
-        "fingerprint": data.fingerprint(),
-        "clips": data.num_clips,
-        "layout": data.layout.name,
-        "steps": list(data.steps),
-    }
 
 
 def prepare_data(

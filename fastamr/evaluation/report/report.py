@@ -107,18 +107,6 @@ def sampling(model: SkeletonModel, crop: float = CENTRAL_SHARE) -> dict[str, Any
     return {"crop": crop, "frames": model.frames, "raw_frames": RAW_FRAMES}
 
 
-def describe_data(data: PackedSkeletons) -> dict[str, Any]:
-    """Return what tells a data set from another."""
-    return {
-        "fingerprint": data.fingerprint(),
-        "clips": data.num_clips,
-        "bodies": data.num_bodies,
-        "frames": data.num_frames,
-        "layout": data.layout.name,
-        "steps": list(data.steps),
-    }
-
-
 def describe_split(name: str, data: PackedSkeletons, halves: tuple[Tensor, Tensor]) -> dict[str, Any]:
     """Return the sizes of a split's labelled halves."""
     train, test = halves
