@@ -219,11 +219,7 @@ def _train(
         student = ActionClassifier(
             config.student_config().build(teacher.encoder),
             teacher.classes,
-            pooling=recipe.pooling,
-            hidden=recipe.hidden,
-            dropout=recipe.dropout,
-            drop_path=recipe.drop_path,
-            label_smoothing=recipe.label_smoothing,
+            **recipe.head(),
             class_names=teacher.class_names,
             steps=teacher.steps,
         ).to(device)
