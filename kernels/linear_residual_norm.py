@@ -28,17 +28,10 @@ def _vector(source, start: tl.constexpr, width: tl.constexpr, HALF: tl.constexpr
 def _product_halves(
     left,  # (rows, inner), tiles (ROWS, INNER)
     right,  # (inner, width), or (width, inner) if TRANSPOSED; tiles of HALF columns
-    row,
-    rows,
-    inner,
-    width: tl.constexpr,
-    TRANSPOSED: tl.constexpr,
-    ROWS: tl.constexpr,
-    HALF: tl.constexpr,
-    INNER: tl.constexpr,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
+    row, rows, inner,
+    width: tl.constexpr, TRANSPOSED: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr,
+    INNER: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
     """Whole rows of ``left @ right`` or ``left @ right.T`` as two tiles ``(ROWS, HALF)`` float32."""
     low = tl.zeros((ROWS, HALF), tl.float32)
     high = tl.zeros((ROWS, HALF), tl.float32)
@@ -89,17 +82,10 @@ def _linear_residual_norm(
     normed,  # as residual
     mean,  # (rows,) float32
     rstd,  # (rows,) float32
-    rows,
-    features,
-    eps,
-    width: tl.constexpr,
-    DTYPE: tl.constexpr,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK_INNER: tl.constexpr,
-):
+    rows, features, eps,
+    width: tl.constexpr, DTYPE: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, HALF: tl.constexpr, BLOCK_INNER: tl.constexpr,
+):  # fmt: skip
     """One program: BLOCK_ROWS whole rows, padded to twice HALF numbers."""
     row = tl.program_id(0) * BLOCK_ROWS
     low, high = _product_halves(
@@ -178,15 +164,10 @@ def _linear_residual_norm_backward(
     skip,  # as total; or None
     dx,  # as total
     sums,  # (programs, 3, width) float32: of dgamma, dbeta, dx
-    rows,
-    features,
-    width: tl.constexpr,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK_INNER: tl.constexpr,
-):
+    rows, features,
+    width: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    HALF: tl.constexpr, BLOCK_INNER: tl.constexpr,
+):  # fmt: skip
     """One program: BLOCK_ROWS whole rows, padded to twice HALF numbers. Rows outside are 0 and add nothing."""
     row = tl.program_id(0) * BLOCK_ROWS
     low, high = _product_halves(

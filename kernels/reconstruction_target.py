@@ -99,24 +99,11 @@ def _count(
     valid,  # (S, T, V) bool, strides valid_*; or None
     token_mask,  # (S, Q) bool, strides mask_*; or None
     counts,  # (programs,) int64
-    units,
-    blocks,
-    frames,
-    joints,
-    groups,
-    stride,
-    valid_step,
-    valid_s,
-    valid_t,
-    valid_v,
-    mask_s,
-    mask_q,
-    MOTION: tl.constexpr,
-    C: tl.constexpr,
-    TARGET_FRAMES: tl.constexpr,
-    TARGET_JOINTS: tl.constexpr,
+    units, blocks, frames, joints, groups, stride, valid_step,
+    valid_s, valid_t, valid_v, mask_s, mask_q,
+    MOTION: tl.constexpr, C: tl.constexpr, TARGET_FRAMES: tl.constexpr, TARGET_JOINTS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+):  # fmt: skip
     """Numbers that count. A unit is BLOCK (frame, joint) cells of a sequence; program i takes every programs-th."""
     total = tl.zeros([BLOCK], tl.int32)
     programs = tl.num_programs(0)

@@ -31,18 +31,10 @@ def _sum_tile(
     upstream,  # (rows, features), tiles (BLOCK_ROWS, BLOCK_FEATURES)
     x,  # (rows, width), tiles (BLOCK_ROWS, BLOCK_WIDTH)
     target,  # (features, width) float32
-    rows,
-    features,
-    width,
-    tile,
-    first,
-    last,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
+    rows, features, width, tile, first, last,
+    TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_FEATURES: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
-):
+):  # fmt: skip
     """Write one tile of ``upstream.T @ x`` over the rows from ``first`` up to ``last``."""
     across = tl.cdiv(width, BLOCK_WIDTH)
     feature = tile // across * BLOCK_FEATURES
@@ -62,16 +54,11 @@ def _weight_gradient(
     upstream,  # (rows, features), tiles (BLOCK_ROWS, BLOCK_FEATURES)
     x,  # (rows, width), tiles (BLOCK_ROWS, BLOCK_WIDTH)
     parts,  # (slices, features, width) float32
-    rows,
-    features,
-    width,
+    rows, features, width,
     share,  # rows of a slice, a multiple of BLOCK_ROWS
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
+    TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_FEATURES: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
-):
+):  # fmt: skip
     """One program: a tile of the weight's gradient, from one slice of the rows."""
     target = parts + tl.program_id(1).to(tl.int64) * features * width
     first = tl.program_id(1) * share

@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
 # Below all others: every room may import them, and they import only one another.
-GROUND = {"devices", "errors", "files", "layouts", "memory", "skeleton", "version"}
+GROUND = {"devices", "errors", "files", "layouts", "memory", "skeleton", "tables", "version"}
 # Who imports whom: every arrow that there is and no other. A room is a folder of the package, or a file beside them
 # (``.`` is the package's own door); a room's ``__init__`` is its door, which may hand on what its wings hold. Arrows
 # point down: a room stands above those that it names.
 ARROWS_TEXT = """
 .: data models ops
 __main__: cli
-benchmarking: data data/packed data/synthetic info models nn ops reference training training/clips training/update
+benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
     visualization
 cli: demo evaluation evaluation/protocols finetuning info training
 commands: benchmarking data data/preprocessing evaluation/report features models probes visualization
@@ -66,13 +66,14 @@ reference:
 reference/attention: reference
 reference/rows:
 skeleton:
+tables:
 testing: data/synthetic
 training: data data/preprocessing features models ops probes training/clips training/metrics training/update
-training/clips: data data/packed ops
+training/clips: data data/packed features
 training/metrics:
 training/update: models nn nn/stacks ops training/clips training/metrics
 version:
-visualization: data models models/parts nn ops
+visualization: data features models models/parts nn ops reference
 """
 ARROWS = {
     room.strip(".") if room == "." else room: set(others.split())

@@ -32,4 +32,4 @@ def test_select_visible(scored: bool, form: str, device: torch.device, clock: Cl
     assert torch.equal(keep.cpu(), expected), "every device makes the same choice"
     moved = number_of_bytes(keep) + (number_of_bytes(scores) if scores is not None else 0)
     shape = [sequences, 750, 75]
-    clock(run, bytes_moved=moved, op="select_visible", shape=shape, dtype="int32", backend=form)
+    clock(run, "select_visible", shape, "int32", form, bytes_moved=moved)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import platform
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..data import apply_missing
-from ..devices import pick_device
+from ..devices import pick_device, versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
@@ -25,7 +24,6 @@ from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE
 from ..probes.checks import percent_equal
 from ..training.setup import load_data
-from ..version import __version__
 from .finetune import FinetuneConfig, finetune, predict
 from .linear_head import linear_classifier
 
@@ -119,8 +117,8 @@ def train_classifier(
         "config": dataclasses.asdict(config),
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "command": command_of(config),
-        "versions": describe_versions(),
-        "data": describe_data(prepared),
+        "versions": versions(),
+        "data": prepared.describe(),
         "clips": {"train": int(train.sum()), "test": int(test.sum())},
         "classes": classifier.classes,
         "parameters": classifier.num_parameters(),
@@ -192,25 +190,6 @@ def command_of(config: ClassifierConfig) -> str:
             values = value if isinstance(value, (list, tuple)) else [value]
             words += [f"--{name}", *("null" if one is None else str(one) for one in values)]
     return shlex.join(words)
-
-
-def describe_versions() -> dict[str, str]:
-    """Return what a report says about the software that made it."""
-    return {
-        "fastamr": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
-
-
-def describe_data(data: PackedSkeletons) -> dict[str, Any]:
-    """Return what a report says about its data."""
-    return {
-        "fingerprint": data.fingerprint(),
-        "clips": data.num_clips,
-        "layout": data.layout.name,
-        "steps": list(data.steps),
-    }
 
 
 def prepare_data(

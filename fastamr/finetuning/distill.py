@@ -21,7 +21,7 @@ from ..features.splits import labelled_split
 from ..files import write_text
 from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
-from .classifier import accuracy_of, claim_folder, describe_data, prepare_data
+from .classifier import accuracy_of, claim_folder, prepare_data
 from .distill_config import DistillConfig
 from .distill_loss import DistillationLoss
 from .distill_report import build_report, format_report
@@ -84,7 +84,7 @@ def distill(
     student.save_pretrained(out)
     report = build_report(
         config,
-        describe_data(prepared),
+        prepared.describe(),
         {half: int(mask.sum()) for half, mask in zip(("train", "test"), halves, strict=True)},
         teacher=(teacher.cpu(), teacher_folder, teacher_accuracy),
         student=(student, out),
@@ -219,11 +219,7 @@ def _train(
         student = ActionClassifier(
             config.student_config().build(teacher.encoder),
             teacher.classes,
-            pooling=recipe.pooling,
-            hidden=recipe.hidden,
-            dropout=recipe.dropout,
-            drop_path=recipe.drop_path,
-            label_smoothing=recipe.label_smoothing,
+            **recipe.head(),
             class_names=teacher.class_names,
             steps=teacher.steps,
         ).to(device)

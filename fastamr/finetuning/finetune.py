@@ -89,6 +89,11 @@ class FinetuneConfig:
         if len(self.crop) != 2 or not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise ValueError(f"crop={self.crop} must be two shares with 0 < smallest <= largest <= 1")
 
+    def head(self) -> dict[str, Any]:
+        """The options of :class:`fastamr.models.ActionClassifier`."""
+        names = ("pooling", "hidden", "dropout", "drop_path", "label_smoothing")
+        return {name: getattr(self, name) for name in names}
+
     @property
     def warmup(self) -> float:
         """Epochs of the warm-up."""
@@ -155,11 +160,7 @@ def finetune(
         classifier = ActionClassifier(
             copy.deepcopy(model),
             classes,
-            pooling=config.pooling,
-            hidden=config.hidden,
-            dropout=config.dropout,
-            drop_path=config.drop_path,
-            label_smoothing=config.label_smoothing,
+            **config.head(),
             class_names=names_of(data, classes),
             steps=own_steps(data),
         )

@@ -38,8 +38,7 @@ def load_data(sources: Sequence[str], steps: Sequence[str]) -> PackedSkeletons:
 
     if not sources:
         raise ValueError("data is missing: name packed files, or pass --data synthetic")
-    sets = [data.apply_missing(data.load(source), steps) for source in sources]
-    return sets[0] if len(sets) == 1 else data.concatenate(sets)
+    return data.concatenate([data.apply_missing(data.load(source), steps) for source in sources])
 
 
 def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ...devices import environment as describe
 from ...files import write_text
-from ...version import __version__
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -87,17 +87,8 @@ class Progress:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return the versions and the device that a run's numbers hold for."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
-    return {
-        "fastamr": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": device.type,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return {**describe(device), "platform": platform.platform(), "started": started}
 
 
 def _lines_until(path: Path, update: int) -> list[str]:
