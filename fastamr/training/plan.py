@@ -16,7 +16,7 @@ from .metrics.metric_ring import Mark
 # The updates that are timed come after those that also prepare: one on a CPU; on a GPU three that run eagerly and one
 # that is recorded.
 _PREPARING = {"cpu": 1, "cuda": 4}
-_TIMED_UNTIL = 10
+_TIMED = 9
 # A first update of more seconds gives a first guess.
 _LONG = 5.0
 _HOUR = 3600.0
@@ -35,7 +35,7 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
         folder: the run's folder.
     """
     half = "all clips" if header["train_on"] == "all" or not header["split"] else f"split {header['split']}"
-    first = f", from update {header['update']:,} on" if header["update"] else ""
+    done = f", {header['update']:,} of them done" if header["update"] else ""
     epochs = header["updates"] / header["updates_per_epoch"]
     device = dict.fromkeys((header["device"], header["device_name"]))
     threads = f", threads: {header['threads']}" if header["device"] == "cpu" else ""
@@ -45,7 +45,7 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
         "data": f"{header['clips']:,} of {header['all_clips']:,} clips ({half}), {header['sequences']:,} sequences "
         f"(bodies: {header['bodies']})",
         "batch": f"{header['batch_size']:,} sequences",
-        "length": f"{header['updates']:,} updates = {epochs:,.4g} epochs of {header['updates_per_epoch']:,}{first}",
+        "length": f"{header['updates']:,} updates = {epochs:,.4g} epochs of {header['updates_per_epoch']:,}{done}",
         "device": f"{', '.join(device)}{threads}, {header['precision']}",
         "out": str(folder),
     }
@@ -89,7 +89,7 @@ class Forecast:
         self.config, self.device = config, device
         self.updates, self._total = total - start, total
         self._first = start + _PREPARING.get(device.type, 1)
-        self._last = self._first - 1 + _TIMED_UNTIL
+        self._last = self._first + _TIMED
         self._to: Mark | None = None
         self._warned: list[str] = []
 
@@ -111,7 +111,7 @@ class Forecast:
             self._to = Mark(self.device)
         if self._to is None or not self._to.reached():
             return None
-        each = self._from.until(self._to) / (self._last - self._first)
+        each = self._from.until(self._to) / _TIMED
         self._to = None
         return self._estimate(each, "", f"measured over updates {self._first + 1} to {self._last}")
 
