@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
 # Below all others: every room may import them, and they import only one another.
-GROUND = {"devices", "errors", "files", "layouts", "memory", "skeleton", "tables", "version"}
+GROUND = {"devices", "errors", "files", "layouts", "memory", "progress", "skeleton", "tables", "version"}
 # Who imports whom: every arrow that there is and no other. A room is a folder of the package, or a file beside them
 # (``.`` is the package's own door); a room's ``__init__`` is its door, which may hand on what its wings hold. Arrows
 # point down: a room stands above those that it names.
@@ -62,13 +62,15 @@ ops/attention: native ops/common reference/attention
 ops/common:
 ops/rows: kernels native ops/common reference
 probes:
+progress:
 reference:
 reference/attention: reference
 reference/rows:
 skeleton:
 tables:
 testing: data/synthetic
-training: data data/preprocessing features models ops probes training/clips training/metrics training/update
+training: data data/preprocessing features models native ops probes training/clips training/metrics
+    training/update
 training/clips: data data/packed features
 training/metrics:
 training/update: models nn nn/stacks ops training/clips training/metrics
