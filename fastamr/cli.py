@@ -169,7 +169,7 @@ def _info(arguments: list[str]) -> None:
 
 
 def _command(name: str) -> Callable[[list[str]], None]:
-    """A command that lives in a file of its own, ``fastamr/commands/NAME.py``, loaded when it is called."""
+    """A command that lives in a file of its own, ``fastamr/commands/**/NAME.py``, loaded when it is called."""
 
     def run(arguments: list[str]) -> None:
         importlib.import_module(f".commands.{name}", __package__).run(arguments)
@@ -182,13 +182,13 @@ _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "evaluate": (_evaluate, "probe or fine-tune a pre-trained encoder"),
     "finetune": (_finetune, "train a classifier on a pre-trained encoder and save it"),
     "distill": (_distill, "train a small classifier that learns from a large one"),
-    "export": (_command("export"), "write a classifier or an encoder as ONNX or torch.export"),
-    "predict": (_command("predict"), "name the actions in a skeleton file or a stream"),
-    "prepare": (_command("prepare"), "convert a data set's raw files to one packed file"),
-    "import": (_command("import_file"), "convert motion files to the packed format"),
-    "convert": (_command("convert"), "map packed data to another joint layout, or apply pre-processing"),
-    "check": (_command("check"), "what is in a packed file, what is wrong with it, does it leak"),
-    "show": (_command("show"), "draw a clip: animation or strip of frames"),
+    "export": (_command("models.export"), "write a classifier or an encoder as ONNX or torch.export"),
+    "predict": (_command("models.predict"), "name the actions in a skeleton file or a stream"),
+    "prepare": (_command("data.prepare"), "convert a data set's raw files to one packed file"),
+    "import": (_command("data.import_file"), "convert motion files to the packed format"),
+    "convert": (_command("data.convert"), "map packed data to another joint layout, or apply pre-processing"),
+    "check": (_command("data.check"), "what is in a packed file, what is wrong with it, does it leak"),
+    "show": (_command("data.show"), "draw a clip: animation or strip of frames"),
     "table": (_command("table"), "evaluations side by side, beside published results"),
     "plot": (_command("plot"), "curves of a run, embeddings, attention maps, confusion matrix"),
     "bench": (_command("bench"), "measure: ladder of steps, whole recipe, profile, scaling"),

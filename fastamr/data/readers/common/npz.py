@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .reader import Source
+
 _BLOCK_BYTES = 1 << 26
 
 
@@ -34,6 +36,13 @@ def member_names(path: Path) -> set[str]:
     """Return the names of the arrays in an npz archive."""
     with readable(path), zipfile.ZipFile(path) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+
+
+def array_names(source: Source) -> set[str]:
+    """Return the names of the arrays in a source, for a look at what it holds."""
+    names = source.parsed(member_names)
+    source.seen = f"the arrays {', '.join(sorted(names)) or 'none'}"
+    return names
 
 
 def read_member(path: Path, name: str) -> np.ndarray:

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..packed.dataset import PackedSkeletons
-from .common import ntu_protocols
-from .common.bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
-from .common.raw import Damage, Found, RawClip, Task, without_copies
-from .common.sources import DamagedFile, Listing
-from .common.text_numbers import NumberText, as_float32, read_numbers
+from ...packed.dataset import PackedSkeletons
+from ..common import ntu_protocols
+from ..common.reader import Damage
+from ..common.sources import DamagedFile, Listing
+from ..common.text_numbers import NumberText, as_float32, read_numbers
+from .bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
+from .raw import Found, RawClip, RawSet, Task, without_copies
 
 JOINTS = 25
 _BODY_NUMBERS, _JOINT_NUMBERS = 10, 12
@@ -107,6 +108,10 @@ class NtuReader:
 
     def _finish(self, data: PackedSkeletons) -> PackedSkeletons:
         return dataclasses.replace(data, splits=ntu_protocols.splits(data.columns, self.actions))
+
+
+_TEXT = "a folder with .skeleton files, the downloaded zip archives, or a folder with those"
+NTU_60, NTU_120 = RawSet("ntu60", NtuReader, 60, _TEXT), RawSet("ntu120", NtuReader, 120, _TEXT)
 
 
 def parse(content: bytes, *, min_state: int = 0) -> tuple[int, list[Track]]:
