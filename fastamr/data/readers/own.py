@@ -24,7 +24,7 @@ def _generate(source: Source) -> Reading:
     return Reading(synthetic_actions())
 
 
-PACKED_READER = Reader("packed", (), _read_packed, _is_packed, title="packed data")
-SYNTHETIC_READER = Reader(
-    SYNTHETIC, (), _generate, lambda source: str(source.path) == SYNTHETIC, title="generated motion"
+READERS = (
+    Reader("packed", (), _read_packed, _is_packed, title="packed data"),
+    Reader(SYNTHETIC, (), _generate, lambda source: str(source.path) == SYNTHETIC, title="generated motion"),
 )

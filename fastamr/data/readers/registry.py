@@ -8,28 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import check_name
+from . import own
 from .array_files import npz_ctrgcn, npz_packed, pyskl
 from .common.reader import Reader, Reading, Source
 from .json_files import coco, nw_ucla
-from .own import PACKED_READER, SYNTHETIC, SYNTHETIC_READER
-from .raw_sets import ntu, ntu_clip, pku
+from .own import SYNTHETIC
+from .raw_sets import ntu, pku
 from .raw_sets.raw import RawSet
 from .tables import csv
 
 READERS: list[Reader | RawSet] = [
-    ntu.NTU_60,
-    ntu.NTU_120,
-    pku.PKU_1,
-    pku.PKU_2,
-    PACKED_READER,
-    SYNTHETIC_READER,
+    *ntu.READERS,
+    *pku.READERS,
+    *own.READERS,
     npz_packed.READER,
     npz_ctrgcn.READER,
     pyskl.READER,
     coco.READER,
     nw_ucla.READER,
     csv.READER,
-    ntu_clip.READER,
 ]
 """Every format. Of those that a source may have, the first is asked first."""
 

@@ -14,7 +14,7 @@ import torch
 from ....skeleton import get_layout
 from ...packed.dataset import PackedSkeletons, Split
 from ..common.arrays import trim_padding
-from ..common.npz import array_names, read_blocks, read_member
+from ..common.npz import holds_arrays, read_blocks, read_member
 from ..common.reader import Reader, Reading, Source
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
@@ -52,13 +52,7 @@ def read(source: Source) -> Reading:
     return Reading(data)
 
 
-READER = Reader(
-    "npz",
-    (".npz",),
-    read,
-    lambda source: array_names(source) >= set(REQUIRED),
-    holds=(f"{', '.join(REQUIRED)} (MAMP, CTR-GCN)",),
-)
+READER = Reader("npz", (".npz",), read, holds_arrays(*REQUIRED), holds=(f"{', '.join(REQUIRED)} (MAMP, CTR-GCN)",))
 
 
 def _bodies(path: Path, name: str, block: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons, Split
-from ..common.npz import array_names, read_member
+from ..common.npz import holds_arrays, member_names, read_member
 from ..common.reader import Reader, Reading, Source
 
 REQUIRED = ("x", "offsets", "joint_names", "parents")
@@ -33,7 +33,7 @@ def read(source: Source) -> Reading:
         ValueError: the file is damaged, or its arrays do not fit together.
     """
     path = source.path
-    arrays = {name: read_member(path, name) for name in sorted(array_names(source))}
+    arrays = {name: read_member(path, name) for name in sorted(source.parsed(member_names))}
     offsets, x = arrays["offsets"], arrays["x"]
     _check(path, offsets, x)
     count = len(offsets) - 1
@@ -67,13 +67,7 @@ def read(source: Source) -> Reading:
     return Reading(data)
 
 
-READER = Reader(
-    "npz",
-    (".npz",),
-    read,
-    lambda source: array_names(source) >= set(REQUIRED),
-    holds=(", ".join(REQUIRED),),
-)
+READER = Reader("npz", (".npz",), read, holds_arrays(*REQUIRED), holds=(", ".join(REQUIRED),))
 
 
 def _check(path: Path, offsets: np.ndarray, x: np.ndarray) -> None:

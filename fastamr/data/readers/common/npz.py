@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,15 @@ def member_names(path: Path) -> set[str]:
         return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
 
 
-def array_names(source: Source) -> set[str]:
-    """Return the names of the arrays in a source, for a look at what it holds."""
-    names = source.parsed(member_names)
-    source.seen = f"the arrays {', '.join(sorted(names)) or 'none'}"
-    return names
+def holds_arrays(*required: str) -> Callable[[Source], bool]:
+    """Return a look at whether an archive has some arrays."""
+
+    def sniff(source: Source) -> bool:
+        names = source.parsed(member_names)
+        source.seen = f"the arrays {', '.join(sorted(names)) or 'none'}"
+        return names >= set(required)
+
+    return sniff
 
 
 def read_member(path: Path, name: str) -> np.ndarray:
