@@ -18,8 +18,8 @@ from .raw_sets.raw import RawSet
 from .tables import csv
 
 READERS: list[Reader | RawSet] = [
-    *ntu.READERS,
-    *pku.READERS,
+    *ntu.SETS,
+    *pku.SETS,
     *own.READERS,
     npz_packed.READER,
     npz_ctrgcn.READER,
@@ -27,6 +27,7 @@ READERS: list[Reader | RawSet] = [
     coco.READER,
     nw_ucla.READER,
     csv.READER,
+    ntu.READER,
 ]
 """Every format. Of those that a source may have, the first is asked first."""
 
@@ -119,4 +120,5 @@ def _unknown(source: Source, readers: Sequence[Reader]) -> ValueError:
     parts = [part for reader in readers for part in reader.holds or (reader.title or reader.name,)]
     if source.seen:
         return ValueError(f"{path} holds {source.seen}; expected {' or '.join(parts)}")
-    return ValueError(f"{path} holds {'neither' if len(parts) > 1 else 'no'} {' nor '.join(parts)}")
+    verb = "holds neither" if len(parts) > 1 else "does not hold"
+    return ValueError(f"{path} {verb} {' nor '.join(parts)}")

@@ -52,7 +52,9 @@ def read(source: Source) -> Reading:
     return Reading(data)
 
 
-READER = Reader("npz", (".npz",), read, holds_arrays(*REQUIRED), holds=(f"{', '.join(REQUIRED)} (MAMP, CTR-GCN)",))
+READER = Reader(
+    "npz", (".npz",), read, holds_arrays(*REQUIRED), holds=(f"{', '.join(REQUIRED)} (MAMP, CTR-GCN)",)
+)
 
 
 def _bodies(path: Path, name: str, block: np.ndarray) -> np.ndarray:

@@ -129,11 +129,8 @@ def read_clip(source: Source) -> Reading:
 
 
 _TEXT = "a folder with .skeleton files, the downloaded zip archives, or a folder with those"
-READERS = (
-    RawSet("ntu60", NtuReader, 60, _TEXT),
-    RawSet("ntu120", NtuReader, 120, _TEXT),
-    Reader("ntu-clip", NtuReader.suffixes, read_clip, title="a clip of NTU RGB+D"),
-)
+SETS = (RawSet("ntu60", NtuReader, 60, _TEXT), RawSet("ntu120", NtuReader, 120, _TEXT))
+READER = Reader("ntu-clip", NtuReader.suffixes, read_clip, title="a clip of NTU RGB+D")
 
 
 def parse(content: bytes, *, min_state: int = 0) -> tuple[int, list[Track]]:

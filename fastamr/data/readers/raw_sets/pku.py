@@ -166,7 +166,7 @@ class PkuReader:
 _TEXT = (
     "a folder with the skeleton files, the label files and {}, in any folders below it, or in zip archives"
 )
-READERS = (
+SETS = (
     RawSet("pku1", PkuReader, 1, _TEXT.format("cross-subject.txt, cross-view.txt")),
     RawSet("pku2", PkuReader, 2, _TEXT.format("cross_subject_v2.txt, cross_view_v2.txt")),
 )
