@@ -169,7 +169,7 @@ def _info(arguments: list[str]) -> None:
 
 
 def _command(name: str) -> Callable[[list[str]], None]:
-    """A command that lives in a file of its own, ``fastamr/commands/**/NAME.py``, loaded when it is called."""
+    """A command that lives in a file of its own, ``fastamr/commands/NAME.py``, loaded when it is called."""
 
     def run(arguments: list[str]) -> None:
         importlib.import_module(f".commands.{name}", __package__).run(arguments)
