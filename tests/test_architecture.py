@@ -28,16 +28,21 @@ benchmarking: data data/packed data/synthetic models nn ops reference training t
     visualization
 cli: demo evaluation evaluation/protocols finetuning info training
 commands: benchmarking data data/preprocessing evaluation/report features models probes visualization
-commands/data: commands data data/audit data/prepare data/preprocessing data/readers/common features models
-    visualization
-commands/models: commands data data/readers export features models
-data: data/packed data/readers data/synthetic
+commands/data: commands data data/audit data/prepare data/preprocessing data/readers data/readers/common features
+    models visualization
+commands/models: commands data export features models
+data: data/packed data/preprocessing data/readers
 data/audit: data/packed
 data/packed:
-data/prepare: data/packed data/preprocessing data/readers data/readers/common
+data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed
-data/readers: data/packed data/preprocessing data/readers/common
+data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files
+    data/readers/raw_sets data/readers/tables data/synthetic
+data/readers/array_files: data/packed data/readers/common
 data/readers/common: data/packed
+data/readers/json_files: data/packed data/readers/common
+data/readers/raw_sets: data/packed data/readers/common
+data/readers/tables: data/packed data/readers/common
 data/synthetic: data/packed
 demo: data data/synthetic evaluation models training visualization
 devices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastamr.data.readers import coco_json
+from fastamr.data import read
 from fastamr.data.readers.common import poses
 from fastamr.data.readers.common.layout_choice import choose_layout, layout_of_names
-from fastamr.data.readers.registry import read_file
 from fastamr.skeleton import LAYOUTS, get_layout
 
 from . import writers_generic as write
 from .reading import clip_of, one_line, person
+
+read_coco = functools.partial(read, kind="coco")
 
 
 class TestCocoJson:
@@ -30,7 +32,7 @@ class TestCocoJson:
         }
         path = tmp_path / "some.json"
         path.write_text(json.dumps(write.coco_document(videos, fps=25, label=3)))
-        data = coco_json.read(path)
+        data = read_coco(path)
         assert (data.names, data.labels.tolist(), data.fps.tolist()) == (["walk", "run"], [3, 3], [25, 25])
         assert data.layout is get_layout("coco17")
         assert data.body_clip.tolist() == [0, 0, 1]
@@ -42,14 +44,14 @@ class TestCocoJson:
         assert data.valid is not None
         assert data.valid[1].tolist() == [joint != 5 for joint in range(17)]
         assert first[1, 5].tolist() == [0, 0]
-        assert read_file(path).fingerprint() == data.fingerprint()
+        assert read(path).fingerprint() == data.fingerprint()
 
     def test_the_list_of_alphapose(self, tmp_path: Path) -> None:
         path = tmp_path / "alphapose-results.json"
         poses_ = [(f"{frame}.jpg", person(frame), None) for frame in (2, 0, 1, 3)]
         poses_.insert(1, ("2.jpg", person(20), None))
         write.write_alphapose(path, poses_)
-        data = coco_json.read(path)
+        data = read_coco(path)
         assert data.names == ["alphapose-results"]
         one, two = clip_of(data, "alphapose-results")
         np.testing.assert_array_equal(one, np.stack([person(frame)[:, :2] for frame in range(4)]))
@@ -68,13 +70,13 @@ class TestCocoJson:
                 ("a/frame_0005.png", person(4), 5),
             ],
         )
-        data = coco_json.read(path)
+        data = read_coco(path)
         assert data.names == ["b", "a"]
         assert [len(body) for body in clip_of(data, "a")] == [1, 2]
         document = json.loads(path.read_text())
         document[0]["idx"] = [7.0]
         path.write_text(json.dumps(document))
-        assert coco_json.read(path).num_bodies == 3
+        assert read_coco(path).num_bodies == 3
 
     def test_confidence_and_people_that_were_not_seen(self, tmp_path: Path) -> None:
         path = tmp_path / "some.json"
@@ -83,22 +85,22 @@ class TestCocoJson:
         write.write_alphapose(
             path, [("0.jpg", weak, None), ("1.jpg", absent, None), ("v/1.jpg", absent, None)]
         )
-        data = coco_json.read(path, min_confidence=0.3)
+        data = read_coco(path, min_confidence=0.3)
         assert (data.num_frames, data.dropped) == (1, {"v": "no body"})
         assert data.valid is not None
         assert (~data.valid).nonzero().tolist() == [[0, 3]]
         assert data.steps[0]["min_confidence"] == 0.3
-        assert coco_json.read(path).valid is None
+        assert read_coco(path).valid is None
 
     def test_joint_names_tell_the_layout_and_the_order(self, tmp_path: Path) -> None:
         joints = list(reversed(get_layout("h36m17").joints))
         videos = {"v": {0: {0: person(0)}}}
         path = tmp_path / "some.json"
         path.write_text(json.dumps(write.coco_document(videos, [name.upper() for name in joints])))
-        data = coco_json.read(path)
+        data = read_coco(path)
         assert data.layout is get_layout("h36m17")
         np.testing.assert_array_equal(data.coords[0].numpy(), person(0)[::-1, :2])
-        assert coco_json.read(path, layout="coco17").layout.name == "coco17"
+        assert read_coco(path, layout="coco17").layout.name == "coco17"
 
     def test_images_without_a_video(self, tmp_path: Path) -> None:
         document = write.coco_document({"v": {0: {0: person(0)}, 1: {0: person(1)}}})
@@ -107,7 +109,7 @@ class TestCocoJson:
             image["file_name"] = f"some/where/img_{place + 7:05d}.jpg"
         path = tmp_path / "some.json"
         path.write_text(json.dumps(document))
-        data = coco_json.read(path)
+        data = read_coco(path)
         assert (data.names, data.offsets.tolist()) == (["some/where"], [0, 2])
 
     @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ class TestCocoJson:
         path = tmp_path / "some.json"
         path.write_text(json.dumps(document))
         with pytest.raises(ValueError, match=message) as error:
-            coco_json.read(path)
+            read_coco(path)
         one_line(error, "some.json")
 
     def test_unsound_lists(self, tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ class TestCocoJson:
         ):
             write.write_alphapose(path, [(image, person(0), None)])  # type: ignore[list-item]
             with pytest.raises(ValueError, match=message) as error:
-                coco_json.read(path)
+                read_coco(path)
             one_line(error, "some.json: entry 0")
 
     def test_far_frames_of_many_bodies_do_not_fill_the_memory(
@@ -168,10 +170,10 @@ class TestCocoJson:
         monkeypatch.setattr(poses, "FREE_FRAMES", 10)
         path = tmp_path / "some.json"
         write.write_alphapose(path, [("0.jpg", person(0), 1), ("209.jpg", person(1), 1)])
-        assert coco_json.read(path).num_frames == 210
+        assert read_coco(path).num_frames == 210
         write.write_alphapose(path, [("0.jpg", person(0), 1), ("210.jpg", person(1), 1)])
         with pytest.raises(ValueError, match="number the frames of a clip without such gaps"):
-            coco_json.read(path)
+            read_coco(path)
 
 
 class TestLayoutChoice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastamr.data.readers import coco_json, csv
-from fastamr.data.readers.registry import read_file
+from fastamr.data import read
 from fastamr.skeleton import get_layout
 
 from . import writers_generic as write
 from .reading import clip_of, one_line, person
+
+read_csv = functools.partial(read, kind="csv")
 
 RNG = np.random.default_rng(0)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -45,7 +47,7 @@ class TestCsv:
         columns = ["label", "z", "clip", "joint", "body", "frame", "x", "y"]
         path = tmp_path / "some.csv"
         write.write_csv(path, rows, columns, delimiter=delimiter, newline=newline, mark=mark)
-        data = csv.read(path)
+        data = read_csv(path)
         assert data.layout is get_layout("kinect20")
         assert sorted(data.names) == ["kick", "walk"]
         assert [data.label_names[label] for label in data.labels] == data.names
@@ -57,16 +59,16 @@ class TestCsv:
         assert sorted(starts) == [0, 1]
         assert data.valid is not None
         assert int((~data.valid).sum()) == 1
-        assert read_file(path).fingerprint() == data.fingerprint()
+        assert read(path).fingerprint() == data.fingerprint()
 
     def test_the_least_that_is_needed(self, tmp_path: Path) -> None:
         points = RNG.normal(size=(3, 1, 17, 2))
         rows = write.csv_rows("", points, range(17))
         write.write_csv(tmp_path / "motion.csv", rows, ["frame", "joint", "x", "y"])
-        data = csv.read(tmp_path / "motion.csv")
+        data = read_csv(tmp_path / "motion.csv")
         assert (data.layout.name, data.names, data.labels.tolist()) == ("coco17", ["motion"], [-1])
         np.testing.assert_allclose(data.coords.numpy(), points[:, 0], rtol=1e-6)
-        assert csv.read(tmp_path / "motion.csv", layout="h36m17").layout.name == "h36m17"
+        assert read_csv(tmp_path / "motion.csv", layout="h36m17").layout.name == "h36m17"
 
     def test_confidence_missing_rows_and_numbered_labels(self, tmp_path: Path) -> None:
         points = RNG.normal(size=(2, 1, 17, 3))
@@ -76,12 +78,12 @@ class TestCsv:
         write.write_csv(
             tmp_path / "some.csv", rows, ["clip", "frame", "joint", "x", "y", "z", "confidence", "label"]
         )
-        data = csv.read(tmp_path / "some.csv", min_confidence=0.5)
+        data = read_csv(tmp_path / "some.csv", min_confidence=0.5)
         assert data.valid is not None
         assert (~data.valid).nonzero().tolist() == [[0, 3], [0, 5], [1, 3]]
         assert (data.labels.tolist(), data.label_names) == ([4], ())
         assert data.steps[0]["about"] == "validity"
-        assert csv.read(tmp_path / "some.csv").valid.logical_not().sum() == 2  # type: ignore[union-attr]
+        assert read_csv(tmp_path / "some.csv").valid.logical_not().sum() == 2  # type: ignore[union-attr]
 
     HEADER = "frame,body,joint,x,y\n"
 
@@ -116,25 +118,25 @@ class TestCsv:
         path = tmp_path / "some.csv"
         path.write_bytes(content.encode())
         with pytest.raises(ValueError, match=message) as error:
-            csv.read(path)
+            read_csv(path)
         one_line(error, "some.csv")
 
     def test_other_damage(self, tmp_path: Path) -> None:
         path = tmp_path / "some.csv"
         with pytest.raises(FileNotFoundError, match="no table"):
-            csv.read(path)
+            read_csv(path)
         path.write_bytes(self.HEADER.encode() + "0,0,épaule,1,2\n".encode("latin1"))
         with pytest.raises(ValueError, match="not in UTF-8"):
-            csv.read(path)
+            read_csv(path)
         path.write_text(self.HEADER + "0,0,nose,1,2\n0,0,tail,1,2\n")
         with pytest.raises(ValueError, match="layout 'coco17' has no joint 'tail'"):
-            csv.read(path, layout="coco17")
+            read_csv(path, layout="coco17")
         path.write_text(self.HEADER + "0,0,17,1,2\n")
         with pytest.raises(ValueError, match="joint 17, but layout 'coco17' has joints 0 to 16"):
-            csv.read(path, layout="coco17")
+            read_csv(path, layout="coco17")
         path.write_text("frame,joint,x,y\n0,16,1," + "2" * 200_000)
         with pytest.raises(ValueError, match=r"some\.csv, line \d: field larger"):
-            csv.read(path)
+            read_csv(path)
 
 
 SOUND = {
@@ -159,7 +161,7 @@ def test_any_damage_ends_in_one_line_or_in_sound_data(tmp_path: Path, ending: st
     path.write_bytes(bytes(content))
     problem = ""
     try:
-        packed = read_file(path)
+        packed = read(path)
     except ValueError as error:
         problem = str(error)
     if problem:
@@ -199,7 +201,7 @@ def test_table_and_coco_json_tell_the_same(
             rows.append(where | {"x": x, "y": y, "confidence": confidence})
     write.write_csv(tmp_path / "v.csv", rows, rows[0])
     (tmp_path / "v.json").write_text(json.dumps(write.coco_document({"v": video})))
-    table, annotated = csv.read(tmp_path / "v.csv"), coco_json.read(tmp_path / "v.json")
+    table, annotated = read_csv(tmp_path / "v.csv"), read(tmp_path / "v.json")
     order = [table.body_start.tolist(), table.offsets.tolist()]
     assert order == [annotated.body_start.tolist(), annotated.offsets.tolist()]
     assert torch.equal(table.coords, annotated.coords)

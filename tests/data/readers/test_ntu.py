@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastamr.data.readers import ntu
 from fastamr.data.readers.common import ntu_protocols
 from fastamr.data.readers.common.ntu_protocols import ClipName, clip_names, splits
 from fastamr.data.readers.common.sources import DamagedFile
-from fastamr.data.readers.ntu import NtuReader, parse
+from fastamr.data.readers.raw_sets import ntu
+from fastamr.data.readers.raw_sets.ntu import NtuReader, parse
 
 from .writers import frames_of, skeleton_text, standing
 

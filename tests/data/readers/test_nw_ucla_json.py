@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from fastamr.data.readers import nw_ucla_json
-from fastamr.data.readers.registry import read_file
+from fastamr.data import read
+from fastamr.data.prepare import prepare
 from fastamr.skeleton import get_layout
 
 from . import writers_generic as write
 from .reading import clip_of, one_line
+
+read_nw_ucla = functools.partial(read, kind="nw-ucla")
 
 RNG = np.random.default_rng(0)
 
@@ -30,7 +33,7 @@ class TestNwUcla:
 
     def test_round_trip(self, tmp_path: Path, clips: dict[str, np.ndarray]) -> None:
         write.write_nw_ucla(tmp_path / "all_sqe", clips)
-        data = nw_ucla_json.read(tmp_path)
+        data = read_nw_ucla(tmp_path)
         assert data.names == sorted(clips)
         assert data.layout is get_layout("kinect20")
         for name, coords in clips.items():
@@ -55,18 +58,18 @@ class TestNwUcla:
         with zipfile.ZipFile(tmp_path / "all_sqe.zip", "w") as archive:
             for name in clips:
                 archive.write(tmp_path / "files" / f"{name}.json", f"all_sqe/{name}.json")
-        whole = nw_ucla_json.read(tmp_path / "files")
-        assert nw_ucla_json.read(tmp_path / "all_sqe.zip").fingerprint() == whole.fingerprint()
-        single = nw_ucla_json.read(tmp_path / "files" / "a08_s10_e04_v02.json")
+        whole = read_nw_ucla(tmp_path / "files")
+        assert read_nw_ucla(tmp_path / "all_sqe.zip").fingerprint() == whole.fingerprint()
+        single = read_nw_ucla(tmp_path / "files" / "a08_s10_e04_v02.json")
         assert (single.num_clips, single.labels.tolist()) == (1, [6])
-        assert read_file(tmp_path / "files" / "a08_s10_e04_v02.json").fingerprint() == single.fingerprint()
+        assert read(tmp_path / "files" / "a08_s10_e04_v02.json").fingerprint() == single.fingerprint()
 
     def test_a_file_of_another_name_is_known_by_its_content(
         self, tmp_path: Path, clips: dict[str, np.ndarray]
     ) -> None:
         write.write_nw_ucla(tmp_path, {"a12_s02_e10_v03": clips["a12_s02_e10_v03"]})
         (tmp_path / "a12_s02_e10_v03.json").rename(tmp_path / "mine.json")
-        assert nw_ucla_json.read(tmp_path / "mine.json").names == ["a12_s02_e10_v03"]
+        assert read_nw_ucla(tmp_path / "mine.json").names == ["a12_s02_e10_v03"]
 
     DAMAGE = (
         ("a02_s01_e00_v01", "", "is empty"),
@@ -104,13 +107,13 @@ class TestNwUcla:
     ) -> None:
         write.write_nw_ucla(tmp_path, clips)
         (tmp_path / f"{name}.json").write_text(content, encoding="utf-8")
-        data = nw_ucla_json.read(tmp_path)
+        data = read_nw_ucla(tmp_path)
         assert data.names == sorted(clips)
         ((key, told),) = data.dropped.items()
         assert key.endswith(f"{name}.json")
         assert reason in told
         with pytest.raises(ValueError, match=name) as error:
-            nw_ucla_json.read(tmp_path, strict=True)
+            prepare("nw-ucla", tmp_path, tmp_path / "out.safetensors", strict=True)
         one_line(error, reason)
 
     def test_a_wrong_encoding_and_a_second_file_of_a_name(
@@ -119,7 +122,7 @@ class TestNwUcla:
         write.write_nw_ucla(tmp_path / "one", clips)
         write.write_nw_ucla(tmp_path / "two", {"a01_s01_e00_v01": clips["a01_s01_e00_v01"]})
         (tmp_path / "one" / "a05_s01_e00_v01.json").write_bytes('{"skeletons": "é"}'.encode("latin1"))
-        data = nw_ucla_json.read(tmp_path)
+        data = read_nw_ucla(tmp_path)
         assert data.names == sorted(clips)
         reasons = list(data.dropped.values())
         assert any("not in UTF-8" in reason for reason in reasons)
@@ -127,18 +130,18 @@ class TestNwUcla:
 
     def test_nothing_that_can_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="no folder"):
-            nw_ucla_json.read(tmp_path / "nothing")
+            read_nw_ucla(tmp_path / "nothing")
         with pytest.raises(ValueError, match="no clip of NW-UCLA"):
-            nw_ucla_json.read(tmp_path)
+            read_nw_ucla(tmp_path)
         (tmp_path / "a01_s01_e00_v01.json").write_text("{}")
         with pytest.raises(ValueError, match=r"the first is .*a01_s01_e00_v01\.json: 'skeletons' is missing"):
-            nw_ucla_json.read(tmp_path)
+            read_nw_ucla(tmp_path)
 
     def test_the_collected_data_set_comes_back(self, shared_data: Path, tmp_path: Path) -> None:
         """Some clips of the npz written as JSON give the same labels, columns, split and coordinates."""
-        known = read_file(shared_data / "nw_ucla" / "nw_ucla.npz").select(range(0, 1484, 40))
+        known = read(shared_data / "nw_ucla" / "nw_ucla.npz").select(range(0, 1484, 40))
         write.write_nw_ucla(tmp_path, {name: clip_of(known, name)[0] for name in known.names})
-        data = nw_ucla_json.read(tmp_path)
+        data = read_nw_ucla(tmp_path)
         assert data.names == known.names
         assert torch.equal(data.coords, known.coords)
         assert torch.equal(data.labels, known.labels)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fastamr.data.prepare.prepare import prepare
-from fastamr.data.readers.common.pku_protocols import ACTIONS
 from fastamr.data.readers.common.sources import DamagedFile, list_files
-from fastamr.data.readers.pku import PkuReader, parse, parse_labels
+from fastamr.data.readers.raw_sets.pku import PkuReader, parse, parse_labels
+from fastamr.data.readers.raw_sets.pku_protocols import ACTIONS
 
 from .writers import pku_label_text, pku_split_text, pku_text
 

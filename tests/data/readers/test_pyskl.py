@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from fastamr.data.readers import pyskl
-from fastamr.data.readers.registry import read_file
+from fastamr.data import read
 from fastamr.skeleton import get_layout
 
 from . import writers_generic as write
 from .reading import clip_of, one_line
+
+read_pyskl = functools.partial(read, kind="pyskl")
 
 RNG = np.random.default_rng(0)
 
@@ -41,7 +43,7 @@ class TestPyskl:
     def test_round_trip_in_2d(self, tmp_path: Path, annotations: list[dict[str, Any]], protocol: int) -> None:
         path = tmp_path / "some.pkl"
         write.write_pyskl(path, annotations, {"train": ["v0", "v2"], "val": ["v1"]}, protocol)
-        data = pyskl.read(path)
+        data = read_pyskl(path)
         assert data.layout is get_layout("coco17")
         assert (data.names, data.labels.tolist()) == (["v0", "v1", "v2"], [0, 1, 2])
         assert data.body_clip.tolist() == [0, 1, 2, 2]
@@ -61,17 +63,17 @@ class TestPyskl:
         assert data.steps == (
             {"name": "note", "about": "validity", "source": "confidence", "min_confidence": 0.0},
         )
-        assert read_file(path).fingerprint() == data.fingerprint()
+        assert read(path).fingerprint() == data.fingerprint()
 
     def test_confidence(self, tmp_path: Path, annotations: list[dict[str, Any]]) -> None:
         write.write_pyskl(tmp_path / "some.pkl", annotations, None)
-        data = pyskl.read(tmp_path / "some.pkl", min_confidence=0.5)
+        data = read_pyskl(tmp_path / "some.pkl", min_confidence=0.5)
         assert data.valid is not None
         assert torch.equal(data.valid[:5], torch.from_numpy(annotations[0]["keypoint_score"][0] >= 0.5))
         assert (data.coords[~data.valid] == 0).all()
         assert data.splits == {}
         with pytest.raises(ValueError, match="min_confidence is -1"):
-            pyskl.read(tmp_path / "some.pkl", min_confidence=-1)
+            read_pyskl(tmp_path / "some.pkl", min_confidence=-1)
 
     def test_3d_with_the_published_split_names(self, tmp_path: Path) -> None:
         names = [f"S001C00{camera}P00{person}R001A013" for camera in (1, 2) for person in (1, 3)]
@@ -84,7 +86,7 @@ class TestPyskl:
             "xview_val": names[:2],
         }
         write.write_pyskl(tmp_path / "ntu.pkl", annotations, split)
-        data = pyskl.read(tmp_path / "ntu.pkl")
+        data = read_pyskl(tmp_path / "ntu.pkl")
         assert data.layout is get_layout("ntu25")
         assert data.valid is None
         assert list(data.splits) == ["xsub", "xview"]
@@ -103,7 +105,7 @@ class TestPyskl:
         split = {"train1": ["v0"], "test1": ["v1"], "test2": ["v2"], "train2": ["v0"], "few": ["v2"]}
         split |= {"sub_train": ["v0"], "sub_val": ["v1"], "sub_test": ["v2"]}
         write.write_pyskl(tmp_path / "some.pkl", annotations, split)
-        splits = pyskl.read(tmp_path / "some.pkl").splits
+        splits = read_pyskl(tmp_path / "some.pkl").splits
         found = {name: (part.train.tolist(), part.test.tolist()) for name, part in splits.items()}
         one, two, three, none = np.eye(4, 3).astype(bool).tolist()
         assert found == {
@@ -120,7 +122,7 @@ class TestPyskl:
         annotations[0]["keypoint"] = np.zeros((0, 5, 17, 2), dtype=np.float32)
         annotations[0]["keypoint_score"] = np.zeros((0, 5, 17), dtype=np.float32)
         write.write_pyskl(tmp_path / "some.pkl", annotations, None)
-        data = pyskl.read(tmp_path / "some.pkl")
+        data = read_pyskl(tmp_path / "some.pkl")
         assert (data.names, data.dropped) == (["v1", "v2"], {"v0": "no body"})
 
     @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ class TestPyskl:
         annotations[1] |= changes
         write.write_pyskl(tmp_path / "some.pkl", annotations, None)
         with pytest.raises(ValueError, match=message) as error:
-            pyskl.read(tmp_path / "some.pkl")
+            read_pyskl(tmp_path / "some.pkl")
         one_line(error, "some.pkl")
 
     def test_what_is_no_file_of_this_kind(self, tmp_path: Path, annotations: list[dict[str, Any]]) -> None:
@@ -167,24 +169,24 @@ class TestPyskl:
         ):
             path.write_bytes(pickle.dumps(content))
             with pytest.raises(ValueError, match=message) as error:
-                pyskl.read(path)
+                read_pyskl(path)
             one_line(error, "some.pkl")
         path.write_bytes(pickle.dumps({"annotations": [print]}))
         with pytest.raises(ValueError, match="names 'builtins' 'print'"):
-            pyskl.read(path)
+            read_pyskl(path)
         points = np.ones((1, 2, 17, 2), np.float32)
         points[0, 1, 4] = np.nan
         write.write_pyskl(path, [write.pyskl_annotation("v", points, 0)], None)
         with pytest.raises(ValueError, match=r"clip 0 \('v'\), frame 1, body 0, joint 4: .* not finite"):
-            pyskl.read(path)
+            read_pyskl(path)
 
     def test_layouts(self, tmp_path: Path) -> None:
         points = np.ones((1, 2, 25, 2), np.float32)
         write.write_pyskl(tmp_path / "some.pkl", [write.pyskl_annotation("v", points, 0)], None)
-        assert pyskl.read(tmp_path / "some.pkl").layout.name == "openpose25"
-        assert pyskl.read(tmp_path / "some.pkl", layout="ntu25").layout.name == "ntu25"
+        assert read_pyskl(tmp_path / "some.pkl").layout.name == "openpose25"
+        assert read_pyskl(tmp_path / "some.pkl", layout="ntu25").layout.name == "ntu25"
         with pytest.raises(ValueError, match="25 joints, but layout 'coco17' has 17"):
-            pyskl.read(tmp_path / "some.pkl", layout="coco17")
+            read_pyskl(tmp_path / "some.pkl", layout="coco17")
         write.write_pyskl(tmp_path / "some.pkl", [write.pyskl_annotation("v", points[:, :, :13], 0)], None)
         with pytest.raises(ValueError, match="13 joints in 2 channels, which is no known skeleton"):
-            pyskl.read(tmp_path / "some.pkl")
+            read_pyskl(tmp_path / "some.pkl")

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from fastamr.data.readers import npz_ctrgcn, npz_packed
+from fastamr.data import PackedSkeletons
+from fastamr.data.readers import Source
+from fastamr.data.readers.array_files import npz_ctrgcn, npz_packed
 from fastamr.data.readers.common import npz
 from fastamr.data.readers.common.arrays import from_batch, trim_padding
 from fastamr.skeleton import get_layout
+
+
+def read_packed(path: Path) -> PackedSkeletons:
+    return npz_packed.read(Source(path)).data
+
+
+def read_ctrgcn(path: Path) -> PackedSkeletons:
+    return npz_ctrgcn.read(Source(path)).data
 
 
 def packed_arrays(**changes: Any) -> dict[str, Any]:
@@ -41,7 +51,7 @@ class TestPackedLayout:
             view=np.array([3, 1, 2]), subject=np.array(["b", "a", "b"]), style=np.array([1, 0, 1])
         )
         np.savez_compressed(path, **arrays, style_names=np.array(["old", "young"]), other=np.zeros((2, 2)))
-        data = npz_packed.read(path)
+        data = read_packed(path)
         assert data.layout is get_layout("kinect20")
         assert data.offsets.tolist() == [0, 4, 5, 8]
         np.testing.assert_allclose(data.coords.numpy(), arrays["x"][:, 0] / 1000.0, atol=1e-6)
@@ -62,7 +72,7 @@ class TestPackedLayout:
         arrays = packed_arrays(label=None, label_names=None, fps=None, name=None, x_scale=None)
         arrays["joint_names"] = np.array([f"joint{place}" for place in range(20)])
         np.savez(path, **arrays)
-        data = npz_packed.read(path)
+        data = read_packed(path)
         assert data.layout.name == "motion"
         assert data.labels.tolist() == [-1, -1, -1]
         assert data.fps.isnan().all()
@@ -75,7 +85,7 @@ class TestPackedLayout:
                 is_train=np.array([True, True, False]), is_train_dedup=np.array([True, False, False])
             ),
         )
-        data = npz_packed.read(path)
+        data = read_packed(path)
         assert data.splits["official"].train.tolist() == [True, True, False]
         assert data.splits["official"].test.tolist() == [False, False, True]
         assert data.splits["dedup"].train.tolist() == [True, False, False]
@@ -84,14 +94,14 @@ class TestPackedLayout:
 
     def test_folds(self, path: Path) -> None:
         np.savez(path, **packed_arrays(fold=np.array([0, 2, 0]), is_train_repo=np.array([True, False, True])))
-        data = npz_packed.read(path)
+        data = read_packed(path)
         assert list(data.splits) == ["official", "fold0", "fold2"]
         assert data.splits["fold0"].test.tolist() == [True, False, True]
         assert data.splits["fold0"].train.tolist() == [False, True, False]
 
     def test_an_empty_sequence_is_dropped_and_listed(self, path: Path) -> None:
         np.savez(path, **packed_arrays(offsets=np.array([0, 4, 4, 8])))
-        data = npz_packed.read(path)
+        data = read_packed(path)
         assert data.dropped == {"q": "no frames"}
         assert data.labels.tolist() == [2, 1]
 
@@ -100,7 +110,7 @@ class TestPackedLayout:
         x[6, 0, 3, 1] = np.nan
         np.savez(path, **packed_arrays(x=x))
         with pytest.raises(ValueError, match=r"clip 2 \('r'\), frame 1, body 0, joint 3"):
-            npz_packed.read(path)
+            read_packed(path)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -120,7 +130,7 @@ class TestPackedLayout:
     def test_bad_files(self, path: Path, changes: dict[str, Any], message: str) -> None:
         np.savez(path, **packed_arrays(**changes))
         with pytest.raises(ValueError, match=message):
-            npz_packed.read(path)
+            read_packed(path)
 
     @pytest.mark.parametrize(
         ("folder", "clips", "bodies", "frames", "splits"),
@@ -139,7 +149,7 @@ class TestPackedLayout:
         frames: int,
         splits: dict[str, tuple[int, int]],
     ) -> None:
-        data = npz_packed.read(shared_data / folder / f"{folder}.npz")
+        data = read_packed(shared_data / folder / f"{folder}.npz")
         assert (data.num_clips, data.num_bodies, data.num_frames) == (clips, bodies, frames)
         for name, (train, test) in splits.items():
             split = data.split(name)
@@ -147,7 +157,7 @@ class TestPackedLayout:
         assert data.dropped == {}
 
     def test_nw_ucla_is_as_described(self, shared_data: Path) -> None:
-        data = npz_packed.read(shared_data / "nw_ucla" / "nw_ucla.npz")
+        data = read_packed(shared_data / "nw_ucla" / "nw_ucla.npz")
         assert data.layout is get_layout("kinect20")
         summary = data.summary()
         assert summary["single_frame_clips"] == 2
@@ -183,7 +193,7 @@ class TestCtrgcnLayout:
 
     def test_padding_goes_and_gaps_stay(self, path: Path, clips: list[np.ndarray]) -> None:
         self.save(path, clips)
-        data = npz_ctrgcn.read(path)
+        data = read_ctrgcn(path)
         assert data.layout.name == "ntu25"
         assert data.body_clip.tolist() == [0, 0, 1, 2, 2, 3, 3]
         assert data.offsets.diff().tolist() == [7, 7, 3, 10, 10, 1, 1]
@@ -204,14 +214,14 @@ class TestCtrgcnLayout:
     def test_an_empty_clip_is_dropped_and_listed(self, path: Path, clips: list[np.ndarray]) -> None:
         clips[1][:] = 0
         self.save(path, clips, y_train=np.array([3, 1, 2]))
-        data = npz_ctrgcn.read(path)
+        data = read_ctrgcn(path)
         assert data.dropped == {"train1": "no frames"}
         assert data.labels.tolist() == [3, 2, 1]
 
     def test_one_body_and_unknown_labels(self, path: Path, clips: list[np.ndarray]) -> None:
         x_train = self.padded(clips[:3])[:, :, :75]
         self.save(path, clips, x_train=x_train, y_train=np.zeros((3, 5)))
-        data = npz_ctrgcn.read(path)
+        data = read_ctrgcn(path)
         assert data.body_clip.tolist() == [0, 1, 2, 3, 3]
         assert data.labels.tolist() == [-1, -1, -1, 1]
 
@@ -219,16 +229,16 @@ class TestCtrgcnLayout:
         self, path: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.save(path, clips)
-        whole = npz_ctrgcn.read(path)
+        whole = read_ctrgcn(path)
         monkeypatch.setattr(npz, "_BLOCK_BYTES", 10 * 150 * 4)
         assert [len(block) for block in npz.read_blocks(path, "x_train")] == [1, 1, 1]
-        assert npz_ctrgcn.read(path).fingerprint() == whole.fingerprint()
+        assert read_ctrgcn(path).fingerprint() == whole.fingerprint()
 
     def test_bad_coordinates_name_the_clip_and_the_frame(self, path: Path, clips: list[np.ndarray]) -> None:
         clips[2][9, 1, 24, 2] = np.inf
         self.save(path, clips)
         with pytest.raises(ValueError, match=r"clip 2 \('train2'\), frame 9, body 1, joint 24"):
-            npz_ctrgcn.read(path)
+            read_ctrgcn(path)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -249,7 +259,7 @@ class TestCtrgcnLayout:
     ) -> None:
         self.save(path, clips, **changes)
         with pytest.raises(ValueError, match=message):
-            npz_ctrgcn.read(path)
+            read_ctrgcn(path)
 
 
 class TestArchives:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastamr.data.readers.common.bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
+from fastamr.data.readers.raw_sets.bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
 
 from ..writers import lying, standing
 

@@ -6,28 +6,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...skeleton import SkeletonLayout
-from ..packed.dataset import PackedSkeletons, Split
-from .common.npz import member_names, read_member
+from ....skeleton import SkeletonLayout
+from ...packed.dataset import PackedSkeletons, Split
+from ..common.npz import holds_arrays, member_names, read_member
+from ..common.reader import Reader, Reading, Source
 
 REQUIRED = ("x", "offsets", "joint_names", "parents")
 _SPLITS = ("is_train", "is_train_repo", "is_train_dedup", "fold")
 _KNOWN = {*REQUIRED, "x_scale", "label", "label_names", "fps", "name"}
 
 
-def matches(keys: Collection[str]) -> bool:
-    """Tell from the array names whether a file has this layout."""
-    return set(REQUIRED) <= set(keys)
-
-
-def read(path: Path) -> PackedSkeletons:
+def read(source: Source) -> Reading:
     """Read a file of this layout.
 
     A layout whose joints and parents are those of a built-in one takes its name (NW-UCLA: ``kinect20``). Fields of
@@ -37,7 +32,8 @@ def read(path: Path) -> PackedSkeletons:
     Raises:
         ValueError: the file is damaged, or its arrays do not fit together.
     """
-    arrays = {name: read_member(path, name) for name in sorted(member_names(path))}
+    path = source.path
+    arrays = {name: read_member(path, name) for name in sorted(source.parsed(member_names))}
     offsets, x = arrays["offsets"], arrays["x"]
     _check(path, offsets, x)
     count = len(offsets) - 1
@@ -53,7 +49,7 @@ def read(path: Path) -> PackedSkeletons:
         if name not in _KNOWN and not name.endswith("_names") and values.shape == (count,)
     }
     names = arrays.get("name")
-    return PackedSkeletons.from_clips(
+    data = PackedSkeletons.from_clips(
         [x[start:end] * scale for start, end in pairwise(offsets)],
         layout=layout,
         labels=arrays.get("label"),
@@ -68,6 +64,10 @@ def read(path: Path) -> PackedSkeletons:
         },
         splits=_splits(fields),
     )
+    return Reading(data)
+
+
+READER = Reader("npz", (".npz",), read, holds_arrays(*REQUIRED), holds=(", ".join(REQUIRED),))
 
 
 def _check(path: Path, offsets: np.ndarray, x: np.ndarray) -> None:

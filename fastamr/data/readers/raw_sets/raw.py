@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -9,7 +10,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from ...packed.dataset import PackedSkeletons
-from .sources import Entry, Listing
+from ..common.reader import Damage
+from ..common.sources import Entry, Listing
 
 
 @dataclass(frozen=True)
@@ -28,28 +30,6 @@ class Task:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(entry.size for entry in self.entries)
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A file that was left out because of what is in it.
-
-    Args:
-        file: where it lies.
-        reason: what is wrong.
-        line: where, from 1, or None.
-    """
-
-    file: str
-    reason: str
-    line: int | None = None
-
-    def __str__(self) -> str:
-        return (
-            f"{self.file}: {self.reason}"
-            if self.line is None
-            else f"{self.file}, line {self.line}: {self.reason}"
-        )
 
 
 @dataclass
@@ -127,6 +107,28 @@ class RawReader(Protocol):
         Raises:
             DamagedFile: a file cannot be used.
         """
+
+
+@dataclass(frozen=True)
+class RawSet:
+    """A data set of many raw files, which ``fastamr prepare`` reads in parallel.
+
+    Args:
+        name: its kind.
+        reader: the class of its reader, a frozen dataclass; its fields but the first are the options.
+        variant: the reader's first argument.
+        text: what it is made from, for help.
+    """
+
+    name: str
+    reader: Callable[..., RawReader]
+    variant: int
+    text: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of the options that the reader takes."""
+        return tuple(item.name for item in dataclasses.fields(self.reader))[1:]  # type: ignore[arg-type]
 
 
 def without_copies(entries: Iterable[Entry], left_out: dict[str, str]) -> list[Entry]:

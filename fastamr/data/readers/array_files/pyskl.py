@@ -2,7 +2,7 @@
 
 ``{"split": {name: [frame_dir]}, "annotations": [{"frame_dir", "label", "total_frames", "keypoint" (M, T, V, C),
 "keypoint_score" (M, T, V), "img_shape"}]}``. It is read by
-:mod:`fastamr.data.readers.common.unpickle`, which runs nothing.
+:mod:`..common.unpickle`, which runs nothing.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...skeleton import SkeletonLayout
-from ..packed.dataset import PackedSkeletons, Split
-from .common.layout_choice import choose_layout
-from .common.ntu_protocols import ClipName
-from .common.poses import reading_note, seen_from
-from .common.unpickle import unpickle
+from ....skeleton import SkeletonLayout
+from ...packed.dataset import PackedSkeletons, Split
+from ..common.layout_choice import choose_layout
+from ..common.ntu_protocols import ClipName
+from ..common.poses import reading_note, seen_from
+from ..common.reader import Reader, Reading, Source
+from ..common.unpickle import unpickle
 
 _HALF = re.compile(r"(.*?)_?(train|val|test)_?(\d*)")
 
 
 def read(
-    path: str | Path, *, layout: str | SkeletonLayout | None = None, min_confidence: float = 0.0
-) -> PackedSkeletons:
+    source: Source, *, layout: str | SkeletonLayout | None = None, min_confidence: float = 0.0
+) -> Reading:
     """Read a file of this kind.
 
     Coordinates stay as they are: metres for 3-D data, pixels with y down for 2-D data, whose image size becomes the
@@ -36,7 +37,7 @@ def read(
     ``train`` and ``test`` the split ``official``, ``train1`` and ``test1`` the split ``official1``.
 
     Args:
-        path: the pickle.
+        source: the pickle.
         layout: the skeleton; None tells it from the number of joints and channels.
         min_confidence: joints with a ``keypoint_score`` below it, or of 0, are marked as not seen.
 
@@ -44,8 +45,7 @@ def read(
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds more than plain arrays, or an annotation is not sound (which, and why).
     """
-    path = Path(path)
-    content = unpickle(path)
+    path, content = source.path, source.parsed(unpickle)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise ValueError(f"{path}: no dictionary with a list 'annotations'; this is no file of PYSKL")
     annotations = content["annotations"]
@@ -77,7 +77,10 @@ def read(
     data.dropped |= strangers
     if scored:
         data.steps = reading_note(min_confidence)
-    return data
+    return Reading(data)
+
+
+READER = Reader("pyskl", (".pkl", ".pickle"), read, title="PYSKL", holds=("'annotations'",))
 
 
 def _clip(entry: Any, where: str, min_confidence: float) -> tuple[np.ndarray, np.ndarray]:

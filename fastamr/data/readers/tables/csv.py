@@ -15,25 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
-from ...skeleton import SkeletonLayout, get_layout
-from ..packed.dataset import PackedSkeletons
-from .common.layout_choice import choose_layout, layout_of_names, plain
-from .common.poses import Poses, pack_poses, reading_note, seen_from
+from ....skeleton import SkeletonLayout, get_layout
+from ...packed.dataset import PackedSkeletons
+from ..common.layout_choice import choose_layout, layout_of_names, plain
+from ..common.poses import Poses, pack_poses, reading_note, seen_from
+from ..common.reader import Reader, Reading, Source
 
 _REQUIRED = ("frame", "joint", "x", "y")
 _KNOWN = (*_REQUIRED, "body", "z", "confidence", "clip", "label")
 
 
 def read(
-    path: str | Path, *, layout: str | SkeletonLayout | None = None, min_confidence: float = 0.0
-) -> PackedSkeletons:
+    source: Source, *, layout: str | SkeletonLayout | None = None, min_confidence: float = 0.0
+) -> Reading:
     """Read a table.
 
     A joint without a row, with an empty or NaN coordinate, or with a confidence below ``min_confidence`` or of 0 is
     marked as not seen.
 
     Args:
-        path: the file, in UTF-8.
+        source: the file, in UTF-8.
         layout: the skeleton; None tells it from the joints' names, or from their number.
         min_confidence: see above.
 
@@ -41,7 +42,7 @@ def read(
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, a row is not sound (which line, and why), or the layout cannot be told.
     """
-    path = Path(path)
+    path = source.path
     if not path.is_file():
         raise FileNotFoundError(f"no table {path}")
     table = _Table(path)
@@ -52,7 +53,10 @@ def read(
         raise ValueError(f"{path}, byte {error.start}: not in UTF-8; save it in UTF-8") from None
     except csv.Error as error:
         raise ValueError(f"{path}, line {table.line}: {error}") from None
-    return table.pack(layout, min_confidence)
+    return Reading(table.pack(layout, min_confidence))
+
+
+READER = Reader("csv", (".csv", ".tsv"), read, holds=(", ".join(_REQUIRED),))
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .sources import DamagedFile, Entry
+from ..common.sources import DamagedFile, Entry
 
 _STREAM = re.compile(r"[A-Za-z0-9]+-[LMR]\b")
 # The headings of the published lists; "Validataion" is theirs.

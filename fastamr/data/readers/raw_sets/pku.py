@@ -16,12 +16,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ..packed.dataset import PackedSkeletons, Split
-from ..packed.packing import text_codes
-from .common.pku_protocols import ACTIONS, SplitList, read_split_list, split_list_name
-from .common.raw import Damage, Found, RawClip, Task, without_copies
-from .common.sources import DamagedFile, Entry, Listing
-from .common.text_numbers import as_float32, read_numbers
+from ...packed.dataset import PackedSkeletons, Split
+from ...packed.packing import text_codes
+from ..common.reader import Damage
+from ..common.sources import DamagedFile, Entry, Listing
+from ..common.text_numbers import as_float32, read_numbers
+from .pku_protocols import ACTIONS, SplitList, read_split_list, split_list_name
+from .raw import Found, RawClip, RawSet, Task, without_copies
 
 JOINTS, BODIES, CHANNELS = 25, 2, 3
 VIEWS = ("L", "M", "R")
@@ -160,6 +161,15 @@ class PkuReader:
                 if entries
             },
         )
+
+
+_TEXT = (
+    "a folder with the skeleton files, the label files and {}, in any folders below it, or in zip archives"
+)
+SETS = (
+    RawSet("pku1", PkuReader, 1, _TEXT.format("cross-subject.txt, cross-view.txt")),
+    RawSet("pku2", PkuReader, 2, _TEXT.format("cross_subject_v2.txt, cross_view_v2.txt")),
+)
 
 
 @dataclass(frozen=True)

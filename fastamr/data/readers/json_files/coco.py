@@ -19,19 +19,20 @@ from typing import Any
 
 import numpy as np
 
-from ...skeleton import SkeletonLayout
-from ..packed.dataset import PackedSkeletons
-from .common import json_text
-from .common.layout_choice import choose_layout, layout_of_names, plain
-from .common.poses import Poses, pack_poses, reading_note, seen_from
+from ....skeleton import SkeletonLayout
+from ..common import json_text
+from ..common.layout_choice import choose_layout, layout_of_names, plain
+from ..common.poses import Poses, pack_poses, reading_note, seen_from
+from ..common.reader import Reader, Reading, Source
 
 _FRAME_KEYS = ("frame_id", "frame_index", "frame")
 _VIDEO_KEYS = ("video_id", "vid_id")
 _TRACK_KEYS = ("track_id", "idx", "instance_id")
 
 
-def matches(document: Any) -> bool:
-    """Tell whether a JSON document has this form."""
+def sniff(source: Source) -> bool:
+    """Tell whether a JSON document has either form."""
+    document = source.parsed(json_text.load_json)
     if isinstance(document, Mapping):
         return "annotations" in document
     return (
@@ -43,37 +44,23 @@ def matches(document: Any) -> bool:
 
 
 def read(
-    path: str | Path, *, layout: str | SkeletonLayout | None = None, min_confidence: float = 0.0
-) -> PackedSkeletons:
-    """Read a file of either form; see :func:`from_document`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another kind (which entry, and why).
-    """
-    return from_document(json_text.load_json(Path(path)), Path(path), layout, min_confidence)
-
-
-def from_document(
-    document: Any,
-    path: Path,
-    layout: str | SkeletonLayout | None = None,
-    min_confidence: float = 0.0,
-) -> PackedSkeletons:
-    """Read parsed JSON.
+    source: Source, *, layout: str | SkeletonLayout | None = None, min_confidence: float = 0.0
+) -> Reading:
+    """Read a file of either form.
 
     Coordinates stay pixels with y down. A track is a body; without tracks the first person of every image is one
     body, the second another, and so on. A body's frames without a detection are empty.
 
     Args:
-        document: the parsed JSON.
-        path: names the file in errors, and the clip where nothing else does.
+        source: the file; its name is the clip's where nothing else names it.
         layout: the skeleton; None tells it from the categories' names or from the number of joints.
         min_confidence: joints whose v or confidence is below it, or 0, are marked as not seen.
 
     Raises:
-        ValueError: the document is of another kind, or an entry is not sound (which, and why).
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another kind, or an entry is not sound (which, and why).
     """
+    document, path = source.parsed(json_text.load_json), source.path
     clips = _Clips(path)
     if isinstance(document, Mapping):
         entries = json_text.field(document, "annotations", str(path))
@@ -99,7 +86,7 @@ def from_document(
         order = {plain(name): place for place, name in enumerate(names)}
         points = points[:, [order[plain(joint)] for joint in chosen.joints]]
     poses = Poses(clip, body, frame, points[..., :2], seen_from(points[..., 2], min_confidence))
-    return pack_poses(
+    data = pack_poses(
         poses,
         layout=chosen,
         names=clips.names,
@@ -108,6 +95,17 @@ def from_document(
         fps=clips.fps,
         steps=reading_note(min_confidence),
     )
+    return Reading(data)
+
+
+READER = Reader(
+    "coco",
+    (".json",),
+    read,
+    sniff,
+    title="COCO key points, AlphaPose",
+    holds=("'annotations'", "a list of key points"),
+)
 
 
 @dataclass

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..packed.dataset import PackedSkeletons
-from .common import ntu_protocols
-from .common.bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
-from .common.raw import Damage, Found, RawClip, Task, without_copies
-from .common.sources import DamagedFile, Listing
-from .common.text_numbers import NumberText, as_float32, read_numbers
+from ...packed.dataset import PackedSkeletons
+from ..common import ntu_protocols
+from ..common.reader import Damage, Reader, Reading, Source
+from ..common.sources import DamagedFile, Listing
+from ..common.text_numbers import NumberText, as_float32, read_numbers
+from .bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
+from .raw import Found, RawClip, RawSet, Task, without_copies
 
 JOINTS = 25
 _BODY_NUMBERS, _JOINT_NUMBERS = 10, 12
@@ -107,6 +108,29 @@ class NtuReader:
 
     def _finish(self, data: PackedSkeletons) -> PackedSkeletons:
         return dataclasses.replace(data, splits=ntu_protocols.splits(data.columns, self.actions))
+
+
+def read_clip(source: Source) -> Reading:
+    """Read one file, whatever it is called, with the recipe for choosing its people; the label is unknown.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: the file is damaged (in which line), or shows nobody.
+    """
+    path = source.path
+    try:
+        frames, tracks = parse(path.read_bytes())
+    except DamagedFile as error:
+        raise ValueError(f"{path}: {error}") from None
+    coords, _ = body_arrays(choose_bodies(tracks, RECIPE), frames, JOINTS, 3)
+    return Reading(
+        PackedSkeletons.from_clips([coords], layout=NtuReader.layout, fps=NtuReader.fps, names=[path.stem])
+    )
+
+
+_TEXT = "a folder with .skeleton files, the downloaded zip archives, or a folder with those"
+SETS = (RawSet("ntu60", NtuReader, 60, _TEXT), RawSet("ntu120", NtuReader, 120, _TEXT))
+READER = Reader("ntu-clip", NtuReader.suffixes, read_clip, title="a clip of NTU RGB+D")
 
 
 def parse(content: bytes, *, min_state: int = 0) -> tuple[int, list[Track]]:

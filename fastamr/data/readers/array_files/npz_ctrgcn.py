@@ -6,27 +6,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...skeleton import get_layout
-from ..packed.dataset import PackedSkeletons, Split
-from .common.arrays import trim_padding
-from .common.npz import read_blocks, read_member
+from ....skeleton import get_layout
+from ...packed.dataset import PackedSkeletons, Split
+from ..common.arrays import trim_padding
+from ..common.npz import holds_arrays, read_blocks, read_member
+from ..common.reader import Reader, Reading, Source
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _LAYOUT, _CHANNELS, _FPS = "ntu25", 3, 30.0
 
 
-def matches(keys: Collection[str]) -> bool:
-    """Tell from the array names whether a file has this layout."""
-    return set(REQUIRED) <= set(keys)
-
-
-def read(path: Path) -> PackedSkeletons:
+def read(source: Source) -> Reading:
     """Read a file of this layout, in pieces, so that the padding never lies in memory.
 
     Trailing frames of zeros are padding and go. The halves become the split ``official``, and the clips are named
@@ -35,6 +30,7 @@ def read(path: Path) -> PackedSkeletons:
     Raises:
         ValueError: the file is damaged, or its arrays do not fit together.
     """
+    path = source.path
     clips: list[np.ndarray] = []
     labels, names = [], []
     for half in ("train", "test"):
@@ -45,7 +41,7 @@ def read(path: Path) -> PackedSkeletons:
         labels.append(_labels(path, f"y_{half}", count))
         names += [f"{half}{place}" for place in range(count)]
     train = torch.arange(len(clips)) < len(labels[0])
-    return PackedSkeletons.from_clips(
+    data = PackedSkeletons.from_clips(
         clips,
         layout=_LAYOUT,
         labels=np.concatenate(labels),
@@ -53,6 +49,12 @@ def read(path: Path) -> PackedSkeletons:
         names=names,
         splits={"official": Split(train, ~train)},
     )
+    return Reading(data)
+
+
+READER = Reader(
+    "npz", (".npz",), read, holds_arrays(*REQUIRED), holds=(f"{', '.join(REQUIRED)} (MAMP, CTR-GCN)",)
+)
 
 
 def _bodies(path: Path, name: str, block: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..packed.dataset import PackedSkeletons, Split
-from .common.json_text import field, load_json, numbers, parse_json
-from .common.sources import DamagedFile, list_files
+from ...packed.dataset import PackedSkeletons, Split
+from ..common.json_text import field, load_json, numbers, parse_json
+from ..common.reader import Damage, Reader, Reading, Source
+from ..common.sources import DamagedFile, Listing, list_files
 
 LAYOUT = "kinect20"
 ACTIONS = {
@@ -37,33 +38,36 @@ TEST_VIEW = 3
 _NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
 
 
-def matches(document: Any) -> bool:
-    """Tell whether a JSON document is a clip of this kind."""
+def sniff(source: Source) -> bool:
+    """Tell whether a JSON document is a clip of this kind, or a folder has a file that is named as they are."""
+    if source.is_folder:
+        return any(_NAME.fullmatch(entry.base[: -len(".json")]) for entry in source.parsed(_list).entries)
+    document = source.parsed(load_json)
     return isinstance(document, Mapping) and "skeletons" in document
 
 
-def read(path: str | Path, *, strict: bool = False) -> PackedSkeletons:
+def read(source: Source) -> Reading:
     """Read all clips.
 
     The split ``official`` trains on views 1 and 2 and tests on view 3 (Wang et al., CVPR 2014, as CTR-GCN uses it);
     ``subject``, ``view`` and ``rep`` become columns. The frame rate is not published.
 
     Args:
-        path: a folder with the files (or with zip archives of them), such a zip archive, or one file.
-        strict: raise on the first damaged file; otherwise it is listed in ``dropped`` and the rest is read.
+        source: a folder with the files (or with zip archives of them), such a zip archive, or one file, whose name
+            comes from the file's, or else from ``file_name``.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: no file can be read, or with ``strict`` one is damaged (which, and why).
+        ValueError: no file can be read (the first of them, and why).
     """
-    path = Path(path)
-    if path.is_file() and path.suffix.lower() != ".zip":
-        return from_document(load_json(path), path)
-    listing = list_files(path, [".json"])
+    path = source.path
+    if path.is_file() and not source.is_folder:
+        return Reading(_read_clip(source.parsed(load_json), path))
+    listing = _list(path)
     clips: list[np.ndarray] = []
     numbers_of: list[tuple[int, int, int, int]] = []
     names: list[str] = []
-    dropped = dict(listing.refused)
+    damaged = [Damage(file, reason) for file, reason in listing.refused.items()]
     for entry in listing.entries:
         name = entry.base[: -len(".json")]
         try:
@@ -72,29 +76,32 @@ def read(path: str | Path, *, strict: bool = False) -> PackedSkeletons:
                 raise ValueError(f"{entry}: a second file of this name")
             clips.append(_clip(parse_json(entry.read(), str(entry)), str(entry)))
         except (DamagedFile, ValueError) as error:
-            reason = f"{entry}: {error.reason}" if isinstance(error, DamagedFile) else str(error)
-            if strict:
-                raise ValueError(reason) from None
-            dropped[str(entry)] = reason.removeprefix(str(entry)).lstrip(":, ")
+            damaged.append(Damage(str(entry), str(error).removeprefix(str(entry)).lstrip(":, ")))
             continue
         names.append(name)
         numbers_of.append(codes)
     if not clips:
-        reason = next((f"; the first is {key}: {text}" for key, text in dropped.items()), "")
+        reason = f"; the first is {damaged[0]}" if damaged else ""
         raise ValueError(f"{path}: no clip of NW-UCLA (a01_s01_e00_v01.json, ...) can be read{reason}")
-    return _pack(clips, names, numbers_of, dropped)
+    data = _pack(clips, names, numbers_of)
+    data.dropped |= {damage.file: damage.reason for damage in damaged}
+    return Reading(data, len(listing.entries) + len(listing.refused), damaged)
 
 
-def from_document(document: Any, path: Path) -> PackedSkeletons:
-    """Read one clip from its parsed JSON; its name comes from the file's, or else from ``file_name``.
+READER = Reader(
+    "nw-ucla", (".json",), read, sniff, title="a clip of NW-UCLA", holds=("'skeletons'",), takes_folder=True
+)
 
-    Raises:
-        ValueError: the document is no such clip, or nothing is named as the clips are.
-    """
+
+def _list(path: Path) -> Listing:
+    return list_files(path, [".json"])
+
+
+def _read_clip(document: Any, path: Path) -> PackedSkeletons:
     clip = _clip(document, str(path))
     given = str(document.get("file_name", ""))
     name = path.stem if _NAME.fullmatch(path.stem) or not _NAME.fullmatch(given) else given
-    return _pack([clip], [name], [name_codes(name)], {})
+    return _pack([clip], [name], [name_codes(name)])
 
 
 def name_codes(name: str) -> tuple[int, int, int, int]:
@@ -125,14 +132,11 @@ def _clip(document: Any, where: str) -> np.ndarray:
 
 
 def _pack(
-    clips: list[np.ndarray],
-    names: list[str],
-    codes: list[tuple[int, int, int, int]],
-    dropped: dict[str, str],
+    clips: list[np.ndarray], names: list[str], codes: list[tuple[int, int, int, int]]
 ) -> PackedSkeletons:
     labels, subjects, repetitions, views = np.array(codes).T
     test = torch.from_numpy(views == TEST_VIEW)
-    data = PackedSkeletons.from_clips(
+    return PackedSkeletons.from_clips(
         clips,
         layout=LAYOUT,
         labels=labels,
@@ -141,5 +145,3 @@ def _pack(
         columns={"subject": subjects, "view": views, "rep": repetitions},
         splits={"official": Split(~test, test)},
     )
-    data.dropped |= dropped
-    return data
