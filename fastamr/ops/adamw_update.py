@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import native, reference
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_device
+from .common.registration import fake_of
 from .common.triton_support import triton_why_not
 
 _MASTERS = (torch.float32, torch.float64)
@@ -63,36 +64,17 @@ def _op(
     backend: str,
 ) -> Tensor:
     tensors = (parameters, gradients, exp_avgs, exp_avg_sqs, steps, lrs)
-    if backend == "triton":
-        from ..kernels.adamw_update import adamw_update as kernel
-
-        norm = kernel(
-            *tensors,
-            weight_decays,
-            working,
-            beta1=beta1,
-            beta2=beta2,
-            eps=eps,
-            max_norm=max_norm,
-            grad_scale=grad_scale,
-            found_inf=found_inf,
-        )
-    elif backend == "cpp":
+    if backend == "cpp":
         norm = parameters[0].new_empty((), dtype=torch.float32)
-        torch.ops.fastamr_native.adamw_update_cpu.default(
-            *tensors,
-            torch.tensor(weight_decays, dtype=torch.float64),
-            working,
-            beta1,
-            beta2,
-            eps,
-            max_norm,
-            grad_scale,
-            found_inf,
-            norm,
-        )
+        decays = torch.tensor(weight_decays, dtype=torch.float64)
+        rest = (beta1, beta2, eps, max_norm, grad_scale, found_inf, norm)
+        torch.ops.fastamr_native.adamw_update_cpu.default(*tensors, decays, working, *rest)
     else:
-        norm = reference.adamw_update(
+        if backend == "triton":
+            from ..kernels.adamw_update import adamw_update as run
+        else:
+            run = reference.adamw_update
+        norm = run(
             *tensors,
             weight_decays,
             working,
@@ -108,24 +90,8 @@ def _op(
     return norm
 
 
-@_op.register_fake
-def _(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    steps: list[Tensor],
-    lrs: list[Tensor],
-    weight_decays: list[float],
-    working: list[Tensor],
-    beta1: float,
-    beta2: float,
-    eps: float,
-    max_norm: float | None,
-    grad_scale: Tensor | None,
-    found_inf: Tensor | None,
-    backend: str,
-) -> Tensor:
+@fake_of(_op)
+def _(parameters: list[Tensor], max_norm: float | None) -> Tensor:
     return parameters[0].new_empty((0,) if max_norm is None else (), dtype=torch.float32)
 
 

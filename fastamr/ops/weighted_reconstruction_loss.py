@@ -12,6 +12,7 @@ from ..reference.weighted_reconstruction_loss import reconstruction_target as _r
 from ..reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
+from .common.registration import fake_of, gradients_of
 from .common.triton_support import TRITON
 
 TARGETS = ("motion", "joints")
@@ -58,21 +59,8 @@ def _op(
     )
 
 
-@_op.register_fake
-def _(
-    prediction: Tensor,
-    clips: Tensor,
-    guidance: Tensor | None,
-    token_mask: Tensor | None,
-    valid: Tensor | None,
-    target_frames: int,
-    target_joints: int,
-    target: str,
-    stride: int,
-    normalize: str,
-    eps: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+@fake_of(_op)
+def _(prediction: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(torch.float32, prediction.dtype)
     return prediction.new_empty((), dtype=dtype), torch.empty_like(prediction)
 
@@ -84,7 +72,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
     ctx.save_for_backward(prediction, clips, guidance, token_mask, valid, output[1])
 
 
-def _backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> dict[str, Tensor | None]:
     prediction, clips, guidance, token_mask, valid, slope = ctx.saved_tensors
     total = None
     if grad is not None:
@@ -94,10 +82,10 @@ def _backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> tuple
         rest = (clips, guidance, token_mask, valid, *ctx.options)
         linear = _op(grad_slope, *rest)[1] - _op(torch.zeros_like(grad_slope), *rest)[1]
         total = linear if total is None else total + linear
-    return (total, *[None] * 11)
+    return {"prediction": total}
 
 
-_op.register_autograd(_backward, setup_context=_setup)
+_op.register_autograd(gradients_of(_op, _backward), setup_context=_setup)
 
 
 def check_reconstruction(target: str, normalize: str, stride: int, eps: float) -> None:
