@@ -4,9 +4,9 @@ Source: the losses of AMR, SkeletonMAE and MAMP; the formulas are in
 :mod:`fastamr.reference.weighted_reconstruction_loss`.
 
 Statistics over a sequence belong to a joint and channel, so there a program owns all frames of some columns (joint,
-channel); otherwise it owns some patches. Either way its numbers are loaded once and stay in registers: target, its
+channel); otherwise it owns some patches. Either way its values are loaded once and stay in registers: target, its
 statistics, squared error and gradient. The loss is the sum of one float32 per program. A small launch counts the
-numbers first if not all of them count.
+values first if not all of them count.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _loss_of_columns(
     values = load_target(clips_at, clips_step, known, moving, MOTION)
     target = standardised(values, known, tl.sum(known.to(tl.float32), 0), eps, 0)
 
-    # The place of a number in its patch is a sum of a term of the frame and a term of the column.
+    # The position of a value in its patch is a sum of a term of the frame and a term of the column.
     row = (frame // TARGET_FRAMES).to(tl.int64) * groups
     group = (joint // TARGET_JOINTS).to(tl.int64)
     early = (frame % TARGET_FRAMES * (TARGET_JOINTS * C)).to(tl.int64)
@@ -162,7 +162,7 @@ def _loss_of_patches(
     NUMBERS: tl.constexpr,
     BLOCK_PATCHES: tl.constexpr,
 ):
-    """One program: a tile of some patches of a sequence by their numbers (padded to NUMBERS)."""
+    """One program: a tile of some patches of a sequence by their values (padded to NUMBERS)."""
     sequence = (tl.program_id(0) // blocks).to(tl.int64)
     patch = tl.program_id(0) % blocks * BLOCK_PATCHES + tl.arange(0, BLOCK_PATCHES)[:, None]
     place = tl.arange(0, NUMBERS)[None, :]
@@ -173,7 +173,7 @@ def _loss_of_patches(
     exists = patch < frames // TARGET_FRAMES * groups
     inside = exists & (place < TARGET_FRAMES * TARGET_JOINTS * C)
     moving = inside & (first_frame + later_frame < frames - stride)
-    # Addresses are sums of a term of the patch and a term of the place in it.
+    # Addresses are sums of a term of the patch and a term of the position in it.
     t, v = first_frame.to(tl.int64), first_joint.to(tl.int64)
     dt, dv = later_frame.to(tl.int64), later_joint.to(tl.int64)
     dc = (place % C).to(tl.int64)
@@ -206,7 +206,7 @@ def _loss_of_patches(
 
 
 def _column_configs(frames: int, columns: int) -> tuple[Config, ...]:
-    """Tiles of 16 numbers a thread, 8 where 512 threads share the registers, then others."""
+    """Tiles of 16 values a thread, 8 where 512 threads share the registers, then others."""
     size = triton.next_power_of_2(frames)
     warps = 4 if size <= 256 else 8 if size <= 1024 else 16
     widest = min(triton.next_power_of_2(columns), 64)
@@ -219,7 +219,7 @@ def _column_configs(frames: int, columns: int) -> tuple[Config, ...]:
 
 
 def _patch_configs(numbers: int, patches: int) -> tuple[Config, ...]:
-    """Tiles of 16 numbers a thread, then others; the longer a patch, the fewer patches."""
+    """Tiles of 16 values a thread, then others; the longer a patch, the fewer patches."""
     size = triton.next_power_of_2(numbers)
     warps = 4 if size <= 2048 else 8
     most = triton.next_power_of_2(patches)
@@ -249,14 +249,14 @@ def weighted_reconstruction_loss(
     Args:
         prediction: ``(S, Q, P)`` float16, bfloat16 or float32, any strides.
         clips: ``(S, T, V, C)`` of any of these dtypes, any strides.
-        guidance: ``(S, T, V)`` of any of these dtypes, any strides; None weighs every number 1.
+        guidance: ``(S, T, V)`` of any of these dtypes, any strides; None weighs every value 1.
         token_mask: ``(S, Q)`` bool, any strides, the patches that count; None counts all.
         valid: ``(S, T, V)`` bool, any strides; other coordinates may hold anything.
         target_frames: frames of a patch.
         target_joints: joints of a patch.
         target: ``"motion"`` or ``"joints"``.
         stride: frames between the two ends of a motion.
-        normalize: ``"sequence"`` (at most 4096 frames), ``"patch"`` or ``"none"`` (at most 4096 numbers a patch).
+        normalize: ``"sequence"`` (at most 4096 frames), ``"patch"`` or ``"none"`` (at most 4096 values a patch).
         eps: added to the variance.
     """
     sequences, frames, joints, channels = clips.shape

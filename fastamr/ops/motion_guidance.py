@@ -96,10 +96,10 @@ def motion_guidance(
     check_clips(clips)
     check_valid(valid, clips)
     check_guidance(tuple(windows), k, eps, kind, bins)
-    features: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
     if len(windows) > _MOST_WINDOWS:
-        features = (f"more than {_MOST_WINDOWS} windows",)
+        refusals = (f"more than {_MOST_WINDOWS} windows",)
     elif kind == "histogram" and bins > _MOST_BINS:
-        features = (f"more than {_MOST_BINS} bins",)
-    name = choose("motion_guidance", Problem(clips.device.type, clips.dtype, features))
+        refusals = (f"more than {_MOST_BINS} bins",)
+    name = choose("motion_guidance", Problem(clips.device.type, clips.dtype, refusals=refusals))
     return _op(clips.detach(), list(windows), k, eps, kind, bins, valid, name)

@@ -94,7 +94,7 @@ def sample_clips(
 ) -> Tensor:
     """Crop, resize and rotate ragged sequences into clips (the recipe of MAMP and AMR); carries no gradient.
 
-    A random share of the frames is cut out at a random place, resized linearly (align_corners=False) and turned by
+    A random share of the frames is cut out at a random position, resized linearly (align_corners=False) and turned by
     ``Rz @ Ry @ Rx``, each angle uniform. Crops are computed in integers, so every back end cuts the same frames.
 
     Args:
@@ -132,7 +132,7 @@ def sample_clips(
         check_device("seed", seed, coords.device, "coords")
     _check_options(frames, seed, tuple(crop), min_frames, max_angle, coords.shape[2])
     many = coords.shape[2] > _TRITON_CHANNELS
-    features = (f"more than {_TRITON_CHANNELS} channels",) if many else ()
-    name = choose("sample_clips", Problem(coords.device.type, coords.dtype, features))
+    refusals = (f"more than {_TRITON_CHANNELS} channels",) if many else ()
+    name = choose("sample_clips", Problem(coords.device.type, coords.dtype, refusals=refusals))
     coords = coords.detach()
     return _op(coords, offsets, sequence_ids, frames, seed, list(crop), min_frames, max_angle, group, name)

@@ -142,9 +142,9 @@ def select_visible(
         check_tensor("valid", valid, 2, "(S, N)", (torch.bool,))
         check_shape("valid", valid, (sequences, tokens), "(S, N)")
         check_device("valid", valid, seed.device, "seed")
-    features = (f"more than {_TRITON_LIMIT} tokens",) if tokens > _TRITON_LIMIT else ()
+    refusals = (f"more than {_TRITON_LIMIT} tokens",) if tokens > _TRITON_LIMIT else ()
     dtype = torch.float32 if scores is None else scores.dtype
-    name = choose("select_visible", Problem(seed.device.type, dtype, features))
+    name = choose("select_visible", Problem(seed.device.type, dtype, refusals=refusals))
     keep, masked, inverse = _op(
         seed, sequences, tokens, visible, scores, largest, valid, return_masked, return_inverse, name
     )

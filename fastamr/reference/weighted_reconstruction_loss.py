@@ -26,10 +26,10 @@ def standardise(values: Tensor, known: Tensor | None, dims: tuple[int, ...], eps
         centred = values - values.mean(dims, keepdim=True)
         variance = centred.square().sum(dims, keepdim=True) / max(count - 1, 1)
         return centred / (variance + eps).sqrt()
-    number = known.sum(dims, keepdim=True)
-    mean = torch.where(known, values, 0).sum(dims, keepdim=True) / number.clamp(min=1)
+    counted = known.sum(dims, keepdim=True)
+    mean = torch.where(known, values, 0).sum(dims, keepdim=True) / counted.clamp(min=1)
     centred = torch.where(known, values - mean, 0)
-    variance = centred.square().sum(dims, keepdim=True) / (number - 1).clamp(min=1)
+    variance = centred.square().sum(dims, keepdim=True) / (counted - 1).clamp(min=1)
     return centred / (variance + eps).sqrt()
 
 
@@ -52,7 +52,7 @@ def reconstruction_target(
     normalize: str = "sequence",
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor | None]:
-    """The target patches ``(S, Q, P)`` and which of their numbers are known (None = all)."""
+    """The target patches ``(S, Q, P)`` and which of their values are known (None = all)."""
     values = clips.to(torch.promote_types(torch.float32, clips.dtype))
     known = valid
     if target == "motion":
@@ -75,7 +75,7 @@ def loss_weights(
     target_frames: int,
     target_joints: int,
 ) -> Tensor | None:
-    """Weight of each predicted number over the number of counted ones ``(S, Q, P)``, or None for a plain mean."""
+    """Weight of each predicted value over the number of counted ones ``(S, Q, P)``, or None for a plain mean."""
     if known is None and guidance is None and token_mask is None:
         return None
     counted = torch.ones_like(prediction, dtype=torch.bool)
