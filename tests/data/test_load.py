@@ -131,7 +131,7 @@ class TestLoad:
         assert both.fingerprint() == concatenate([one, two]).fingerprint()
 
     def test_synthetic(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from fastamr.data.synthetic import dataset as synthetic
+        from fastamr.data.synthetic.dataset import dataset as synthetic
 
         data = make(0)
         monkeypatch.setattr(synthetic, "synthetic_actions", lambda: data)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from fastamr.data import PackedSkeletons
-from fastamr.data.prepare import work_folder as prepare_shards
+from fastamr.data.prepare.prepare import work_folder as prepare_shards
 from fastamr.data.prepare.prepare import prepare
 from fastamr.data.preprocessing.apply import preprocess
 from fastamr.data.preprocessing.geometry import Step

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastamr.training.metric_ring as metric_ring
+import fastamr.training.metrics.metric_ring as metric_ring
 import pytest
 import torch
 

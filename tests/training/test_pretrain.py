@@ -356,7 +356,7 @@ def test_ways_to_compute_are_handed_to_the_model(
 def test_losses_that_arrive_late_are_logged_in_order_and_checked_before_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
 ) -> None:
-    import fastamr.training.metric_ring as module
+    import fastamr.training.metrics.metric_ring as module
 
     class Slow(module._Copy):
         def arrived(self, wait: bool) -> bool:
