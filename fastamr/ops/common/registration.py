@@ -30,6 +30,9 @@ def fake_of(op: CustomOpDef) -> Callable[[Callable[..., Any]], Callable[..., Any
         TypeError: it names an argument that the op does not have.
     """
     names = _arguments(op)
+    # An argument that equals its default is not passed on.
+    schema = op._opoverload._schema.arguments
+    defaults = {each.name: each.default_value for each in schema if each.has_default_value()}
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         read = tuple(inspect.signature(function).parameters)
@@ -37,7 +40,7 @@ def fake_of(op: CustomOpDef) -> Callable[[Callable[..., Any]], Callable[..., Any
 
         @op.register_fake
         def _(*values: Any, **named: Any) -> Any:
-            given = dict(zip(names, values, strict=False)) | named
+            given = defaults | dict(zip(names, values, strict=False)) | named
             return function(*(given[name] for name in read))
 
         return function
