@@ -190,7 +190,7 @@ class _Stack(nn.ModuleList):
         reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
         if reason is None:
             return "fused"
-        return ops.choose_stack(replace(problem, features=(reason,)), name)
+        return ops.choose_stack(replace(problem, refusals=(reason,)), name)
 
     def _plan(self, x: Tensor, memory: Tensor, dtype: torch.dtype, saves: bool) -> Plan:
         first = self._each()[0].attn

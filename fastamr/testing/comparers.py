@@ -1,13 +1,9 @@
-"""Comparers that tests and benchmarks share, and the random clips they use; product code imports nothing from here."""
+"""How near a result is to the truth."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from .data.synthetic.random_clips import random_clips
-
-__all__ = ["assert_as_good_as", "random_clips", "relative_error"]
 
 
 def relative_error(value: Tensor, truth: Tensor) -> float:
