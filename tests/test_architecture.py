@@ -61,7 +61,7 @@ models: models/parts nn ops ops/common
 models/parts: nn nn/stacks ops ops/common
 native:
 nn: ops ops/common
-nn/stacks: nn ops ops/common
+nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: native ops/common reference/attention
 ops/common:
@@ -78,7 +78,7 @@ training: data data/preprocessing features models native ops probes training/cli
     training/update
 training/clips: data data/packed features
 training/metrics:
-training/update: models nn nn/stacks ops training/clips training/metrics
+training/update: models nn nn/stacks ops ops/common training/clips training/metrics
 version:
 visualization: data features models models/parts nn ops reference
 """

@@ -32,7 +32,7 @@ def _on_cpp(problem: Problem) -> str | None:
 declare(
     "adamw_update",
     TRITON,
-    Backend("cpp", _on_cpp),
+    Backend("cpp", _on_cpp, automatic_on=("cpu",)),
     Backend("reference", can_always),
 )
 
@@ -160,7 +160,7 @@ def _check(
             raise TypeError(f"working copies must be of dtype {_names(_COPIES)}, got {working[0].dtype}")
 
 
-def _problem(
+def adamw_problem(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     states: tuple[Sequence[Tensor], Sequence[Tensor]],
@@ -257,7 +257,7 @@ def adamw_update(
     for name, scalar in (("grad_scale", grad_scale), ("found_inf", found_inf)):
         if scalar is not None:
             _check_scalar(name, scalar, parameters[0].device)
-    problem = _problem(parameters, gradients, (exp_avgs, exp_avg_sqs), working)
+    problem = adamw_problem(parameters, gradients, (exp_avgs, exp_avg_sqs), working)
     name = choose("adamw_update", problem)
     with torch.no_grad():
         norm = _op(

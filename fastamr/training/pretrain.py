@@ -42,7 +42,7 @@ from .setup import (
     training_sequences,
 )
 from .update.optimizer import build_optimizer
-from .update.precision import autocast_dtype, precision_name, products_of
+from .update.precision import autocast_dtype, matmul_precision_of, precision_name
 from .update.schedule import LearningRateSchedule
 from .update.step import PretrainStep
 
@@ -137,7 +137,7 @@ class _Run:
             seed=ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
             schedule=self.schedule,
             dtype=dtype,
-            products=products_of(config.precision),
+            matmul_precision=matmul_precision_of(config.precision),
             accumulate=config.accumulate,
             clip_grad=config.clip_grad,
             graph=GRAPH[config.graph],

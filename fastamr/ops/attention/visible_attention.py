@@ -42,7 +42,12 @@ def _cpp_slower_because(problem: Problem) -> str | None:
 declare(
     "visible_attention",
     Backend("cuda", attention_native.why_not("cuda"), automatic_on=()),
-    Backend("cpp", attention_native.why_not("cpp"), slower_because=_cpp_slower_because),
+    Backend(
+        "cpp",
+        attention_native.why_not("cpp"),
+        automatic_on=("cpu",),
+        slower_because=_cpp_slower_because,
+    ),
     Backend("sdpa", _sdpa_why_not),
     Backend("reference", can_always),
     Backend("materialised", _materialised_why_not, automatic_on=()),

@@ -17,7 +17,8 @@ _MOST_WIDTH = 512
 declare("linear_residual_norm", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always))
 
 
-def _problem(rows: Tensor, width: int) -> Problem:
+def residual_norm_problem(rows: Tensor, width: int) -> Problem:
+    """Rows that become ``(M, width)``, as the back ends see the call."""
     refusals = (f"rows of more than {_MOST_WIDTH} values",) if width > _MOST_WIDTH else ()
     return problem_of(rows, *refusals, rows=rows.shape[0])
 
@@ -69,7 +70,7 @@ def linear_residual_norm(
     check_operand("residual", residual, (rows, width), "(M, D)", (x.dtype,), x, "x")
     check_operand("gamma", gamma, (width,), "(D,)", vectors, x, "x")
     check_operand("beta", beta, (width,), "(D,)", vectors, x, "x")
-    name = choose("linear_residual_norm", _problem(x, width), backend)
+    name = choose("linear_residual_norm", residual_norm_problem(x, width), backend)
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm as kernel
 
@@ -127,7 +128,7 @@ def linear_residual_norm_backward(
     check_operand("gamma", gamma, (width,), "(D,)", (statistics, dtype), upstream, "upstream")
     if skip is not None:
         check_operand("skip", skip, (rows, width), "(M, D)", (dtype,), upstream, "upstream")
-    name = choose("linear_residual_norm", _problem(upstream, width), backend)
+    name = choose("linear_residual_norm", residual_norm_problem(upstream, width), backend)
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm_backward as kernel
 

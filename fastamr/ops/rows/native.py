@@ -29,7 +29,7 @@ def _why_not(problem: Problem) -> str | None:
     return native.why_not("cpu")
 
 
-CPP_ROWS = Backend("cpp", _why_not)
+CPP_ROWS = Backend("cpp", _why_not, automatic_on=("cpu",))
 
 # Parts of 8 bits that the products of float32 values take into account, by torch.get_float32_matmul_precision() and,
 # where that refuses because the setting was made for one library at a time, by the CPU library's.
@@ -45,6 +45,12 @@ def products_why_not(problem: Problem) -> str | None:
     if reason is None and not native.has_matrix_unit():
         return "the processor has no matrix unit (AMX), FASTAMR_CPU leaves it out, or no GCC 11 built the extension"
     return reason
+
+
+def products_slower_because(problem: Problem) -> str | None:
+    """Why nothing is lost where the extension's products cannot run: there is no unit for them to run on."""
+    present = native.has_matrix_unit() or torch.cpu._is_amx_tile_supported()
+    return None if present else "the processor has no matrix unit (AMX)"
 
 
 def _parts(dtype: torch.dtype) -> int:

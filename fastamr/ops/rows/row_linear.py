@@ -15,12 +15,14 @@ from .checks import accumulator, check_operand, check_rows, problem_of
 
 def _library_is_faster(problem: Problem) -> str | None:
     """What benchmarks/ops/bench_row_linear.py found: without a pass at the product's end there is nothing to gain."""
-    return "PyTorch's bfloat16 product uses the same unit" if problem.dtype == torch.bfloat16 else None
+    if problem.dtype == torch.bfloat16:
+        return "PyTorch's bfloat16 product uses the same unit"
+    return rows_native.products_slower_because(problem)
 
 
 declare(
     "row_linear",
-    Backend("cpp", rows_native.products_why_not, slower_because=_library_is_faster),
+    Backend("cpp", rows_native.products_why_not, automatic_on=("cpu",), slower_because=_library_is_faster),
     Backend("torch", can_always),
     Backend("reference", can_always),
 )

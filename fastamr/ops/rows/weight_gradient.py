@@ -42,7 +42,12 @@ def _kernel_slower_because(problem: Problem) -> str | None:
 declare(
     "weight_gradient",
     Backend("triton", triton_why_not, automatic_on=("cuda",), slower_because=_kernel_slower_because),
-    Backend("cpp", rows_native.products_why_not),
+    Backend(
+        "cpp",
+        rows_native.products_why_not,
+        automatic_on=("cpu",),
+        slower_because=rows_native.products_slower_because,
+    ),
     Backend("torch", can_always),
     Backend("reference", can_always),
 )
