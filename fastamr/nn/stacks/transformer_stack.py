@@ -192,7 +192,7 @@ class _Stack(nn.ModuleList):
         reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
         if reason is None:
             return "fused"
-        return ops.choose_stack(replace(problem, features=(reason,)), name)
+        return ops.choose_stack(replace(problem, refusals=(reason,)), name)
 
     def explain(self, *inputs: Tensor, norm: nn.LayerNorm) -> list[Choice]:
         """Say how a call with such inputs is computed, and why not fused; nothing is computed.

@@ -25,14 +25,16 @@ class Problem:
     Attributes:
         device_type: of the tensors.
         dtype: of the tensors.
-        features: the op's optional features in use.
+        features: names of the op's optional features in use; each back end judges them.
         sizes: sizes that matter to the choice, by name; an absent one is unknown.
+        refusals: in words, what about the call no fast form of the op covers; only its plain form can run it.
     """
 
     device_type: str
     dtype: torch.dtype
     features: tuple[str, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
+    refusals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

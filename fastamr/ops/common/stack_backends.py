@@ -6,8 +6,7 @@ from .backends import Backend, Choice, Problem, can_always, choose, declare, exp
 
 
 def _why_not(problem: Problem) -> str | None:
-    """The features of the problem are the reasons: whoever builds it lists what the fused stack lacks."""
-    return problem.features[0] if problem.features else None
+    return problem.refusals[0] if problem.refusals else None
 
 
 def _slower_because(problem: Problem) -> str | None:
@@ -28,7 +27,7 @@ def choose_stack(problem: Problem, name: str | None = None) -> str:
     """``"fused"`` or ``"reference"`` for a stack of blocks.
 
     Args:
-        problem: the activations, and as features the reasons against the fused form, if there are any.
+        problem: the activations, and as refusals the reasons against the fused form, if there are any.
         name: named by the caller; None takes the user's choice.
 
     Raises:

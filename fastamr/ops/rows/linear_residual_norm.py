@@ -11,7 +11,7 @@ from ..common.triton_support import TRITON_PRODUCTS
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, problem_of
 
-# The kernels hold whole rows in registers: the statistics need all of a row's numbers.
+# The kernels hold whole rows in registers: the statistics need all of a row's values.
 _MOST_WIDTH = 512
 
 declare("linear_residual_norm", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always))
@@ -19,8 +19,8 @@ declare("linear_residual_norm", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("
 
 def residual_norm_problem(rows: Tensor, width: int) -> Problem:
     """Rows that become ``(M, width)``, as the back ends see the call."""
-    features = (f"rows of more than {_MOST_WIDTH} numbers",) if width > _MOST_WIDTH else ()
-    return problem_of(rows, *features, rows=rows.shape[0])
+    refusals = (f"rows of more than {_MOST_WIDTH} values",) if width > _MOST_WIDTH else ()
+    return problem_of(rows, *refusals, rows=rows.shape[0])
 
 
 def linear_residual_norm(
@@ -111,7 +111,7 @@ def linear_residual_norm_backward(
     Returns:
         ``dx (M, D)`` of upstream's dtype, the gradient of ``total`` and so of ``residual`` and of the product before
         it; the gradients ``(D,)`` of gamma and of beta; the column sums ``(D,)`` of dx, which are the gradient of
-        :func:`linear_residual_norm`'s bias. All sums are float32 (float64 for float64), of numbers that are not yet
+        :func:`linear_residual_norm`'s bias. All sums are float32 (float64 for float64), of values that are not yet
         rounded (choice).
 
     Raises:

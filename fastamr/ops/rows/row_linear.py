@@ -39,9 +39,9 @@ def _library(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def row_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
     """``x @ weight.T + bias``, summed in float32 (float64 for float64), also under autocast.
 
-    The back end ``torch`` is the library's product; ``cpp`` is a CPU's matrix unit, whose products of float32 numbers
+    The back end ``torch`` is the library's product; ``cpp`` is a CPU's matrix unit, whose products of float32 values
     follow ``torch.get_float32_matmul_precision()``: all 24 bits (``highest``), 16 (``high``) or 8 (``medium``) of each
-    number above 1e-31. ``auto`` takes it for float32, whatever the size, and PyTorch's product, which uses the same
+    value above 1e-31. ``auto`` takes it for float32, whatever the size, and PyTorch's product, which uses the same
     unit, for bfloat16 (``benchmarks/ops/bench_row_linear.py``).
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is

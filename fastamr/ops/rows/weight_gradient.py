@@ -23,10 +23,10 @@ _GROUP_IS_FASTER: frozenset[tuple[tuple[int, int], ...]] = frozenset()
 
 
 def _group_problem(like: Tensor, shapes: Sequence[tuple[int, int]]) -> Problem:
-    """A call for a group of weights; its sizes carry the weights' places."""
+    """A call for a group of weights; its sizes carry the weights' positions."""
     sizes: dict[str, int] = {}
-    for place, (features, width) in enumerate(shapes):
-        sizes |= {f"outputs{place}": features, f"inputs{place}": width}
+    for position, (features, width) in enumerate(shapes):
+        sizes |= {f"outputs{position}": features, f"inputs{position}": width}
     return problem_of(like, **sizes)
 
 
@@ -153,8 +153,8 @@ def weight_gradients(pairs: Sequence[tuple[Tensor, Tensor]], *, backend: str | N
     if not pairs:
         return []
     like = pairs[0][0]
-    for place, (upstream, x) in enumerate(pairs):
-        names = f"pairs[{place}][0]", f"pairs[{place}][1]"
+    for position, (upstream, x) in enumerate(pairs):
+        names = f"pairs[{position}][0]", f"pairs[{position}][1]"
         check_rows(names[0], upstream, "(M, F)")
         rows = upstream.shape[0]
         check_operand(names[0], upstream, tuple(upstream.shape), "(M, F)", (like.dtype,), like, "pairs[0][0]")

@@ -195,9 +195,11 @@ class AdamW(torch.optim.Optimizer):
         parameters = [each for group in self.param_groups for each in group["params"]]
         # What is not there yet will be like its parameter.
         gradients = [each if each.grad is None else each.grad for each in parameters]
-        moments = [self.state.get(each, {}).get(name, each) for name in _STATE[1:] for each in parameters]
+        first, second = (
+            [self.state.get(each, {}).get(name, each) for each in parameters] for name in _STATE[1:]
+        )
         copies = [self._copies.get(each, each) for each in parameters] if self._copies else []
-        return explain("adamw_update", adamw_problem(parameters, gradients, moments, copies))
+        return explain("adamw_update", adamw_problem(parameters, gradients, (first, second), copies))
 
     def _with_gradients(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
         for group in self.param_groups:

@@ -86,7 +86,8 @@ def explain_model(
 ) -> tuple[list[Choice], list[Choice]]:
     """Find out how the stacks and ops of a training forward pass run, from shapes alone: nothing is computed.
 
-    A copy of the model without hooks, over the same parameters, is called with tensors that have only a shape, dtype and device.
+    A copy of the model without hooks, over the same parameters, is called with fake tensors:
+    they have a shape, a dtype and a device, and no values.
 
     Args:
         model: the model.
