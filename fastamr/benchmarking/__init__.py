@@ -3,9 +3,9 @@
 ``fastamr bench`` and ``pytest benchmarks/ --benchmark-only`` both run what is here.
 """
 
+from ..training.update.profiling import Profile
 from .ladder import Ladder, LadderOptions, run_ladder
 from .ntu_sized import PRESETS, ntu_sized
-from ..training.update.profiling import Profile
 from .profiling import profile_step
 from .recipe import RecipeOptions, run_recipe
 from .rungs import RUNGS, Rung
