@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastamr.data import PackedSkeletons
 from fastamr.data.prepare.prepare import prepare
-from fastamr.data.readers import ntu, pku
+from fastamr.data.readers.raw_sets import ntu, pku
 
 from .conftest import Clock
 

@@ -245,7 +245,7 @@ def _pretrain(job: Job, folder: str, scratch: Path) -> dict[str, Any]:
     config = PretrainConfig.from_dict({**job.settings, "seed": job.seed, "out": str(scratch)})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        pretrain(config, data=training_data(job.set, folder))
+        pretrain(config, data=training_data(job.set, folder), quiet=not config.progress)
     records = read_metrics(scratch)
     summary, last = records["summary"][0], records["train"][-1]
     return {

@@ -133,24 +133,26 @@ def run(config: DemoConfig) -> list[Row]:
 
 def pre_train(name: str, data: PackedSkeletons, folder: Path, config: DemoConfig) -> Path:
     """Pre-train one method with the small configuration and return the run's folder."""
-    return pretrain(
-        PretrainConfig(
-            model=name,
-            architecture={**SMALL, **(SMALL_AMR if name == "amr" else {})},
-            out=str(folder),
-            steps=STEPS,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            lr=config.lr,
-            min_frames=32,
-            checkpoint_every=config.epochs,
-            seed=config.seed,
-            device="cpu",
-            overwrite=True,
-            tensorboard=False,
-        ),
-        data=data,
+    settings = PretrainConfig(
+        model=name,
+        architecture={**SMALL, **(SMALL_AMR if name == "amr" else {})},
+        out=str(folder),
+        steps=STEPS,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        min_frames=32,
+        checkpoint_every=config.epochs,
+        seed=config.seed,
+        device="cpu",
+        overwrite=True,
+        tensorboard=False,
     )
+    try:
+        return pretrain(settings, data=data)
+    except KeyboardInterrupt:
+        # A run says how to continue it; the demonstration starts anew.
+        raise KeyboardInterrupt("the demonstration has no result; it starts anew when called again") from None
 
 
 def probe_all(data: PackedSkeletons, runs: dict[str, Path], config: DemoConfig) -> list[Row]:

@@ -21,7 +21,7 @@ _PARTS = tl.constexpr(64)
 
 @triton.jit
 def _displacement(place, known, clips_t, clips_c, C: tl.constexpr):
-    """Squared distance of a joint to its place in the next frame, 0 where not known.
+    """Squared distance of a joint to its position in the next frame, 0 where not known.
 
     place: pointers (BLOCK,) to the joints' first channel
     """

@@ -24,7 +24,7 @@ _ALIGNMENT = 16
 def tile_at(
     source, row, column, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # pointers (ROWS, COLUMNS) into a contiguous matrix
-    """Addresses of the tile whose first number is at ``(row, column)``."""
+    """Addresses of the tile whose first value is at ``(row, column)``."""
     start = source + tl.cast(row, tl.int64) * columns + column
     return start + tl.arange(0, ROWS)[:, None] * columns + tl.arange(0, COLUMNS)[None, :]
 

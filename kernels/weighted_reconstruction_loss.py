@@ -4,9 +4,9 @@ Source: the losses of AMR, SkeletonMAE and MAMP; the formulas are in
 :mod:`fastamr.reference.weighted_reconstruction_loss`.
 
 Statistics over a sequence belong to a joint and channel, so there a program owns all frames of some columns (joint,
-channel); otherwise it owns some patches. Either way its numbers are loaded once and stay in registers: target, its
+channel); otherwise it owns some patches. Either way its values are loaded once and stay in registers: target, its
 statistics, squared error and gradient. The loss is the sum of one float32 per program. A small launch counts the
-numbers first if not all of them count.
+values first if not all of them count.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def _loss(
     MOTION: tl.constexpr, C: tl.constexpr, TARGET_FRAMES: tl.constexpr, TARGET_JOINTS: tl.constexpr,
     BY_COLUMNS: tl.constexpr, STANDARDISE: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """One program: a tile of numbers, each at a sum of a term of its row and a term of its column.
+    """One program: a tile of values, each at a sum of a term of its row and a term of its column.
 
     BY_COLUMNS: all frames (padded to HEIGHT) of the columns (joint, channel) of as many whole joints as fit into WIDTH.
-    Otherwise HEIGHT patches of a sequence by their numbers (padded to WIDTH).
+    Otherwise HEIGHT patches of a sequence by their values (padded to WIDTH).
     """
     sequence = (tl.program_id(0) // blocks).to(tl.int64)
     block = tl.program_id(0) % blocks
@@ -103,7 +103,7 @@ def _loss(
 
 
 def _column_configs(frames: int, columns: int) -> tuple[Config, ...]:
-    """Tiles of 16 numbers a thread, 8 where 512 threads share the registers, then others."""
+    """Tiles of 16 values a thread, 8 where 512 threads share the registers, then others."""
     size = triton.next_power_of_2(frames)
     warps = 4 if size <= 256 else 8 if size <= 1024 else 16
     widest = min(triton.next_power_of_2(columns), 64)
@@ -114,7 +114,7 @@ def _column_configs(frames: int, columns: int) -> tuple[Config, ...]:
 
 
 def _patch_configs(numbers: int, patches: int) -> tuple[Config, ...]:
-    """Tiles of 16 numbers a thread, then others; the longer a patch, the fewer patches."""
+    """Tiles of 16 values a thread, then others; the longer a patch, the fewer patches."""
     size = triton.next_power_of_2(numbers)
     warps = 4 if size <= 2048 else 8
     most = triton.next_power_of_2(patches)
@@ -143,14 +143,14 @@ def weighted_reconstruction_loss(
     Args:
         prediction: ``(S, Q, P)`` float16, bfloat16 or float32, any strides.
         clips: ``(S, T, V, C)`` of any of these dtypes, any strides.
-        guidance: ``(S, T, V)`` of any of these dtypes, any strides; None weighs every number 1.
+        guidance: ``(S, T, V)`` of any of these dtypes, any strides; None weighs every value 1.
         token_mask: ``(S, Q)`` bool, any strides, the patches that count; None counts all.
         valid: ``(S, T, V)`` bool, any strides; other coordinates may hold anything.
         target_frames: frames of a patch.
         target_joints: joints of a patch.
         target: ``"motion"`` or ``"joints"``.
         stride: frames between the two ends of a motion.
-        normalize: ``"sequence"`` (at most 4096 frames), ``"patch"`` or ``"none"`` (at most 4096 numbers a patch).
+        normalize: ``"sequence"`` (at most 4096 frames), ``"patch"`` or ``"none"`` (at most 4096 values a patch).
         eps: added to the variance.
     """
     sequences, frames, joints, channels = clips.shape

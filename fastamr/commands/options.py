@@ -33,6 +33,15 @@ def add_layout(parser: argparse.ArgumentParser, text: str) -> None:
     )
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add ``--layout`` and ``--min-confidence``, what a reader may need to know beside the file."""
+    add_layout(parser, "the skeleton of a file that does not tell it")
+    parser.add_argument(
+        "--min-confidence", type=float, metavar="X",
+        help="mark joints of a lower confidence as not seen (default: those of confidence 0)",
+    )  # fmt: skip
+
+
 def check_steps(parser: argparse.ArgumentParser, steps: list[str]) -> None:
     """End the command with a usage error unless all steps exist."""
     from ..data.preprocessing.apply import parse_steps

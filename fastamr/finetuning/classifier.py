@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from ..files import write_text
 from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE
 from ..probes.checks import percent_equal
+from ..progress import say
+from ..training.interrupt import StopSignals
 from ..training.setup import load_data
 from .finetune import FinetuneConfig, finetune, predict
 from .linear_head import linear_classifier
@@ -99,6 +102,7 @@ def train_classifier(
         FileExistsError: the folder holds a model, and ``overwrite`` is not set.
         FileNotFoundError: no model in the folder, or no such data file.
         ValueError: an unknown split, no labels, data that the model does not fit, a wrong device.
+        KeyboardInterrupt: the training was stopped by a signal; nothing is written.
     """
     out = claim_folder(config.out, overwrite=config.overwrite)
     model = load_pretrained(config.checkpoint)
@@ -106,13 +110,16 @@ def train_classifier(
     train, test = labelled_split(prepared, config.split)
     model = model.to(pick_device(config.device))
     recipe = None if config.frozen else FinetuneConfig(**config.recipe)
-    if recipe is None:
-        classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
-        accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
-    else:
-        say = None if quiet else functools.partial(print, flush=True)
-        result = finetune(model, prepared, (train, test), recipe, seed=config.seed, progress=say)
-        classifier, accuracy = result.classifier, result.accuracy
+    with StopSignals(lambda: f"nothing was written into {out}"):
+        if recipe is None:
+            classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
+            accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
+        else:
+            show: Any = (
+                {} if quiet else {"progress": functools.partial(say, file=sys.stdout), "bar": "finetune"}
+            )
+            result = finetune(model, prepared, (train, test), recipe, seed=config.seed, **show)
+            classifier, accuracy = result.classifier, result.accuracy
     report: dict[str, Any] = {
         "config": dataclasses.asdict(config),
         "recipe": None if recipe is None else dataclasses.asdict(recipe),

@@ -61,7 +61,7 @@ def reconstruction_target(
     normalize: str = "sequence",
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor | None]:
-    """The target patches ``(S, Q, P)`` and which of their numbers are known (None = all)."""
+    """The target patches ``(S, Q, P)`` and which of their values are known (None = all)."""
     values = clips.to(torch.promote_types(torch.float32, clips.dtype))
     known = valid
     if target == "motion":
@@ -84,7 +84,7 @@ def loss_weights(
     target_frames: int,
     target_joints: int,
 ) -> Tensor | None:
-    """Weight of each predicted number over the number of counted ones ``(S, Q, P)``, or None for a plain mean."""
+    """Weight of each predicted value over the number of counted ones ``(S, Q, P)``, or None for a plain mean."""
     if known is None and guidance is None and token_mask is None:
         return None
     counted = torch.ones_like(prediction, dtype=torch.bool)

@@ -122,16 +122,22 @@ def training_sequences(
     return slots[chosen]
 
 
-def describe_bodies(sequences: Tensor, keep_empty_bodies: bool) -> dict[str, Any]:
+def describe_bodies(data: PackedSkeletons, sequences: Tensor, keep_empty_bodies: bool) -> dict[str, Any]:
     """Return which body sequences a run draws, for the header of its metrics.
 
     Args:
+        data: the packed data.
         sequences: from :func:`training_sequences`.
         keep_empty_bodies: whether every clip has two body slots.
     """
-    empty = int((sequences < 0).sum())
-    bodies = "two slots a clip, empty ones kept" if keep_empty_bodies else "existing"
-    return {"bodies": bodies, "sequences": sequences.numel(), "empty_sequences": empty}
+    clips = len(sequences if keep_empty_bodies else data.body_clip.cpu()[sequences].unique())
+    return {
+        "clips": clips,
+        "all_clips": data.num_clips,
+        "bodies": "two slots a clip, empty ones kept" if keep_empty_bodies else "existing",
+        "sequences": sequences.numel(),
+        "empty_sequences": int((sequences < 0).sum()),
+    }
 
 
 def is_resident(data: PackedSkeletons, device: torch.device, budget: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""``fastamr check FILE``: what is in a packed file, what is wrong with it, does it leak."""
+"""``fastamr check FILE``: what is in a file, what is wrong with it, does it leak."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from ..options import add_reading
 
 FOUND = 3
 """Exit status where something was found that ``--fail-on`` names."""
@@ -18,11 +20,11 @@ def run(arguments: list[str]) -> None:
     Raises:
         FileNotFoundError: there is no such file.
         OSError: a file cannot be written where ``--json`` or ``--html`` says.
-        ValueError: the file is not packed data, or an option is out of range.
+        ValueError: no reader knows the file, it is damaged, or an option is out of range.
         SystemExit: with status 3, something was found that ``--fail-on`` names.
     """
+    from ...data import read
     from ...data.audit import KINDS, NearOptions, QualityOptions, audit, format_audit, format_page
-    from ...data.load import load
     from ...files import check_writable, make_folder, write_text
 
     given = _parser(KINDS).parse_args(arguments)
@@ -31,8 +33,9 @@ def run(arguments: list[str]) -> None:
             check_writable(path)
     near = NearOptions(max_shift=given.max_shift, residual=given.residual)
     quality = QualityOptions(jump=given.jump, freeze=given.freeze)
+    data = read(given.file, layout=given.layout, min_confidence=given.min_confidence)
     report: dict[str, Any] = {"file": str(given.file)} | audit(
-        load(given.file), near=near, search_near=not given.no_near, quality=quality
+        data, near=near, search_near=not given.no_near, quality=quality
     )
     if given.json == "-":
         print(json.dumps(report, indent=2))
@@ -52,13 +55,13 @@ def run(arguments: list[str]) -> None:
 def _parser(kinds: dict[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastamr check",
-        description="Tell what is in a packed file, what is wrong with it and whether it leaks from training to test.",
+        description="Tell what is in a file, what is wrong with it and whether it leaks from training to test.",
         epilog="Kinds of findings: " + "; ".join(f"{kind}: {text}" for kind, text in kinds.items()) + ". "
         "The exit status is 0 whatever was found, and 3 where --fail-on names it.",
         allow_abbrev=False,
     )  # fmt: skip
     add = parser.add_argument
-    add("file", metavar="FILE", help="the packed file")
+    add("file", metavar="FILE", help="the packed file, or any other that fastamr import reads")
     add("--json", metavar="OUT", help="also write all numbers as JSON; - prints them instead of the table")
     add("--html", metavar="OUT", help="also write a page with histograms, which loads nothing from anywhere")
     add("--fail-on", metavar="KIND", nargs="+", default=[], choices=[*kinds, "any"],
@@ -72,4 +75,5 @@ def _parser(kinds: dict[str, str]) -> argparse.ArgumentParser:
         help="what moves farther than this many body sizes from one frame to the next jumps (default 1)")  # fmt: skip
     add("--freeze", type=int, default=8, metavar="FRAMES",
         help="a joint in one place for so many frames while the body moves is frozen (default 8)")  # fmt: skip
+    add_reading(parser)
     return parser

@@ -9,10 +9,11 @@ import argparse
 import math
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from ..options import add_processing, check_steps
+from ..options import add_processing, add_reading, check_steps
 
 DAMAGED = 3
 """The exit code where damaged files were left out."""
@@ -21,12 +22,7 @@ _SHOWN = 20
 
 _EPILOG = """\
 KIND and RAW:
-  ntu60, ntu120   a folder with .skeleton files, the downloaded zip archives, or a folder with those
-  pku1, pku2      a folder with the skeleton files, the label files and cross-subject.txt, cross-view.txt
-                  (phase II: cross_subject_v2.txt, cross_view_v2.txt), in any folders below it, or in zip archives
-  nw-ucla         a folder with the JSON files (all_sqe)
-  pyskl           an annotation file *.pkl
-  npz             an archive *.npz of MAMP or CTR-GCN, or in the layout of this library
+{kinds}
 
 Beside OUT lies OUT.report.json with every file and clip that was left out, and why. After an interruption the same
 command continues. Exit code 3: done, but damaged files were left out.
@@ -42,11 +38,12 @@ def run(arguments: list[str]) -> None:
     parser = _parser()
     given = parser.parse_args(arguments)
     check_steps(parser, given.steps)
-    from ...data.prepare.prepare import KINDS, prepare
+    from ...data.prepare import prepare
     from ...data.preprocessing.presets import preset_steps
+    from ...data.readers.registry import kinds
 
-    if given.kind not in KINDS:
-        parser.error(f"KIND is {given.kind!r}, expected one of {', '.join(KINDS)}")
+    if given.kind not in kinds():
+        parser.error(f"KIND is {given.kind!r}, expected one of {', '.join(kinds())}")
     options = _options(parser, given)
     report = prepare(
         given.kind,
@@ -70,17 +67,26 @@ def usable_cores() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from ...data.readers.registry import kinds
+
+    indent = " " * 14
+    lines = [
+        textwrap.fill(f"  {name:<12}{text}", 112, subsequent_indent=indent) for name, text in kinds().items()
+    ]
     parser = argparse.ArgumentParser(
         prog="fastamr prepare",
         description="Convert a data set's raw files to one packed file.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(kinds="\n".join(lines)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("kind", metavar="KIND", help="ntu60, ntu120, pku1, pku2, nw-ucla, pyskl or npz")
+    parser.add_argument(
+        "kind", metavar="KIND", help="ntu60, ntu120, pku1, pku2, nw-ucla, pyskl, ..., see below"
+    )
     parser.add_argument("raw", metavar="RAW", help="where the raw files are, see below")
     parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ntu60.safetensors")
     add_processing(parser)
+    add_reading(parser)
     parser.add_argument("--workers", type=int, default=0, help="processes that read (default: one a core)")
     parser.add_argument("--strict", action="store_true", help="stop at the first damaged file")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
@@ -139,7 +145,7 @@ def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict
         if options and not given.kind.startswith(kinds):
             parser.error(f"{names} are options of {kinds}..., but KIND is {given.kind!r}")
     if choice:
-        from ...data.readers.common.bodies import BodyChoice
+        from ...data.prepare import BodyChoice
 
         try:
             ntu["choice"] = BodyChoice(**choice)
@@ -147,7 +153,8 @@ def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict
             parser.error(str(error))
     if given.skip is not None:
         ntu["skip"] = _skip(given.skip)
-    return ntu | pku
+    reading = {"layout": given.layout, "min_confidence": given.min_confidence}
+    return ntu | pku | {name: value for name, value in reading.items() if value is not None}
 
 
 def _skip(path: str) -> frozenset[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..options import add_reading
+
 
 def run(arguments: list[str]) -> None:
     """Carry out the command.
@@ -44,8 +46,7 @@ def run(arguments: list[str]) -> None:
 
 def _content(given: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
     """Return the clip, its overlay and the traces below it."""
-    from ...data import apply_missing
-    from ...data.load import load
+    from ...data import apply_missing, read
     from ...features.extract import check_fit
     from ...features.run_settings import run_steps
     from ...models import load_pretrained
@@ -53,7 +54,7 @@ def _content(given: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
     from ...visualization.overlays import guidance_overlay, mask_overlay, model_clip
     from ...visualization.reconstruction import predict
 
-    data = load(given.data)
+    data = read(given.data, layout=given.layout, min_confidence=given.min_confidence)
     index = find_clip(data, given.clip)
     if not chosen:
         clip = read_clip(data, index).part(given.start, given.stop)
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("data", metavar="DATA", help="the packed file")
+    add("data", metavar="DATA", help="the packed file, or any other that fastamr import reads")
     add("--clip", default="0", metavar="N|NAME", help="which clip, by number from 0 or by name (default 0)")
     add("--out", required=True, metavar="FILE",
         help="the picture: .gif or .mp4 (needs ffmpeg) for an animation, .png, .svg or .pdf for a strip")  # fmt: skip
@@ -119,4 +120,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--azimuth", type=float, default=-70.0, help="horizontal angle of view in degrees (default -70)")
     add("--elevation", type=float, default=12.0, help="vertical angle of view in degrees (default 12)")
     add("--unit", default="m", help="unit of the coordinates, written on the axes (default m; '' for none)")
+    add_reading(parser)
     return parser

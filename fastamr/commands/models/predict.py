@@ -7,13 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..options import add_layout
+from ..options import add_reading
 
 if TYPE_CHECKING:
-    from ...data import PackedSkeletons
     from ...export import Answer
 
 STREAM = "-"
@@ -29,6 +27,7 @@ def run(arguments: list[str]) -> None:
         ImportError: onnxruntime is not installed.
     """
     given = _parser().parse_args(arguments)
+    from ...data import read
     from ...export import load_predictor, predict_stream
     from ...files import check_writable, make_folder, write_text
 
@@ -41,7 +40,8 @@ def run(arguments: list[str]) -> None:
     if given.input == STREAM:
         answers = predict_stream(predictor, sys.stdin, fps=given.fps, **options)
     else:
-        answers = predictor.predict(_read(given), **options)
+        data = read(given.input, layout=given.layout, min_confidence=given.min_confidence, fps=given.fps)
+        answers = predictor.predict(data, **options)
     lines = (json.dumps(answer.to_dict()) if given.json else str(answer) for answer in answers)
     if given.out:
         text = "".join(f"{line}\n" for line in lines)
@@ -56,35 +56,6 @@ def run(arguments: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _read(given: argparse.Namespace) -> PackedSkeletons:
-    """Return the clips of a file of any kind."""
-    import dataclasses
-
-    import torch
-
-    from ...data.load import SYNTHETIC, load, read_file
-    from ...data.readers.ntu_clip import read_clip
-
-    path = Path(given.input)
-    tells = given.input == SYNTHETIC or path.suffix in (".safetensors", ".skeleton")
-    for name in ("layout", "min_confidence"):
-        if tells and getattr(given, name) is not None:
-            raise ValueError(
-                f"{name} is {getattr(given, name)!r}, but {path} tells it itself; leave --{name.replace('_', '-')} out"
-            )
-    if given.input == SYNTHETIC or path.suffix == ".safetensors":
-        data = load(given.input)
-    elif path.suffix == ".skeleton":
-        data = read_clip(path)
-    else:
-        data = read_file(path, layout=given.layout, min_confidence=given.min_confidence)
-    if given.fps is None:
-        return data
-    if not 0 < given.fps < float("inf"):
-        raise ValueError(f"fps={given.fps} must be a positive number of frames per second")
-    return dataclasses.replace(data, fps=torch.where(data.fps > 0, data.fps, given.fps))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastamr predict",
@@ -95,8 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("input", metavar="INPUT",
-        help="a packed file, any file that fastamr import reads, a .skeleton file of NTU RGB+D, or - for a stream on "
-        "standard input")  # fmt: skip
+        help="any file that fastamr import reads, or - for a stream on standard input")  # fmt: skip
     add("--model", required=True, metavar="MODEL",
         help="folder of a classifier (fastamr finetune, distill), or an exported file *.onnx")  # fmt: skip
     add("--top", type=int, default=5, metavar="K", help="classes of an answer (default 5)")
@@ -107,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--fps", type=float, metavar="RATE", help="frames per second of data that does not tell")
     add("--json", action="store_true", help="write a line of JSON an answer")
     add("--out", metavar="FILE", help="write to a file, in one piece at the end, instead of standard output")
-    add_layout(parser, "the skeleton of a file that does not tell it")
-    add("--min-confidence", type=float, metavar="X",
-        help="mark joints of a lower confidence as not seen (default: those of confidence 0)")  # fmt: skip
+    add_reading(parser)
     add("--batch-size", type=int, default=64, metavar="CLIPS", help="clips at a time (default 64)")
     add("--device", default="cpu", help="of a classifier's folder: cpu (default), cuda or auto")
     return parser

@@ -33,7 +33,7 @@ class Structure:
 
 
 def _padded_positions(cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
-    """Row of each place of the padded form ``(S, longest)`` (clamped) and the lengths ``(S,)``."""
+    """Row of each position of the padded form ``(S, longest)`` (clamped) and the lengths ``(S,)``."""
     lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
     longest = int(lengths.max()) if len(lengths) else 0
     step = torch.arange(longest, device=cu_seqlens.device)
