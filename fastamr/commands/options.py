@@ -152,13 +152,14 @@ class CommandParser(jsonargparse.ArgumentParser):
             if word in ("-h", "--help", "--help-all"):
                 print(self.format_help() if word == "--help-all" else self._short_help(), end="")
                 raise SystemExit(0)
-        flags = [action for action in self._actions if isinstance(action, jsonargparse.ActionYesNo)]
-        words = modern(words, _names(self._actions), _names(flags), self._renamed)
+        actions = list(self._actions)  # jsonargparse may add its own when it parses
+        flags = [action for action in actions if isinstance(action, jsonargparse.ActionYesNo)]
+        words = modern(words, _names(actions), _names(flags), self._renamed)
         try:
             given = self.parse_args(words, defaults=False)
         except jsonargparse.ArgumentError as error:
             raise UsageError(self._told(str(error))) from None
-        for action in self._actions:
+        for action in actions:
             if action.dest not in self._fields and action.dest not in given:
                 given[action.dest] = action.default
         return given

@@ -107,7 +107,7 @@ def test_another_architecture_is_refused() -> None:
 CONFIG = {
     "model": "amr",
     "architecture": {"width": 8, "depth": 2},
-    "steps": ["center"],
+    "preprocess": ["center"],
     "train_on": "train",
     "split": None,
     "keep_empty_bodies": False,
@@ -152,7 +152,7 @@ def test_harmless_changes_are_told() -> None:
         ({"architecture": {"width": 16, "depth": 2}}, "x", "architecture.width was 8 and is now 16"),
         ({"model": "skeleton_mae"}, "x", "model was 'amr'"),
         ({"batch_size": 8}, "x", "batch_size was 4"),
-        ({"steps": []}, "x", "steps was"),
+        ({"preprocess": []}, "x", "preprocess was"),
         ({}, "y", "fingerprint x, now y"),
     ],
 )

@@ -103,7 +103,7 @@ def test_missing_file(tmp_path: Path) -> None:
         ({"seed": 2**31}, "seed"),
         ({"lr": "fast"}, "lr must be float, got 'fast' (str)"),
         ({"resume": 1}, "resume must be bool, got 1 (int)"),
-        ({"steps": ["center", 3]}, "steps must be str, got 3 (int)"),
+        ({"preprocess": ["center", 3]}, "preprocess must be str, got 3 (int)"),
         ({"warmup_epochs": -1.0}, "warmup_epochs must be zero or more"),
         ({"architecture": 3}, "architecture must be"),
         ({"graph": "allways"}, "unknown graph 'allways'"),
