@@ -101,6 +101,60 @@ def test_resume_takes_the_configuration_of_the_run(tmp_path: Path, trained_with:
     assert config.resume
 
 
+def test_resume_has_three_forms(tmp_path: Path, trained_with: list[Any]) -> None:
+    (tmp_path / "config.yaml").write_text("model: gfp\nsteps: [bone]\n")
+    for words, resume, model in (
+        ([], False, "amr"),
+        (["--resume"], True, "gfp"),
+        (["--resume", "yes"], True, "gfp"),
+        (["--resume=no"], False, "amr"),
+    ):
+        assert cli.main(["pretrain", "--out", str(tmp_path), *words]) == 0
+        config = trained_with.pop()
+        assert (config.resume, config.model) == (resume, model), words
+        assert config.preprocess == (["bone"] if resume else ["center"])
+
+
+class TestSettingsOfAnotherModel:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        (tmp_path / "amr.yaml").write_text(
+            "model: amr\narchitecture: {width: 64, guidance_k: 0.1, target_patches: 2}\nseed: 5\n"
+        )
+        return tmp_path / "amr.yaml"
+
+    def test_are_left_out_with_a_notice(
+        self, file: Path, trained_with: list[Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli.main(["pretrain", "--config", str(file), "--model", "mamp"]) == 0
+        config = trained_with.pop()
+        assert (config.model, config.architecture, config.seed) == ("mamp", {"width": 64}, 5)
+        assert capsys.readouterr().err == (
+            f"notice: {file}: left out, not settings of mamp, but of the models in brackets: guidance_k (amr), "
+            "target_patches (amr)\n"
+        )
+
+    def test_are_taken_by_their_own(
+        self, file: Path, trained_with: list[Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli.main(["pretrain", "--config", str(file)]) == 0
+        assert trained_with.pop().architecture == {"width": 64, "guidance_k": 0.1, "target_patches": 2}
+        assert capsys.readouterr().err == ""
+
+    def test_what_no_model_knows_stays_an_error(
+        self, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file.write_text("architecture: {widht: 64}\n")
+        words = ["--model", "mamp", "--data", "synthetic", "--out", str(tmp_path / "out")]
+        assert cli.main(["pretrain", "--config", str(file), *words]) == 1
+        assert "unknown option of MAMPConfig 'widht'" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    def test_on_the_command_line_are_unknown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["pretrain", "--model", "mamp", "--model.guidance-k", "3"]) == 2
+        assert "unknown option --model.guidance-k" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -129,6 +129,13 @@ def test_a_checkpoint_without_a_younger_option_had_its_default() -> None:
         changed_settings({"config": saved, "data": "x"}, {**CONFIG, "keep_empty_bodies": True}, "x")
 
 
+def test_a_checkpoint_of_before_the_steps_had_their_name_is_the_same_run() -> None:
+    saved = {"steps" if name == "preprocess" else name: value for name, value in CONFIG.items()}
+    assert changed_settings({"config": saved, "data": "x"}, CONFIG, "x") == []
+    with pytest.raises(ValueError, match=r"preprocess was \['center'\] and is now \[\]"):
+        changed_settings({"config": saved, "data": "x"}, {**CONFIG, "preprocess": []}, "x")
+
+
 def test_state_is_put_back_where_it_lies() -> None:
     """A recorded step knows the moments by their addresses."""
     model, optimizer = trained()
