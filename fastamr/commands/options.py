@@ -221,7 +221,7 @@ def _field(hint: Any, item: dataclasses.Field[Any]) -> dict[str, Any]:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is bool:
         return {"action": FLAG, "default": default}
-    if origin in (list, tuple):
+    if origin in (list, tuple, Sequence):
         count = len(inner) if origin is tuple and inner[-1] is not Ellipsis else "*"
         one = _NAMED_METAVARS.get(item.name, _METAVARS.get(inner[0], "TEXT"))
         default = default if default is None else list(default)

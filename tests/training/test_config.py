@@ -125,7 +125,9 @@ def test_unknown_model_and_setting(tiny: type) -> None:
         PretrainConfig(model="amr", architecture={"mask_ratio": 1.5}).model_config()
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_the_projects_configurations_are_sound(path: Path) -> None:
     config = PretrainConfig.load(path)
     assert config.model_config().visible >= 1
