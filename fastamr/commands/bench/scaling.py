@@ -9,21 +9,13 @@ from ...benchmarking.charts import ENDINGS, draw_scaling
 from ...benchmarking.scaling import SIZES
 from ...devices import pick_device
 from ...errors import check_name
-from ..settings import usage
-from .common import add_one_model, bench_parser, make_out, parse, write_json
+from ..options import usage
+from .common import bench_parser, make_out, parse, write_json
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: a wrong option.
-        ValueError: an unknown device, or an option out of range.
-        NotADirectoryError: ``--out`` lies in a file.
-        ImportError: matplotlib is not installed.
-    """
-    parser = bench_parser("scaling", "step time against S, T, V, K, depth and width")
-    add_one_model(parser, words)
+    """Carry out the command."""
+    parser = bench_parser("scaling", "step time against S, T, V, K, depth and width", words)
     vary = {"nargs": "+", "metavar": "SIZE[=V,V]"}
     vary["help"] = f"{', '.join(SIZES)}, with values or the device's own; all by default"
     first = {"what": "vary sequences precision rounds"}

@@ -7,21 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..options import FLAG, CommandParser, one_of
+from ..options import FLAG, CommandParser, choice
 
 FOUND = 3
 """Exit status where something was found that ``--fail-on`` names."""
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: a file cannot be written where ``--json`` or ``--html`` says.
-        ValueError: the file is not packed data, or an option is out of range.
-        SystemExit: with status 3, something was found that ``--fail-on`` names.
-    """
+    """Carry out the command."""
     from ...data.audit import KINDS, NearOptions, QualityOptions, audit, format_audit, format_page
     from ...data.load import load
     from ...files import check_writable, make_folder, write_text
@@ -62,7 +55,7 @@ def _parser(kinds: dict[str, str]) -> CommandParser:
     add = parser.add_argument_group("report").add_argument
     add("--json", metavar="OUT", help="also write all numbers as JSON; - prints them instead of the table")
     add("--html", metavar="OUT", help="also write a page with histograms, which loads nothing from anywhere")
-    add("--fail-on", metavar="KIND", nargs="+", default=[], type=one_of("kind", (*kinds, "any")),
+    add("--fail-on", **choice("kind", (*kinds, "any")), nargs="+", default=[],
         help="exit with status 3 where one of these is found: " + ", ".join([*kinds, "any"]))  # fmt: skip
     add = parser.add_argument_group("what counts as a finding").add_argument
     add("--near", action=FLAG, default=True, help="look for near copies too, not for exact ones only")

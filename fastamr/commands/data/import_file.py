@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from ..options import CommandParser, add_layout, add_processing, check_steps
+from ..options import CommandParser, add_layout, add_processing
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: OUT cannot be written.
-        ValueError: no reader knows the file, or it is damaged (where, and why).
-    """
+    """Carry out the command."""
     parser = CommandParser(
         "import",
         "FILE OUT",
@@ -23,11 +17,10 @@ def run(words: list[str]) -> None:
     parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ucla.safetensors")
     group = parser.add_argument_group("reading")
     add_layout(group, "the skeleton of a file that does not tell it")
-    group.add_argument("--min-confidence", type=float, metavar="NUMBER",
+    group.add_argument("--min-confidence", type=float,
         help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
     add_processing(parser)
     given = parser.parse(words)
-    check_steps(given.preprocess)
     from ...data import import_file
 
     print(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..options import FLAG, CommandParser, Given, add_processing, check_steps, one_of
+from ..options import FLAG, CommandParser, Given, add_processing, choice
 
 DAMAGED = 3
 """The exit code where damaged files were left out."""
@@ -23,27 +23,23 @@ KEEP = ("clips", "streams", "both")
 
 _EPILOG = """\
 KIND and RAW:
-  ntu60, ntu120   a folder with .skeleton files, the downloaded zip archives, or a folder with those
-  pku1, pku2      a folder with the skeleton files, the label files and cross-subject.txt, cross-view.txt
-                  (phase II: cross_subject_v2.txt, cross_view_v2.txt), in any folders below it, or in zip archives
-  nw-ucla         a folder with the JSON files (all_sqe)
-  pyskl           an annotation file *.pkl
-  npz             an archive *.npz of MAMP or CTR-GCN, or in the layout of this library
+  ntu60, ntu120  a folder with .skeleton files, the downloaded zip archives, or a
+                 folder with those
+  pku1, pku2     a folder with the skeleton files, the label files and
+                 cross-subject.txt, cross-view.txt (phase II: cross_subject_v2.txt,
+                 cross_view_v2.txt), in any folders below it, or in zip archives
+  nw-ucla        a folder with the JSON files (all_sqe)
+  pyskl          an annotation file *.pkl
+  npz            an archive *.npz of MAMP or CTR-GCN, or in this library's layout
 
-Beside OUT lies OUT.report.json with every file and clip that was left out, and why. After an interruption the same
+Beside OUT lies OUT.report.json with every file and clip that was left out, and why. After an interruption the same \
 command continues. Exit code 3: done, but damaged files were left out.
 """
 
 
 def run(words: list[str]) -> None:
-    """Run the command.
-
-    Raises:
-        SystemExit: 3 where damaged files were left out.
-        UsageError: a wrong option.
-    """
+    """Carry out the command."""
     given = _parser().parse(words)
-    check_steps(given.preprocess)
     from ...data.prepare.prepare import KINDS, prepare
     from ...data.preprocessing.presets import preset_steps
 
@@ -75,23 +71,23 @@ def _parser() -> CommandParser:
     from ...data.readers.common.bodies import BodyChoice
 
     text = "Convert a data set's raw files to one packed file."
-    parser = CommandParser("prepare", "KIND RAW OUT", text, epilog=_EPILOG, keep_lines=True)
+    parser = CommandParser("prepare", "KIND RAW OUT", text, epilog=_EPILOG)
     add = parser.add_argument
     add("kind", metavar="KIND", help="ntu60, ntu120, pku1, pku2, nw-ucla, pyskl or npz")
     add("raw", metavar="RAW", help="where the raw files are: a folder, archives or a file, see --help-all")
     add("out", metavar="OUT", help="the packed file to write, for example ntu60.safetensors")
     add_processing(parser)
     add = parser.add_argument_group("work").add_argument
-    add("--workers", type=int, default=0, metavar="INT", help="processes that read; by default one a core")
+    add("--workers", type=int, default=0, help="processes that read; by default one a core")
     add("--strict", action=FLAG, help="stop at the first damaged file")
     add("--progress", action=FLAG, default=True, help="show the progress bar")
     parser.add_fields(BodyChoice, {}, rest="NTU RGB+D: choice of people; the defaults are the field's recipe")
     add = parser.more("NTU RGB+D: clips and joints").add_argument
     add("--skip", metavar="FILE", help="text file that names clips to leave out, as the authors' list")
-    add("--min-state", type=int, choices=(0, 1, 2), metavar="INT",
+    add("--min-state", type=int, choices=(0, 1, 2),
         help="mark joints with a lower tracking state, of 0, 1 and 2, as not seen; by default none")  # fmt: skip
     add = parser.more("PKU-MMD").add_argument
-    add("--keep", type=one_of("keep", KEEP), metavar="WHAT", help=f"of {', '.join(KEEP)}; by default clips")
+    add("--keep", **choice("keep", KEEP), help="labelled clips (default), streams or both")
     return parser
 
 

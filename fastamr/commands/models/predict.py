@@ -19,14 +19,7 @@ STREAM = "-"
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: the answers cannot be written where ``--out`` says.
-        ValueError: no reader knows the file, it is damaged, the model does not fit it, or an option is out of range.
-        ImportError: onnxruntime is not installed.
-    """
+    """Carry out the command."""
     given = _parser().parse(words)
     from ...export import load_predictor, predict_stream
     from ...files import check_writable, make_folder, write_text
@@ -110,10 +103,9 @@ def _parser() -> CommandParser:
     add("--device", default="cpu", metavar="NAME", help="of a classifier's folder: cpu, cuda or auto")
     group = parser.more("how the file is read")
     add_layout(group, "the skeleton of a file that does not tell it")
-    group.add_argument("--min-confidence", type=float, metavar="NUMBER",
+    group.add_argument("--min-confidence", type=float,
         help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
-    group.add_argument(
-        "--fps", type=float, metavar="RATE", help="frames per second of data that does not tell"
-    )
+    group.add_argument("--fps", type=float, metavar="RATE",
+        help="frames per second of data that does not tell")  # fmt: skip
     group.add_argument("--batch-size", type=int, default=64, metavar="CLIPS", help="clips at a time")
     return parser
