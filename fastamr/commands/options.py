@@ -280,6 +280,13 @@ def add_processing(parser: CommandParser) -> None:
         help="of the coordinates; float16 is for centred data")  # fmt: skip
 
 
+def add_reading(group: Any) -> None:
+    """Add ``--layout`` and ``--min-confidence``, what a reader may need to know beside the file."""
+    add_layout(group, "the skeleton of a file that does not tell it")
+    group.add_argument("--min-confidence", type=float,
+        help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
+
+
 def add_layout(group: Any, text: str) -> None:
     """Add ``--layout``."""
     group.add_argument("--layout", **choice("layout", LAYOUTS), help=f"{text}: {', '.join(LAYOUTS)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UsageError
-from ..options import FLAG, CommandParser, Given, choice
+from ..options import FLAG, CommandParser, Given, add_reading, choice
 
 AXES = ("y", "z", "-y", "auto")
 
@@ -40,8 +40,7 @@ def run(words: list[str]) -> None:
 
 def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     """Return the clip, its overlay and the traces below it."""
-    from ...data import apply_missing
-    from ...data.load import load
+    from ...data import apply_missing, read
     from ...features.extract import check_fit
     from ...features.run_settings import run_steps
     from ...models import load_pretrained
@@ -49,7 +48,7 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     from ...visualization.overlays import guidance_overlay, mask_overlay, model_clip
     from ...visualization.reconstruction import predict
 
-    data = load(given.data)
+    data = read(given.data, layout=given.layout, min_confidence=given.min_confidence)
     index = find_clip(data, given.clip)
     if not chosen:
         clip = read_clip(data, index).part(given.start, given.stop)
@@ -82,7 +81,9 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
 
 def _parser() -> CommandParser:
     parser = CommandParser("show", "DATA --out FILE", "Draw a clip as an animation or as a strip of frames.")
-    parser.add_argument("data", metavar="DATA", help="the packed file")
+    parser.add_argument(
+        "data", metavar="DATA", help="the packed file, or any other that fastamr import reads"
+    )
     add = parser.add_argument_group("clip and picture").add_argument
     add("--clip", default="0", metavar="N|NAME", help="which clip, by number from 0 or by name")
     add("--out", required=True, metavar="FILE",
@@ -111,4 +112,5 @@ def _parser() -> CommandParser:
     add("--elevation", type=float, default=12.0, metavar="DEGREES", help="vertical angle of view")
     add("--unit", default="m", metavar="NAME",
         help="unit of the coordinates, written on the axes; '' for none")  # fmt: skip
+    add_reading(parser.more("how the file is read"))
     return parser

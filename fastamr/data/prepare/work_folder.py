@@ -24,8 +24,9 @@ from ..packed.dataset import PackedSkeletons
 from ..packed.file import write_packed_pieces
 from ..preprocessing.apply import preprocess
 from ..preprocessing.geometry import Step
-from ..readers.common.raw import Damage, RawClip, RawReader, Task
+from ..readers.common.reader import Damage
 from ..readers.common.sources import DamagedFile
+from ..readers.raw_sets.raw import RawClip, RawReader, Task
 
 _BLOCK_FILES, _BLOCK_BYTES = 64, 32 << 20
 _MANIFEST = "manifest.json"
