@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from ...benchmarking import profile_step
-from ...benchmarking.profiling import as_text
 from ...benchmarking.step import build_fast_step
 from ...devices import pick_device
-from ...files import write_text
 from ..options import choice
-from .common import bench_parser, make_out, parse, write_json
+from .common import bench_parser, make_out, parse
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
@@ -31,9 +27,8 @@ def run(words: list[str]) -> None:
     sizes = {name: given[name] for name in ("sequences", "precision")}
     step = build_fast_step(given["model"], given["architecture"], device, **sizes)
     out = make_out(given["out"])
-    counts = {"steps": given["updates"], "warmup": given["warmup"] + step.preparation}
+    counts = {"updates": given["updates"], "warmup": given["warmup"] + step.preparation}
     result = profile_step(step, device, **counts, trace=out / "trace.json", what=step.description)
-    print(as_text(result, most=given["most"]))
-    write_json(out / "profile.json", {"kind": "profile", **dataclasses.asdict(result)})
-    write_text(out / "profile.txt", as_text(result, most=len(result.kernels)) + "\n")
+    print(result.text(given["most"]))
+    result.save(out)
     print(f"written to {out}")
