@@ -123,7 +123,7 @@ def run_recipe(options: RecipeOptions, out: Path) -> dict[str, Any]:
         config.model_config()
         data = ntu_sized(clips, seed=options.seed)
         began = time.time()
-        run = pretrain(config, data=data)
+        run = pretrain(config, data=data, quiet=not options.progress)
         ended = time.time()
         opened = (run / _CONFIG_FILE).stat().st_mtime
         records = read_metrics(run)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data import PackedSkeletons, apply_missing, parse_steps
 from ..devices import pick_device
 from ..features.clip_batches import ClipBatch, ClipBatches
-from ..features.extract import CENTRAL_SHARE
+from ..features.sampling import CENTRAL_SHARE
 from ..features.windows import cut_windows, window_starts, without_clip_steps
 from ..models import ActionClassifier
 from ..skeleton import SkeletonLayout

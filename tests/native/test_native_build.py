@@ -1,0 +1,287 @@
+"""Building, caching and loading the compiled extension."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastamr import info, native
+from fastamr.native import build, load
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fake_compiler(folder: Path, body: str) -> str:
+    """A compiler that only writes its output file, unless ``body`` says otherwise."""
+    path = folder / "compiler"
+    path.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = --version ]; then echo fake 1.0; exit 0; fi\n'
+        f"{body}\n"
+        'while [ $# -gt 0 ]; do [ "$1" = -o ] && echo library > "$2"; shift; done\n',
+        encoding="utf-8",
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache and a process that has not looked for the extension yet."""
+    monkeypatch.setenv("FASTAMR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(load, "_reasons", {})
+    monkeypatch.delenv("FASTAMR_BUILD", raising=False)
+    load.has_matrix_unit.cache_clear()
+    yield tmp_path / "cache"
+    load.has_matrix_unit.cache_clear()
+
+
+def test_builds_once_and_again_when_anything_changes(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, f"echo ran >> {log}"))
+    first = load.built_library("cpu")
+    assert first.parent == fresh
+    assert first.read_text() == "library\n"
+    commands = len(log.read_text().splitlines())
+    assert load.built_library("cpu") == first
+    assert len(log.read_text().splitlines()) == commands
+    assert sorted(path.suffix for path in fresh.iterdir()) == [".lock", ".so"], "no leftovers"
+    monkeypatch.setattr(build, "KERNEL_FLAGS", (*build.KERNEL_FLAGS, "-g"))
+    assert load.built_library("cpu") != first
+
+
+def test_the_hash_covers_sources_flags_compiler_and_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "csrc"
+    shutil.copytree(build.sources_folder(), copy)
+    monkeypatch.setattr(build, "sources_folder", lambda: copy)
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, ""))
+    torch = build.find_torch()
+
+    def fingerprint() -> str:
+        return build.fingerprint(build.cpu_plan(torch))
+
+    seen = {fingerprint()}
+    assert fingerprint() in seen
+    sources = ("visible_attention.h", "cpu/vectors.h", "cpu/visible_attention.cpp", "cpu/adamw_update.cpp")
+    products = (
+        "products.h",
+        "cpu/tiles.h",
+        "cpu/tile_products.cpp",
+        "torch_cpu_products.cpp",
+        "torch_tensors.h",
+    )
+    for name in (*sources, *products, "torch_cpu.cpp", "torch_cpu_adamw.cpp"):
+        (copy / name).write_text((copy / name).read_text() + "\n")
+        assert fingerprint() not in seen, name
+        seen.add(fingerprint())
+    (copy / "cuda" / "other.cu").write_text("")
+    assert fingerprint() in seen, "the CPU library does not depend on the CUDA sources"
+    other = build.Torch(torch.folder, "2.99.0", torch.cuda)
+    monkeypatch.setattr(build, "find_torch", lambda: other)
+    assert fingerprint() not in seen
+    compiler = Path(os.environ["CXX"])
+    compiler.write_text(compiler.read_text().replace("1.0", "2.0"))
+    assert fingerprint() not in seen
+
+
+def test_two_processes_build_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    environment = {
+        "CXX": fake_compiler(tmp_path, f"echo ran >> {log}; sleep 0.3"),
+        "FASTAMR_CACHE": str(tmp_path / "cache"),
+    }
+    code = "from fastamr.native import load; print(load.built_library('cpu').read_text())"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    results = [process.communicate() for process in processes]
+    assert [out.strip() for out, _ in results] == ["library", "library"], results
+    assert sum("compiling its cpu extension" in error for _, error in results) == 1
+    assert len(log.read_text().splitlines()) == len(build.cpu_plan(build.find_torch()).compilations) + 1
+
+
+def test_a_failure_keeps_its_cause(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    body = f"echo ran >> {log}; echo 'x.cpp:1: error: no such thing' >&2; exit 1"
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, body))
+    reason = native.why_not("cpu")
+    assert reason is not None
+    assert "compiler failed: x.cpp:1: error: no such thing" in reason
+    kept = re.search(r"its whole output: (.*)\)", reason)
+    assert kept is not None
+    assert "-DFASTAMR_KERNELS" in Path(kept[1]).read_text()
+    assert reason in info.report()
+    tries = len(log.read_text().splitlines())
+    load._reasons.clear()
+    assert "no such thing" in (native.why_not("cpu") or "")
+    assert len(log.read_text().splitlines()) == tries, "a failed build is not repeated"
+    assert list(fresh.glob("cpu-*.so")) == []
+
+
+def test_no_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "nonesuch")
+    assert "no compiler 'nonesuch' on the path: install it or set CXX" in (native.why_not("cpu") or "")
+
+
+def test_a_library_that_does_not_load(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, ""))
+    assert "the cpu extension is missing: " in (native.why_not("cpu") or "")
+
+
+@pytest.mark.parametrize("choice", ["none", "sideways"])
+def test_left_out_goes_on_with_sdpa(choice: str) -> None:
+    code = (
+        "import torch\nfrom fastamr import ops\nx = torch.randn(8, 75, 3, 4, 32)\n"
+        "print(torch.equal(ops.visible_attention(x), ops.visible_attention(x, backend='sdpa')))\n"
+        "try:\n    ops.visible_attention(x, backend='cpp')\nexcept RuntimeError as error:\n    print(error)\n"
+    )
+    run = run_python(code, FASTAMR_BUILD=choice)
+    first, second = run.stdout.splitlines()
+    assert first == "True"
+    reason = (
+        "FASTAMR_BUILD=none leaves the cpu extension out" if choice == "none" else "FASTAMR_BUILD='sideways'"
+    )
+    assert f"backend 'cpp' cannot run visible_attention: {reason}" in second.replace(
+        "the cpu extension is missing: ", ""
+    )
+
+
+def test_cuda_needs_torch_with_cuda_and_the_same_major(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = build.find_torch().folder
+    with pytest.raises(build.BuildError, match="built without CUDA"):
+        build.cuda_plan(build.Torch(folder, "2.13.0", None))
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("NVCC", str(nvcc))
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    with pytest.raises(
+        build.BuildError, match=r"is of CUDA 13, torch of CUDA 12\.8: install the nvcc of CUDA 12"
+    ):
+        build.cuda_plan(build.Torch(folder, "2.13.0", "12.8"))
+    plan = build.cuda_plan(build.Torch(folder, "2.13.0", "13.0"))
+    command = " ".join(plan.compilations[0][1])
+    for architecture in ("80", "89", "90", "100"):
+        assert f"code=sm_{architecture}" in command
+    assert "code=compute_100" in command
+
+
+def test_flags_keep_the_processes_arithmetic() -> None:
+    """-ffast-math and its parts that change rounding order, or denormals, for the kernel or for everybody."""
+    plan = build.cpu_plan(build.find_torch())
+    words = {word for _, command in plan.compilations for word in command} | set(plan.link)
+    assert words.isdisjoint({"-ffast-math", "-Ofast", "-fassociative-math", "-funsafe-math-optimizations"})
+    assert words.isdisjoint({"-march=native", "-mtune=native"})
+
+
+@pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm")
+def test_symbols() -> None:
+    """Only the C and C++ libraries and torch's stable ABI are needed; nothing but their weak symbols is shared."""
+    library = native.status("cpu")
+    listing = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True).stdout
+    undefined = [line.split()[-1] for line in listing.splitlines() if " U " in line]
+    foreign = [
+        name
+        for name in undefined
+        if "@GLIBC" not in name
+        and "@CXXABI" not in name
+        and "@GCC" not in name
+        and not name.startswith(("aoti_torch_", "torch_", "_ZNSt", "_ZNKSt", "_ZSt"))
+    ]
+    assert foreign == []
+    assert any(name.startswith("aoti_torch_") for name in undefined)
+
+
+@needs_compiler
+def test_instruction_sets_share_no_code(tmp_path: Path) -> None:
+    """A function with a shared name, compiled for AVX-512, could be linked into the code for older processors."""
+    plan = build.cpu_plan(build.find_torch())
+    for index, (source, command) in enumerate(plan.compilations):
+        if source.name not in (*build.CPU_KERNELS, "tile_products.cpp"):
+            continue
+        target = tmp_path / f"{index}.o"
+        subprocess.run([*build.filled(command, source=str(source), object=str(target))], check=True)
+        listing = subprocess.run(["nm", str(target)], capture_output=True, text=True, check=True).stdout
+        shared = [line.split()[-1] for line in listing.splitlines() if re.search(r" [TWVu] ", line)]
+        # The pointer to the handler of exceptions is data, the same in every file.
+        assert set(shared) <= {"DW.ref.__gxx_personality_v0"}
+
+
+def test_a_wheel_carries_sources_and_never_fails(tmp_path: Path) -> None:
+    """Without a compiler the wheel is built all the same, for any platform, with all sources for a first use."""
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-build-isolation",
+            "--no-deps",
+            "-q",
+            "-w",
+            str(tmp_path),
+            ".",
+        ],
+        cwd=copy_of_the_project(tmp_path / "project"),
+        env={**os.environ, "CXX": "nonesuch", "NVCC": "nonesuch", "CUDA_HOME": "", "CUDA_PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for path in (ROOT / "csrc").rglob("*"):
+        if path.suffix in (".h", ".cpp", ".cu"):
+            assert f"fastamr/csrc/{path.relative_to(ROOT / 'csrc')}" in names
+
+
+def copy_of_the_project(folder: Path) -> Path:
+    """What a wheel is made of, so that building leaves nothing behind in the checkout."""
+    skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("fastamr", "kernels", "csrc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=skip)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_cpu_kernel_without_python() -> None:
+    subprocess.run([sys.executable, str(ROOT / "tools" / "check_cpu_kernel.py"), "--plain"], check=True)
