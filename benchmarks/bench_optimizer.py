@@ -77,7 +77,9 @@ def build(ours: bool, dtype: torch.dtype, clip: float | None, sequences: int, de
     order = BatchOrder(torch.arange(data.num_bodies), sequences, 0)
     seed = ops.make_seed(torch.Generator().manual_seed(0), torch.device(device))
     clips = ResidentClips(ClipSampler(data, model.frames), order)
-    return PretrainStep(model, optimizer, clips, seed=seed, dtype=dtype, products="highest", clip_grad=clip)
+    return PretrainStep(
+        model, optimizer, clips, seed=seed, dtype=dtype, matmul_precision="highest", clip_grad=clip
+    )
 
 
 def check(steps: Iterable[PretrainStep], dtype: torch.dtype) -> None:

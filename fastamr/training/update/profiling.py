@@ -17,7 +17,7 @@ from ...files import replaced, write_text
 
 # Calls by which the host gives the GPU work, as they are named in a trace.
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
-# Updates after which a step has its final form: on a GPU three run eagerly, one is recorded, and one is the first replay.
+# Updates after which a step has its final form: on a GPU three run eagerly, one is recorded, one is the first replay.
 _PREPARING = {"cpu": 1, "cuda": 5}
 PROFILE_FILES = ("profile.txt", "profile.json", "trace.json")
 
