@@ -240,10 +240,12 @@ class TestChoice:
         with pytest.raises(ValueError, match=r"ends in '\.zip', expected \.npz"):
             read(tmp_path / "a.zip")
 
-    def test_a_suffix_that_could_never_match(self) -> None:
-        for suffix in ("toy", ".TOY"):
-            with pytest.raises(ValueError, match=f"suffix is '{suffix}', expected lower case with a dot"):
-                self.reader("toy", suffixes=(suffix,))
+    def test_suffixes_are_longer_than_an_ending_where_that_helps(self, tmp_path: Path) -> None:
+        (tmp_path / "a_points.toy").write_text("")
+        register_reader(self.reader("toy"))
+        register_reader(self.reader("points", suffixes=("_points.toy",)))
+        assert read(tmp_path / "a_points.toy").names == ["points"]
+        assert read((tmp_path / "a_points.toy").rename(tmp_path / "points.toy")).names == ["toy"]
 
     def test_a_data_set_of_raw_files_is_not_read_in_one_go(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"fastamr prepare KIND {tmp_path} OUT"):
