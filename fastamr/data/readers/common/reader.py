@@ -106,7 +106,7 @@ class Reader:
         suffixes: the endings of its files' names, ``.csv`` or ``_keypoints.json``, in lower case; () = any name, and
             ``sniff`` decides.
         read: reads a :class:`Source`; its keywords are the options that the format takes. Raises ``ValueError`` for a
-            damaged source (where, and why).
+            damaged source (where, and why); the file's name is added where the error does not name it.
         sniff: whether the content of a source with a fitting ending is of this format, at best from
             :meth:`Source.head` or :meth:`Source.parsed`. By default all are, which suits the last reader of an ending:
             its errors say more.
