@@ -40,7 +40,7 @@ from results_probes import has_features, is_complete, keep_features, kept_featur
 from results_report import markdown  # noqa: E402
 
 from fastamr.data import PackedSkeletons, Split, apply_missing, synthetic_actions  # noqa: E402
-from fastamr.data.load import read_file  # noqa: E402
+from fastamr.data.load import read  # noqa: E402
 from fastamr.devices import processor, versions  # noqa: E402
 from fastamr.errors import check_name  # noqa: E402
 from fastamr.evaluation import extract_features, input_features, raw_features  # noqa: E402
@@ -177,7 +177,7 @@ def _read(folder: str, name: str) -> PackedSkeletons:
     path = Path(folder, name, f"{name}.npz")
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: --data names the folder that holds the data sets' folders")
-    return read_file(path)
+    return read(path)
 
 
 def _in_metres(data: PackedSkeletons) -> PackedSkeletons:

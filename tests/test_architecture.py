@@ -26,11 +26,14 @@ ARROWS_TEXT = """
 __main__: cli
 benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
     visualization
-cli: demo evaluation evaluation/protocols finetuning info training
-commands: benchmarking data data/preprocessing evaluation/report features models probes visualization
+cli:
+commands: configs data data/preprocessing demo evaluation/report features finetuning info models probes
+    training visualization
+commands/bench: benchmarking commands models
 commands/data: commands data data/audit data/prepare data/preprocessing data/readers data/readers/common features
     models visualization
-commands/models: commands data export features models
+commands/models: commands data evaluation evaluation/protocols export features finetuning models training
+configs:
 data: data/packed data/preprocessing data/readers
 data/audit: data/packed
 data/packed:
@@ -151,7 +154,9 @@ def circles(arrows: dict[str, set[str]]) -> list[str]:
 def crowded(folders: Iterable[Path]) -> list[str]:
     """Folders with more than FEW files of their own side by side."""
     counts = {
-        folder: sum(path.is_file() and path.name != "__init__.py" for path in folder.iterdir())
+        folder: sum(
+            path.is_file() and path.name not in ("__init__.py", "README.md") for path in folder.iterdir()
+        )
         for folder in folders
     }
     return [f"{folder.name}: {count} files" for folder, count in counts.items() if count > FEW]

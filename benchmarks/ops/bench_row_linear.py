@@ -7,6 +7,7 @@ float32 is timed at each of torch's matmul precisions: at ``highest``, ``high`` 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -66,5 +67,8 @@ def test_row_linear(
     moved = number_of_bytes(x, weight, upstream)
     shape = [rows, features, width]
     run = forward if stage == "forward" else backward
-    facts = {"precision": precision if dtype == torch.float32 else "bfloat16", "gflop": gflop(*shape)}
+    facts: dict[str, Any] = {
+        "precision": precision if dtype == torch.float32 else "bfloat16",
+        "gflop": gflop(*shape),
+    }
     clock(run, f"row_linear {stage}", shape, arithmetic, backend, bytes_moved=moved, **facts)

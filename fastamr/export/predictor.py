@@ -186,7 +186,7 @@ class Predictor:
         """Name the actions in clips, or in windows that slide over them.
 
         Args:
-            data: packed data or what :func:`fastamr.data.load.read_file` returns, pre-processed or not.
+            data: packed data or what :func:`fastamr.data.read` returns, pre-processed or not.
             top: classes of an answer.
             window: frames of a window; None = whole clips. A shorter clip is one window. Each window is pre-processed
                 as a clip of its own.

@@ -85,10 +85,12 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
     config.model_config()  # a wrong setting or step is told before any data is read
-    parse_steps(config.steps)
+    parse_steps(config.preprocess)
     check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
     device = pick_device(config.device)
-    data = load_data(config.data, config.steps) if data is None else apply_missing(data, config.steps)
+    data = (
+        load_data(config.data, config.preprocess) if data is None else apply_missing(data, config.preprocess)
+    )
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
     run = _Run(config, data, device, quiet)
@@ -169,7 +171,7 @@ class _Run:
         """Return the configuration with everything that was left to the data or to a default filled in."""
         values = self.config.to_dict() | {
             "architecture": self.model.config.to_dict(),
-            "steps": steps_as_text(self.data, self.config.steps),
+            "preprocess": steps_as_text(self.data, self.config.preprocess),
             "split": self.split,
             "warmup_epochs": self.warmup / self.order.steps_per_epoch,
             "resume": False,

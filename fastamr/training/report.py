@@ -142,7 +142,7 @@ class RunReport:
         rate = self.schedule.at(update - 1)
         return (
             f"the loss became {loss} at update {update} (learning rate {rate:.3g}); {self.kept()}; "
-            "look for extreme coordinates, lower --lr, or set --clip_grad 1"
+            "look for extreme coordinates, lower --lr, or set --clip-grad 1"
         )
 
     def kept(self) -> str:

@@ -18,6 +18,10 @@ def _read_packed(source: Source) -> Reading:
     return Reading(PackedSkeletons.load(source.path))
 
 
+def _is_synthetic(source: Source) -> bool:
+    return str(source.path) == SYNTHETIC
+
+
 def _generate(source: Source) -> Reading:
     from ..synthetic.dataset import synthetic_actions
 
@@ -25,6 +29,6 @@ def _generate(source: Source) -> Reading:
 
 
 READERS = (
-    Reader("packed", (), _read_packed, _is_packed, title="packed data"),
-    Reader(SYNTHETIC, (), _generate, lambda source: str(source.path) == SYNTHETIC, title="generated motion"),
+    Reader("packed", (), _read_packed, _is_packed, holds=("packed data, under any name",)),
+    Reader(SYNTHETIC, (), _generate, _is_synthetic, holds=(f"the word {SYNTHETIC}, for generated motion",)),
 )

@@ -90,11 +90,17 @@ def read_source(path: str | Path, *, kind: str | None = None, **options: Any) ->
             source.check()
     _check_options(readers, given, source)
     # Where there is no choice, a reader's own errors say more.
-    found = [reader for reader in readers if (kind and len(readers) == 1) or reader.sniff(source)][:1]
-    if not found:
+    is_told = kind is not None and len(readers) == 1
+    found = next((reader for reader in readers if is_told or reader.sniff(source)), None)
+    if found is None:
         raise _unknown(source, readers)
-    _check_options(found, given, source)
-    return found[0].read(source, **given)
+    _check_options([found], given, source)
+    try:
+        return found.read(source, **given)
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _check_options(readers: Sequence[Reader], given: Mapping[str, Any], source: Source) -> None:

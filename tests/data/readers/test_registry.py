@@ -169,8 +169,11 @@ class TestChoice:
         (tmp_path / "a.toy").write_text("first")
         (tmp_path / "b.TOY").write_text("second")
         register_reader(self.reader("second"))
+        looks: list[Path] = []
+        register_reader(self.reader("between", sniff=lambda source: bool(looks.append(source.path))))
         register_reader(self.reader("first", sniff=lambda source: source.head().startswith(b"first")))
         assert read(tmp_path / "a.toy").names == ["first"]
+        assert looks == []
         assert read(tmp_path / "b.TOY").names == ["second"]
         assert read(tmp_path / "b.TOY", kind="first").names == ["first"]
 
@@ -240,10 +243,12 @@ class TestChoice:
         with pytest.raises(ValueError, match=r"ends in '\.zip', expected \.npz"):
             read(tmp_path / "a.zip")
 
-    def test_a_suffix_that_could_never_match(self) -> None:
-        for suffix in ("toy", ".TOY"):
-            with pytest.raises(ValueError, match=f"suffix is '{suffix}', expected lower case with a dot"):
-                self.reader("toy", suffixes=(suffix,))
+    def test_suffixes_are_longer_than_an_ending_where_that_helps(self, tmp_path: Path) -> None:
+        (tmp_path / "a_points.toy").write_text("")
+        register_reader(self.reader("toy"))
+        register_reader(self.reader("points", suffixes=("_points.toy",)))
+        assert read(tmp_path / "a_points.toy").names == ["points"]
+        assert read((tmp_path / "a_points.toy").rename(tmp_path / "points.toy")).names == ["toy"]
 
     def test_a_data_set_of_raw_files_is_not_read_in_one_go(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"fastamr prepare KIND {tmp_path} OUT"):
@@ -254,3 +259,36 @@ def test_a_folder_of_nw_ucla_is_imported_too(tmp_path: Path) -> None:
     for name in ("a01_s01_e00_v01", "a02_s01_e00_v03"):
         (tmp_path / f"{name}.json").write_text(json.dumps({"skeletons": np.ones((2, 20, 3)).tolist()}))
     assert read(tmp_path).names == ["a01_s01_e00_v01", "a02_s01_e00_v03"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"\0\xff" * 40,
+        b"1 2 3 4\n",
+        b"0\n",
+        b"x\ty\n",
+        b"[]",
+        b"[1]",
+        b"{}",
+        b"null",
+        b"PK\x03\x04",
+        b"\x80\x04.",
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [(reader.name, suffix) for reader in READERS if isinstance(reader, Reader) for suffix in reader.suffixes],
+)
+def test_no_reader_takes_or_chokes_on_another_file(
+    tmp_path: Path, kind: str, suffix: str, content: bytes
+) -> None:
+    """Whatever a file holds, the error is one line that names it, by its ending as by its kind."""
+    path = tmp_path / f"some{suffix}"
+    path.write_bytes(content)
+    for known in (None, kind):
+        with pytest.raises(ValueError, match=f"some{suffix}") as error:
+            read(path, kind=known)
+        assert "\n" not in str(error.value)

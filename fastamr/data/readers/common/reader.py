@@ -78,11 +78,8 @@ class Damage:
     line: int | None = None
 
     def __str__(self) -> str:
-        return (
-            f"{self.file}: {self.reason}"
-            if self.line is None
-            else f"{self.file}, line {self.line}: {self.reason}"
-        )
+        line = "" if self.line is None else f", line {self.line}"
+        return f"{self.file}{line}: {self.reason}"
 
 
 @dataclass
@@ -106,18 +103,16 @@ class Reader:
 
     Args:
         name: its kind, for ``fastamr prepare``; the forms of one kind may share a name.
-        suffixes: the endings of its files, in lower case with the dot; () = any, and ``sniff`` decides.
+        suffixes: the endings of its files' names, ``.csv`` or ``_keypoints.json``, in lower case; () = any name, and
+            ``sniff`` decides.
         read: reads a :class:`Source`; its keywords are the options that the format takes. Raises ``ValueError`` for a
-            damaged source (where, and why).
+            damaged source (where, and why); the file's name is added where the error does not name it.
         sniff: whether the content of a source with a fitting ending is of this format, at best from
             :meth:`Source.head` or :meth:`Source.parsed`. By default all are, which suits the last reader of an ending:
             its errors say more.
         title: what it is called, where the ending does not say it.
         holds: what ``sniff`` looks for, in words.
         takes_folder: whether ``sniff`` and ``read`` also know folders and zip archives.
-
-    Raises:
-        ValueError: a suffix is not in lower case with a dot.
     """
 
     name: str
@@ -127,13 +122,6 @@ class Reader:
     title: str = ""
     holds: tuple[str, ...] = ()
     takes_folder: bool = False
-
-    def __post_init__(self) -> None:
-        for suffix in self.suffixes:
-            if not suffix.startswith(".") or suffix != suffix.lower():
-                raise ValueError(
-                    f"reader {self.name!r}: suffix is {suffix!r}, expected lower case with a dot, as '.csv'"
-                )
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -145,11 +133,11 @@ class Reader:
     def text(self) -> str:
         """What it is made from, for help."""
         names = ", ".join(self.suffixes) + (f" ({self.title})" if self.title else "")
-        parts = (names, " or ".join(self.holds), "or a folder or zip archive of them" * self.takes_folder)
-        return ", ".join(filter(None, parts))
+        folder = ", or a folder or zip archive of them" if self.takes_folder else ""
+        return ": ".join(filter(None, (names, " or ".join(self.holds)))) + folder
 
     def fits(self, source: Source) -> bool:
-        """Tell whether a source may be of this format: from its ending, or by a look where all endings will do."""
+        """Tell whether a source may be of this format: from its name, or by a look where all names will do."""
         if not self.suffixes:
             return self.sniff(source)
-        return self.takes_folder if source.is_folder else source.ending in self.suffixes
+        return self.takes_folder if source.is_folder else source.path.name.lower().endswith(self.suffixes)

@@ -115,17 +115,15 @@ def read_clip(source: Source) -> Reading:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: the file is damaged (in which line), or shows nobody.
+        DamagedFile: it is no such file (in which line).
+        ValueError: it shows nobody.
     """
-    path = source.path
-    try:
-        frames, tracks = parse(path.read_bytes())
-    except DamagedFile as error:
-        raise ValueError(f"{path}: {error}") from None
+    frames, tracks = parse(source.path.read_bytes())
     coords, _ = body_arrays(choose_bodies(tracks, RECIPE), frames, JOINTS, 3)
-    return Reading(
-        PackedSkeletons.from_clips([coords], layout=NtuReader.layout, fps=NtuReader.fps, names=[path.stem])
+    data = PackedSkeletons.from_clips(
+        [coords], layout=NtuReader.layout, fps=NtuReader.fps, names=[source.path.stem]
     )
+    return Reading(data)
 
 
 _TEXT = "a folder with .skeleton files, the downloaded zip archives, or a folder with those"

@@ -56,7 +56,8 @@ def read(
     return Reading(table.pack(layout, min_confidence))
 
 
-READER = Reader("csv", (".csv", ".tsv"), read, holds=(", ".join(_REQUIRED),))
+_ROW = "a row a joint of frame, joint, x, y[, z][, body][, confidence][, clip][, label]"
+READER = Reader("csv", (".csv", ".tsv"), read, holds=(_ROW,))
 
 
 @dataclass

@@ -15,8 +15,8 @@ from fastamr.data.readers.common import poses
 from fastamr.data.readers.common.layout_choice import choose_layout, layout_of_names
 from fastamr.skeleton import LAYOUTS, get_layout
 
-from . import writers_generic as write
-from .reading import clip_of, one_line, person
+from .. import writers_generic as write
+from ..reading import clip_of, one_line, person
 
 read_coco = functools.partial(read, kind="coco")
 

@@ -14,8 +14,8 @@ import torch
 from fastamr.data import read
 from fastamr.skeleton import get_layout
 
-from . import writers_generic as write
-from .reading import clip_of, one_line
+from .. import writers_generic as write
+from ..reading import clip_of, one_line
 
 read_pyskl = functools.partial(read, kind="pyskl")
 

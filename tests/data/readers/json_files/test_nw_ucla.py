@@ -15,8 +15,8 @@ from fastamr.data import read
 from fastamr.data.prepare import prepare
 from fastamr.skeleton import get_layout
 
-from . import writers_generic as write
-from .reading import clip_of, one_line
+from .. import writers_generic as write
+from ..reading import clip_of, one_line
 
 read_nw_ucla = functools.partial(read, kind="nw-ucla")
 

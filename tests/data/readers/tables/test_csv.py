@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from fastamr.data import read
 from fastamr.skeleton import get_layout
 
-from . import writers_generic as write
-from .reading import clip_of, one_line, person
+from .. import writers_generic as write
+from ..reading import clip_of, one_line, person
 
 read_csv = functools.partial(read, kind="csv")
 

@@ -12,7 +12,7 @@ from fastamr.data.readers.common.sources import DamagedFile
 from fastamr.data.readers.raw_sets import ntu
 from fastamr.data.readers.raw_sets.ntu import NtuReader, parse
 
-from .writers import frames_of, skeleton_text, standing
+from ..writers import frames_of, skeleton_text, standing
 
 # Two numbers that are the same as float64.
 FIRST, SECOND = 72057594037931101, 72057594037931102

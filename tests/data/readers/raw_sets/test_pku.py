@@ -14,7 +14,7 @@ from fastamr.data.readers.common.sources import DamagedFile, list_files
 from fastamr.data.readers.raw_sets.pku import PkuReader, parse, parse_labels
 from fastamr.data.readers.raw_sets.pku_protocols import ACTIONS
 
-from .writers import pku_label_text, pku_split_text, pku_text
+from ..writers import pku_label_text, pku_split_text, pku_text
 
 STREAM = np.random.default_rng(0).normal(size=(60, 2, 25, 3)).astype(np.float32)
 
