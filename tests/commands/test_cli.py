@@ -13,7 +13,7 @@ import pytest
 import fastamr
 from fastamr import cli
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--model.width", "16", "--model.depth", "1", "--model.heads", "2"]
 SMALL += ["--model.frames=24", "--model.decoder-width", "16", "--model.decoder-depth=1"]
 SMALL += ["--model.decoder-heads", "2", "--device", "cpu"]
