@@ -101,12 +101,13 @@ def test_resume_takes_the_configuration_of_the_run(tmp_path: Path, trained_with:
     assert config.resume
 
 
-def test_resume_has_three_forms(tmp_path: Path, trained_with: list[Any]) -> None:
+def test_resume_has_four_forms(tmp_path: Path, trained_with: list[Any]) -> None:
     (tmp_path / "config.yaml").write_text("model: gfp\nsteps: [bone]\n")
     for words, resume, model in (
         ([], False, "amr"),
         (["--resume"], True, "gfp"),
         (["--resume", "yes"], True, "gfp"),
+        (["--resume", "auto"], "auto", "gfp"),
         (["--resume=no"], False, "amr"),
     ):
         assert cli.main(["pretrain", "--out", str(tmp_path), *words]) == 0
