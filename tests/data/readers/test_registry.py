@@ -87,7 +87,7 @@ class TestANewFormat:
     def test_help_and_errors_name_it(self, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert kinds()["toy"] == ".toy (a toy)"
         assert ".toy (a toy)" in endings()
-        assert run("prepare", "--help") == 0
+        assert run("prepare", "--help-all") == 0
         assert "  toy         .toy (a toy)\n" in capsys.readouterr().out
         assert run("import", "--help") == 0
         assert ".toy (a toy)" in " ".join(capsys.readouterr().out.split())
