@@ -154,7 +154,9 @@ def circles(arrows: dict[str, set[str]]) -> list[str]:
 def crowded(folders: Iterable[Path]) -> list[str]:
     """Folders with more than FEW files of their own side by side."""
     counts = {
-        folder: sum(path.is_file() and path.name != "__init__.py" for path in folder.iterdir())
+        folder: sum(
+            path.is_file() and path.name not in ("__init__.py", "README.md") for path in folder.iterdir()
+        )
         for folder in folders
     }
     return [f"{folder.name}: {count} files" for folder, count in counts.items() if count > FEW]
