@@ -58,7 +58,7 @@ def _links(
 ):  # fmt: skip
     # keep (S, K) integers with strides keep_*; links (S, N+K) int32, contiguous: entry n < N is the first position of
     # token n in keep, entry N+k the next position of the token at position k; -1 where there is none.
-    # One program per sequence and BLOCK_Q entries; each entry asks for the first position of a token after another position.
+    # One program per sequence and BLOCK_Q entries; each entry asks for the first position of a token after another one.
     sequence = tl.program_id(0).to(tl.int64)
     entry = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     after = entry - tokens

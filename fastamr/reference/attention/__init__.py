@@ -1,1 +1,1 @@
-"""What attention over the visible tokens means, in plain PyTorch: the op's forms, and dense attention in a file of its own."""
+"""What attention over the visible tokens means, in plain PyTorch; dense attention has a file of its own."""
