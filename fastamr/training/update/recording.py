@@ -16,6 +16,8 @@ Form = list[tuple[torch.Size, torch.dtype]]
 # PyTorch's own warm-up length. The runs are real ones: they initialise the optimizer's state, the libraries'
 # workspaces and the kernels, and nothing has to be undone afterwards.
 _EAGER_RUNS = 3
+# Calls that also prepare, by device: one on a CPU; on a GPU those that run eagerly and the one that is recorded.
+PREPARING = {"cpu": 1, "cuda": _EAGER_RUNS + 1}
 
 
 class Recorder(Protocol):
