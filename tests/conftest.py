@@ -46,7 +46,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def thinned_out(items: list[pytest.Item]) -> list[pytest.Item]:
     """The cases of ``thinned`` tests that show no new value of a parameter, or no new pair with ``thinned(2)``.
 
-    Cases are taken one after another: always the one that shows the most that is new, then the rarest. On a GPU all run.
+    Cases are taken one after another: always the one that shows the most that is new, then the rarest. On a GPU all
+    run.
     """
     tests: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:

@@ -1,8 +1,8 @@
 """Triton's interpreter without its repeated work: a third less time for the same instructions on the same numbers.
 
-At every call of a function inside a kernel the interpreter searches all of ``triton.language`` for what it must replace,
-though the launch has replaced it, and it builds its table of dtypes anew for every value. Here each launch replaces once
-for each module of kernels, and the table is kept. A version of Triton with other insides runs as it is.
+At every call of a function inside a kernel the interpreter searches all of ``triton.language`` for what it must
+replace, though the launch has replaced it, and it builds its table of dtypes anew for every value. Here each launch
+replaces once for each module of kernels, and the table is kept. A version of Triton with other insides runs as it is.
 """
 
 from __future__ import annotations

@@ -10,14 +10,13 @@ from fastamr import ops
 from fastamr.testing import relative_error
 
 from ..conftest import Clock
-from ..forms import ROW_FORMS, in_row_form, number_of_bytes
+from ..forms import ROW_FORMS, gflop, in_both_dtypes, in_row_form, number_of_bytes
 
 WIDTH, FEATURES = 256, 1024
-DTYPES = [torch.float32, torch.bfloat16]
 
 
 @pytest.mark.parametrize("form", ROW_FORMS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+@in_both_dtypes
 def test_linear_gelu(
     dtype: torch.dtype, form: str, device: torch.device, clock: Clock, sequences: int
 ) -> None:
@@ -35,19 +34,13 @@ def test_linear_gelu(
     h, kept = run()
     truth = F.gelu(F.linear(x.double(), weight.double(), bias.double()))
     assert relative_error(h, truth) < (1e-6 if dtype == torch.float32 else 6e-3)
-    clock(
-        run,
-        bytes_moved=number_of_bytes(x, weight, bias, h, kept),
-        op="linear_gelu",
-        shape=[rows, WIDTH, FEATURES],
-        dtype=str(dtype).removeprefix("torch."),
-        backend=form,
-        gflop=2e-9 * rows * WIDTH * FEATURES,
-    )
+    moved = number_of_bytes(x, weight, bias, h, kept)
+    shape = [rows, WIDTH, FEATURES]
+    clock(run, "linear_gelu", shape, dtype, form, bytes_moved=moved, gflop=gflop(*shape))
 
 
 @pytest.mark.parametrize("form", ROW_FORMS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+@in_both_dtypes
 def test_linear_gelu_backward(
     dtype: torch.dtype, form: str, device: torch.device, clock: Clock, sequences: int
 ) -> None:
@@ -70,12 +63,6 @@ def test_linear_gelu_backward(
     du, columns = run()
     assert relative_error(du, truth) < (2e-6 if dtype == torch.float32 else 1e-2)
     assert relative_error(columns, truth.sum(0)) < (1e-4 if dtype == torch.float32 else 2e-2)
-    clock(
-        run,
-        bytes_moved=number_of_bytes(upstream, weight, u, du),
-        op="linear_gelu_backward",
-        shape=[rows, WIDTH, FEATURES],
-        dtype=str(dtype).removeprefix("torch."),
-        backend=form,
-        gflop=2e-9 * rows * WIDTH * FEATURES,
-    )
+    moved = number_of_bytes(upstream, weight, u, du)
+    shape = [rows, WIDTH, FEATURES]
+    clock(run, "linear_gelu_backward", shape, dtype, form, bytes_moved=moved, gflop=gflop(*shape))

@@ -13,15 +13,14 @@ from fastamr import ops, reference
 from fastamr.testing import relative_error
 
 from ..conftest import Clock
-from ..forms import ROW_FORMS, in_row_form, number_of_bytes
+from ..forms import ROW_FORMS, gflop, in_both_dtypes, in_row_form, number_of_bytes
 
 WIDTH = 256
-DTYPES = [torch.float32, torch.bfloat16]
 
 
 @pytest.mark.parametrize("features", [256, 1024])
 @pytest.mark.parametrize("form", ROW_FORMS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+@in_both_dtypes
 def test_linear_residual_norm(
     dtype: torch.dtype, form: str, features: int, device: torch.device, clock: Clock, sequences: int
 ) -> None:
@@ -44,20 +43,14 @@ def test_linear_residual_norm(
     truth = reference.linear_residual_norm(*matrices, gamma.double(), beta.double())
     assert relative_error(total, truth[0]) < (1e-6 if dtype == torch.float32 else 6e-3)
     assert relative_error(normed, truth[1]) < (2e-6 if dtype == torch.float32 else 1e-2)
-    clock(
-        run,
-        bytes_moved=number_of_bytes(x, weight, residual, total, normed),
-        op="linear_residual_norm",
-        shape=[rows, features, WIDTH],
-        dtype=str(dtype).removeprefix("torch."),
-        backend=form,
-        gflop=2e-9 * rows * WIDTH * features,
-    )
+    moved = number_of_bytes(x, weight, residual, total, normed)
+    shape = [rows, features, WIDTH]
+    clock(run, "linear_residual_norm", shape, dtype, form, bytes_moved=moved, gflop=gflop(*shape))
 
 
 @pytest.mark.parametrize("features", [768, 1024])
 @pytest.mark.parametrize("form", ROW_FORMS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+@in_both_dtypes
 def test_linear_residual_norm_backward(
     dtype: torch.dtype, form: str, features: int, device: torch.device, clock: Clock, sequences: int
 ) -> None:
@@ -90,12 +83,6 @@ def test_linear_residual_norm_backward(
         assert relative_error(value, exact) < (
             0.1 if narrow_sums else 2e-5 if dtype == torch.float32 else 2e-2
         )
-    clock(
-        run,
-        bytes_moved=number_of_bytes(upstream, weight, total, skip, found[0]),
-        op="linear_residual_norm_backward",
-        shape=[rows, features, WIDTH],
-        dtype=str(dtype).removeprefix("torch."),
-        backend=form,
-        gflop=2e-9 * rows * WIDTH * features,
-    )
+    moved = number_of_bytes(upstream, weight, total, skip, found[0])
+    shape = [rows, features, WIDTH]
+    clock(run, "linear_residual_norm_backward", shape, dtype, form, bytes_moved=moved, gflop=gflop(*shape))

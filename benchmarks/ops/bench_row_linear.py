@@ -7,6 +7,7 @@ float32 is timed at each of torch's matmul precisions: at ``highest``, ``high`` 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from fastamr import native, ops
 from fastamr.testing import relative_error
 
 from ..conftest import Clock
-from ..forms import number_of_bytes
+from ..forms import gflop, number_of_bytes
 
 SHAPES = {"mlp": (1024, 256), "qkv": (768, 256), "output": (256, 256), "memory": (2560, 256)}
 # Relative errors that are allowed: whether the library rounds float32 inputs where it may is its own affair.
@@ -63,13 +64,11 @@ def test_row_linear(
     allowed = ALLOWED[precision] if dtype == torch.float32 else 8e-3
     for found, truth in zip((forward(), backward()), exact, strict=True):
         assert relative_error(found, truth) < allowed
-    clock(
-        forward if stage == "forward" else backward,
-        bytes_moved=number_of_bytes(x, weight, upstream),
-        op=f"row_linear {stage}",
-        shape=[rows, features, width],
-        dtype=arithmetic,
-        precision=precision if dtype == torch.float32 else "bfloat16",
-        backend=backend,
-        gflop=2e-9 * rows * features * width,
-    )
+    moved = number_of_bytes(x, weight, upstream)
+    shape = [rows, features, width]
+    run = forward if stage == "forward" else backward
+    facts: dict[str, Any] = {
+        "precision": precision if dtype == torch.float32 else "bfloat16",
+        "gflop": gflop(*shape),
+    }
+    clock(run, f"row_linear {stage}", shape, arithmetic, backend, bytes_moved=moved, **facts)

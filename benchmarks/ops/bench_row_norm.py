@@ -10,14 +10,14 @@ from fastamr import ops
 from fastamr.testing import relative_error
 
 from ..conftest import Clock
-from ..forms import number_of_bytes
+from ..forms import in_both_dtypes, number_of_bytes
 
 WIDTH = 256
 
 
 @pytest.mark.parametrize("stage", ["forward", "backward"])
 @pytest.mark.parametrize("backend", ["reference", "torch", "cpp"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@in_both_dtypes
 def test_row_norm(
     dtype: torch.dtype, backend: str, stage: str, device: torch.device, clock: Clock, sequences: int
 ) -> None:
@@ -41,11 +41,5 @@ def test_row_norm(
         return ops.row_norm_backward(upstream, x, mean, rstd, gamma, skip, backend=backend)
 
     moved = number_of_bytes(x, normed) if stage == "forward" else number_of_bytes(x, upstream, skip, found[0])
-    clock(
-        forward if stage == "forward" else backward,
-        bytes_moved=moved,
-        op=f"row_norm {stage}",
-        shape=list(x.shape),
-        dtype=str(dtype).removeprefix("torch."),
-        backend=backend,
-    )
+    run = forward if stage == "forward" else backward
+    clock(run, f"row_norm {stage}", x.shape, dtype, backend, bytes_moved=moved)

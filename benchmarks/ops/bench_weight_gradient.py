@@ -13,14 +13,14 @@ from fastamr import native, ops
 from fastamr.testing import relative_error
 
 from ..conftest import Clock
-from ..forms import number_of_bytes
+from ..forms import gflop, in_both_dtypes, number_of_bytes
 
 SHAPES = {"mlp": (1024, 256), "qkv": (768, 256), "output": (256, 256), "memory": (2560, 256)}
 
 
 @pytest.mark.parametrize("layer", list(SHAPES))
 @pytest.mark.parametrize("backend", ["torch", "triton", "cpp"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@in_both_dtypes
 def test_weight_gradient(
     dtype: torch.dtype, backend: str, layer: str, device: torch.device, clock: Clock, sequences: int
 ) -> None:
@@ -38,15 +38,9 @@ def test_weight_gradient(
 
     allowed = 6e-3 if device.type == "cpu" and dtype != torch.float32 else 1e-5
     assert relative_error(run(), upstream.double().T @ x.double()) < allowed
-    clock(
-        run,
-        bytes_moved=number_of_bytes(upstream, x, out),
-        op="weight_gradient",
-        shape=[rows, features, width],
-        dtype=str(dtype).removeprefix("torch."),
-        backend=backend,
-        gflop=2e-9 * rows * features * width,
-    )
+    moved = number_of_bytes(upstream, x, out)
+    shape = [rows, features, width]
+    clock(run, "weight_gradient", shape, dtype, backend, bytes_moved=moved, gflop=gflop(*shape))
 
 
 # (F, D) in the order in which the backward of an encoder's and a decoder's layer meets them.
@@ -77,12 +71,6 @@ def test_weight_gradients(form: str, layer: str, device: torch.device, clock: Cl
     found = run()
     for value, (upstream, x) in zip(found, pairs, strict=True):
         assert relative_error(value, upstream.double().T @ x.double()) < allowed
-    clock(
-        run,
-        bytes_moved=number_of_bytes(*(each for pair in pairs for each in pair), *found),
-        op="weight_gradients",
-        shape=[rows, layer],
-        dtype="bfloat16",
-        backend=form,
-        gflop=sum(2e-9 * rows * f * d for f, d in LAYERS[layer]),
-    )
+    moved = number_of_bytes(*(each for pair in pairs for each in pair), *found)
+    work = sum(gflop(rows, *pair) for pair in LAYERS[layer])
+    clock(run, "weight_gradients", [rows, layer], "bfloat16", form, bytes_moved=moved, gflop=work)

@@ -29,8 +29,8 @@ class RecipeOptions:
         architecture: its settings; the paper's by default.
         updates: updates to run.
         full: run all updates of the recipe instead.
-        clips: clips of the data set, to scale it down on a small machine; None is the recipe's number.
-        batch_size: sequences of an update; None is the recipe's.
+        clips: clips of the data set, to scale it down on a small machine; by default the recipe's number.
+        batch_size: sequences of an update; by default the recipe's.
         device: ``auto`` or a torch device.
         precision: as in :class:`fastamr.training.PretrainConfig`.
         seed: of data, weights, order and masks.
@@ -123,7 +123,7 @@ def run_recipe(options: RecipeOptions, out: Path) -> dict[str, Any]:
         config.model_config()
         data = ntu_sized(clips, seed=options.seed)
         began = time.time()
-        run = pretrain(config, data=data)
+        run = pretrain(config, data=data, quiet=not options.progress)
         ended = time.time()
         opened = (run / _CONFIG_FILE).stat().st_mtime
         records = read_metrics(run)

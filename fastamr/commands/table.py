@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
+from .options import FLAG, CommandParser, choice
 
 
-def run(arguments: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: no such run or file, or no evaluation in it.
-        OSError: the table cannot be written where ``--out`` says.
-        ValueError: a file is not of ``fastamr evaluate``.
-    """
+def run(words: list[str]) -> None:
+    """Carry out the command."""
     from ..evaluation.report.comparison import FORMATS, average_folds, compare_runs, find_reports, read_report
     from ..evaluation.report.published import DATA_SETS
     from ..files import check_writable, make_folder, write_text
 
-    parser = argparse.ArgumentParser(
-        prog="fastamr table",
-        description="Put evaluations side by side, by data set, split and protocol, beside published results.",
-        allow_abbrev=False,
-    )
+    text = "Put evaluations side by side, by data set, split and protocol, beside published results."
+    parser = CommandParser("table", "RUN...", text)
     parser.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="+",
+        "runs", metavar="RUN", nargs="+",
         help="folders of runs that fastamr evaluate has been at, a folder of such folders, or its JSON files",
-    )
-    parser.add_argument("--format", choices=list(FORMATS), default="markdown", help="default: markdown")
-    parser.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
-    parser.add_argument(
-        "--published",
-        choices=["auto", "none", *DATA_SETS],
-        default="auto",
-        metavar="NAME",
+    )  # fmt: skip
+    add = parser.add_argument_group("the table").add_argument
+    add("--format", **choice("format", FORMATS), default="markdown", help="of the table")
+    add("--out", metavar="FILE", help="write it there instead of printing it")
+    add("--published", **choice("published", ("auto", "none", *DATA_SETS)), default="auto",
         help="published results beside the measured ones: auto (where the data's file is called after a data set), "
-        f"none, or those of {', '.join(DATA_SETS)}",
-    )
-    parser.add_argument(
-        "--folds",
-        action="store_true",
-        help="average the splits fold0, fold1, ... of a data set (cross-validation)",
-    )
-    given = parser.parse_args(arguments)
+        f"none, or those of {', '.join(DATA_SETS)}")  # fmt: skip
+    add("--folds", action=FLAG, help="average the splits fold0, fold1, ... of a data set (cross-validation)")
+    given = parser.parse(words)
     if given.out:
         check_writable(given.out)
     reports = [read_report(path) for path in find_reports(given.runs)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 
 from ..data import PackedSkeletons, apply_missing, concatenate, load
 from ..data.preprocessing.streams import stream_of
-from ..devices import pick_device
+from ..devices import pick_device, versions
 from ..features.extract import check_fit
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split
@@ -26,13 +26,11 @@ from .protocols.fusion import EncodedStream, compare_streams
 from .protocols.supervised import compare_supervised, recipes
 from .protocols.transfer import to_layout
 from .report.report import (
-    describe_data,
     describe_split,
     describe_streams,
     format_report,
     sampling,
     split_warnings,
-    versions,
 )
 from .report.target import pick_target
 
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["EvaluateConfig", "evaluate", "format_report"]
 
 CACHE_FOLDER = "features"
+DEFAULT_SPLIT = "official"
 
 
 def evaluate(
@@ -72,15 +71,18 @@ def evaluate(
     """
     device = pick_device(config.device)
     model = load_pretrained(config.checkpoint)
-    target = pick_target(config)  # before hours of work whose result could not be kept
     runs = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
-    job = _Job(config, model.to(device), device, None if quiet else functools.partial(print, flush=True))
+    say = None if quiet else functools.partial(print, flush=True)
+    split = config.split or _split_of(config, runs[config.checkpoint] or {}, say)
+    config = dataclasses.replace(config, split=split)
+    target = pick_target(config)  # before hours of work whose result could not be kept
+    job = _Job(config, split, model.to(device), device, say)
     given = [data] if data is not None else _load(config.data)
     report = {
         "command": command_line(config),
         "config": dataclasses.asdict(config),
         "model": {"name": model.name, **model.config.to_dict()},
-        "versions": versions(),
+        "versions": versions("scikit-learn"),
         "device": str(device),
     }
     if config.protocol == "detection":
@@ -102,11 +104,21 @@ def evaluate(
     return report
 
 
+def _split_of(config: EvaluateConfig, run: Mapping[str, Any], say: Callable[[str], None] | None) -> str:
+    """Return the split to evaluate where none is asked for, and say where its name comes from."""
+    split = None if config.protocol == "transfer" else run.get("split")
+    if say:
+        whose = f"the run {config.checkpoint} names it" if split else "no other is named"
+        say(f"split {split or DEFAULT_SPLIT!r}: {whose}; --split takes another")
+    return split or DEFAULT_SPLIT
+
+
 @dataclasses.dataclass
 class _Job:
     """An evaluation: its parts return their share of the report."""
 
     config: EvaluateConfig
+    split: str
     model: SkeletonModel
     device: torch.device
     say: Callable[[str], None] | None
@@ -118,7 +130,7 @@ class _Job:
         if config.protocol in SUPERVISED:
             results = self._supervised(prepared, config.protocol)
         else:
-            results = self._frozen(prepared, _join(given), config.protocol)
+            results = self._frozen(prepared, concatenate(given), config.protocol)
         return self._described(prepared) | {"results": results} | self._recipes()
 
     def transfer(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
@@ -126,7 +138,7 @@ class _Job:
         config = self.config
         pairs = [to_layout(one, self.model.layout, missing=config.missing) for one in given]
         prepared = self._prepare([one for one, _ in pairs], config.checkpoint, self.model)
-        results = self._frozen(prepared, _join(given), "all")
+        results = self._frozen(prepared, concatenate(given), "all")
         if config.with_finetune:
             for row, scores in self._supervised(prepared, "finetune").items():
                 results[row] |= scores
@@ -135,13 +147,13 @@ class _Job:
 
     def detection(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
         """Label untrimmed streams."""
-        config, data = self.config, _join(given)
+        config, data = self.config, concatenate(given)
         windows = config.windows()
         steps = run_steps(config.checkpoint)
         results = compare_detection(
             self.model,
             data,
-            config.split,
+            self.split,
             steps=steps,
             seeds=config.seeds,
             config=windows,
@@ -151,10 +163,10 @@ class _Job:
             batch_size=config.batch_size,
             progress=self.say,
         )
-        halves = find_streams(data, config.split, windows)
+        halves = find_streams(data, self.split, windows)
         return {
-            "data": describe_data(data),
-            "split": describe_streams(config.split, halves),
+            "data": data.describe(),
+            "split": describe_streams(self.split, halves),
             "sampling": sampling(self.model, crop=1.0),
             "detection": dataclasses.asdict(windows) | {"steps_of_each_window": steps},
             "results": results,
@@ -176,13 +188,13 @@ class _Job:
             streams.append(EncodedStream(stream_of(run_steps(run)), model, prepared))
         results, own = compare_streams(
             streams,
-            config.split,
+            self.split,
             protocol=config.protocol,
             seeds=config.seeds,
             weights=config.weights or None,
             standardize=config.standardize,
             min_updates=config.min_updates,
-            raw_data=_join(given),
+            raw_data=concatenate(given),
             config=config.recipe(),
             caches=[Path(run) / CACHE_FOLDER if config.cache else None for run in self._runs()],
             bodies=config.bodies,
@@ -206,14 +218,14 @@ class _Job:
         for one in given:
             check_fit(model, one)
         steps = run_steps(run)
-        return _join([apply_missing(one, steps) for one in given])
+        return concatenate([apply_missing(one, steps) for one in given])
 
     def _frozen(self, prepared: PackedSkeletons, raw: PackedSkeletons, protocol: str) -> dict[str, Scores]:
         config = self.config
         return compare(
             self.model,
             prepared,
-            config.split,
+            self.split,
             protocol=protocol,
             seeds=config.seeds,
             standardize=config.standardize,
@@ -229,7 +241,7 @@ class _Job:
         return compare_supervised(
             self.model,
             prepared,
-            config.split,
+            self.split,
             protocol=protocol,
             seeds=config.seeds,
             config=config.recipe(),
@@ -246,10 +258,10 @@ class _Job:
         return {"recipes": {row: dataclasses.asdict(one) for row, one in found.items()}}
 
     def _described(self, prepared: PackedSkeletons) -> dict[str, Any]:
-        halves = labelled_split(prepared, self.config.split)
+        halves = labelled_split(prepared, self.split)
         return {
-            "data": describe_data(prepared),
-            "split": describe_split(self.config.split, prepared, halves),
+            "data": prepared.describe(),
+            "split": describe_split(self.split, prepared, halves),
             "sampling": sampling(self.model),
         }
 
@@ -258,7 +270,3 @@ def _load(sources: Sequence[str]) -> list[PackedSkeletons]:
     if not sources:
         raise ValueError("data is missing: name packed files, or pass --data synthetic")
     return [load(source) for source in sources]
-
-
-def _join(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
-    return sets[0] if len(sets) == 1 else concatenate(sets)

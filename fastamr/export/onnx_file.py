@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..files import replaced
+from ..files import check_folder_of, replaced
 from ..models import ActionClassifier, SkeletonModel
 from .description import KEY, check_ending, describe, read_text
 from .graph import Traced, example_inputs, model_outputs, trace
@@ -57,8 +57,7 @@ def export_onnx(
     path = Path(path)
     check_ending(path, ".onnx")
     _check_opset(opset)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: folder {path.parent} does not exist; create it first")
+    check_folder_of(path)
     traced = trace(model)
     with _quiet():
         program = torch.onnx.export(

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import check_name, unknown_name
 from ..files import write_text
@@ -18,6 +18,10 @@ from .update.precision import PRECISIONS
 TRAIN_ON = ("train", "all")
 # How a configuration names the choices of PretrainStep's ``graph``.
 GRAPH: dict[str, str | bool] = {"auto": "auto", "on": True, "off": False}
+# Names in files of older runs, and what they are called today.
+_OLD_NAMES = {"steps": "preprocess"}
+# The names of ``resume``; YAML makes bools of an unquoted yes and no.
+RESUME: dict[str, Any] = {"no": False, "yes": True, "auto": "auto"}
 DEFAULT_EPOCHS = 400.0
 DEFAULT_WARMUP_EPOCHS = 20.0
 
@@ -36,9 +40,8 @@ class PretrainConfig:
             data's is taken.
         data: packed files of one layout, which train together, or ``synthetic``.
         out: folder of the run.
-        steps: pre-processing steps, by name or with parameters (``center:frame=every``); those that a file's
-            header already lists are not applied twice.
-            Choice: centre on the root joint of the first frame.
+        preprocess: pre-processing steps, by name or with parameters (``center:frame=every``); those that a file's
+            header already lists are not applied twice. Choice: centre on the root joint of the first frame.
         train_on: ``train`` (the training clips of the split) or ``all`` clips.
         split: name of the split; by default ``official``. Data with other splits only needs one named, or
             ``train_on`` ``all``; data without any is trained on whole.
@@ -74,17 +77,18 @@ class PretrainConfig:
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
-        resume: continue the run that the folder holds; an error where it holds none.
+        resume: ``yes`` continues the run that the folder holds, and is an error where it holds none; ``auto`` continues
+            it or starts one; ``no``. Kept as True, False and ``auto``.
         overwrite: replace the run that the folder holds.
         tensorboard: write TensorBoard event files too.
-        progress: show the progress bar.
+        progress: show the progress bar; plan and estimate are printed without it too.
     """
 
     model: str = "amr"
     architecture: dict[str, Any] = field(default_factory=dict)
     data: list[str] = field(default_factory=list)
     out: str = ""
-    steps: list[str] = field(default_factory=lambda: ["center"])
+    preprocess: list[str] = field(default_factory=lambda: ["center"])
     train_on: str = "train"
     split: str | None = None
     keep_empty_bodies: bool = False
@@ -111,7 +115,7 @@ class PretrainConfig:
     log_every: int = 10
     checkpoint_every: float = 20.0
     probe_every: float = 0.0
-    resume: bool = False
+    resume: bool | Literal["auto"] = False
     overwrite: bool = False
     tensorboard: bool = True
     progress: bool = True
@@ -124,6 +128,9 @@ class PretrainConfig:
         given["out"] = str(given["out"])
         if isinstance(given["graph"], bool):  # what YAML makes of an unquoted on or off
             given["graph"] = "on" if given["graph"] else "off"
+        if isinstance(given["resume"], str):
+            check_name("resume", given["resume"], RESUME)
+            given["resume"] = RESUME[given["resume"]]
         architecture: Any = given["architecture"]
         if hasattr(architecture, "to_dict"):
             given["architecture"] = architecture.to_dict()
@@ -166,6 +173,7 @@ class PretrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PretrainConfig:
         """Build a configuration; a name that does not exist is an error with the nearest valid one."""
+        values = current_names(values)
         known = [item.name for item in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
@@ -184,7 +192,7 @@ class PretrainConfig:
             FileNotFoundError: there is no such file.
             ValueError: it is not YAML, an option does not exist or a value is wrong.
         """
-        return cls.from_dict(merge_settings(read_yaml(path), overrides))
+        return cls.from_dict(merge_settings(current_names(read_yaml(path)), overrides))
 
     def save(self, path: str | Path) -> None:
         """Write the configuration as YAML, in one piece."""
@@ -241,6 +249,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file, perhaps of an older run, under the names that they have today."""
+    return {_OLD_NAMES.get(name, name): value for name, value in values.items()}
+
+
 def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``values`` with ``changes`` on top.
 
@@ -270,6 +283,8 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in inner:
             return None
+        if any(typing.get_origin(option) is Literal and value in typing.get_args(option) for option in inner):
+            return value
         return convert(name, value, next(option for option in inner if option is not type(None)))
     if origin in (list, tuple) and isinstance(value, (list, tuple)):
         fixed = origin is tuple and inner[-1] is not Ellipsis

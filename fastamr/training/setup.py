@@ -38,8 +38,7 @@ def load_data(sources: Sequence[str], steps: Sequence[str]) -> PackedSkeletons:
 
     if not sources:
         raise ValueError("data is missing: name packed files, or pass --data synthetic")
-    sets = [data.apply_missing(data.load(source), steps) for source in sources]
-    return sets[0] if len(sets) == 1 else data.concatenate(sets)
+    return data.concatenate([data.apply_missing(data.load(source), steps) for source in sources])
 
 
 def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
@@ -87,7 +86,7 @@ def pick_split(name: str | None, data: PackedSkeletons, train_on: str) -> str | 
         first = next(iter(data.splits))
         raise ValueError(
             f"split is missing, and the data has splits {list(data.splits)}, none of them {DEFAULT_SPLIT!r}: name the "
-            f"one whose training clips to train on, for example --split {first}, or pass --train_on all to train on "
+            f"one whose training clips to train on, for example --split {first}, or pass --train-on all to train on "
             "every clip"
         )
     return None
@@ -123,16 +122,22 @@ def training_sequences(
     return slots[chosen]
 
 
-def describe_bodies(sequences: Tensor, keep_empty_bodies: bool) -> dict[str, Any]:
+def describe_bodies(data: PackedSkeletons, sequences: Tensor, keep_empty_bodies: bool) -> dict[str, Any]:
     """Return which body sequences a run draws, for the header of its metrics.
 
     Args:
+        data: the packed data.
         sequences: from :func:`training_sequences`.
         keep_empty_bodies: whether every clip has two body slots.
     """
-    empty = int((sequences < 0).sum())
-    bodies = "two slots a clip, empty ones kept" if keep_empty_bodies else "existing"
-    return {"bodies": bodies, "sequences": sequences.numel(), "empty_sequences": empty}
+    clips = len(sequences if keep_empty_bodies else data.body_clip.cpu()[sequences].unique())
+    return {
+        "clips": clips,
+        "all_clips": data.num_clips,
+        "bodies": "two slots a clip, empty ones kept" if keep_empty_bodies else "existing",
+        "sequences": sequences.numel(),
+        "empty_sequences": int((sequences < 0).sum()),
+    }
 
 
 def is_resident(data: PackedSkeletons, device: torch.device, budget: float | None) -> bool:
@@ -196,7 +201,7 @@ def run_lengths(config: PretrainConfig, steps_per_epoch: int) -> tuple[int, int]
     if warmup >= total:
         raise ValueError(
             f"warmup_epochs {warmup_epochs:g} must be shorter than the run's {epochs:g} epochs; "
-            f"pass --warmup_epochs {epochs / 5:g}"
+            f"pass --warmup-epochs {epochs / 5:g}"
         )
     return total, warmup
 
@@ -217,7 +222,7 @@ def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
         raise ValueError(
             f"the architecture expects layout {model.layout.name!r} with {settings.channels} channels, "
             f"the data has {data.layout.name!r} with {channels}; "
-            "leave architecture.layout and architecture.channels out"
+            "omit --model.layout and --model.channels"
         )
     if config.recompute:
         model.set_recompute(True)

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import replaced
+from ..files import check_folder_of, replaced
 from .clip import Clip, Overlay
-from .figures import check_folder_of, new_figure, picture_format
+from .figures import new_figure, picture_format
 from .skeleton_drawing import Stage
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import torch
 from torch.autograd import DeviceType
 
 from fastamr import cli
-from fastamr.benchmarking import profile_step, profiling
-from fastamr.benchmarking.profiling import Span, as_text, covered
+from fastamr.benchmarking import profile_step
+from fastamr.training.update import profiling
+from fastamr.training.update.profiling import Span, covered
 
 
 def event(name: str, start: float, end: float, device: DeviceType, **more: Any) -> SimpleNamespace:
@@ -50,7 +51,9 @@ def test_profile_of_known_work(tmp_path: Path) -> None:
         torch.mm(left, left)
         torch.mm(left, left)
 
-    result = profile_step(step, torch.device("cpu"), steps=3, warmup=1, trace=tmp_path / "t.json", what="two")
+    result = profile_step(
+        step, torch.device("cpu"), updates=3, warmup=1, trace=tmp_path / "t.json", what="two"
+    )
     (product,) = [row for row in result.kernels if row.name == "aten::mm"]
     assert product.calls == 2
     assert sum(row.share for row in result.kernels) == pytest.approx(1)
@@ -58,24 +61,24 @@ def test_profile_of_known_work(tmp_path: Path) -> None:
     assert 0 < result.busy_ms < result.wall_ms
     assert result.gap_ms == pytest.approx(result.wall_ms - result.busy_ms)
     assert result.launches == {"outermost operators": 2}
-    assert "two: 3 steps on CPU" in as_text(result)
-    rest = as_text(result, most=0).splitlines()[-1]
+    assert "two: 3 updates on CPU" in result.text()
+    rest = result.text(most=0).splitlines()[-1]
     assert rest.strip().startswith("100.0%")
-    for steps, warmup in ((0, 1), (1, -1)):
-        with pytest.raises(ValueError, match=f"steps={steps} and warmup={warmup}"):
-            profile_step(step, torch.device("cpu"), steps=steps, warmup=warmup, trace=tmp_path / "t.json")
+    for updates, warmup in ((0, 1), (1, -1)):
+        with pytest.raises(ValueError, match=f"updates={updates} and warmup={warmup}"):
+            profile_step(step, torch.device("cpu"), updates=updates, warmup=warmup, trace=tmp_path / "t.json")
 
 
 def test_command_end_to_end(
     tmp_path: Path, architecture: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "profile"
-    given = ["--device", "cpu", "--out", str(out), "--steps", "2", "--sequences", "2", "--warmup", "1"]
+    given = ["--device", "cpu", "--out", str(out), "--updates", "2", "--sequences", "2", "--warmup", "1"]
     assert cli.main(["bench", "profile", *given, "--most", "3", *architecture]) == 0
     printed = capsys.readouterr().out
-    assert "amr, float32, 2 sequences: 2 steps on CPU" in printed
+    assert "amr, float32, 2 sequences: 2 updates on CPU" in printed
     report = json.loads((out / "profile.json").read_text())
-    assert (report["kind"], report["steps"]) == ("profile", 2)
+    assert (report["kind"], report["updates"]) == ("profile", 2)
     names = {row["name"] for row in report["kernels"]}
     assert "aten::mm" in names
     assert report["wall_ms"] == pytest.approx(report["busy_ms"] + report["gap_ms"])
@@ -87,7 +90,7 @@ def test_command_end_to_end(
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["bench", "profile", "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert cli.main([*out, "--model", "gfpp"]) == 1
+    assert cli.main([*out, "--model", "gfpp"]) == 2
     assert "did you mean 'gfp'" in capsys.readouterr().err
     assert cli.main([*out, "--sequences", "0"]) == 1
     assert "sequences is 0, expected at least 1" in capsys.readouterr().err

@@ -294,7 +294,7 @@ class TestCommand:
         make_data().save(tmp_path / "data.safetensors")
         code = (
             "import sys\n"
-            "for name in ('fastamr.training', 'jsonargparse', 'tensorboard', 'sklearn', 'triton', 'matplotlib'):\n"
+            "for name in ('fastamr.training', 'tensorboard', 'sklearn', 'triton', 'matplotlib'):\n"
             "    sys.modules[name] = None\n"
             "from fastamr.cli import main\n"
             f"code = main(['predict', '--model', {str(folder)!r}, {str(tmp_path / 'data.safetensors')!r}])\n"

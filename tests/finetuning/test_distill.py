@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
+import signal
 
 import numpy as np
 import pytest
@@ -10,17 +12,21 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from fastamr.cli import _configure, main
+from fastamr.cli import main
+from fastamr.commands.models import finetune as finetune_command
 from fastamr.data import PackedSkeletons, Split
 from fastamr.evaluation import FinetuneConfig, labelled_split
+from fastamr.finetuning import classifier as classifier_module
 from fastamr.finetuning import distill as distill_module
-from fastamr.finetuning.classifier import ClassifierConfig, accuracy_of, command_of, train_classifier
+from fastamr.finetuning.classifier import ClassifierConfig, accuracy_of, train_classifier
+from fastamr.finetuning.command import shell_command
 from fastamr.finetuning.distill import distill
 from fastamr.finetuning.distill_config import DistillConfig, StudentConfig, StudentRecipe
 from fastamr.finetuning.distill_report import format_report
 from fastamr.finetuning.model_cost import cpu_latency
 from fastamr.models import ActionClassifier, build_model
 from fastamr.skeleton import SkeletonLayout
+from fastamr.training import interrupt
 
 pytest.importorskip("sklearn")
 
@@ -188,6 +194,30 @@ class TestDistill:
         saved = [load_file(folder / "model.safetensors") for folder in (out, tmp_path / "whole")]
         assert all(torch.equal(saved[0][name], value) for name, value in saved[1].items())
 
+    def test_bars_name_the_student_and_quiet_prints_nothing(self, run, tmp_path, capsys) -> None:
+        brief = {"recipe": {"epochs": 2}}
+        distill(settings(run, tmp_path / "a", **brief), data=make_data(), quiet=True)
+        assert capsys.readouterr() == ("", "")
+        distill(settings(run, tmp_path / "b", **brief), data=make_data())
+        printed = capsys.readouterr()
+        for name in ("distilled, seed 0", "labels, seed 0"):
+            assert f"{name}: 100%" in printed.err
+            assert f"{name}: epoch 2/2, loss" in printed.out
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_it_at_once_and_says_what_is_kept(self, run, tmp_path, monkeypatch, number) -> None:
+        monkeypatch.setattr(interrupt, "_GRACE", 600.0)  # the process of the tests goes on, whatever its load
+        monkeypatch.setattr(distill_module, "_train", lambda *_: os.kill(os.getpid(), number))
+        with pytest.raises(
+            KeyboardInterrupt, match=r"finished students are kept in .*; continue with --resume"
+        ):
+            distill(settings(run, tmp_path / "out"), data=make_data(), quiet=True)
+        monkeypatch.setattr(classifier_module, "finetune", lambda *_, **__: os.kill(os.getpid(), number))
+        config = ClassifierConfig(checkpoint=run, data=["x"], out=tmp_path / "tuned", device="cpu")
+        with pytest.raises(KeyboardInterrupt, match=r"nothing was written into .*tuned"):
+            train_classifier(config, data=make_data(), quiet=True)
+        assert list((tmp_path / "tuned").iterdir()) == []
+
     def test_resume_refuses_other_settings(self, run, tmp_path) -> None:
         data, out = make_data(), tmp_path / "out"
         distill(settings(run, out), data=data, quiet=True)
@@ -275,12 +305,15 @@ class TestConfig:
             StudentConfig(patch_frames=5).build(teacher)
 
 
-def test_the_command_in_a_classifier_s_report_is_the_whole_configuration() -> None:
+def test_the_command_in_a_classifier_s_report_is_the_whole_configuration(monkeypatch) -> None:
+    asked: list[ClassifierConfig] = []
+    monkeypatch.setattr(finetune_command.classifier, "train_classifier", asked.append)
     recipe = {"crop": (0.6, 0.9), "warmup_epochs": None, "pooling": "mean", "lr": 3e-4}
     for more in ({"recipe": recipe, "seed": 3}, {"frozen": True, "batch_size": 8, "overwrite": True}):
         config = ClassifierConfig("a folder", ["x", "y z"], "out", split="s", device="cpu", **more)
-        words = shlex.split(command_of(config))
-        found = _configure("finetune", ClassifierConfig, words[2:], parts={"recipe": FinetuneConfig})
+        words = shlex.split(shell_command("finetune", dataclasses.asdict(config)))
+        assert main(words[1:]) == 0
+        found = asked.pop()
         assert FinetuneConfig(**found.recipe) == FinetuneConfig(**config.recipe)
         assert dataclasses.replace(found, recipe={}) == dataclasses.replace(config, recipe={})
 
@@ -319,9 +352,9 @@ def test_commands_from_pretraining_to_the_student(run, tmp_path, capsys) -> None
     assert (report["recipe"]["epochs"], report["recipe"]["lr"], report["student"]["width"]) == (2, 1e-2, 8)
     assert report["latency"] is None
     assert "ms" not in format_report(report)
-    assert main(["distill", "--help"]) == 0
+    assert main(["distill", "--help-all"]) == 0
     shown = capsys.readouterr().out
-    assert "--student.patch_frames" in shown
+    assert "--student.patch-frames" in shown
     assert "--recipe.lr" in shown
     assert main(["finetune", *common, *tuned, "--frozen"]) == 2
     assert "has no effect with frozen" in capsys.readouterr().err

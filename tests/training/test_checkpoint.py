@@ -107,7 +107,7 @@ def test_another_architecture_is_refused() -> None:
 CONFIG = {
     "model": "amr",
     "architecture": {"width": 8, "depth": 2},
-    "steps": ["center"],
+    "preprocess": ["center"],
     "train_on": "train",
     "split": None,
     "keep_empty_bodies": False,
@@ -127,6 +127,13 @@ def test_a_checkpoint_without_a_younger_option_had_its_default() -> None:
     assert changed_settings({"config": saved, "data": "x"}, CONFIG, "x") == []
     with pytest.raises(ValueError, match="keep_empty_bodies was False and is now True"):
         changed_settings({"config": saved, "data": "x"}, {**CONFIG, "keep_empty_bodies": True}, "x")
+
+
+def test_a_checkpoint_of_before_the_steps_had_their_name_is_the_same_run() -> None:
+    saved = {"steps" if name == "preprocess" else name: value for name, value in CONFIG.items()}
+    assert changed_settings({"config": saved, "data": "x"}, CONFIG, "x") == []
+    with pytest.raises(ValueError, match=r"preprocess was \['center'\] and is now \[\]"):
+        changed_settings({"config": saved, "data": "x"}, {**CONFIG, "preprocess": []}, "x")
 
 
 def test_state_is_put_back_where_it_lies() -> None:
@@ -152,7 +159,7 @@ def test_harmless_changes_are_told() -> None:
         ({"architecture": {"width": 16, "depth": 2}}, "x", "architecture.width was 8 and is now 16"),
         ({"model": "skeleton_mae"}, "x", "model was 'amr'"),
         ({"batch_size": 8}, "x", "batch_size was 4"),
-        ({"steps": []}, "x", "steps was"),
+        ({"preprocess": []}, "x", "preprocess was"),
         ({}, "y", "fingerprint x, now y"),
     ],
 )
@@ -175,6 +182,20 @@ def test_folder_that_holds_a_run(tmp_path: Path) -> None:
     check_folder(tmp_path, resume=True, overwrite=False)
     with pytest.raises(FileExistsError, match="is a file"):
         check_folder(tmp_path / "notes.txt", resume=False, overwrite=True)
+
+
+def test_folder_that_auto_may_start_or_continue_in(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new", resume="auto", overwrite=False)
+    for name in ("config.yaml", "metrics.jsonl"):  # of a run that ended before its first checkpoint
+        (tmp_path / name).write_text("")
+    check_folder(tmp_path, resume="auto", overwrite=False)
+    (tmp_path / "model.safetensors").write_text("")
+    with pytest.raises(
+        FileExistsError, match=r"a model without a checkpoint \(model\.safetensors\); pass --overwrite"
+    ):
+        check_folder(tmp_path, resume="auto", overwrite=False)
+    (tmp_path / "state.safetensors").write_text("")
+    check_folder(tmp_path, resume="auto", overwrite=False)
 
 
 def test_clearing_a_run_spares_foreign_files(tmp_path: Path) -> None:

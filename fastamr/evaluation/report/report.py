@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ...features.baselines import RAW_FRAMES
-from ...features.extract import CENTRAL_SHARE
-from ...version import __version__
+from ...features.sampling import CENTRAL_SHARE
 from ..protocols.transfer import describe_transfer
 from .table import format_table
 
@@ -78,63 +76,36 @@ def split_warnings(
     nothing there.
 
     Args:
-        config: the evaluation.
+        config: the evaluation, with its split.
         runs: by folder, what the run's ``config.yaml`` holds.
         given: the data of the evaluation.
     """
     found = []
+    evaluated = config.split or ""
     for run, settings in runs.items():
         split = (settings or {}).get("split")
         trained_on_half = split is not None and (settings or {}).get("train_on") == "train"
-        if config.protocol == "transfer" or not trained_on_half or split == config.split:
+        if config.protocol == "transfer" or not trained_on_half or split == evaluated:
             continue
         halves = [
-            (one.splits[split].train, one.splits[config.split].test)
+            (one.splits[split].train, one.splits[evaluated].test)
             for one in given
-            if split in one.splits and config.split in one.splits
+            if split in one.splits and evaluated in one.splits
         ]
         seen = sum(int((train & test).sum()) for train, test in halves)
         if halves and not seen:
             continue
         share = f"{seen} of {sum(int(test.sum()) for _, test in halves)}" if halves else "some"
         found.append(
-            f"{run} was pre-trained on the training clips of split {split!r}, not of {config.split!r}: where it was "
+            f"{run} was pre-trained on the training clips of split {split!r}, not of {evaluated!r}: where it was "
             f"pre-trained on this data, {share} test clips were among them"
         )
-    return found
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions that the numbers may depend on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, str | None] = {
-        "fastamr": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
-    try:
-        found["scikit-learn"] = version("scikit-learn")
-    except PackageNotFoundError:
-        found["scikit-learn"] = None
     return found
 
 
 def sampling(model: SkeletonModel, crop: float = CENTRAL_SHARE) -> dict[str, Any]:
     """Return how clips were cut and resized."""
     return {"crop": crop, "frames": model.frames, "raw_frames": RAW_FRAMES}
-
-
-def describe_data(data: PackedSkeletons) -> dict[str, Any]:
-    """Return what tells a data set from another."""
-    return {
-        "fingerprint": data.fingerprint(),
-        "clips": data.num_clips,
-        "bodies": data.num_bodies,
-        "frames": data.num_frames,
-        "layout": data.layout.name,
-        "steps": list(data.steps),
-    }
 
 
 def describe_split(name: str, data: PackedSkeletons, halves: tuple[Tensor, Tensor]) -> dict[str, Any]:
