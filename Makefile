@@ -56,7 +56,7 @@ check-csrc: install
 # On a machine with a GPU: the CUDA kernels under NVIDIA's memory and race checkers.
 check-gpu: install
 	for tool in memcheck racecheck; do PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool \
-	  --error-exitcode 1 $(RUN) -m pytest tests/ops/test_visible_attention_gpu.py -m "gpu and not slow" \
+	  --error-exitcode 1 $(RUN) -m pytest tests/ops/attention/test_visible_attention_gpu.py -m "gpu and not slow" \
 	  -k "not graph and not second_stream and not overlong" || exit 1; done
 
 lint: install

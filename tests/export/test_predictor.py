@@ -280,7 +280,7 @@ class TestCommand:
         assert main(["predict", "x"]) == 2
 
     def test_an_ntu_file(self, tmp_path, capsys) -> None:
-        from ..data.writers import frames_of, skeleton_text, standing
+        from ..data.readers.writers import frames_of, skeleton_text, standing
 
         encoder = build_model("skeleton_mae", frames=8, width=8, depth=1, heads=1, decoder_width=8, decoder_depth=1,
                               decoder_heads=1)  # fmt: skip

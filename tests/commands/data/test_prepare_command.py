@@ -16,9 +16,9 @@ from fastamr import cli
 from fastamr.data import PackedSkeletons
 from fastamr.data.preprocessing.presets import PRESETS
 
-from .writers import frames_of, pku_label_text, pku_text, skeleton_text, standing
+from ...data.readers.writers import frames_of, pku_label_text, pku_text, skeleton_text, standing
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GOOD = skeleton_text(frames_of((7, 0, standing(15)), (8, 2, standing(12, 1, 1.0))))
 
 

@@ -14,7 +14,7 @@ from fastamr.probes import linear_probe
 from fastamr.probes.knn import knn_predict, knn_scores
 from fastamr.probes.linear_probe import fit_linear, logistic_regression, logistic_scores
 
-from .conftest import MeanEncoder
+from ...mean_encoder import MeanEncoder
 from .test_transfer import TINY
 
 

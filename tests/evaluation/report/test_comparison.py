@@ -292,7 +292,7 @@ class TestFiles:
         from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
         from fastamr.models import build_model
 
-        from .test_transfer import TINY
+        from ..protocols.test_transfer import TINY
 
         build_model("amr", layout=make_data(clips=1).layout, **TINY).save_pretrained(tmp_path / "run")
         for protocol, seeds in (("knn", [0, 1]), ("retrieval", [0])):

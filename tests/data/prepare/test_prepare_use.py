@@ -11,8 +11,8 @@ import pytest
 
 from fastamr.data.prepare.prepare import prepare
 
+from ..readers.writers import standing
 from .ntu_folder import contents, fill, load
-from .writers import standing
 
 
 @pytest.fixture

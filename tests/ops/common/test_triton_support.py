@@ -14,7 +14,7 @@ from fastamr.ops.common.backends import Problem, choose
 from fastamr.ops.common.triton_support import triton_why_not
 from fastamr.testing import random_clips
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 KERNEL_OPS = (
     "masked_patch_gather",
     "motion_entropy",

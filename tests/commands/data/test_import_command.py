@@ -12,7 +12,7 @@ from fastamr import cli
 from fastamr.data import PackedSkeletons, import_file, load
 from fastamr.skeleton import get_layout
 
-from . import writers_generic as write
+from ...data.readers import writers_generic as write
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from fastamr.data.readers.common.raw import Task
 from fastamr.data.readers.common.sources import Entry
 from fastamr.data.readers.ntu import NtuReader
 
+from ..readers.writers import frames_of, skeleton_text, standing
 from .ntu_folder import NAMES, contents, fill, load, zipped
-from .writers import frames_of, skeleton_text, standing
 
 
 @pytest.fixture

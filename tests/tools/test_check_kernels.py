@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "check_kernels.py"
 
 # One warp holds a tile of 128 x 128 numbers: 512 a thread, where 255 registers are the most there are.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastamr.data import PackedSkeletons
 
-from .writers import frames_of, skeleton_text, standing
+from ..readers.writers import frames_of, skeleton_text, standing
 
 NAMES = [
     "S001C001P001R001A001",

@@ -22,7 +22,7 @@ from fastamr.evaluation.protocols.detection_metrics import Segment, segment_map
 from fastamr.features.windows import cut_windows, frame_scores, stream_labels, window_label, window_starts
 from fastamr.probes.linear_probe import fit_linear
 
-from .conftest import LAYOUT, MeanEncoder
+from ...mean_encoder import LAYOUT, MeanEncoder
 
 SHORT = DetectionConfig(window=8, stride=4, min_frames=4)
 
@@ -348,7 +348,7 @@ def test_from_the_files_of_pku_mmd(tmp_path):
     from fastamr.evaluation.protocols.detection_metrics import segments_of
     from fastamr.models import build_model
 
-    from ..data.writers import pku_label_text, pku_split_text, pku_text
+    from ...data.readers.writers import pku_label_text, pku_split_text, pku_text
     from .streams import synthetic_streams
     from .test_transfer import TINY
 

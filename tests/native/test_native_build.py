@@ -16,7 +16,7 @@ import pytest
 from fastamr import info, native
 from fastamr.native import build, load
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
 

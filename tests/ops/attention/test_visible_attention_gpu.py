@@ -1,6 +1,6 @@
 """The CUDA back end of visible attention on a GPU: numbers, graphs, streams, large tensors.
 
-Runs from a bare checkout: ``PYTHONPATH=. python -m pytest tests/ops/test_visible_attention_gpu.py``. Under
+Runs from a bare checkout: ``PYTHONPATH=. python -m pytest tests/ops/attention/test_visible_attention_gpu.py``. Under
 compute-sanitizer add ``-m "gpu and not slow"``; its memcheck and racecheck must stay silent.
 """
 

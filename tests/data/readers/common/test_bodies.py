@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastamr.data.readers.common.bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
 
-from .writers import lying, standing
+from ..writers import lying, standing
 
 
 def track(first: int, coords: np.ndarray) -> Track:

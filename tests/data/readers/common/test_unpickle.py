@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from fastamr.data.readers.common.unpickle import unpickle
 
-PACKAGE = Path(__file__).parents[2] / "fastamr"
+PACKAGE = Path(__file__).parents[4] / "fastamr"
 WITNESS = "FASTAMR_TEST_PICKLE_RAN"
 
 
