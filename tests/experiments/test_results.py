@@ -67,7 +67,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_every_run_of_the_real_table_is_a_valid_configuration(results: ModuleType) -> None:
-    runs = read_yaml(ROOT / "experiments" / "results" / "runs.yaml")
+    runs = read_yaml(ROOT / "experiments" / "runs.yaml")
     jobs = list(results.jobs((*results.SETS, *results.TRIALS), (0, 1, 2), runs))
     assert len({job.key for job in jobs}) == len(jobs)
     trained = [job for job in jobs if job.method not in results.UNTRAINED]
@@ -85,7 +85,7 @@ def test_every_run_of_the_real_table_is_a_valid_configuration(results: ModuleTyp
 def test_a_variant_in_a_table_of_results_adds_a_row_and_in_a_table_of_trials_stands_alone(
     results: ModuleType,
 ) -> None:
-    runs = read_yaml(ROOT / "experiments" / "results" / "runs.yaml")
+    runs = read_yaml(ROOT / "experiments" / "runs.yaml")
 
     def rows(chosen: str) -> list[tuple[str, str]]:
         found = results.jobs([chosen], (0,), runs)
@@ -101,13 +101,13 @@ def test_a_variant_in_a_table_of_results_adds_a_row_and_in_a_table_of_trials_sta
 
 
 def test_seeds_come_one_after_the_other(results: ModuleType) -> None:
-    runs = read_yaml(ROOT / "experiments" / "results" / "runs.yaml")
+    runs = read_yaml(ROOT / "experiments" / "runs.yaml")
     seeds = [job.seed for job in results.jobs(["nw_ucla"], (0, 1, 2), runs)]
     assert seeds == sorted(seeds)
 
 
 def test_a_set_overrules_the_method_and_a_variant_both(results: ModuleType) -> None:
-    runs = read_yaml(ROOT / "experiments" / "results" / "runs.yaml")
+    runs = read_yaml(ROOT / "experiments" / "runs.yaml")
     found = {
         job.variant: job.settings
         for job in results.jobs(["target_patches"], (0,), runs)
@@ -124,7 +124,7 @@ def test_a_set_overrules_the_method_and_a_variant_both(results: ModuleType) -> N
 
 
 def test_transfer_trains_on_everything_and_names_no_split(results: ModuleType) -> None:
-    runs = read_yaml(ROOT / "experiments" / "results" / "runs.yaml")
+    runs = read_yaml(ROOT / "experiments" / "runs.yaml")
     job = next(job for job in results.jobs(["bandai_to_nw_ucla"], (0,), runs) if job.method == "amr")
     assert (job.split, job.settings["split"], job.settings["train_on"]) == (None, None, "all")
 

@@ -356,7 +356,7 @@ def test_ways_to_compute_are_handed_to_the_model(
 def test_losses_that_arrive_late_are_logged_in_order_and_checked_before_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
 ) -> None:
-    import fastamr.training.metric_ring as module
+    import fastamr.training.metrics.metric_ring as module
 
     class Slow(module._Copy):
         def arrived(self, wait: bool) -> bool:
@@ -450,7 +450,8 @@ def test_signal_handlers_are_put_back(tmp_path: Path, skeletons: Any) -> None:
 def test_probe_is_logged_and_does_not_change_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
 ) -> None:
-    import fastamr.evaluation
+    import fastamr.features.extract
+    import fastamr.probes.knn
 
     def features(model: Any, data: Any, **_: Any) -> torch.Tensor:
         model.eval()
@@ -461,8 +462,8 @@ def test_probe_is_logged_and_does_not_change_the_run(
         assert (len(train_x), len(test_y), k) == (16, 4, 1)
         return 12.5
 
-    monkeypatch.setattr(fastamr.evaluation, "extract_features", features)
-    monkeypatch.setattr(fastamr.evaluation, "knn_accuracy", accuracy)
+    monkeypatch.setattr(fastamr.features.extract, "extract_features", features)
+    monkeypatch.setattr(fastamr.probes.knn, "knn_accuracy", accuracy)
     plain = pretrain(configure(tmp_path / "a"), data=skeletons)
     probed = pretrain(configure(tmp_path / "b", probe_every=2.0), data=skeletons)
     assert [(line["update"], line["knn_1"]) for line in records(probed, "probe")] == [(4, 12.5), (8, 12.5)]

@@ -1,1 +1,1 @@
-"""The commands that read, write, check and draw data; they know options and the library's functions, nothing of formats."""
+"""The commands that read, write, check and draw data: they know options and the library's functions, no formats."""

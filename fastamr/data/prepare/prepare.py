@@ -47,7 +47,7 @@ RAW_KINDS: dict[str, tuple[type[NtuReader] | type[PkuReader], int]] = {
 }
 """Data sets of many raw files, which are read in parallel: the reader and its first argument."""
 
-FILE_KINDS = {"nw-ucla": "readers.nw_ucla_json", "pyskl": "readers.pyskl", "npz": "importing"}
+FILE_KINDS = {"nw-ucla": "readers.nw_ucla_json", "pyskl": "readers.pyskl", "npz": "readers.registry"}
 """Data sets that a module reads in one go."""
 
 KINDS = (*RAW_KINDS, *FILE_KINDS)
@@ -169,7 +169,7 @@ def _reader(kind: str, options: Mapping[str, Any]) -> RawReader:
 
 def _prepare_file(steps: tuple[Step, ...], dtype: str, report: Report, strict: bool) -> None:
     """Read a data set in one go."""
-    module = importlib.import_module(f".{FILE_KINDS[report.kind]}", __package__)
+    module = importlib.import_module(f"..{FILE_KINDS[report.kind]}", __package__)
     if report.kind == "nw-ucla":
         data = module.read(report.source, strict=strict)
         # This reader lists damaged files under their names, and empty clips under the clips' names.

@@ -200,7 +200,7 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
         count = int(gigabytes * 1e9 / len(content))
         raw = fill(tmp_path / f"raw{count}", count, content)
         code = (
-            "import resource, sys\nfrom fastamr.data.prepare import prepare\n"
+            "import resource, sys\nfrom fastamr.data.prepare.prepare import prepare\n"
             f"prepare('ntu60', {str(raw)!r}, {str(tmp_path / 'out.safetensors')!r})\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )

@@ -364,7 +364,7 @@ class TestSteps:
         steps = ["center", "align_body", "scale:unit=torso"]
         expected = preprocess(pack(*clips), steps)
         for module in ("rebuild", "body_frame"):
-            monkeypatch.setattr(f"fastamr.data.{module}._CHUNK", 4)
+            monkeypatch.setattr(f"fastamr.data.preprocessing.{module}._CHUNK", 4)
         assert torch.equal(preprocess(pack(*clips), steps).coords, expected.coords)
 
     def test_many_clips_take_seconds(self) -> None:

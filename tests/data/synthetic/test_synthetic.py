@@ -101,7 +101,7 @@ def test_the_bits_do_not_depend_on_the_processor():
     if not found:
         pytest.skip("this NumPy has no SIMD code that could be switched off")
     program = (
-        "import hashlib; from fastamr.data.synthetic import synthetic_actions as make; d = make(60, seed=4);"
+        "import hashlib; from fastamr.data.synthetic.dataset import synthetic_actions as make; d = make(60, seed=4);"
         "print(hashlib.sha256(d.coords.numpy().tobytes()).hexdigest())"
     )
     environment = {

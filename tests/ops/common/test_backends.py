@@ -60,7 +60,7 @@ def test_unknown_names() -> None:
 
 def test_environment_variable() -> None:
     code = (
-        "import torch; from fastamr.ops.backends import Problem, choose; "
+        "import torch; from fastamr.ops.common.backends import Problem, choose; "
         "p = Problem('cpu', torch.float32); print(choose('visible_attention', p), choose('motion_entropy', p))"
     )
     run = subprocess.run(

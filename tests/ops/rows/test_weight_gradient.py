@@ -12,7 +12,7 @@ from fastamr import native, ops
 from fastamr.ops.common.backends import Problem, choose
 from fastamr.testing import relative_error
 
-module = sys.modules["fastamr.ops.weight_gradient"]  # the attribute of ops is the function
+module = sys.modules["fastamr.ops.rows.weight_gradient"]  # the attribute of ops is the function
 
 
 def test_it_is_the_gradient_of_a_linear_layer() -> None:

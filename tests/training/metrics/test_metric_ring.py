@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastamr.training.metric_ring as metric_ring
 import pytest
 import torch
 
+import fastamr.training.metrics.metric_ring as metric_ring
 from fastamr.training.metrics.metric_ring import MetricReader, MetricRing
 
 

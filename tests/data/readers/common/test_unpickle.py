@@ -357,7 +357,7 @@ def test_pythons_unpickler_is_not_used() -> None:
     """The interpreter of opcodes stands alone: with Python's unpickler out of order it still reads."""
     code = (
         "import pickle, io, sys, tempfile, pathlib, numpy as np\n"
-        "from fastamr.data.unpickle import unpickle\n"
+        "from fastamr.data.readers.common.unpickle import unpickle\n"
         "path = pathlib.Path(tempfile.mkdtemp()) / 'x.pkl'\n"
         "path.write_bytes(pickle.dumps({'a': np.arange(3)}))\n"
         "def refuse(*_, **__): raise SystemExit('unpickled')\n"
