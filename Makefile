@@ -11,7 +11,10 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-slow bench check-kernels check-csrc check-gpu lint format install check-tools clean
 
+HINT := fastamr is installed in $(VENV): type '. $(VENV)/bin/activate' and then 'fastamr --help'
+
 install: $(STAMP)
+	@$(if $(filter install,$(or $(MAKECMDGOALS),install)),echo "$(HINT)",true)
 
 $(STAMP): pyproject.toml constraints.txt | check-tools
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """A sixth method in one file: two random tenths of one clip should give the same feature (contrastive, no decoder).
 
-python examples/new_method.py pretrain --model two_views --data synthetic --out runs/two_views --architecture.depth 3
+python examples/new_method.py pretrain --model two_views --data synthetic --out runs/two_views --model.depth 3
 python examples/new_method.py evaluate --checkpoint runs/two_views --data synthetic
 """
 

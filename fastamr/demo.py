@@ -136,7 +136,7 @@ def pre_train(name: str, data: PackedSkeletons, folder: Path, config: DemoConfig
             model=name,
             architecture={**SMALL, **(SMALL_AMR if name == "amr" else {})},
             out=str(folder),
-            steps=STEPS,
+            preprocess=STEPS,
             epochs=config.epochs,
             batch_size=config.batch_size,
             lr=config.lr,

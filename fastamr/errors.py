@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class UsageError(Exception):
+    """A wrong command, option or value on the command line."""
+
+
 def unknown_name(what: str, value: object, known: Iterable[str]) -> ValueError:
     """Build the error for a name that is not in a list, with the nearest valid one.
 

@@ -26,11 +26,14 @@ ARROWS_TEXT = """
 __main__: cli
 benchmarking: data data/packed data/synthetic info models nn ops reference training training/clips training/update
     visualization
-cli: demo evaluation evaluation/protocols finetuning info training
-commands: benchmarking data data/preprocessing evaluation/report features models probes visualization
+cli:
+commands: configs data data/preprocessing demo evaluation/report features info models probes training visualization
+commands/bench: benchmarking commands models
 commands/data: commands data data/audit data/prepare data/preprocessing data/readers/common features models
     visualization
-commands/models: commands data data/readers export features models
+commands/models: commands data data/readers evaluation evaluation/protocols export features finetuning models
+    training
+configs:
 data: data/packed data/readers data/synthetic
 data/audit: data/packed
 data/packed:

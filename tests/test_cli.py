@@ -14,9 +14,9 @@ import fastamr
 from fastamr import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--architecture.width", "16", "--architecture.depth", "1", "--architecture.heads", "2"]
-SMALL += ["--architecture.frames=24", "--architecture.decoder_width", "16", "--architecture.decoder-depth=1"]
-SMALL += ["--architecture.decoder_heads", "2", "--device", "cpu"]
+SMALL = ["--model.width", "16", "--model.depth", "1", "--model.heads", "2"]
+SMALL += ["--model.frames=24", "--model.decoder-width", "16", "--model.decoder-depth=1"]
+SMALL += ["--model.decoder-heads", "2", "--device", "cpu"]
 
 
 def fastamr_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -59,10 +59,8 @@ def test_options_reach_the_configuration(trained_with: list[Any]) -> None:
     arguments = (
         "--model skeleton_mae --data a.st b.st --out runs/x --epochs 3 --crop 0.6 0.9 --betas 0.9 0.99"
     )
-    arguments += (
-        " --clip-grad 1 --architecture.width 64 --architecture.masking frame --no_tensorboard --resume"
-    )
-    arguments += " --steps center align_body --probe-every 2.5 --lr 2e-3"
+    arguments += " --clip-grad 1 --model.width 64 --model.masking frame --no-tensorboard --resume"
+    arguments += " --preprocess center align_body --probe-every 2.5 --lr 2e-3"
     assert cli.main(["pretrain", *arguments.split()]) == 0
     (config,) = trained_with
     assert (config.model, config.data, config.out, config.epochs) == (
@@ -74,7 +72,7 @@ def test_options_reach_the_configuration(trained_with: list[Any]) -> None:
     assert (config.crop, config.betas, config.clip_grad, config.lr) == ((0.6, 0.9), (0.9, 0.99), 1.0, 2e-3)
     assert config.architecture == {"width": 64, "masking": "frame"}
     assert (config.tensorboard, config.resume, config.progress) == (False, True, True)
-    assert (config.steps, config.probe_every) == (["center", "align_body"], 2.5)
+    assert (config.preprocess, config.probe_every) == (["center", "align_body"], 2.5)
 
 
 def test_command_line_wins_over_yaml_and_later_yaml_over_earlier(
@@ -85,7 +83,7 @@ def test_command_line_wins_over_yaml_and_later_yaml_over_earlier(
     )
     (tmp_path / "b.yaml").write_text("seed: 2\nupdates: 7\n")
     files = [str(tmp_path / name) for name in ("a.yaml", "b.yaml")]
-    options = ["--architecture.depth", "3", "--epochs", "9", "--data", "synthetic", "--out", "x"]
+    options = ["--model.depth", "3", "--epochs", "9", "--data", "synthetic", "--out", "x"]
     assert cli.main(["pretrain", "--config", *files, *options]) == 0
     (config,) = trained_with
     assert (config.model, config.lr, config.seed, config.epochs) == ("skeleton_mae", 2e-3, 2, 9.0)
@@ -103,16 +101,70 @@ def test_resume_takes_the_configuration_of_the_run(tmp_path: Path, trained_with:
     assert config.resume
 
 
+def test_resume_has_three_forms(tmp_path: Path, trained_with: list[Any]) -> None:
+    (tmp_path / "config.yaml").write_text("model: gfp\nsteps: [bone]\n")
+    for words, resume, model in (
+        ([], False, "amr"),
+        (["--resume"], True, "gfp"),
+        (["--resume", "yes"], True, "gfp"),
+        (["--resume=no"], False, "amr"),
+    ):
+        assert cli.main(["pretrain", "--out", str(tmp_path), *words]) == 0
+        config = trained_with.pop()
+        assert (config.resume, config.model) == (resume, model), words
+        assert config.preprocess == (["bone"] if resume else ["center"])
+
+
+class TestSettingsOfAnotherModel:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        (tmp_path / "amr.yaml").write_text(
+            "model: amr\narchitecture: {width: 64, guidance_k: 0.1, target_patches: 2}\nseed: 5\n"
+        )
+        return tmp_path / "amr.yaml"
+
+    def test_are_left_out_with_a_notice(
+        self, file: Path, trained_with: list[Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli.main(["pretrain", "--config", str(file), "--model", "mamp"]) == 0
+        config = trained_with.pop()
+        assert (config.model, config.architecture, config.seed) == ("mamp", {"width": 64}, 5)
+        assert capsys.readouterr().err == (
+            f"notice: {file}: left out, not settings of mamp, but of the models in brackets: guidance_k (amr), "
+            "target_patches (amr)\n"
+        )
+
+    def test_are_taken_by_their_own(
+        self, file: Path, trained_with: list[Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli.main(["pretrain", "--config", str(file)]) == 0
+        assert trained_with.pop().architecture == {"width": 64, "guidance_k": 0.1, "target_patches": 2}
+        assert capsys.readouterr().err == ""
+
+    def test_what_no_model_knows_stays_an_error(
+        self, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file.write_text("architecture: {widht: 64}\n")
+        words = ["--model", "mamp", "--data", "synthetic", "--out", str(tmp_path / "out")]
+        assert cli.main(["pretrain", "--config", str(file), *words]) == 1
+        assert "unknown option of MAMPConfig 'widht'" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    def test_on_the_command_line_are_unknown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["pretrain", "--model", "mamp", "--model.guidance-k", "3"]) == 2
+        assert "unknown option --model.guidance-k" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--epoch 3", "unknown option --epoch; did you mean --epochs?"),
-        ("--architecture.widht 3", "unknown option --architecture.widht; did you mean --architecture.width?"),
+        ("--model.widht 3", "unknown option --model.widht; did you mean --model.width?"),
         ("--model amrr", "unknown model 'amrr': expected one of .*did you mean 'amr'"),
         ("--precision bf16", "unknown precision 'bf16'.*did you mean 'bfloat16'"),
         ("--lr fast", "--lr.*float.*fast"),
-        ("--architecture.width wide", "--architecture.width.*int.*wide"),
-        ("--batch_size -3", "batch_size must be a positive number, got -3"),
+        ("--model.width wide", "--model.width.*int.*wide"),
+        ("--batch-size -3", "batch_size must be a positive number, got -3"),
         ("--epochs 3 --updates 3", "give one of the two"),
         ("--crop 0.5", "--crop: expected 2 arguments"),
         ("stray", "unrecognized arguments: stray"),
@@ -133,21 +185,6 @@ def test_unknown_key_in_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert re.search(r"c\.yaml: unknown option 'epoch'.*did you mean 'epochs'", capsys.readouterr().err)
 
 
-def test_help_lists_typed_options_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["pretrain", "--model", "amr", "--help"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "architecture of amr" in shown
-    assert re.search(r"--architecture\.guidance_k \S+ strength .*?\(type: float, default: 0\.01\)", shown)
-    assert re.search(r"--batch_size \S+ body sequences in one update\. \(type: int, default: 256\)", shown)
-    assert cli.main(["pretrain", "--model", "skeleton_mae", "--help"]) == 0
-    assert "guidance_k" not in capsys.readouterr().out
-    assert cli.main(["pretrain", "--model", "gfp", "--help"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "architecture of gfp" in shown
-    assert re.search(r"--architecture\.levels .*?20, 40 and 120 frames", shown)
-    assert re.search(r"--architecture\.mask_tau \S+ temperature of .*?default: 0\.8\)", shown)
-
-
 def test_a_known_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["pretrain", "--data", str(tmp_path / "no.safetensors"), "--out", str(tmp_path / "run")]
     assert cli.main(arguments) == 1
@@ -162,12 +199,6 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTAMR_DEBUG", "1")
     with pytest.raises(ValueError, match="out is missing"):
         cli.main(["pretrain", "--data", "synthetic"])
-
-
-def test_without_jsonargparse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    assert cli.main(["pretrain", "--data", "synthetic", "--out", "x"]) == 1
-    assert "pip install 'fastamr[cli]'" in capsys.readouterr().err
 
 
 def test_interrupt_before_the_loop(
@@ -190,12 +221,13 @@ def test_interrupt_inside_and_outside_of_an_import(tmp_path: Path, command: str)
         f"try:\n    exec({strike!r})\nexcept BaseException as error:\n    raise RuntimeError('recursion') from None\n"
     )
     code = (
-        "import signal, sys\n"
+        "import signal, sys, types\n"
         "from fastamr import cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def import_swallows(arguments): import swallows\n"
         f"def runs(arguments): exec({strike!r})\n"
-        f"cli._COMMANDS[{command!r}] = ({command}, '')\n"
+        f"sys.modules['fastamr.commands.{command}'] = types.SimpleNamespace(run={command})\n"
+        f"cli._COMMANDS['data'][{command!r}] = ({command!r}, '')\n"
         f"code = cli.main([{command!r}])\n"
         "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
         "raise SystemExit(code)\n"
@@ -220,8 +252,8 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
 def test_pretrain_stops_on_ctrl_c_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "fastamr", "pretrain", "--data", str(tmp_path / "data.safetensors")]
-    command += ["--out", str(out), *SMALL, "--batch-size", "8", "--min-frames", "8", "--log_every", "1"]
-    command += ["--steps", "center", "--seed", "3", "--warmup-epochs", "0", "--no_tensorboard"]
+    command += ["--out", str(out), *SMALL, "--batch-size", "8", "--min-frames", "8", "--log-every", "1"]
+    command += ["--preprocess", "center", "--seed", "3", "--warmup-epochs", "0", "--no-tensorboard"]
     write_data(tmp_path / "data.safetensors")
     log = out / "metrics.jsonl"
     process = subprocess.Popen([*command, "--updates", "100000"], stderr=subprocess.PIPE, text=True, cwd=ROOT)

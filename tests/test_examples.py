@@ -87,9 +87,9 @@ def test_new_method_learns_through_pretrain(new_method: ModuleType, tmp_path: Pa
 def test_new_method_has_the_whole_command_line(
     new_method: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert new_method.main(["pretrain", "--model", "two_views", "--help"]) == 0
+    assert new_method.main(["pretrain", "--model", "two_views", "--help-all"]) == 0
     shown = capsys.readouterr().out
-    assert "--architecture.temperature" in shown
+    assert "--model.temperature" in shown
     assert "of the similarities" in shown
 
 

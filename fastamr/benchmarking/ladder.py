@@ -41,10 +41,11 @@ class LadderOptions:
     """What :func:`run_ladder` runs.
 
     Attributes:
-        sequences: S; None is 256 on a GPU, 8 on a CPU.
-        rungs: names, or ``all``; empty is the device's default.
-        rounds: timed updates; None is 20 on a GPU, 5 on a CPU.
-        warmup: updates before that are not timed, beside the first; None is 5 on a GPU, 1 on a CPU.
+        sequences: S; by default 256 on a GPU, 8 on a CPU.
+        rungs: names, or ``all``; by default all that the device runs in reasonable time
+            (``torch.compile`` on a CPU takes minutes and must be asked for).
+        rounds: timed updates; by default 20 on a GPU, 5 on a CPU.
+        warmup: updates before that are not timed, beside the first; by default 5 on a GPU, 1 on a CPU.
         architecture: settings that both models share (fields of :class:`fastamr.models.ModelConfig`); the papers'
             by default.
 

@@ -29,8 +29,8 @@ class RecipeOptions:
         architecture: its settings; the paper's by default.
         updates: updates to run.
         full: run all updates of the recipe instead.
-        clips: clips of the data set, to scale it down on a small machine; None is the recipe's number.
-        batch_size: sequences of an update; None is the recipe's.
+        clips: clips of the data set, to scale it down on a small machine; by default the recipe's number.
+        batch_size: sequences of an update; by default the recipe's.
         device: ``auto`` or a torch device.
         precision: as in :class:`fastamr.training.PretrainConfig`.
         seed: of data, weights, order and masks.

@@ -50,11 +50,11 @@ class ScalingOptions:
     Attributes:
         model: name of the model.
         architecture: its settings; the paper's by default.
-        sequences: S wherever it is not varied; None is 256 on a GPU and 2 on a CPU.
+        sequences: S wherever it is not varied; by default 256 on a GPU and 2 on a CPU.
         vary: sizes to vary, with their values; an empty tuple of values is the device's default. All sizes of
             :data:`SIZES` where nothing is named.
-        precision: ``float32``, ``float16`` or ``bfloat16``; None is bfloat16 on a GPU and float32 on a CPU.
-        rounds: timed updates of a point; None is 20 on a GPU and 3 on a CPU.
+        precision: ``float32``, ``float16`` or ``bfloat16``; by default bfloat16 on a GPU and float32 on a CPU.
+        rounds: timed updates of a point; by default 20 on a GPU and 3 on a CPU.
 
     Raises:
         ValueError: an unknown size, or a number that is not positive.

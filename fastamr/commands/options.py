@@ -1,43 +1,284 @@
-"""Options that the commands which write packed files share."""
+"""The parser that all commands share: jsonargparse with dashes, lists of words, ``--no-``, and help in two lengths."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import docstring_parser
+import jsonargparse
+
+from ..errors import UsageError, check_name
 from ..skeleton import LAYOUTS
+from .spelling import RENAMED, modern
+
+FLAG = jsonargparse.ActionYesNo(no_prefix="no-")
+"""The action of an option with two forms, ``--NAME`` and ``--no-NAME``."""
+
+Given = jsonargparse.Namespace
+"""What was asked for, by the names of the options with underscores."""
+
+_METAVARS = {int: "INT", float: "NUMBER", str: "TEXT"}
+_NAMED_METAVARS = {
+    "data": "FILE",
+    "preprocess": "STEP",
+    "checkpoint": "RUN",
+    "fuse": "RUN",
+    "teacher": "DIR",
+    "out": "PATH",
+}
 
 
-def add_processing(parser: argparse.ArgumentParser) -> None:
-    """Add ``--preset``, ``--steps`` and ``--dtype``."""
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Defaults as they are typed; a value's type is its placeholder."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = (action.help or "").removesuffix("."), action.default
+        if isinstance(default, (list, tuple)):
+            default = " ".join(map(str, default))
+        if default is None or default is False or default == "":
+            return text
+        return f"{text} (default: {'on' if default is True else default})"
+
+
+class _HelpFormatterOfLines(_HelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The same, with the lines of description and epilog as they are."""
+
+
+class CommandParser(jsonargparse.ArgumentParser):
+    """The options of one command.
+
+    jsonargparse knows types, nesting and help. What it lacks for our syntax is here: options made from a dataclass with
+    dashes in their names and words as lists, short help, and errors of one line that name the option.
+
+    Args:
+        command: its name, as it is typed after ``fastamr``.
+        usage: what must be given, as ``FILE --out DIR``.
+        text: what the command does.
+        epilog: more words for the end of the help.
+        renamed: old names of options and new ones, where the command differs from the others.
+        keep_lines: leave the lines of the epilog as they are.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        usage: str,
+        text: str,
+        *,
+        epilog: str = "",
+        renamed: Mapping[str, str] | None = None,
+        keep_lines: bool = False,
+    ) -> None:
+        super().__init__(
+            prog=f"fastamr {command}",
+            usage=" ".join(f"fastamr {command} {usage} [options]".split()),
+            description=text,
+            epilog=epilog,
+            formatter_class=_HelpFormatterOfLines if keep_lines else _HelpFormatter,
+            add_help=False,
+            allow_abbrev=False,
+            exit_on_error=False,
+            print_config=None,
+        )
+        self._renamed = RENAMED | dict(renamed or {})
+        self._fields: set[str] = set()
+        self._more: list[Any] = []
+
+    def more(self, title: str) -> Any:
+        """Return a group of options that only ``--help-all`` shows."""
+        group = self.add_argument_group(title)
+        self._more.append(group)
+        return group
+
+    def add_fields(
+        self,
+        config: Any,
+        first: Mapping[str, str],
+        more: Mapping[str, str] | None = None,
+        *,
+        rest: str = "further options",
+        part: str = "",
+        into: str = "",
+        skip: Sequence[str] = (),
+        forms: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Add an option for each field of a dataclass; defaults and help come from there.
+
+        Args:
+            config: the dataclass.
+            first: titles of groups and the names of their fields, with spaces between.
+            more: the same for what only ``--help-all`` shows.
+            rest: title of all other fields.
+            part: what options begin with, as ``model`` in ``--model.width``.
+            into: the name that nests them in what :meth:`parse` returns; by default that of ``part``.
+            skip: fields without an option.
+            forms: what ``add_argument`` gets for a field that is typed otherwise than its type says.
+        """
+        hints, texts = typing.get_type_hints(config), _field_texts(config)
+        fields = {
+            item.name: item for item in dataclasses.fields(config) if item.init and item.name not in skip
+        }
+        groups = [(title, names.split(), False) for title, names in first.items()]
+        groups += [(title, names.split(), True) for title, names in (more or {}).items()]
+        named = {name for _, names, _ in groups for name in names}
+        groups.append((rest, [name for name in fields if name not in named], True))
+        for title, names, is_more in groups:
+            if not names:
+                continue
+            group = self.more(title) if is_more else self.add_argument_group(title)
+            for name in names:
+                dest, option = f"{into or part}.{name}".lstrip("."), f"--{part}.{name}".replace("--.", "--")
+                self._fields.add(dest)
+                form = (forms or {}).get(name) or _field(hints[name], fields[name])
+                group.add_argument(option.replace("_", "-"), dest=dest, **{"help": texts.get(name), **form})
+
+    def parse(self, words: Sequence[str]) -> Given:
+        """Return what was asked for; of the fields of dataclasses only those that were given.
+
+        Raises:
+            UsageError: an option does not exist, its value has the wrong type, or something is missing.
+            SystemExit: help was asked for and printed.
+        """
+        for word in words:
+            if word in ("-h", "--help", "--help-all"):
+                print(self.format_help() if word == "--help-all" else self._short_help(), end="")
+                raise SystemExit(0)
+        actions = list(self._actions)  # jsonargparse may add its own when it parses
+        flags = [action for action in actions if isinstance(action, jsonargparse.ActionYesNo)]
+        words = modern(words, _names(actions), _names(flags), self._renamed)
+        try:
+            given = self.parse_args(words, defaults=False)
+        except jsonargparse.ArgumentError as error:
+            raise UsageError(self._told(str(error))) from None
+        for action in actions:
+            if action.dest not in self._fields and action.dest not in given:
+                given[action.dest] = action.default
+        return given
+
+    def _short_help(self) -> str:
+        """Return the help with the options that people need first."""
+        groups, epilog = self._action_groups, self.epilog
+        try:
+            self._action_groups = [group for group in groups if group not in self._more]
+            if self._more:
+                self.epilog = f"{self.prog} --help-all lists all options."
+            return super().format_help()
+        finally:
+            self._action_groups, self.epilog = groups, epilog
+
+    def _told(self, message: str) -> str:
+        """Return a message of jsonargparse in one line that names the option as it is typed."""
+        typed = {action.dest: _typed(action) for action in self._actions}
+        if match := re.match(r'Parser key "([^"]+)".*(?:Got value|Given value): (.*)', message, re.DOTALL):
+            action = next(action for action in self._actions if action.dest == match[1])
+            kind = jsonargparse.DefaultHelpFormatter(self.prog)._get_type_str(action)
+            return f"{typed[match[1]]} must be {kind}, got {match[2]!r}"
+        if match := re.match(r"the following arguments are required: (.*)", message):
+            names = ", ".join(typed[name] for name in match[1].split(", "))
+            return f"{names} is missing; see {self.prog} --help"
+        return " ".join(message.removeprefix("argument ").split())
+
+
+def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
+    """Return the type of an option whose values are known; a wrong one gets the nearest that there is."""
+
+    def choose(value: str) -> str:
+        try:
+            check_name(what, value, known)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+
+    known = tuple(known)
+    return choose
+
+
+def _names(actions: Iterable[argparse.Action]) -> set[str]:
+    return {name for action in actions for name in action.option_strings}
+
+
+def _typed(action: argparse.Action) -> str:
+    return action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+
+
+def _field(hint: Any, item: dataclasses.Field[Any]) -> dict[str, Any]:
+    """Return how jsonargparse reads a field: strings stand for objects and paths, words for lists."""
+    default = None if item.default is dataclasses.MISSING else item.default
+    if item.default_factory is not dataclasses.MISSING:
+        default = item.default_factory()
+    options = [one for one in typing.get_args(hint) if one is not type(None)]
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kind = (str if str in options else options[0]) if is_union else hint
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is bool:
+        return {"action": FLAG, "default": default}
+    if origin in (list, tuple):
+        count = len(inner) if origin is tuple and inner[-1] is not Ellipsis else "*"
+        one = _NAMED_METAVARS.get(item.name, _METAVARS.get(inner[0], "TEXT"))
+        default = default if default is None else list(default)
+        many = {"metavar": one} if count == "*" else {"metavar": (one,) * len(inner)}
+        return {"type": inner[0], "nargs": count, "default": default, **many}
+    if origin is typing.Literal:
+        return {"type": one_of(item.name, inner), "metavar": "{" + ",".join(inner) + "}", "default": default}
+    kind = kind if kind in _METAVARS else str
+    optional = is_union and len(options) < len(typing.get_args(hint))
+    return {
+        "type": kind | None if optional else kind,
+        "metavar": _NAMED_METAVARS.get(item.name, _METAVARS[kind]),
+        "default": default,
+    }
+
+
+def _field_texts(config: Any) -> dict[str, str]:
+    """Return the description of each field from the docstrings of a dataclass and of its bases."""
+    texts = {}
+    for base in reversed(config.__mro__):
+        for field in docstring_parser.parse(
+            base.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE
+        ).params:
+            text = re.sub(r":\w+:`~?([^`]+)`|``", r"\1", field.description or "")
+            texts[field.arg_name] = " ".join(text.split())
+    return texts
+
+
+def add_processing(parser: CommandParser) -> None:
+    """Add ``--preset``, ``--preprocess`` and ``--dtype``."""
     from ..data.preprocessing.presets import PRESETS
 
-    parser.add_argument(
-        "--preset", choices=list(PRESETS), metavar="NAME", help=f"a recipe of the field: {', '.join(PRESETS)}"
+    add = parser.add_argument_group("processing").add_argument
+    add(
+        "--preset",
+        type=one_of("preset", PRESETS),
+        metavar="NAME",
+        help=f"a recipe of the field: {', '.join(PRESETS)}",
     )
-    parser.add_argument(
-        "--steps", nargs="*", default=[], metavar="STEP",
-        help="pre-processing to apply after that, as center align_body resample:fps=30",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "float16"],
-        default="float32",
-        help="of the coordinates; float16 is for centred data",
-    )
+    add("--preprocess", nargs="*", type=str, default=[], metavar="STEP",
+        help="steps to apply after that, as center align_body resample:fps=30")  # fmt: skip
+    add("--dtype", type=one_of("dtype", ("float32", "float16")), default="float32", metavar="TYPE",
+        help="of the coordinates; float16 is for centred data")  # fmt: skip
 
 
-def add_layout(parser: argparse.ArgumentParser, text: str) -> None:
+def add_layout(group: Any, text: str) -> None:
     """Add ``--layout``."""
-    parser.add_argument(
-        "--layout", choices=list(LAYOUTS), metavar="NAME", help=f"{text}: {', '.join(LAYOUTS)}"
+    group.add_argument(
+        "--layout", type=one_of("layout", LAYOUTS), metavar="NAME", help=f"{text}: {', '.join(LAYOUTS)}"
     )
 
 
-def check_steps(parser: argparse.ArgumentParser, steps: list[str]) -> None:
-    """End the command with a usage error unless all steps exist."""
+def check_steps(steps: Sequence[str]) -> None:
+    """Raise ``UsageError`` unless all pre-processing steps exist."""
     from ..data.preprocessing.apply import parse_steps
 
     try:
         parse_steps(steps)
     except (TypeError, ValueError) as error:
-        parser.error(f"argument --steps: {error}")
+        raise UsageError(f"--preprocess: {error}") from None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .options import FLAG, CommandParser, Given, one_of
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
 
+FORMATS = ("png", "svg", "pdf")
+METHODS = ("pca", "tsne")
 PROBES = ("knn", "linear")
 
 
-def run(arguments: list[str]) -> None:
+def run(words: list[str]) -> None:
     """Carry out the command.
 
     Raises:
@@ -22,7 +25,7 @@ def run(arguments: list[str]) -> None:
         ValueError: the data does not fit the model, or has no label, split or clip that is asked for.
         ImportError: matplotlib is not installed, or scikit-learn for t-SNE.
     """
-    given = _parser().parse_args(arguments)
+    given = _parser().parse(words)
     from ..visualization.curves import draw_curves, read_metrics
     from ..visualization.figures import new_figure
 
@@ -74,7 +77,7 @@ def _load(folder: Path, sources: list[str]) -> tuple[SkeletonModel, PackedSkelet
 
 
 def _drawing(
-    name: str, value: str, given: argparse.Namespace, model: SkeletonModel, data: PackedSkeletons
+    name: str, value: str, given: Given, model: SkeletonModel, data: PackedSkeletons
 ) -> Callable[[Path], None]:
     """Check what a figure needs, and return what draws it."""
     from ..visualization.clip import find_clip
@@ -104,9 +107,7 @@ def _attention(path: Path, model: SkeletonModel, data: PackedSkeletons, clip: in
     draw_attention(path, model, model_clip(data, clip, model.frames), unit=unit)
 
 
-def _embedding(
-    path: Path, method: str, given: argparse.Namespace, model: SkeletonModel, data: PackedSkeletons
-) -> None:
+def _embedding(path: Path, method: str, given: Given, model: SkeletonModel, data: PackedSkeletons) -> None:
     import torch
 
     from ..features import extract_features
@@ -161,35 +162,30 @@ def _confusion(path: Path, probe: str, split: str, halves: Any, model: Any, data
     draw_confusion(path, counts, names, title=f"{what} of the frozen encoder, split {split!r}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastamr plot",
-        description="Draw the curves of a run and, where asked for, what its encoder has learnt.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("run", metavar="RUN", help="the folder of a run of fastamr pretrain")
+def _parser() -> CommandParser:
+    text = "Draw the curves of a run and, where asked for, what its encoder has learnt."
+    parser = CommandParser("plot", "RUN --out DIR", text)
+    parser.add_argument("run", metavar="RUN", help="the folder of a run of fastamr pretrain")
+    add = parser.add_argument_group("pictures").add_argument
     add("--out", required=True, metavar="DIR", help="the folder for the pictures; made where it is missing")
-    add("--format", default="png", choices=["png", "svg", "pdf"], help="of the pictures (default png)")
-    add("--embedding", choices=["pca", "tsne"], help="also draw the features in two dimensions")
+    add("--format", default="png", type=one_of("format", FORMATS), metavar="NAME", help=", ".join(FORMATS))
+    add("--embedding", type=one_of("embedding", METHODS), metavar="{pca,tsne}",
+        help="also draw the features in two dimensions")  # fmt: skip
+    add("--attention", action=FLAG, help="also draw the encoder's attention over the skeleton of --clip")
+    add("--confusion", type=one_of("confusion", PROBES), metavar="{knn,linear}",
+        help="also draw the confusion matrix of a probe of the frozen encoder")  # fmt: skip
+    add = parser.add_argument_group("what is drawn").add_argument
+    add("--data", nargs="+", default=[], metavar="FILE", help="packed files, by default those of the run")
+    add("--clip", default="0", metavar="N|NAME", help="the clip of --attention, by number or name")
     add(
-        "--attention",
-        action="store_true",
-        help="also draw the encoder's attention over the skeleton of --clip",
+        "--split", metavar="NAME", help="of the probe, and of the embedding's edges: official, else the first"
     )
-    add("--confusion", choices=PROBES, help="also draw the confusion matrix of a probe of the frozen encoder")
-    add("--data", nargs="+", default=[], metavar="FILE", help="packed files (default: those of the run)")
+    add("--most", type=int, default=3000, metavar="CLIPS", help="clips of the embedding, drawn at random")
+    add("--seed", type=int, default=0, metavar="INT", help="of t-SNE and of that draw")
     add(
-        "--clip", default="0", metavar="N|NAME", help="the clip of --attention, by number or name (default 0)"
+        "--unit",
+        default="m",
+        metavar="NAME",
+        help="unit of the coordinates, written on the axes; '' for none",
     )
-    add("--split", help="of the probe, and of the embedding's edges (default: official, else the first)")
-    add(
-        "--most",
-        type=int,
-        default=3000,
-        metavar="CLIPS",
-        help="clips of the embedding, drawn at random (default 3000)",
-    )
-    add("--seed", type=int, default=0, help="of t-SNE and of that draw (default 0)")
-    add("--unit", default="m", help="unit of the coordinates, written on the axes (default m; '' for none)")
     return parser

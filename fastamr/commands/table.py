@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
+from .options import FLAG, CommandParser, one_of
 
 
-def run(arguments: list[str]) -> None:
+def run(words: list[str]) -> None:
     """Carry out the command.
 
     Raises:
@@ -17,33 +17,26 @@ def run(arguments: list[str]) -> None:
     from ..evaluation.report.published import DATA_SETS
     from ..files import check_writable, make_folder, write_text
 
-    parser = argparse.ArgumentParser(
-        prog="fastamr table",
-        description="Put evaluations side by side, by data set, split and protocol, beside published results.",
-        allow_abbrev=False,
-    )
+    text = "Put evaluations side by side, by data set, split and protocol, beside published results."
+    parser = CommandParser("table", "RUN...", text)
     parser.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="+",
+        "runs", metavar="RUN", nargs="+",
         help="folders of runs that fastamr evaluate has been at, a folder of such folders, or its JSON files",
-    )
-    parser.add_argument("--format", choices=list(FORMATS), default="markdown", help="default: markdown")
-    parser.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
-    parser.add_argument(
-        "--published",
-        choices=["auto", "none", *DATA_SETS],
-        default="auto",
+    )  # fmt: skip
+    add = parser.add_argument_group("the table").add_argument
+    add(
+        "--format",
+        type=one_of("format", FORMATS),
+        default="markdown",
         metavar="NAME",
+        help=", ".join(FORMATS),
+    )
+    add("--out", metavar="FILE", help="write it there instead of printing it")
+    add("--published", type=one_of("published", ("auto", "none", *DATA_SETS)), default="auto", metavar="NAME",
         help="published results beside the measured ones: auto (where the data's file is called after a data set), "
-        f"none, or those of {', '.join(DATA_SETS)}",
-    )
-    parser.add_argument(
-        "--folds",
-        action="store_true",
-        help="average the splits fold0, fold1, ... of a data set (cross-validation)",
-    )
-    given = parser.parse_args(arguments)
+        f"none, or those of {', '.join(DATA_SETS)}")  # fmt: skip
+    add("--folds", action=FLAG, help="average the splits fold0, fold1, ... of a data set (cross-validation)")
+    given = parser.parse(words)
     if given.out:
         check_writable(given.out)
     reports = [read_report(path) for path in find_reports(given.runs)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["EvaluateConfig", "evaluate", "format_report"]
 
 CACHE_FOLDER = "features"
+DEFAULT_SPLIT = "official"
 
 
 def evaluate(
@@ -72,9 +73,12 @@ def evaluate(
     """
     device = pick_device(config.device)
     model = load_pretrained(config.checkpoint)
-    target = pick_target(config)  # before hours of work whose result could not be kept
     runs = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
-    job = _Job(config, model.to(device), device, None if quiet else functools.partial(print, flush=True))
+    say = None if quiet else functools.partial(print, flush=True)
+    split = config.split or _split_of(config, runs[config.checkpoint] or {}, say)
+    config = dataclasses.replace(config, split=split)
+    target = pick_target(config)  # before hours of work whose result could not be kept
+    job = _Job(config, split, model.to(device), device, say)
     given = [data] if data is not None else _load(config.data)
     report = {
         "command": command_line(config),
@@ -102,11 +106,21 @@ def evaluate(
     return report
 
 
+def _split_of(config: EvaluateConfig, run: Mapping[str, Any], say: Callable[[str], None] | None) -> str:
+    """Return the split to evaluate where none is asked for, and say where its name comes from."""
+    split = None if config.protocol == "transfer" else run.get("split")
+    if say:
+        whose = f"the run {config.checkpoint} names it" if split else "no other is named"
+        say(f"split {split or DEFAULT_SPLIT!r}: {whose}; --split takes another")
+    return split or DEFAULT_SPLIT
+
+
 @dataclasses.dataclass
 class _Job:
     """An evaluation: its parts return their share of the report."""
 
     config: EvaluateConfig
+    split: str
     model: SkeletonModel
     device: torch.device
     say: Callable[[str], None] | None
@@ -141,7 +155,7 @@ class _Job:
         results = compare_detection(
             self.model,
             data,
-            config.split,
+            self.split,
             steps=steps,
             seeds=config.seeds,
             config=windows,
@@ -151,10 +165,10 @@ class _Job:
             batch_size=config.batch_size,
             progress=self.say,
         )
-        halves = find_streams(data, config.split, windows)
+        halves = find_streams(data, self.split, windows)
         return {
             "data": describe_data(data),
-            "split": describe_streams(config.split, halves),
+            "split": describe_streams(self.split, halves),
             "sampling": sampling(self.model, crop=1.0),
             "detection": dataclasses.asdict(windows) | {"steps_of_each_window": steps},
             "results": results,
@@ -176,7 +190,7 @@ class _Job:
             streams.append(EncodedStream(stream_of(run_steps(run)), model, prepared))
         results, own = compare_streams(
             streams,
-            config.split,
+            self.split,
             protocol=config.protocol,
             seeds=config.seeds,
             weights=config.weights or None,
@@ -213,7 +227,7 @@ class _Job:
         return compare(
             self.model,
             prepared,
-            config.split,
+            self.split,
             protocol=protocol,
             seeds=config.seeds,
             standardize=config.standardize,
@@ -229,7 +243,7 @@ class _Job:
         return compare_supervised(
             self.model,
             prepared,
-            config.split,
+            self.split,
             protocol=protocol,
             seeds=config.seeds,
             config=config.recipe(),
@@ -246,10 +260,10 @@ class _Job:
         return {"recipes": {row: dataclasses.asdict(one) for row, one in found.items()}}
 
     def _described(self, prepared: PackedSkeletons) -> dict[str, Any]:
-        halves = labelled_split(prepared, self.config.split)
+        halves = labelled_split(prepared, self.split)
         return {
             "data": describe_data(prepared),
-            "split": describe_split(self.config.split, prepared, halves),
+            "split": describe_split(self.split, prepared, halves),
             "sampling": sampling(self.model),
         }
 

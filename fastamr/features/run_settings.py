@@ -31,7 +31,10 @@ def run_config(checkpoint: str | Path) -> dict[str, Any] | None:
 def run_steps(checkpoint: str | Path) -> list[Any]:
     """Return the pre-processing steps that a run's ``config.yaml`` lists; none where there is no such file.
 
+    Older runs list them as ``steps``.
+
     Raises:
         ValueError: the file is damaged.
     """
-    return list((run_config(checkpoint) or {}).get("steps") or [])
+    settings = run_config(checkpoint) or {}
+    return list(settings.get("preprocess", settings.get("steps")) or [])

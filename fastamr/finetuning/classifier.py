@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import platform
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from ..models.base import CONFIG_FILE
 from ..probes.checks import percent_equal
 from ..training.setup import load_data
 from ..version import __version__
+from .command import shell_command
 from .finetune import FinetuneConfig, finetune, predict
 from .linear_head import linear_classifier
 
@@ -118,7 +118,7 @@ def train_classifier(
     report: dict[str, Any] = {
         "config": dataclasses.asdict(config),
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
-        "command": command_of(config),
+        "command": shell_command("finetune", dataclasses.asdict(config)),
         "versions": describe_versions(),
         "data": describe_data(prepared),
         "clips": {"train": int(train.sum()), "test": int(test.sum())},
@@ -178,20 +178,6 @@ def check_part(part: str, settings: dict[str, Any], config: Any) -> None:
     known = [item.name for item in dataclasses.fields(config)]
     for name in settings:
         check_name(f"option of {part}", name, known)
-
-
-def command_of(config: ClassifierConfig) -> str:
-    """Return the command line that asks for the same classifier."""
-    settings = dataclasses.asdict(config)
-    settings |= {f"recipe.{name}": value for name, value in settings.pop("recipe").items()}
-    words = ["fastamr", "finetune"]
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            words += [f"--{name}"] if value else []
-        else:
-            values = value if isinstance(value, (list, tuple)) else [value]
-            words += [f"--{name}", *("null" if one is None else str(one) for one in values)]
-    return shlex.join(words)
 
 
 def describe_versions() -> dict[str, str]:

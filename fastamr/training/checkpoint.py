@@ -20,14 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files import replaced
-from .config import PretrainConfig
+from .config import PretrainConfig, current_names
 
 STATE_FILE = "state.safetensors"
 RUN_FILES = ("config.yaml", "config.json", "model.safetensors", STATE_FILE, "metrics.jsonl")
 RUN_FOLDERS = ("tensorboard", "features")
 # A run with another value of one of these is another run, which a checkpoint cannot continue.
 _IDENTITY = (
-    "model", "architecture", "steps", "train_on", "split", "keep_empty_bodies", "batch_size", "seed",
+    "model", "architecture", "preprocess", "train_on", "split", "keep_empty_bodies", "batch_size", "seed",
 )  # fmt: skip
 # These may differ between a run and its continuation without a word.
 _INCIDENTAL = (
@@ -158,7 +158,7 @@ def changed_settings(scalars: Mapping[str, Any], config: Mapping[str, Any], fing
             same.
     """
     # Options that are younger than the checkpoint had their defaults.
-    saved = PretrainConfig().to_dict() | scalars["config"]
+    saved = PretrainConfig().to_dict() | current_names(scalars["config"])
     for name in _IDENTITY:
         old, new = json.loads(json.dumps([saved[name], config[name]]))
         if old != new:

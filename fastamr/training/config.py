@@ -18,6 +18,8 @@ from .update.precision import PRECISIONS
 TRAIN_ON = ("train", "all")
 # How a configuration names the choices of PretrainStep's ``graph``.
 GRAPH: dict[str, str | bool] = {"auto": "auto", "on": True, "off": False}
+# Names in files of older runs, and what they are called today.
+_OLD_NAMES = {"steps": "preprocess"}
 DEFAULT_EPOCHS = 400.0
 DEFAULT_WARMUP_EPOCHS = 20.0
 
@@ -36,9 +38,8 @@ class PretrainConfig:
             data's is taken.
         data: packed files of one layout, which train together, or ``synthetic``.
         out: folder of the run.
-        steps: pre-processing steps, by name or with parameters (``center:frame=every``); those that a file's
-            header already lists are not applied twice.
-            Choice: centre on the root joint of the first frame.
+        preprocess: pre-processing steps, by name or with parameters (``center:frame=every``); those that a file's
+            header already lists are not applied twice. Choice: centre on the root joint of the first frame.
         train_on: ``train`` (the training clips of the split) or ``all`` clips.
         split: name of the split; by default ``official``. Data with other splits only needs one named, or
             ``train_on`` ``all``; data without any is trained on whole.
@@ -84,7 +85,7 @@ class PretrainConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     data: list[str] = field(default_factory=list)
     out: str = ""
-    steps: list[str] = field(default_factory=lambda: ["center"])
+    preprocess: list[str] = field(default_factory=lambda: ["center"])
     train_on: str = "train"
     split: str | None = None
     keep_empty_bodies: bool = False
@@ -166,6 +167,7 @@ class PretrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PretrainConfig:
         """Build a configuration; a name that does not exist is an error with the nearest valid one."""
+        values = current_names(values)
         known = [item.name for item in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
@@ -184,7 +186,7 @@ class PretrainConfig:
             FileNotFoundError: there is no such file.
             ValueError: it is not YAML, an option does not exist or a value is wrong.
         """
-        return cls.from_dict(merge_settings(read_yaml(path), overrides))
+        return cls.from_dict(merge_settings(current_names(read_yaml(path)), overrides))
 
     def save(self, path: str | Path) -> None:
         """Write the configuration as YAML, in one piece."""
@@ -239,6 +241,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"config {str(path)!r} holds {type(values).__name__}, expected a mapping of options")
     return values
+
+
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file, perhaps of an older run, under the names that they have today."""
+    return {_OLD_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

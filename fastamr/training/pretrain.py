@@ -79,10 +79,12 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> 
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
     config.model_config()  # a wrong setting or step is told before any data is read
-    parse_steps(config.steps)
+    parse_steps(config.preprocess)
     check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
     device = pick_device(config.device)
-    data = load_data(config.data, config.steps) if data is None else apply_missing(data, config.steps)
+    data = (
+        load_data(config.data, config.preprocess) if data is None else apply_missing(data, config.preprocess)
+    )
     run = _Run(config, data, device)
     run.open_folder()
     run.train()
@@ -159,7 +161,7 @@ class _Run:
         """Return the configuration with everything that was left to the data or to a default filled in."""
         values = self.config.to_dict() | {
             "architecture": self.model.config.to_dict(),
-            "steps": steps_as_text(self.data, self.config.steps),
+            "preprocess": steps_as_text(self.data, self.config.preprocess),
             "split": self.split,
             "warmup_epochs": self.warmup / self.order.steps_per_epoch,
             "resume": False,
@@ -266,7 +268,7 @@ class _Run:
         )
         return (
             f"the loss became {loss} at update {update} (learning rate {rate:.3g}); {kept}; "
-            "look for extreme coordinates, lower --lr, or set --clip_grad 1"
+            "look for extreme coordinates, lower --lr, or set --clip-grad 1"
         )
 
     def _probe(self, metrics: MetricsLog) -> None:

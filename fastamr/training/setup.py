@@ -87,7 +87,7 @@ def pick_split(name: str | None, data: PackedSkeletons, train_on: str) -> str | 
         first = next(iter(data.splits))
         raise ValueError(
             f"split is missing, and the data has splits {list(data.splits)}, none of them {DEFAULT_SPLIT!r}: name the "
-            f"one whose training clips to train on, for example --split {first}, or pass --train_on all to train on "
+            f"one whose training clips to train on, for example --split {first}, or pass --train-on all to train on "
             "every clip"
         )
     return None
@@ -196,7 +196,7 @@ def run_lengths(config: PretrainConfig, steps_per_epoch: int) -> tuple[int, int]
     if warmup >= total:
         raise ValueError(
             f"warmup_epochs {warmup_epochs:g} must be shorter than the run's {epochs:g} epochs; "
-            f"pass --warmup_epochs {epochs / 5:g}"
+            f"pass --warmup-epochs {epochs / 5:g}"
         )
     return total, warmup
 
@@ -217,7 +217,7 @@ def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
         raise ValueError(
             f"the architecture expects layout {model.layout.name!r} with {settings.channels} channels, "
             f"the data has {data.layout.name!r} with {channels}; "
-            "leave architecture.layout and architecture.channels out"
+            "omit --model.layout and --model.channels"
         )
     if config.recompute:
         model.set_recompute(True)

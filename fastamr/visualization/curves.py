@@ -34,7 +34,7 @@ def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
                 raise ValueError(f"{path}, line {number} is no record of a run: {line[:60]!r}") from None
     if not records.get("train"):
         raise ValueError(
-            f"{path} has no record of the training yet: plot it after the first --log_every updates"
+            f"{path} has no record of the training yet: plot it after the first --log-every updates"
         )
     return records
 
@@ -82,7 +82,7 @@ def draw_curves(path: str | Path, records: dict[str, list[dict[str, Any]]], *, t
         panels[1, 1].text(
             0.5,
             0.5,
-            "no probe in this run (--probe_every)",
+            "no probe in this run (--probe-every)",
             ha="center",
             va="center",
             transform=panels[1, 1].transAxes,

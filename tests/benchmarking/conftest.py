@@ -26,4 +26,6 @@ def tiny() -> dict[str, Any]:
 @pytest.fixture
 def architecture() -> list[str]:
     """The same as command-line words."""
-    return ["--architecture", *(f"{name}={value}" for name, value in TINY.items())]
+    return [
+        word for name, value in TINY.items() for word in (f"--model.{name.replace('_', '-')}", str(value))
+    ]

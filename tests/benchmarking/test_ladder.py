@@ -228,19 +228,15 @@ def test_choice_of_rungs() -> None:
 
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def refused(*arguments: str) -> str:
-        assert (
-            cli.main(["bench", "ladder", "--out", str(tmp_path / "out"), "--device", "cpu", *arguments]) == 1
-        )
+    def refused(*arguments: str, code: int = 1) -> str:
+        where = ["--out", str(tmp_path / "out"), "--device", "cpu"]
+        assert cli.main(["bench", "ladder", *where, *arguments]) == code
         assert not (tmp_path / "out").exists()
         return capsys.readouterr().err
 
     assert "did you mean 'mae-fp32'" in refused("--rungs", "mae-fp23")
-    assert "--architecture 'depth': expected NAME=VALUE, for example depth=4" in refused(
-        "--architecture", "depth"
-    )
-    assert "unknown option of ModelConfig 'dept'" in refused("--architecture", "dept=4")
-    assert "unknown option of ModelConfig 'target_patches'" in refused("--architecture", "target_patches=2")
+    assert "unknown option --model.dept; did you mean --model.depth?" in refused("--model.dept", "4", code=2)
+    assert "unknown option --model.target-patches" in refused("--model.target-patches", "2", code=2)
     assert "sequences is 0, expected at least 1" in refused("--sequences", "0")
     assert "warmup is -1, expected 0 or more" in refused("--warmup", "-1")
     (tmp_path / "file").touch()

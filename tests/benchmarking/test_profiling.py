@@ -70,7 +70,7 @@ def test_command_end_to_end(
     tmp_path: Path, architecture: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "profile"
-    given = ["--device", "cpu", "--out", str(out), "--steps", "2", "--sequences", "2", "--warmup", "1"]
+    given = ["--device", "cpu", "--out", str(out), "--updates", "2", "--sequences", "2", "--warmup", "1"]
     assert cli.main(["bench", "profile", *given, "--most", "3", *architecture]) == 0
     printed = capsys.readouterr().out
     assert "amr, float32, 2 sequences: 2 steps on CPU" in printed
@@ -87,7 +87,7 @@ def test_command_end_to_end(
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["bench", "profile", "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert cli.main([*out, "--model", "gfpp"]) == 1
+    assert cli.main([*out, "--model", "gfpp"]) == 2
     assert "did you mean 'gfp'" in capsys.readouterr().err
     assert cli.main([*out, "--sequences", "0"]) == 1
     assert "sequences is 0, expected at least 1" in capsys.readouterr().err

@@ -121,14 +121,14 @@ def test_command_end_to_end(
 
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def refused(*arguments: str) -> str:
+    def refused(*arguments: str, code: int = 1) -> str:
         out = ["--out", str(tmp_path / "out"), "--no-progress", "--device", "cpu"]
-        assert cli.main(["bench", "recipe", *out, *arguments]) == 1
+        assert cli.main(["bench", "recipe", *out, *arguments]) == code
         return capsys.readouterr().err
 
-    assert "unknown preset 'ntu-60'" in refused("--preset", "ntu-60")
+    assert "unknown preset 'ntu-60'" in refused("--recipe", "ntu-60")
     assert "updates is 0, expected at least 1" in refused("--updates", "0")
     assert "leave clips=100 out" in refused("--full", "--clips", "100")
-    assert "did you mean 'amr'" in refused("--model", "amrr")
-    assert "unknown option of AMRConfig 'dept'" in refused("--architecture", "dept=4")
+    assert "did you mean 'amr'" in refused("--model", "amrr", code=2)
+    assert "did you mean --model.depth" in refused("--model.dept", "4", code=2)
     assert RecipeOptions(full=True, clips=40_091).full

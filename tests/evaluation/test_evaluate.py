@@ -155,6 +155,13 @@ class TestPreprocessing:
         _, processed = self._steps_seen(run, data, ["center", "align_body"])
         assert processed["results"]["raw"] == plain["results"]["raw"]
 
+    def test_the_name_of_before_means_the_same(self, run, make_data):
+        steps, report = self._steps_seen(run, make_data(), ["center", "align_body"])
+        (run[0] / "config.yaml").write_text(yaml.safe_dump({"preprocess": ["center", "align_body"]}))
+        again = evaluate(_config(run[0], protocol="knn"), data=make_data(), quiet=True)
+        assert [step["name"] for step in again["data"]["steps"]] == steps
+        assert again["results"] == report["results"]
+
     def test_damaged_configuration(self, run, make_data):
         (run[0] / "config.yaml").write_text("steps: [")
         with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
@@ -174,6 +181,46 @@ def test_results_of_other_seeds_and_data_are_kept(run, make_data):
     names = ["sbu-official-knn", "ucla-official-knn-2", "ucla-official-knn"]
     assert [path.stem for path in found] == [f"evaluation-{name}" for name in names]
     assert [json.loads(path.read_text())["config"]["seeds"] for path in found] == [[0], [0, 1], [0]]
+
+
+class TestTheRunsSplit:
+    """Where none is asked for, the split of the run is evaluated, else ``official``; the output says so."""
+
+    def _data(self, make_data):
+        data = make_data()
+        data.splits["xview"] = Split(~data.splits["official"].train, data.splits["official"].train)
+        return data
+
+    def test_is_taken(self, run, make_data, capsys):
+        (run[0] / "config.yaml").write_text(yaml.safe_dump({"split": "xview", "train_on": "train"}))
+        report = evaluate(_config(run[0], protocol="knn"), data=self._data(make_data))
+        assert (report["split"]["name"], report["config"]["split"]) == ("xview", "xview")
+        assert report["warnings"] == []
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"split 'xview': the run {run[0]} names it; --split takes another\n")
+        assert "--split xview" in report["command"]
+        assert (run[0] / "evaluation-unused-xview-knn.json").is_file()
+
+    def test_gives_way_to_the_one_that_is_asked_for(self, run, make_data, capsys):
+        (run[0] / "config.yaml").write_text(yaml.safe_dump({"split": "xview"}))
+        report = evaluate(_config(run[0], protocol="knn", split="official"), data=self._data(make_data))
+        assert report["split"]["name"] == "official"
+        assert "names it" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("settings", [None, {"split": None}, {"model": "amr"}])
+    def test_is_official_where_the_run_names_none(self, run, make_data, capsys, settings):
+        if settings is not None:
+            (run[0] / "config.yaml").write_text(yaml.safe_dump(settings))
+        report = evaluate(_config(run[0], protocol="knn"), data=self._data(make_data))
+        assert report["split"]["name"] == "official"
+        assert "split 'official': no other is named; --split takes another" in capsys.readouterr().out
+
+    def test_is_of_no_use_for_other_data(self, run, make_data):
+        (run[0] / "config.yaml").write_text(yaml.safe_dump({"split": "nowhere"}))
+        report = evaluate(_config(run[0], protocol="transfer"), data=make_data(), quiet=True)
+        assert report["split"]["name"] == "official"
+        with pytest.raises(ValueError, match="nowhere"):
+            evaluate(_config(run[0], protocol="knn"), data=make_data(), quiet=True)
 
 
 class TestAnotherSplit:

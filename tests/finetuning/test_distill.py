@@ -10,11 +10,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from fastamr.cli import _configure, main
+from fastamr.cli import main
+from fastamr.commands.models import finetune as finetune_command
 from fastamr.data import PackedSkeletons, Split
 from fastamr.evaluation import FinetuneConfig, labelled_split
 from fastamr.finetuning import distill as distill_module
-from fastamr.finetuning.classifier import ClassifierConfig, accuracy_of, command_of, train_classifier
+from fastamr.finetuning.classifier import ClassifierConfig, accuracy_of, train_classifier
+from fastamr.finetuning.command import shell_command
 from fastamr.finetuning.distill import distill
 from fastamr.finetuning.distill_config import DistillConfig, StudentConfig, StudentRecipe
 from fastamr.finetuning.distill_report import format_report
@@ -275,12 +277,15 @@ class TestConfig:
             StudentConfig(patch_frames=5).build(teacher)
 
 
-def test_the_command_in_a_classifier_s_report_is_the_whole_configuration() -> None:
+def test_the_command_in_a_classifier_s_report_is_the_whole_configuration(monkeypatch) -> None:
+    asked: list[ClassifierConfig] = []
+    monkeypatch.setattr(finetune_command.classifier, "train_classifier", asked.append)
     recipe = {"crop": (0.6, 0.9), "warmup_epochs": None, "pooling": "mean", "lr": 3e-4}
     for more in ({"recipe": recipe, "seed": 3}, {"frozen": True, "batch_size": 8, "overwrite": True}):
         config = ClassifierConfig("a folder", ["x", "y z"], "out", split="s", device="cpu", **more)
-        words = shlex.split(command_of(config))
-        found = _configure("finetune", ClassifierConfig, words[2:], parts={"recipe": FinetuneConfig})
+        words = shlex.split(shell_command("finetune", dataclasses.asdict(config)))
+        assert main(words[1:]) == 0
+        found = asked.pop()
         assert FinetuneConfig(**found.recipe) == FinetuneConfig(**config.recipe)
         assert dataclasses.replace(found, recipe={}) == dataclasses.replace(config, recipe={})
 
@@ -319,9 +324,9 @@ def test_commands_from_pretraining_to_the_student(run, tmp_path, capsys) -> None
     assert (report["recipe"]["epochs"], report["recipe"]["lr"], report["student"]["width"]) == (2, 1e-2, 8)
     assert report["latency"] is None
     assert "ms" not in format_report(report)
-    assert main(["distill", "--help"]) == 0
+    assert main(["distill", "--help-all"]) == 0
     shown = capsys.readouterr().out
-    assert "--student.patch_frames" in shown
+    assert "--student.patch-frames" in shown
     assert "--recipe.lr" in shown
     assert main(["finetune", *common, *tuned, "--frozen"]) == 2
     assert "has no effect with frozen" in capsys.readouterr().err

@@ -194,7 +194,7 @@ def test_command_line(tmp_path, model, data, capsys) -> None:
     data.save(tmp_path / "data.safetensors")
     arguments = ["evaluate", "--checkpoint", str(tmp_path), "--data", str(tmp_path / "data.safetensors")]
     arguments += ["--protocol", "semi", "--shares", "0.2", "--device", "cpu"]
-    arguments += ["--finetune.epochs", "1", "--finetune.hidden", "0", "--finetune.layer_decay", "0.7"]
+    arguments += ["--finetune.epochs", "1", "--finetune.hidden", "0", "--finetune.layer-decay", "0.7"]
     assert main(arguments) == 0
     report = json.loads((tmp_path / "evaluation-data-official-semi.json").read_text())
     assert report["recipes"]["encoder"]["layer_decay"] == 0.7

@@ -107,7 +107,7 @@ def test_another_architecture_is_refused() -> None:
 CONFIG = {
     "model": "amr",
     "architecture": {"width": 8, "depth": 2},
-    "steps": ["center"],
+    "preprocess": ["center"],
     "train_on": "train",
     "split": None,
     "keep_empty_bodies": False,
@@ -127,6 +127,13 @@ def test_a_checkpoint_without_a_younger_option_had_its_default() -> None:
     assert changed_settings({"config": saved, "data": "x"}, CONFIG, "x") == []
     with pytest.raises(ValueError, match="keep_empty_bodies was False and is now True"):
         changed_settings({"config": saved, "data": "x"}, {**CONFIG, "keep_empty_bodies": True}, "x")
+
+
+def test_a_checkpoint_of_before_the_steps_had_their_name_is_the_same_run() -> None:
+    saved = {"steps" if name == "preprocess" else name: value for name, value in CONFIG.items()}
+    assert changed_settings({"config": saved, "data": "x"}, CONFIG, "x") == []
+    with pytest.raises(ValueError, match=r"preprocess was \['center'\] and is now \[\]"):
+        changed_settings({"config": saved, "data": "x"}, {**CONFIG, "preprocess": []}, "x")
 
 
 def test_state_is_put_back_where_it_lies() -> None:
@@ -152,7 +159,7 @@ def test_harmless_changes_are_told() -> None:
         ({"architecture": {"width": 16, "depth": 2}}, "x", "architecture.width was 8 and is now 16"),
         ({"model": "skeleton_mae"}, "x", "model was 'amr'"),
         ({"batch_size": 8}, "x", "batch_size was 4"),
-        ({"steps": []}, "x", "steps was"),
+        ({"preprocess": []}, "x", "preprocess was"),
         ({}, "y", "fingerprint x, now y"),
     ],
 )

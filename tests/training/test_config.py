@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from fastamr import configs
 from fastamr.training import PretrainConfig
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(configs.__file__).parent
 
 
 def test_defaults_are_the_papers_recipe() -> None:
@@ -103,7 +104,7 @@ def test_missing_file(tmp_path: Path) -> None:
         ({"seed": 2**31}, "seed"),
         ({"lr": "fast"}, "lr must be float, got 'fast' (str)"),
         ({"resume": 1}, "resume must be bool, got 1 (int)"),
-        ({"steps": ["center", 3]}, "steps must be str, got 3 (int)"),
+        ({"preprocess": ["center", 3]}, "preprocess must be str, got 3 (int)"),
         ({"warmup_epochs": -1.0}, "warmup_epochs must be zero or more"),
         ({"architecture": 3}, "architecture must be"),
         ({"graph": "allways"}, "unknown graph 'allways'"),
@@ -124,7 +125,7 @@ def test_unknown_model_and_setting(tiny: type) -> None:
         PretrainConfig(model="amr", architecture={"mask_ratio": 1.5}).model_config()
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_projects_configurations_are_sound(path: Path) -> None:
     config = PretrainConfig.load(path)
     assert config.model_config().visible >= 1
@@ -135,3 +136,13 @@ def test_architecture_from_a_config_instance(tiny: type) -> None:
     assert config.architecture["width"] == 9
     assert config.model_config(frames=8).frames == 16  # the instance names all settings
     assert PretrainConfig(model="tiny").model_config(frames=8).frames == 8
+
+
+def test_the_name_of_the_steps_in_older_files(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("model: mamp\nsteps: [center, align_body]\n")
+    assert PretrainConfig.load(tmp_path / "old.yaml").preprocess == ["center", "align_body"]
+    assert PretrainConfig.load(tmp_path / "old.yaml", preprocess=[]).preprocess == []
+    assert PretrainConfig.from_dict({"steps": ["bone"]}).preprocess == ["bone"]
+    PretrainConfig.load(tmp_path / "old.yaml").save(tmp_path / "new.yaml")
+    assert "preprocess:" in (tmp_path / "new.yaml").read_text()
+    assert "steps:" not in (tmp_path / "new.yaml").read_text()

@@ -22,7 +22,7 @@ def configure(out: Path, **options: Any) -> PretrainConfig:
     defaults = {
         "model": "tiny",
         "out": str(out),
-        "steps": [],
+        "preprocess": [],
         "batch_size": 8,
         "min_frames": 8,
         "updates": 10,
@@ -381,7 +381,7 @@ def test_only_training_clips_are_trained_on(make_skeletons: Any) -> None:
 def test_without_a_split_test_clips_are_not_trained_on_silently(tmp_path: Path, skeletons: Any) -> None:
     skeletons.splits["xview"] = skeletons.splits["xsub"] = skeletons.splits.pop("official")
     with pytest.raises(
-        ValueError, match=r"splits \['xview', 'xsub'\].*--split xview, or pass --train_on all"
+        ValueError, match=r"splits \['xview', 'xsub'\].*--split xview, or pass --train-on all"
     ):
         pretrain(configure(tmp_path / "run"), data=skeletons)
     assert not (tmp_path / "run").exists()

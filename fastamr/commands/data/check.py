@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from ..options import FLAG, CommandParser, one_of
+
 FOUND = 3
 """Exit status where something was found that ``--fail-on`` names."""
 
 
-def run(arguments: list[str]) -> None:
+def run(words: list[str]) -> None:
     """Carry out the command.
 
     Raises:
@@ -25,14 +26,14 @@ def run(arguments: list[str]) -> None:
     from ...data.load import load
     from ...files import check_writable, make_folder, write_text
 
-    given = _parser(KINDS).parse_args(arguments)
+    given = _parser(KINDS).parse(words)
     for path in (given.json, given.html):
         if path and path != "-":
             check_writable(path)
     near = NearOptions(max_shift=given.max_shift, residual=given.residual)
     quality = QualityOptions(jump=given.jump, freeze=given.freeze)
     report: dict[str, Any] = {"file": str(given.file)} | audit(
-        load(given.file), near=near, search_near=not given.no_near, quality=quality
+        load(given.file), near=near, search_near=given.near, quality=quality
     )
     if given.json == "-":
         print(json.dumps(report, indent=2))
@@ -49,27 +50,28 @@ def run(arguments: list[str]) -> None:
         raise SystemExit(FOUND)
 
 
-def _parser(kinds: dict[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastamr check",
-        description="Tell what is in a packed file, what is wrong with it and whether it leaks from training to test.",
+def _parser(kinds: dict[str, str]) -> CommandParser:
+    parser = CommandParser(
+        "check",
+        "FILE",
+        "Tell what is in a packed file, what is wrong with it and whether it leaks from training to test.",
         epilog="Kinds of findings: " + "; ".join(f"{kind}: {text}" for kind, text in kinds.items()) + ". "
         "The exit status is 0 whatever was found, and 3 where --fail-on names it.",
-        allow_abbrev=False,
     )  # fmt: skip
-    add = parser.add_argument
-    add("file", metavar="FILE", help="the packed file")
+    parser.add_argument("file", metavar="FILE", help="the packed file")
+    add = parser.add_argument_group("report").add_argument
     add("--json", metavar="OUT", help="also write all numbers as JSON; - prints them instead of the table")
     add("--html", metavar="OUT", help="also write a page with histograms, which loads nothing from anywhere")
-    add("--fail-on", metavar="KIND", nargs="+", default=[], choices=[*kinds, "any"],
+    add("--fail-on", metavar="KIND", nargs="+", default=[], type=one_of("kind", (*kinds, "any")),
         help="exit with status 3 where one of these is found: " + ", ".join([*kinds, "any"]))  # fmt: skip
-    add("--no-near", action="store_true", help="look for exact duplicates only")
+    add = parser.add_argument_group("what counts as a finding").add_argument
+    add("--near", action=FLAG, default=True, help="look for near copies too, not for exact ones only")
     add("--max-shift", type=int, default=5, metavar="FRAMES",
-        help="near copies may start, and end, this many frames earlier or later (default 5)")  # fmt: skip
+        help="near copies may start, and end, this many frames earlier or later")  # fmt: skip
     add("--residual", type=float, default=0.06, metavar="SHARE",
-        help="near copies may differ by this share of their motion (default 0.06)")  # fmt: skip
+        help="near copies may differ by this share of their motion")  # fmt: skip
     add("--jump", type=float, default=1.0, metavar="SIZES",
-        help="what moves farther than this many body sizes from one frame to the next jumps (default 1)")  # fmt: skip
+        help="what moves farther than this many body sizes from one frame to the next jumps")  # fmt: skip
     add("--freeze", type=int, default=8, metavar="FRAMES",
-        help="a joint in one place for so many frames while the body moves is frozen (default 8)")  # fmt: skip
+        help="a joint in one place for so many frames while the body moves is frozen")  # fmt: skip
     return parser

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-
-from ..options import add_layout, add_processing, check_steps
+from ..options import CommandParser, add_layout, add_processing, check_steps
 
 
-def run(arguments: list[str]) -> None:
+def run(words: list[str]) -> None:
     """Carry out the command.
 
     Raises:
@@ -15,29 +13,28 @@ def run(arguments: list[str]) -> None:
         OSError: OUT cannot be written.
         ValueError: no reader knows the file, or it is damaged (where, and why).
     """
-    parser = argparse.ArgumentParser(
-        prog="fastamr import",
-        description="Convert a motion file to the packed format: .npz (ragged, MAMP, CTR-GCN), .pkl (PYSKL), .json "
+    parser = CommandParser(
+        "import",
+        "FILE OUT",
+        "Convert a motion file to the packed format: .npz (ragged, MAMP, CTR-GCN), .pkl (PYSKL), .json "
         "(COCO key points, AlphaPose, a clip of NW-UCLA), .csv (frame, body, joint, x, y[, z][, confidence][, clip]).",
-        allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="the file to read")
     parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ucla.safetensors")
-    add_layout(parser, "the skeleton of a file that does not tell it")
-    parser.add_argument(
-        "--min-confidence", type=float, metavar="X",
-        help="mark joints of a lower confidence as not seen (default: those of confidence 0)",
-    )  # fmt: skip
+    group = parser.add_argument_group("reading")
+    add_layout(group, "the skeleton of a file that does not tell it")
+    group.add_argument("--min-confidence", type=float, metavar="NUMBER",
+        help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
     add_processing(parser)
-    given = parser.parse_args(arguments)
-    check_steps(parser, given.steps)
+    given = parser.parse(words)
+    check_steps(given.preprocess)
     from ...data import import_file
 
     print(
         import_file(
             given.file,
             given.out,
-            steps=given.steps,
+            steps=given.preprocess,
             preset=given.preset,
             dtype=given.dtype,
             layout=given.layout,

@@ -5,19 +5,21 @@ Exit codes beside those of all commands: 3, the packed file is complete, but dam
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import math
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from ..options import add_processing, check_steps
+from ...errors import UsageError
+from ..options import FLAG, CommandParser, Given, add_processing, check_steps, one_of
 
 DAMAGED = 3
 """The exit code where damaged files were left out."""
 
 _SHOWN = 20
+KEEP = ("clips", "streams", "both")
 
 _EPILOG = """\
 KIND and RAW:
@@ -33,33 +35,33 @@ command continues. Exit code 3: done, but damaged files were left out.
 """
 
 
-def run(arguments: list[str]) -> None:
+def run(words: list[str]) -> None:
     """Run the command.
 
     Raises:
-        SystemExit: 3 where damaged files were left out; 2 for wrong options.
+        SystemExit: 3 where damaged files were left out.
+        UsageError: a wrong option.
     """
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    check_steps(parser, given.steps)
+    given = _parser().parse(words)
+    check_steps(given.preprocess)
     from ...data.prepare.prepare import KINDS, prepare
     from ...data.preprocessing.presets import preset_steps
 
     if given.kind not in KINDS:
-        parser.error(f"KIND is {given.kind!r}, expected one of {', '.join(KINDS)}")
-    options = _options(parser, given)
+        raise UsageError(f"KIND is {given.kind!r}, expected one of {', '.join(KINDS)}")
+    options = _options(given)
     report = prepare(
         given.kind,
         given.raw,
         given.out,
         options=options,
-        steps=[*preset_steps(given.preset), *given.steps],
+        steps=[*preset_steps(given.preset), *given.preprocess],
         dtype=given.dtype,
         workers=given.workers or usable_cores(),
         strict=given.strict,
-        progress=not given.no_progress,
+        progress=given.progress,
     )
-    _show(report, given.no_progress)
+    _show(report, not given.progress)
     if report.damaged:
         raise SystemExit(DAMAGED)
 
@@ -69,82 +71,49 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastamr prepare",
-        description="Convert a data set's raw files to one packed file.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("kind", metavar="KIND", help="ntu60, ntu120, pku1, pku2, nw-ucla, pyskl or npz")
-    parser.add_argument("raw", metavar="RAW", help="where the raw files are, see below")
-    parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ntu60.safetensors")
+def _parser() -> CommandParser:
+    from ...data.readers.common.bodies import BodyChoice
+
+    text = "Convert a data set's raw files to one packed file."
+    parser = CommandParser("prepare", "KIND RAW OUT", text, epilog=_EPILOG, keep_lines=True)
+    add = parser.add_argument
+    add("kind", metavar="KIND", help="ntu60, ntu120, pku1, pku2, nw-ucla, pyskl or npz")
+    add("raw", metavar="RAW", help="where the raw files are: a folder, archives or a file, see --help-all")
+    add("out", metavar="OUT", help="the packed file to write, for example ntu60.safetensors")
     add_processing(parser)
-    parser.add_argument("--workers", type=int, default=0, help="processes that read (default: one a core)")
-    parser.add_argument("--strict", action="store_true", help="stop at the first damaged file")
-    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
-    ntu = parser.add_argument_group("NTU RGB+D", "ntu60 and ntu120 only; the defaults are the field's recipe")
-    ntu.add_argument(
-        "--skip", metavar="FILE", help="text file that names clips to leave out, as the authors' list"
-    )
-    ntu.add_argument("--bodies", type=int, help="people to keep in a clip (default 2)")
-    ntu.add_argument("--no-denoise", action="store_true", help="keep tracks that look like furniture")
-    ntu.add_argument("--min-frames", type=int, help="shorter tracks are noise (default 12)")
-    ntu.add_argument(
-        "--spread", type=float, help="a frame is noisy where width > SPREAD x height (default 0.8)"
-    )
-    ntu.add_argument(
-        "--spread-share", type=float, help="share of noisy frames of a noisy track (default 0.69754)"
-    )
-    ntu.add_argument(
-        "--motion",
-        nargs=2,
-        type=float,
-        metavar=("LOW", "HIGH"),
-        help="motion of a second person in m² (default any)",
-    )
-    ntu.add_argument(
-        "--no-join", action="store_true", help="do not join tracks that follow one another in time"
-    )
-    ntu.add_argument(
-        "--min-state",
-        type=int,
-        choices=(0, 1, 2),
-        help="mark joints with a lower tracking state as not seen (default 0)",
-    )
-    pku = parser.add_argument_group("PKU-MMD", "pku1 and pku2 only")
-    pku.add_argument(
-        "--keep", choices=("clips", "streams", "both"), help="labelled clips (default), streams or both"
-    )
+    add = parser.add_argument_group("work").add_argument
+    add("--workers", type=int, default=0, metavar="INT", help="processes that read; by default one a core")
+    add("--strict", action=FLAG, help="stop at the first damaged file")
+    add("--progress", action=FLAG, default=True, help="show the progress bar")
+    parser.add_fields(BodyChoice, {}, rest="NTU RGB+D: choice of people; the defaults are the field's recipe")
+    add = parser.more("NTU RGB+D: clips and joints").add_argument
+    add("--skip", metavar="FILE", help="text file that names clips to leave out, as the authors' list")
+    add("--min-state", type=int, choices=(0, 1, 2), metavar="INT",
+        help="mark joints with a lower tracking state, of 0, 1 and 2, as not seen; by default none")  # fmt: skip
+    add = parser.more("PKU-MMD").add_argument
+    add("--keep", type=one_of("keep", KEEP), metavar="WHAT", help=f"of {', '.join(KEEP)}; by default clips")
     return parser
 
 
-def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, Any]:
+def _options(given: Given) -> dict[str, Any]:
     """Return the options of the reader; those of another kind are a usage error."""
-    choice = {
-        "bodies": given.bodies,
-        "denoise": False if given.no_denoise else None,
-        "min_frames": given.min_frames,
-        "spread": given.spread,
-        "spread_share": given.spread_share,
-        "motion": None if given.motion is None else tuple(given.motion),
-        "join": False if given.no_join else None,
-    }
-    choice = {name: value for name, value in choice.items() if value is not None}
+    from ...data.readers.common.bodies import BodyChoice
+
+    names = [item.name for item in dataclasses.fields(BodyChoice)]
+    choice = {name: value for name, value in given.as_dict().items() if name in names}
     ntu = {"skip": given.skip, "choice": choice or None, "min_state": given.min_state}
     ntu = {name: value for name, value in ntu.items() if value is not None}
     pku = {} if given.keep is None else {"keep": given.keep}
-    for options, kinds, names in ((ntu, "ntu", "--skip, --bodies, ..."), (pku, "pku", "--keep")):
+    for options, kinds, shown in ((ntu, "ntu", "--skip, --bodies, ..."), (pku, "pku", "--keep")):
         if options and not given.kind.startswith(kinds):
-            parser.error(f"{names} are options of {kinds}..., but KIND is {given.kind!r}")
+            raise UsageError(f"{shown} are options of {kinds}..., but KIND is {given.kind!r}")
     if choice:
-        from ...data.readers.common.bodies import BodyChoice
-
+        if "motion" in choice:
+            choice["motion"] = tuple(choice["motion"])
         try:
             ntu["choice"] = BodyChoice(**choice)
         except ValueError as error:
-            parser.error(str(error))
+            raise UsageError(str(error)) from None
     if given.skip is not None:
         ntu["skip"] = _skip(given.skip)
     return ntu | pku

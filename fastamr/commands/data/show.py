@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
+from ...errors import UsageError
+from ..options import FLAG, CommandParser, Given, one_of
 
-def run(arguments: list[str]) -> None:
+AXES = ("y", "z", "-y", "auto")
+
+
+def run(words: list[str]) -> None:
     """Carry out the command.
 
     Raises:
@@ -15,15 +19,14 @@ def run(arguments: list[str]) -> None:
         ImportError: matplotlib is not installed.
         OSError: MP4 without ffmpeg, or the picture cannot be written where ``--out`` says.
     """
-    parser = _parser()
-    given = parser.parse_args(arguments)
+    given = _parser().parse(words)
     chosen = [name for name in ("mask", "guidance", "reconstruction") if getattr(given, name)]
     if len(chosen) > 1:
-        parser.error(f"--{chosen[0]} and --{chosen[1]} are drawn over the same joints: choose one")
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} are drawn over the same joints: choose one")
     if given.checkpoint and not chosen:
         chosen = ["reconstruction"]
     if chosen == ["reconstruction"] and not given.checkpoint:
-        parser.error("--reconstruction needs --checkpoint RUN, the model that reconstructs")
+        raise UsageError("--reconstruction needs --checkpoint RUN, the model that reconstructs")
 
     from ...files import check_writable, make_folder
     from ...visualization.animation import ANIMATIONS, draw_animation
@@ -42,7 +45,7 @@ def run(arguments: list[str]) -> None:
     print(f"written to {given.out}")
 
 
-def _content(given: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
+def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     """Return the clip, its overlay and the traces below it."""
     from ...data import apply_missing
     from ...data.load import load
@@ -84,39 +87,43 @@ def _content(given: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
     return {"clip": shown, "overlay": overlay.part(given.start, given.stop), "traces": traces}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastamr show",
-        description="Draw a clip as an animation or as a strip of frames.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("data", metavar="DATA", help="the packed file")
-    add("--clip", default="0", metavar="N|NAME", help="which clip, by number from 0 or by name (default 0)")
+def _parser() -> CommandParser:
+    parser = CommandParser("show", "DATA --out FILE", "Draw a clip as an animation or as a strip of frames.")
+    parser.add_argument("data", metavar="DATA", help="the packed file")
+    add = parser.add_argument_group("clip and picture").add_argument
+    add("--clip", default="0", metavar="N|NAME", help="which clip, by number from 0 or by name")
     add("--out", required=True, metavar="FILE",
         help="the picture: .gif or .mp4 (needs ffmpeg) for an animation, .png, .svg or .pdf for a strip")  # fmt: skip
-    add("--mask", action="store_true", help="show visible and masked tokens")
-    add("--guidance", action="store_true", help="show AMR's guidance map W, the weight in the loss")
-    add("--reconstruction", action="store_true",
-        help="show what the model of --checkpoint makes of the visible tokens (default with --checkpoint)")  # fmt: skip
+    add("--frames", type=int, default=8, metavar="INT", help="frames of a strip")
+    add(
+        "--fps", type=float, metavar="RATE", help="frames an animation shows a second: the clip's rate, or 12"
+    )
+    add = parser.add_argument_group("what a model sees and makes of it").add_argument
     add(
         "--checkpoint",
         metavar="RUN",
         help="folder of a run; its frames, patches, masking and steps are taken",
     )
-    add("--ratio", type=float, default=0.9, help="share of masked tokens, without --checkpoint (default 0.9)")
-    add("--patch-frames", type=int, default=4, metavar="L",
-        help="frames of a token, without --checkpoint (default 4)")  # fmt: skip
-    add("--model-frames", type=int, default=120, metavar="T",
-        help="frames that overlays resize the clip to, without --checkpoint (default 120)")  # fmt: skip
-    add("--seed", type=int, default=0, help="of the mask (default 0)")
-    add("--frames", type=int, default=8, help="frames of a strip (default 8)")
-    add("--start", type=int, default=0, metavar="FRAME", help="first frame that is shown (default 0)")
-    add("--stop", type=int, metavar="FRAME", help="frame before which to stop (default: the end)")
-    add("--fps", type=float, help="frames an animation shows a second (default: the clip's rate, or 12)")
-    add("--up", default="auto", choices=["y", "z", "-y", "auto"],
-        help="the axis that points up; -y suits images (default auto, from the trunk)")  # fmt: skip
-    add("--azimuth", type=float, default=-70.0, help="horizontal angle of view in degrees (default -70)")
-    add("--elevation", type=float, default=12.0, help="vertical angle of view in degrees (default 12)")
-    add("--unit", default="m", help="unit of the coordinates, written on the axes (default m; '' for none)")
+    add("--mask", action=FLAG, help="show visible and masked tokens")
+    add("--guidance", action=FLAG, help="show AMR's guidance map W, the weight in the loss")
+    add("--reconstruction", action=FLAG,
+        help="show what the model of --checkpoint makes of the visible tokens; on with --checkpoint")  # fmt: skip
+    add = parser.more("overlays without --checkpoint").add_argument
+    add("--ratio", type=float, default=0.9, metavar="SHARE", help="share of masked tokens")
+    add("--patch-frames", type=int, default=4, metavar="INT", help="frames of a token")
+    add("--model-frames", type=int, default=120, metavar="INT", help="frames that the clip is resized to")
+    add("--seed", type=int, default=0, metavar="INT", help="of the mask, also with --checkpoint")
+    add = parser.more("part and view of the clip").add_argument
+    add("--start", type=int, default=0, metavar="FRAME", help="first frame that is shown")
+    add("--stop", type=int, metavar="FRAME", help="frame before which to stop; by default the end")
+    add("--up", default="auto", type=one_of("up", AXES), metavar="AXIS",
+        help=f"the axis that points up, of {', '.join(AXES)}; -y suits images, auto goes by the trunk")  # fmt: skip
+    add("--azimuth", type=float, default=-70.0, metavar="DEGREES", help="horizontal angle of view")
+    add("--elevation", type=float, default=12.0, metavar="DEGREES", help="vertical angle of view")
+    add(
+        "--unit",
+        default="m",
+        metavar="NAME",
+        help="unit of the coordinates, written on the axes; '' for none",
+    )
     return parser

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
+from ...errors import UsageError
+from ..options import FLAG, CommandParser
 
-def run(arguments: list[str]) -> None:
+
+def run(words: list[str]) -> None:
     """Carry out the command.
 
     Raises:
@@ -17,10 +19,9 @@ def run(arguments: list[str]) -> None:
             something else.
         ImportError: a package that ONNX needs is not installed.
     """
-    parser = _parser()
-    given = parser.parse_args(arguments)
+    given = _parser().parse(words)
     if given.onnx is None and given.torch_export is None:
-        parser.error("nothing to write: give --onnx FILE.onnx, --torch-export FILE.pt2, or both")
+        raise UsageError("nothing to write: give --onnx FILE.onnx, --torch-export FILE.pt2, or both")
     from ...export import export_onnx, export_program
     from ...export.description import check_ending
     from ...features.run_settings import run_steps
@@ -53,20 +54,17 @@ def run(arguments: list[str]) -> None:
         print(f"{kind} written to {given.torch_export}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastamr export",
-        description="Write a classifier, or an encoder, as a file for other runtimes. The batch size is free.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
+def _parser() -> CommandParser:
+    text = "Write a classifier, or an encoder, as a file for other runtimes. The batch size is free."
+    parser = CommandParser("export", "CHECKPOINT", text)
+    parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
         help="folder of a classifier (fastamr finetune, distill) or of a run",
     )
+    add = parser.add_argument_group("files").add_argument
     add("--onnx", metavar="FILE.onnx", help="write ONNX, and compare it with the model in onnxruntime")
     add("--torch-export", metavar="FILE.pt2", help="write what torch.export.load reads")
-    add("--encoder", action="store_true", help="of a classifier's folder, write the encoder alone")
-    add("--opset", type=int, metavar="N", help="version of ONNX's operators (default: PyTorch's choice)")
+    add("--encoder", action=FLAG, help="of a classifier's folder, write the encoder alone")
+    add("--opset", type=int, metavar="INT", help="version of ONNX's operators, by default PyTorch's choice")
     return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..options import add_layout
+from ..options import FLAG, CommandParser, Given, add_layout
 
 if TYPE_CHECKING:
     from ...data import PackedSkeletons
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 STREAM = "-"
 
 
-def run(arguments: list[str]) -> None:
+def run(words: list[str]) -> None:
     """Carry out the command.
 
     Raises:
@@ -28,7 +27,7 @@ def run(arguments: list[str]) -> None:
         ValueError: no reader knows the file, it is damaged, the model does not fit it, or an option is out of range.
         ImportError: onnxruntime is not installed.
     """
-    given = _parser().parse_args(arguments)
+    given = _parser().parse(words)
     from ...export import load_predictor, predict_stream
     from ...files import check_writable, make_folder, write_text
 
@@ -56,7 +55,7 @@ def run(arguments: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _read(given: argparse.Namespace) -> PackedSkeletons:
+def _read(given: Given) -> PackedSkeletons:
     """Return the clips of a file of any kind."""
     import dataclasses
 
@@ -85,31 +84,36 @@ def _read(given: argparse.Namespace) -> PackedSkeletons:
     return dataclasses.replace(data, fps=torch.where(data.fps > 0, data.fps, given.fps))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastamr predict",
-        description="Name the actions in a skeleton file or a stream, with times.",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "predict",
+        "INPUT --model MODEL",
+        "Name the actions in a skeleton file or a stream, with times.",
         epilog="A stream is a line of JSON a frame: one body [[x, y, z], ...] with a triple a joint (null = not seen), "
         'several [BODY, ...], nobody [], or {"time": seconds, "bodies": ...}.',
-        allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("input", metavar="INPUT",
+    parser.add_argument(
+        "input", metavar="INPUT",
         help="a packed file, any file that fastamr import reads, a .skeleton file of NTU RGB+D, or - for a stream on "
-        "standard input")  # fmt: skip
+        "standard input",
+    )  # fmt: skip
+    add = parser.add_argument_group("model and answers").add_argument
     add("--model", required=True, metavar="MODEL",
         help="folder of a classifier (fastamr finetune, distill), or an exported file *.onnx")  # fmt: skip
-    add("--top", type=int, default=5, metavar="K", help="classes of an answer (default 5)")
+    add("--top", type=int, default=5, metavar="K", help="classes of an answer")
     add("--window", type=int, metavar="FRAMES",
-        help="slide a window of so many frames (default: whole clips; of a stream, the model's frames)")  # fmt: skip
+        help="slide a window of so many frames; by default whole clips, of a stream the model's frames")  # fmt: skip
     add("--stride", type=int, metavar="FRAMES",
-        help="from one window to the next (default: half a window; of a stream, a quarter)")  # fmt: skip
-    add("--fps", type=float, metavar="RATE", help="frames per second of data that does not tell")
-    add("--json", action="store_true", help="write a line of JSON an answer")
+        help="from one window to the next; by default half a window, of a stream a quarter")  # fmt: skip
+    add("--json", action=FLAG, help="write a line of JSON an answer")
     add("--out", metavar="FILE", help="write to a file, in one piece at the end, instead of standard output")
-    add_layout(parser, "the skeleton of a file that does not tell it")
-    add("--min-confidence", type=float, metavar="X",
-        help="mark joints of a lower confidence as not seen (default: those of confidence 0)")  # fmt: skip
-    add("--batch-size", type=int, default=64, metavar="CLIPS", help="clips at a time (default 64)")
-    add("--device", default="cpu", help="of a classifier's folder: cpu (default), cuda or auto")
+    add("--device", default="cpu", metavar="NAME", help="of a classifier's folder: cpu, cuda or auto")
+    group = parser.more("how the file is read")
+    add_layout(group, "the skeleton of a file that does not tell it")
+    group.add_argument("--min-confidence", type=float, metavar="NUMBER",
+        help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
+    group.add_argument(
+        "--fps", type=float, metavar="RATE", help="frames per second of data that does not tell"
+    )
+    group.add_argument("--batch-size", type=int, default=64, metavar="CLIPS", help="clips at a time")
     return parser

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +12,7 @@ from typing import Any, Literal
 from ...data.preprocessing.convert_layout import MISSING
 from ...errors import check_name
 from ...features.extract import BODIES
+from ...finetuning.command import shell_command
 from ...finetuning.finetune import FinetuneConfig
 from .detection import DetectionConfig
 from .frozen import PROTOCOLS
@@ -37,7 +36,8 @@ class EvaluateConfig:
             logistic regression), ``all`` of these, ``retrieval`` (1-NN, 20-NN, mean average precision), ``finetune``
             (the whole encoder on all training labels), ``semi`` (on few of them), ``transfer`` (``all`` on data of
             another joint layout) or ``detection`` (untrimmed streams, frame by frame).
-        split: name of the split.
+        split: name of the split; by default that of the run's ``config.yaml``, or ``official`` where it names none and
+            for ``transfer``, which is to other data.
         out: the JSON file, replaced where it exists; by default ``evaluation-DATA-SPLIT-PROTOCOL.json`` in the
             checkpoint's folder (``-fused`` before the ending with ``fuse``). Where that one holds the results of other
             settings, ``-2``, ``-3``, ... is added.
@@ -67,7 +67,7 @@ class EvaluateConfig:
     protocol: Literal["all", "knn", "linear", "retrieval", "finetune", "semi", "transfer", "detection"] = (
         "all"
     )
-    split: str = "official"
+    split: str | None = None
     out: str | None = None
     batch_size: int = 256
     device: str = "auto"
@@ -159,26 +159,12 @@ class EvaluateConfig:
 
 def command_line(config: EvaluateConfig) -> str:
     """Return the shell command that runs an evaluation again: what differs from the defaults, quoted."""
-    words = ["fastamr", "evaluate"]
+    settings = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        default = item.default_factory() if callable(item.default_factory) else item.default
-        if value == default:
-            continue
-        if item.name in PARTS:
-            for name, setting in value.items():
-                words += [f"--{item.name}.{name}", *_words(setting)]
-        elif isinstance(value, bool):
-            words.append(f"--{item.name}" if value else f"--no_{item.name}")
-        else:
-            words += [f"--{item.name}", *_words(value)]
-    return shlex.join(words)
-
-
-def _words(value: Any) -> list[str]:
-    if isinstance(value, (list, tuple)):
-        return [word for one in value for word in _words(one)]
-    return [value if isinstance(value, str) else json.dumps(value)]
+        if value != (item.default_factory() if callable(item.default_factory) else item.default):
+            settings[item.name] = value
+    return shell_command("evaluate", settings)
 
 
 def _repeats(values: list[Any]) -> bool:

@@ -78,27 +78,28 @@ def split_warnings(
     nothing there.
 
     Args:
-        config: the evaluation.
+        config: the evaluation, with its split.
         runs: by folder, what the run's ``config.yaml`` holds.
         given: the data of the evaluation.
     """
     found = []
+    evaluated = config.split or ""
     for run, settings in runs.items():
         split = (settings or {}).get("split")
         trained_on_half = split is not None and (settings or {}).get("train_on") == "train"
-        if config.protocol == "transfer" or not trained_on_half or split == config.split:
+        if config.protocol == "transfer" or not trained_on_half or split == evaluated:
             continue
         halves = [
-            (one.splits[split].train, one.splits[config.split].test)
+            (one.splits[split].train, one.splits[evaluated].test)
             for one in given
-            if split in one.splits and config.split in one.splits
+            if split in one.splits and evaluated in one.splits
         ]
         seen = sum(int((train & test).sum()) for train, test in halves)
         if halves and not seen:
             continue
         share = f"{seen} of {sum(int(test.sum()) for _, test in halves)}" if halves else "some"
         found.append(
-            f"{run} was pre-trained on the training clips of split {split!r}, not of {config.split!r}: where it was "
+            f"{run} was pre-trained on the training clips of split {split!r}, not of {evaluated!r}: where it was "
             f"pre-trained on this data, {share} test clips were among them"
         )
     return found

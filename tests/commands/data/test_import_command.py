@@ -54,7 +54,7 @@ class TestImport:
         options = (
             "--preset",
             "mamp",
-            "--steps",
+            "--preprocess",
             "center:frame=every",
             "scale:factor=0.1",
             "--dtype",
@@ -96,12 +96,12 @@ class TestImport:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--preset", "mump"], "argument --preset: invalid choice: 'mump'"),
-            (["--layout", "ntu52"], "argument --layout: invalid choice: 'ntu52'"),
-            (["--steps", "centre"], "did you mean 'center'"),
-            (["--dtype", "float61"], "argument --dtype"),
-            (["--min-confidence", "much"], "argument --min-confidence"),
-            (["--pres", "mamp"], "unrecognized arguments: --pres"),
+            (["--preset", "mump"], "--preset: unknown preset 'mump'"),
+            (["--layout", "ntu52"], "--layout: unknown layout 'ntu52'"),
+            (["--preprocess", "centre"], "did you mean 'center'"),
+            (["--dtype", "float61"], "--dtype: unknown dtype 'float61'"),
+            (["--min-confidence", "much"], "--min-confidence must be float, got 'much'"),
+            (["--pres", "mamp"], "unknown option --pres; did you mean --preset?"),
         ],
     )
     def test_usage_errors(
@@ -148,7 +148,9 @@ class TestImport:
 class TestConvert:
     def test_layout_then_steps(self, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = packed.with_name("kinect.safetensors")
-        assert run("convert", packed, out, "--layout", "kinect20", "--steps", "center", "align_body") == 0
+        assert (
+            run("convert", packed, out, "--layout", "kinect20", "--preprocess", "center", "align_body") == 0
+        )
         data = load(out)
         assert data.layout.name == "kinect20"
         assert [step["name"] for step in data.steps] == ["note", "convert", "note", "center", "align_body"]
@@ -165,7 +167,7 @@ class TestConvert:
         out = packed.with_name("out.safetensors")
         assert run("convert", packed, out, "--preset", "mamp") == 0
         out = out.with_name("new") / "er" / out.name  # the folders are made
-        assert run("convert", packed, out, "--steps", "fit_box") == 0
+        assert run("convert", packed, out, "--preprocess", "fit_box") == 0
         assert run("convert", out, out, "--dtype", "float16") == 0
         assert str(load(out).coords.dtype) == "torch.float16"
 
@@ -173,9 +175,9 @@ class TestConvert:
         out = packed.with_name("out.safetensors")
         for options, message in (
             ([], "nothing to do: give --layout"),
-            (["--layout", "kinect"], "invalid choice: 'kinect'"),
-            (["--missing", "guess"], "invalid choice: 'guess'"),
-            (["--steps", "resample:fps=0"], "argument --steps: fps of step 'resample' is 0"),
+            (["--layout", "kinect"], "unknown layout 'kinect'"),
+            (["--missing", "guess"], "unknown missing 'guess'"),
+            (["--preprocess", "resample:fps=0"], "--preprocess: fps of step 'resample' is 0"),
         ):
             assert run("convert", packed, out, *options) == 2
             assert message in capsys.readouterr().err
@@ -203,7 +205,7 @@ class TestConvert:
         steps = ["flip", "center", "scale:unit=torso,factor=0.5", "resample:fps=10,source=30"]
         source, out = tmp_path / "a.safetensors", tmp_path / "k.safetensors"
         assert run("import", tmp_path / "a.json", source) == 0
-        assert run("convert", source, out, "--layout", "kinect20", "--steps", *steps) == 0
+        assert run("convert", source, out, "--layout", "kinect20", "--preprocess", *steps) == 0
         data = load(tmp_path / "k.safetensors")
         assert (data.layout.name, data.num_frames, data.coords.shape[2]) == ("kinect20", 10, 2)
         trunk = data.coords[:, 2] - data.coords[:, 0]
@@ -214,8 +216,8 @@ class TestConvert:
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     for command, options in (
-        ("import", ("--layout", "--min-confidence", "--preset", "--steps", "--dtype")),
-        ("convert", ("--layout", "--missing", "--preset", "--steps", "--dtype")),
+        ("import", ("--layout", "--min-confidence", "--preset", "--preprocess", "--dtype")),
+        ("convert", ("--layout", "--missing", "--preset", "--preprocess", "--dtype")),
     ):
         assert run(command, "--help") == 0
         shown = capsys.readouterr().out

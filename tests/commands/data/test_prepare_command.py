@@ -103,9 +103,9 @@ class TestExitCodes:
             (["pku1", "raw", "out", "--bodies", "1"], "--skip, --bodies, ... are options of ntu..."),
             (["ntu60", "raw", "out", "--keep", "both"], "--keep are options of pku"),
             (["ntu60", "raw", "out", "--bodies", "0"], "bodies is 0"),
-            (["ntu60", "raw"], "the following arguments are required: OUT"),
+            (["ntu60", "raw"], "OUT is missing; see fastamr prepare --help"),
             (["ntu60", "raw", "out", "--min-state", "3"], "invalid choice: 3"),
-            (["ntu60", "raw", "out", "--stric"], "unrecognized arguments: --stric"),
+            (["ntu60", "raw", "out", "--stric"], "unknown option --stric; did you mean --strict?"),
         ],
     )
     def test_wrong_use(self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +117,7 @@ class TestExitCodes:
         assert capsys.readouterr().err == f"error: no folder or zip archive {tmp_path}/nothing\n"
 
     def test_help_names_every_option(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.main(["prepare", "--help"]) == 0
+        assert cli.main(["prepare", "--help-all"]) == 0
         shown = capsys.readouterr().out
         assert all(
             f"--{name}" in shown for name in ("strict", "workers", "skip", "min-state", "keep", "preset")
@@ -152,7 +152,7 @@ class TestOptions:
     def test_presets_and_steps(self, tmp_path: Path, out: Path) -> None:
         raw = fill(tmp_path / "raw", 2)
         for name in ("mamp", "ctr-gcn", "raw"):
-            assert run("ntu60", raw, out, "--preset", name, "--steps", "scale:factor=0.5") == 0
+            assert run("ntu60", raw, out, "--preset", name, "--preprocess", "scale:factor=0.5") == 0
             steps = [step["name"] for step in PackedSkeletons.load(out).steps]
             assert len([step for step in steps if step != "note"]) == len(PRESETS[name]) + 1
             assert steps[-1] == "scale"

@@ -261,7 +261,7 @@ def test_a_run_records_its_updates_and_can_be_repeated(
     options: dict[str, Any] = {
         "model": "amr",
         "architecture": SMALL,
-        "steps": [],
+        "preprocess": [],
         "batch_size": 16,
         "min_frames": 8,
         "device": "cuda",

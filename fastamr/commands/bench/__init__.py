@@ -1,0 +1,1 @@
+"""``fastamr bench KIND``: the kinds, one file each; they measure with the library, print, and write into ``--out``."""

@@ -1,0 +1,59 @@
+"""What all kinds of ``fastamr bench`` share: the parser's first options, the warning of a busy machine, the folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...benchmarking.machine import busy_warning
+from ...files import make_folder, write_text
+from ..options import CommandParser
+from ..settings import add_model, add_model_settings, add_preset, look_ahead, preset_settings
+
+
+def bench_parser(kind: str, text: str, **options: Any) -> CommandParser:
+    """Return a parser with ``--device`` and ``--out``."""
+    parser = CommandParser(f"bench {kind}", "", f"Measure {text}.", **options)
+    group = parser.add_argument_group("where")
+    group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
+    group.add_argument("--out", default=f"bench-{kind}", metavar="DIR", help="folder for the results")
+    return parser
+
+
+def add_one_model(parser: CommandParser, words: Sequence[str]) -> None:
+    """Add ``--model``, its settings and ``--preset``; without any of these the settings are the paper's."""
+    group = parser.add_argument_group("model")
+    add_model(group)
+    add_preset(group, "the model's settings in a configuration that comes with the package")
+    add_model_settings(parser, look_ahead(words).model or "amr")
+
+
+def parse(parser: CommandParser, words: Sequence[str]) -> dict[str, Any]:
+    """Return the options, with the settings of the model as ``architecture``; warn of a busy machine.
+
+    Of a preset the settings of the model are taken, below those of the command line.
+    """
+    given = parser.parse(words).as_dict()
+    preset = preset_settings(given.pop("preset", None), given.get("model", ""))
+    given["architecture"] = {**preset.get("architecture", {}), **given.get("architecture", {})}
+    if warning := busy_warning():
+        say(f"warning: {warning}")
+    return given
+
+
+def make_out(name: str) -> Path:
+    """Return the folder for the results; it is made where it is missing, with those above it."""
+    return make_folder(Path(name) / "report").parent
+
+
+def say(text: str) -> None:
+    """Print on standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values."""
+    write_text(path, json.dumps(values, indent=2) + "\n")

@@ -1,0 +1,51 @@
+"""``fastamr bench ladder``: every form of the training step, from the public code on, side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...benchmarking import LadderOptions, run_ladder
+from ...benchmarking.charts import ENDINGS, draw_ladder
+from ...benchmarking.ladder_report import as_markdown, as_text, to_json
+from ...benchmarking.rungs import choose_rungs
+from ...devices import pick_device
+from ...files import write_text
+from ...models import ModelConfig
+from .common import bench_parser, make_out, parse, say, write_json
+
+
+def run(words: list[str]) -> None:
+    """Carry out the command.
+
+    Raises:
+        UsageError: a wrong option.
+        ValueError: an unknown rung or device, or an option out of range.
+        NotADirectoryError: ``--out`` lies in a file.
+        ImportError: matplotlib is not installed.
+        RuntimeError: a rung disagrees with the reference; it has no time.
+    """
+    parser = bench_parser("ladder", "every form of the step, from the public code on, side by side")
+    parser.add_fields(LadderOptions, {"what": "rungs sequences rounds warmup"}, skip=("architecture",))
+    parser.add_fields(ModelConfig, {}, rest="settings of both models", part="model", into="architecture")
+    given = parse(parser, words)
+    device, folder = pick_device(given.pop("device")), given.pop("out")
+    options = LadderOptions(**given)
+    choose_rungs(options.rungs, device)
+    out = make_out(folder)
+    ladder = run_ladder(options, device, report=lambda row: say(_row(row)))
+    print(as_text(ladder))
+    write_json(out / "ladder.json", to_json(ladder))
+    write_text(out / "ladder.md", as_markdown(ladder))
+    measured = any(row.ms is not None for row in ladder.rows)
+    for ending in ENDINGS if measured else ():
+        draw_ladder(out / f"ladder.{ending}", ladder)
+    print(f"written to {out}")
+    if ladder.wrong:
+        names = ", ".join(row.name for row in ladder.wrong)
+        raise RuntimeError(f"{names}: the loss disagrees with the float64 reference, so there is no time")
+    if not measured:
+        raise RuntimeError("no rung could run on this device: the table says why")
+
+
+def _row(row: Any) -> str:
+    return f"{row.name}: {row.reason}" if row.ms is None else f"{row.name}: {row.ms:,.2f} ms"

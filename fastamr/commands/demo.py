@@ -1,0 +1,21 @@
+"""``fastamr demo``: pre-train, probe and compare on generated motion."""
+
+from __future__ import annotations
+
+from .. import demo
+from .options import CommandParser
+from .settings import add_config, build
+
+
+def run(words: list[str]) -> None:
+    """Carry out the command.
+
+    Raises:
+        UsageError: a wrong option, key or value.
+        Exception: what :func:`fastamr.demo.run` raises.
+    """
+    parser = CommandParser("demo", "", "Pre-train, probe and compare on generated motion, in minutes.")
+    names = "out clips epochs batch_size lr step_sequences step_rounds seed"
+    parser.add_fields(demo.DemoConfig, {"what the demonstration does": names})
+    add_config(parser.add_argument_group("files"))
+    demo.run(build(parser, demo.DemoConfig, words))

@@ -1,0 +1,26 @@
+"""``fastamr finetune --checkpoint RUN --data FILE --out DIR``: train a classifier on an encoder and save it."""
+
+from __future__ import annotations
+
+from ...finetuning import classifier
+from ...finetuning.classifier import ClassifierConfig
+from ...finetuning.finetune import FinetuneConfig
+from ..options import CommandParser
+from ..settings import add_config, build
+
+
+def run(words: list[str]) -> None:
+    """Carry out the command.
+
+    Raises:
+        UsageError: a wrong option, key or value.
+        Exception: what :func:`fastamr.finetuning.classifier.train_classifier` raises.
+    """
+    text = "Train a classifier on a pre-trained encoder and save it."
+    parser = CommandParser("finetune", "--checkpoint RUN --data FILE... --out DIR", text)
+    first = {"encoder, data and folder": "checkpoint data split out frozen seed device overwrite"}
+    parser.add_fields(ClassifierConfig, first, skip=("recipe",))
+    first = {"recipe": "epochs batch_size lr"}
+    parser.add_fields(FinetuneConfig, first, rest="more of the recipe", part="recipe")
+    add_config(parser.more("files"))
+    classifier.train_classifier(build(parser, ClassifierConfig, words))

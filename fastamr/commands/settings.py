@@ -1,0 +1,124 @@
+"""Settings that lie below the command line's own: YAML files of ``--config``, presets, and those of a model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..configs import PRESETS, preset_file
+from ..errors import UsageError, unknown_name
+from ..models.registry import MODELS
+from ..training.config import current_names, merge_settings, model_config_class, read_yaml
+from .options import CommandParser, one_of
+from .spelling import notice
+
+
+def build(parser: CommandParser, config: Any, words: Sequence[str]) -> Any:
+    """Return the dataclass that a command's options and the files of its ``--config`` ask for.
+
+    Raises:
+        UsageError: an option or a key is wrong, or a field without a default is missing.
+    """
+    given = parser.parse(words).as_dict()
+    values = merge_settings(read_files(given.pop("config") or [], config), given)
+    for item in dataclasses.fields(config):
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in values:
+            raise UsageError(f"--{item.name.replace('_', '-')} is missing; see {parser.prog} --help")
+    return usage(config, **values)
+
+
+def usage(function: Callable[..., Any], *values: Any, **settings: Any) -> Any:
+    """Call a function with what the user typed; its complaint is a usage error."""
+    try:
+        return function(*values, **settings)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def add_config(group: Any) -> None:
+    """Add ``--config``."""
+    text = "YAML files with these options, underscores for dashes; later files win"
+    group.add_argument("--config", nargs="+", metavar="FILE", help=text)
+
+
+def read_files(files: Sequence[str], config: Any, model: str | None = None) -> dict[str, Any]:
+    """Return the settings of YAML files, later ones on top.
+
+    Args:
+        files: their names.
+        config: the dataclass that has the keys as fields.
+        model: of which the settings are; those of others are left out with a notice.
+
+    Raises:
+        UsageError: no such file, no YAML, or a key that does not exist.
+    """
+    values: dict[str, Any] = {}
+    known = [item.name for item in dataclasses.fields(config)]
+    for file in files:
+        settings = current_names(usage(read_yaml, file))
+        for name in settings:
+            if name not in known:
+                raise UsageError(f"{file}: {unknown_name('option', name, known)}")
+        if model and isinstance(settings.get("architecture"), dict):
+            settings["architecture"] = _of_model(settings["architecture"], model, file)
+        values = merge_settings(values, settings)
+    return values
+
+
+def _of_model(settings: Mapping[str, Any], model: str, file: str) -> dict[str, Any]:
+    """Leave out what only other models know; what none knows stays, for an error."""
+    own = _settings_of(model)
+    foreign = {
+        name: [other for other in MODELS if name in _settings_of(other)]
+        for name in settings
+        if name not in own
+    }
+    foreign = {name: others for name, others in foreign.items() if others}
+    if foreign:
+        told = ", ".join(f"{name} ({', '.join(others)})" for name, others in foreign.items())
+        notice(f"{file}: left out, not settings of {model}, but of the models in brackets: {told}")
+    return {name: value for name, value in settings.items() if name not in foreign}
+
+
+def _settings_of(model: str) -> list[str]:
+    return [item.name for item in dataclasses.fields(usage(model_config_class, model))]
+
+
+def add_preset(group: Any, text: str) -> None:
+    """Add ``--preset``."""
+    group.add_argument(
+        "--preset", type=one_of("preset", PRESETS), metavar="{" + ",".join(PRESETS) + "}",
+help=text,
+    )  # fmt: skip
+
+
+def preset_settings(preset: str | None, model: str) -> dict[str, Any]:
+    """Return the settings of a model's preset; none without a preset."""
+    return {} if preset is None else read_yaml(usage(preset_file, preset, model))
+
+
+def add_model(group: Any) -> None:
+    """Add ``--model``."""
+    text = f"{', '.join(MODELS)}; --help-all lists the settings of the one that is given"
+    group.add_argument("--model", "--model.name", dest="model", default="amr", metavar="NAME", help=text)
+
+
+def add_model_settings(parser: CommandParser, model: str) -> None:
+    """Add ``--model.NAME`` for each setting of a model; they go into ``architecture``."""
+    config = usage(model_config_class, model)
+    parser.add_fields(config, {}, rest=f"settings of {model}", part="model", into="architecture")
+
+
+def look_ahead(words: Sequence[str]) -> argparse.Namespace:
+    """Return the options that decide which others there are: model, preset, config, out and resume."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--model", "--model.name"):
+        parser.add_argument(name, nargs="?", dest="model")
+    parser.add_argument("--config", nargs="*", action="extend", default=[])
+    parser.add_argument("--preset", nargs="?")
+    parser.add_argument("--out", nargs="?")
+    parser.add_argument("--resume", nargs="?", const="yes")
+    return parser.parse_known_args(list(words))[0]

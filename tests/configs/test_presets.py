@@ -1,0 +1,178 @@
+"""The configurations inside the package: each builds its model and trains, and a wheel holds them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastamr import cli
+from fastamr.configs import PRESETS, preset_file
+from fastamr.data import PackedSkeletons, synthetic_actions
+from fastamr.models import load_pretrained
+from fastamr.models.registry import MODELS
+from fastamr.training import PretrainConfig, pretrain
+
+ROOT = Path(__file__).resolve().parents[2]
+EVERY = [(preset, model) for preset in PRESETS for model in MODELS]
+
+
+@pytest.fixture(scope="module")
+def motion() -> PackedSkeletons:
+    return synthetic_actions(24, seed=0)
+
+
+@pytest.mark.parametrize(("preset", "model"), EVERY)
+def test_every_model_has_every_preset(preset: str, model: str) -> None:
+    config = PretrainConfig.load(preset_file(preset, model))
+    assert config.model == model
+    config.model_config()
+    head = preset_file(preset, model).read_text()
+    assert f"#   fastamr pretrain --model {model} --preset {preset} --data " in head
+
+
+def test_no_file_is_left_over() -> None:
+    files = (ROOT / "fastamr" / "configs").rglob("*.yaml")
+    assert sorted((path.parent.name, path.stem) for path in files) == sorted(EVERY)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_compact_is_small_and_trains(model: str, motion: PackedSkeletons, tmp_path: Path) -> None:
+    file = preset_file("compact", model)
+    assert "choice" in file.read_text().splitlines()[0]
+    config = PretrainConfig.load(
+        file,
+        out=str(tmp_path / "run"),
+        updates=2,
+        batch_size=4,
+        progress=False,
+        tensorboard=False,
+        device="cpu",
+    )
+    paper = PretrainConfig.load(preset_file("paper", "amr")).model_config()
+    assert config.model_config().tokens <= 0.27 * paper.tokens
+    assert config.model_config().width == 128
+    run = pretrain(config, data=motion)
+    trained = load_pretrained(run)
+    assert all(torch.isfinite(weight).all() for weight in trained.parameters())
+    assert trained.config.patch_frames == 8
+
+
+def test_unknown_presets() -> None:
+    with pytest.raises(ValueError, match=r"unknown preset 'smal': expected one of .*did you mean 'small'"):
+        preset_file("smal", "amr")
+    with pytest.raises(
+        ValueError, match="preset 'small' does not exist for model 'mine', which has none: name a YAML"
+    ):
+        preset_file("small", "mine")
+
+
+class TestCommand:
+    @pytest.fixture
+    def trained_with(self, monkeypatch: pytest.MonkeyPatch) -> list[PretrainConfig]:
+        import fastamr.training
+
+        configs: list[PretrainConfig] = []
+        monkeypatch.setattr(fastamr.training, "pretrain", configs.append)
+        return configs
+
+    def test_options_win_over_files_and_files_over_the_preset(
+        self, tmp_path: Path, trained_with: list[PretrainConfig]
+    ) -> None:
+        (tmp_path / "own.yaml").write_text("batch_size: 32\nlr: 2e-3\narchitecture: {depth: 2, heads: 2}\n")
+        words = [
+            "--model",
+            "gfp",
+            "--model.heads",
+            "8",
+            "--config",
+            str(tmp_path / "own.yaml"),
+            "--lr",
+            "3e-3",
+        ]
+        assert cli.main(["pretrain", "--preset", "small", *words, "--epochs", "3"]) == 0
+        (config,) = trained_with
+        small = PretrainConfig.load(preset_file("small", "gfp"))
+        assert (config.model, config.batch_size, config.lr, config.epochs) == ("gfp", 32, 3e-3, 3.0)
+        assert config.architecture == {**small.architecture, "depth": 2, "heads": 8}
+        assert config.preprocess == small.preprocess == ["center", "align_body"]
+
+    def test_updates_of_a_preset_give_way_to_epochs(self, trained_with: list[PretrainConfig]) -> None:
+        assert cli.main(["pretrain", "--preset", "paper", "--epochs", "3"]) == 0
+        assert (trained_with[0].updates, trained_with[0].epochs) == (None, 3.0)
+
+    def test_the_model_of_a_file_chooses_the_preset(
+        self, tmp_path: Path, trained_with: list[PretrainConfig]
+    ) -> None:
+        (tmp_path / "own.yaml").write_text("model: mamp\n")
+        assert cli.main(["pretrain", "--preset", "compact", "--config", str(tmp_path / "own.yaml")]) == 0
+        compact = PretrainConfig.load(preset_file("compact", "mamp"))
+        assert trained_with[0].architecture == compact.architecture
+
+    def test_a_model_without_presets(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setitem(MODELS, "mine", MODELS["amr"])
+        assert cli.main(["pretrain", "--preset", "small", "--model", "mine"]) == 2
+        assert "preset 'small' does not exist for model 'mine'" in capsys.readouterr().err
+
+    def test_bench_takes_the_settings_of_the_model(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        import fastamr.commands.bench.recipe as command
+
+        asked: list[Any] = []
+        monkeypatch.setattr(command, "run_recipe", lambda options, out: asked.append(options) or {})
+        monkeypatch.setattr(command, "as_text", lambda report: "")
+        words = ["--out", str(tmp_path), "--preset", "small", "--model", "asma", "--model.depth", "1"]
+        assert cli.main(["bench", "recipe", *words]) == 0
+        small = PretrainConfig.load(preset_file("small", "asma"))
+        assert asked[0].architecture == {**small.architecture, "depth": 1}
+        assert (asked[0].preset, asked[0].batch_size) == ("ntu60-xsub", None)
+
+
+def test_a_wheel_holds_the_presets(tmp_path: Path) -> None:
+    """Built from a copy, so that the checkout stays clean."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a checkout of git: the files of the package cannot be listed")
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
+            (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "copy" / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    build = subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path), str(tmp_path / "copy")],
+        env=os.environ | {"FASTAMR_BUILD": "none", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert build.returncode == 0, build.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = (
+        "import fastamr\nfrom fastamr.configs import PRESETS, preset_file\nfrom fastamr.models.registry import MODELS\n"
+        "files = [preset_file(preset, model) for preset in PRESETS for model in MODELS]\nprint(len(files), files[0])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert (
+        run.stdout.strip()
+        == f"{len(EVERY)} {tmp_path / 'site' / 'fastamr' / 'configs' / 'paper' / 'amr.yaml'}"
+    )
