@@ -163,7 +163,7 @@ def npz(layout: str) -> Callable[[Path], None]:
         np.savez(
             path, x=np.concatenate(clips)[:, None], offsets=np.cumsum([0, *map(len, clips)]),
             label=data.labels.numpy(), is_train=train, is_train_dedup=train,
-            joint_names=np.array(skeleton.joint_names), parents=np.array(skeleton.parents),
+            joint_names=np.array(skeleton.joints), parents=np.array(skeleton.parents),
         )  # fmt: skip
 
     return make
@@ -177,7 +177,7 @@ def poses(path: Path) -> None:
 
 def recording(path: Path) -> None:
     """Make a table of one clip of 90 frames."""
-    rows = csv_rows("first", standing(90)[:, None], get_layout("ntu25").joint_names)
+    rows = csv_rows("first", standing(90)[:, None], get_layout("ntu25").joints)
     write_csv(path, rows, ["clip", "frame", "body", "joint", "x", "y", "z"])
 
 
