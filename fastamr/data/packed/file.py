@@ -90,7 +90,7 @@ def fingerprint(data: PackedFields) -> str:
 
 
 def _tensors(data: PackedFields) -> dict[str, Tensor]:
-    """Return what is written as tensors, contiguous, on the CPU, each with memory of its own (safetensors wants that)."""
+    """Return what is written as tensors, contiguous, on the CPU, each in memory of its own, as safetensors wants."""
     found: dict[str, Tensor] = {}
     addresses = set()
     for name, tensor in _named_tensors(data).items():

@@ -105,7 +105,7 @@ class PretrainStep:
         self._form: Form = []
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         if schedule is not None:
-            _rate_tensors(optimizer, self.device)  # so that a wrong one is told at once
+            _rate_tensors(optimizer, self.device)  # so that a wrong one fails at once
         if clip_grad is not None and isinstance(optimizer, AdamW):
             optimizer.clip_grad = clip_grad
         recorder, reason = _choose_recorder(graph, recorder, self.device)
