@@ -290,7 +290,7 @@ def missing_rooms(cases: dict[str, bool], root: Path) -> list[str]:
         wanted = [
             f"fastamr/reference/{wings[op]}/{op}.py",
             f"tests/ops/**/test_{op}.py",
-            f"benchmarks/ops/bench_{op}.py",
+            f"benchmarks/ops/**/bench_{op}.py",
         ]
         if cases.get(op):
             wanted += [f"kernels/{op}.py", f"tests/kernels/test_{op}.py"]
@@ -334,7 +334,7 @@ class TestOpsWithoutRooms:
     @pytest.mark.parametrize("file", FILES[1:])
     def test_without_a_file(self, root: Path, file: str) -> None:
         (root / file).unlink()
-        assert missing_rooms({"turn": True}, root) == [file.replace("ops/test_", "ops/**/test_")]
+        assert missing_rooms({"turn": True}, root) == [re.sub(r"ops/(test|bench)_", r"ops/**/\1_", file)]
         assert (missing_rooms({"turn": False}, root) == []) == ("kernels/" in file)
 
     def test_without_a_case(self, root: Path) -> None:
