@@ -19,7 +19,7 @@ def _use_tiny(tiny: type) -> None:
 
 def configure(out: Path, **options: Any) -> PretrainConfig:
     defaults: dict[str, Any] = {
-        "model": "tiny", "out": str(out), "steps": [], "batch_size": 8, "min_frames": 8, "updates": 12,
+        "model": "tiny", "out": str(out), "preprocess": [], "batch_size": 8, "min_frames": 8, "updates": 12,
         "log_every": 3, "lr": 1e-2, "tensorboard": False, "progress": False, "device": "cpu",
         "checkpoint_every": 100.0,
     }  # fmt: skip
