@@ -50,7 +50,7 @@ def test_near_duplicates(benchmark: BenchmarkFixture, data: PackedSkeletons) -> 
     copies = {tuple(pair) for pair in data.body_clip.numpy()[found.bodies].tolist()}
     hits = sum((clip, CLIPS - COPIES + clip) in copies for clip in range(COPIES))
     clock = Clock(benchmark, CPU)
-    clock(lambda: near_pairs(data), rounds=1, warmup=0, op="near duplicates", shape=[CLIPS])
+    clock(lambda: near_pairs(data), "near duplicates", [CLIPS], rounds=1, warmup=0)
     benchmark.extra_info.update(planted=COPIES, found=hits, pairs=len(copies), compared=found.compared)
     assert hits >= 0.95 * COPIES
 
@@ -58,9 +58,9 @@ def test_near_duplicates(benchmark: BenchmarkFixture, data: PackedSkeletons) -> 
 def test_exact_duplicates(benchmark: BenchmarkFixture, data: PackedSkeletons) -> None:
     assert (find_duplicates(data, near=False).group == np.arange(CLIPS)).all()
     Clock(benchmark, CPU)(
-        lambda: find_duplicates(data, near=False), rounds=1, warmup=0, op="exact duplicates", shape=[CLIPS]
+        lambda: find_duplicates(data, near=False), "exact duplicates", [CLIPS], rounds=1, warmup=0
     )
 
 
 def test_quality(benchmark: BenchmarkFixture, data: PackedSkeletons) -> None:
-    Clock(benchmark, CPU)(lambda: check_quality(data), rounds=1, warmup=0, op="quality", shape=[CLIPS])
+    Clock(benchmark, CPU)(lambda: check_quality(data), "quality", [CLIPS], rounds=1, warmup=0)

@@ -29,9 +29,7 @@ def test_generate(benchmark: BenchmarkFixture) -> None:
     first, again = synthetic_actions(64, seed=1), synthetic_actions(64, seed=1)
     assert torch.equal(first.coords, again.coords)
     clock = Clock(benchmark, CPU)
-    median = clock(
-        lambda: synthetic_actions(2048, seed=0), rounds=5, warmup=1, op="synthetic_actions", shape=[2048]
-    )
+    median = clock(lambda: synthetic_actions(2048, seed=0), "synthetic_actions", [2048], rounds=5, warmup=1)
     benchmark.extra_info["clips_per_second"] = round(2048 / median)
 
 
@@ -39,7 +37,7 @@ def test_open(benchmark: BenchmarkFixture, packed_file: Path) -> None:
     data = PackedSkeletons.load(packed_file)
     assert data.num_clips == 2048
     clock = Clock(benchmark, CPU)
-    clock(lambda: PackedSkeletons.load(packed_file), op="open a packed file", shape=list(data.coords.shape))
+    clock(lambda: PackedSkeletons.load(packed_file), "open a packed file", data.coords.shape)
     benchmark.extra_info["megabytes"] = round(packed_file.stat().st_size / 1e6, 1)
 
 
@@ -54,5 +52,5 @@ def test_load_batches(benchmark: BenchmarkFixture, packed_file: Path) -> None:
 
     assert torch.isfinite(run()).all()
     clock = Clock(benchmark, CPU)
-    median = clock(run, op="load a batch", shape=[256, 120, 25, 3], dtype="float32", backend="reference")
+    median = clock(run, "load a batch", [256, 120, 25, 3], "float32", "reference")
     benchmark.extra_info["sequences_per_second"] = round(256 / median)

@@ -38,13 +38,13 @@ def test_rung(rung: Rung, device: torch.device, clock: Clock) -> None:
     step = checked_step(rung, row, options, ntu_sized(options.sequences).to(device), memory)
     median = clock(
         step,
+        "pre-training step",
+        [options.sequences, step.model.frames, step.model.config.joints, step.model.config.channels],
+        rung.precision_on(device),
+        "fastamr" if rung.fast else rung.attention,
         rounds=options.rounds,
         warmup=options.warmup,
-        op="pre-training step",
         rung=row.title,
-        shape=[options.sequences, step.model.frames, step.model.config.joints, step.model.config.channels],
-        dtype=rung.precision_on(device),
-        backend="fastamr" if rung.fast else rung.attention,
         loss_error=row.error,
         prepare_seconds=row.prepare_seconds,
     )

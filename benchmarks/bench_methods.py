@@ -85,14 +85,13 @@ def test_step(name: str, form: str, device: torch.device, clock: Clock) -> None:
     on_cpu = device.type == "cpu"
     median = clock(
         step,
-        # ASMa's 6,144 wide projectors have 157 million parameters, which AdamW updates too: one round is enough.
+        "pre-training step",
+        clips.shape,
+        "float32",
         rounds=(1 if name == "asma" else 5) if on_cpu else 20,
         warmup=1 if on_cpu else 5,
-        op="pre-training step",
         method=name,
         form=form,
-        shape=list(clips.shape),
-        dtype="float32",
     )
     _seconds[device.type, name, form] = median
     clock.benchmark.extra_info.update(

@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastamr.data import PackedSkeletons
 from fastamr.data.prepare.prepare import prepare
-from fastamr.data.readers import ntu, pku
+from fastamr.data.readers.raw_sets import ntu, pku
 
 from .conftest import Clock
 
@@ -52,7 +52,7 @@ def test_ntu_file(benchmark: BenchmarkFixture, bodies: int) -> None:
     count, tracks = ntu.parse(content)
     assert (count, len(tracks)) == (FRAMES, bodies)
     clock = Clock(benchmark, CPU)
-    median = clock(lambda: ntu.parse(content), op="read a .skeleton file", shape=[FRAMES, bodies, 25, 3])
+    median = clock(lambda: ntu.parse(content), "read a .skeleton file", [FRAMES, bodies, 25, 3])
     speed = 1 / core_seconds(lambda: ntu.parse(content), calls=20)
     benchmark.extra_info |= {"files_per_second": round(1 / median), "files_per_core_second": round(speed)}
     if bodies == 1:
@@ -64,7 +64,7 @@ def test_pku_stream(benchmark: BenchmarkFixture) -> None:
     content = "\n".join(" ".join(f"{value:.6f}" for value in row) for row in stream).encode()
     assert pku.parse(content).shape == (5000, 2, 25, 3)
     clock = Clock(benchmark, CPU)
-    median = clock(lambda: pku.parse(content), rounds=5, op="read a PKU-MMD stream", shape=[5000, 2, 25, 3])
+    median = clock(lambda: pku.parse(content), "read a PKU-MMD stream", [5000, 2, 25, 3], rounds=5)
     benchmark.extra_info |= {
         "files_per_second": round(1 / median, 1),
         "megabytes": round(len(content) / 1e6, 1),
@@ -94,7 +94,7 @@ def test_prepare(benchmark: BenchmarkFixture, tmp_path: Path, kind: str, workers
     assert PackedSkeletons.load(out).num_clips == count
     clock = Clock(benchmark, CPU)
     median = clock(
-        lambda: prepare("ntu60", raw, out, workers=workers), rounds=1, warmup=0, op="prepare", shape=[count]
+        lambda: prepare("ntu60", raw, out, workers=workers), "prepare", [count], rounds=1, warmup=0
     )
     benchmark.extra_info |= {"files_per_second": round(count / median), "workers": workers, "source": kind}
     if speed is not None:

@@ -6,15 +6,14 @@ GPU the CUDA cases are skipped with the reason; figures from a CPU are labelled 
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-import fastamr
+from fastamr.devices import device_name, versions
 from fastamr.memory import keep_freed_memory
 
 from . import report
@@ -35,13 +34,6 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
-def device_name(device: torch.device) -> str:
-    """The device in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
 class Clock:
     """Times a function and records what was timed.
 
@@ -56,6 +48,10 @@ class Clock:
     def __call__(
         self,
         function: Callable[[], object],
+        op: str,
+        shape: Sequence[object],
+        dtype: torch.dtype | str = "",
+        backend: str = "",
         *,
         rounds: int = 20,
         warmup: int = 3,
@@ -68,11 +64,15 @@ class Clock:
 
         Args:
             function: what to time; it is waited for on a GPU.
+            op: what it is called.
+            shape: of what it works on.
+            dtype: of what it works on.
+            backend: what computes it.
             rounds: timed calls.
             warmup: calls before, not counted.
             bytes_moved: what the op must read and write at least; adds the rate and the share of the byte limit,
                 the latter counted with the copy rate measured on the same device.
-            facts: op, shape, dtype, backend and whatever else belongs into ``extra_info``.
+            facts: whatever else belongs into ``extra_info``.
         """
 
         def run() -> None:
@@ -80,14 +80,14 @@ class Clock:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
 
+        facts |= {
+            "op": op,
+            "shape": list(shape),
+            "dtype": str(dtype).removeprefix("torch."),
+            "backend": backend,
+        }
         facts |= self._device_facts(function) if self.device.type == "cuda" else {}
-        self.benchmark.extra_info.update(
-            device=device_name(self.device),
-            fastamr=fastamr.__version__,
-            torch=torch.__version__,
-            python=platform.python_version(),
-            **facts,
-        )
+        self.benchmark.extra_info.update(device=device_name(self.device), **versions(), **facts)
         self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=warmup)
         assert self.benchmark.stats is not None
         median = self.benchmark.stats.stats.median

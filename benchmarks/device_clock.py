@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import torch
 
+from fastamr.training.update.recording import CudaRecorder
+
 _FLUSH_BYTES = 256 << 20
 
 
@@ -35,17 +37,11 @@ def captured(function: Callable[[], object], device: torch.device) -> Callable[[
     Raises:
         RuntimeError: the function cannot be captured, for example because it waits for the device.
     """
-    with torch.cuda.device(device):
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                function()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            function()
-    return graph.replay
+    recorder = CudaRecorder(device)
+    for _ in range(3):
+        recorder.run(function)
+    recorder.record(function)
+    return recorder.replay
 
 
 def device_seconds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ import fastamr
 FORMS = ("reference", "compiled", "triton")
 ROW_FORMS = ("plain", "compiled", "cpp", "triton")
 STAGES = ("forward", "backward", "both")
+in_both_dtypes = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"]
+)
 
 
 def in_form(
@@ -81,6 +85,11 @@ def at_stage(
         return lambda: torch.autograd.grad(function(), inputs, upstream)
     result = function()
     return lambda: torch.autograd.grad(result, inputs, upstream, retain_graph=True)
+
+
+def gflop(*sizes: int) -> float:
+    """Billions of operations of a matrix product of these sizes."""
+    return 2e-9 * math.prod(sizes)
 
 
 def number_of_bytes(*tensors: Tensor) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fastamr.tables import aligned
+
 COLUMNS = (
     ("time us", "wall_us"),
     ("device warm", "device_us_warm"),
@@ -27,9 +29,6 @@ def lines(cases: Iterable[tuple[str, float, dict[str, Any]]]) -> list[str]:
     """
     rows = [(name, {"wall_us": round(median * 1e6, 1), **info}) for name, median, info in cases]
     columns = [(title, key) for title, key in COLUMNS if any(key in info for _, info in rows)]
-    width = max((len(name) for name, _ in rows), default=0)
-    head = " ".join([f"{'':{width}}", *(f"{title:>13}" for title, _ in columns)])
-    body = [
-        " ".join([f"{n:{width}}", *(f"{info.get(key, ''):>13}" for _, key in columns)]) for n, info in rows
-    ]
-    return [head, *body] if rows else []
+    table = [["", *(title for title, _ in columns)]]
+    table += [[name, *(str(info.get(key, "")) for _, key in columns)] for name, info in rows]
+    return aligned(table).splitlines() if rows else []

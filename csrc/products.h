@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "row_passes.h"
+
 namespace fastamr {
 
 // rows (M, inner) by a weight, giving (M, columns).
@@ -21,13 +23,9 @@ struct Product {
 
 // out = product + bias.
 template <class T, class C>
-struct Linear {
-  using Storage = T;
-  using Compute = C;
-  int64_t rows = 0, columns = 0;
+struct Linear : Pass<T, C, 0> {
   const C* bias = nullptr;  // (columns,) or null: nothing is added
   T* out = nullptr;
-  static constexpr int sum_rows = 0;
 };
 
 // out (outputs, inputs) = upstream (rows, outputs) transposed, by x (rows, inputs).

@@ -9,38 +9,35 @@
 
 namespace fastamr {
 
+// What every pass has: its size, and rows of sums over the rows, 0 where there are none.
+template <class T, class C, int SumRows>
+struct Pass {
+  using Compute = C;
+  static constexpr int sum_rows = SumRows;
+  int64_t rows = 0, columns = 0;
+};
+
 // u = product + bias; h = gelu(u), slope = gelu'(u). Exact GELU: u * Phi(u).
 template <class T, class C>
-struct Gelu {
-  using Storage = T;
-  using Compute = C;
-  int64_t rows = 0, columns = 0;
+struct Gelu : Pass<T, C, 0> {
   const T* product = nullptr;
   const C* bias = nullptr;   // (columns,)
   T* h = nullptr;
   T* slope = nullptr;        // or null: not wanted
-  static constexpr int sum_rows = 0;
 };
 
 // du = product * slope; sums (columns,) of du.
 template <class T, class C>
-struct GeluBackward {
-  using Storage = T;
-  using Compute = C;
-  int64_t rows = 0, columns = 0;
+struct GeluBackward : Pass<T, C, 1> {
   const T* product = nullptr;
   const T* slope = nullptr;
   T* du = nullptr;
   C* sums = nullptr;         // (1, columns)
-  static constexpr int sum_rows = 1;
 };
 
 // total = product + bias + residual, rounded to T; normed = layer norm of the rounded total.
 template <class T, class C>
-struct Norm {
-  using Storage = T;
-  using Compute = C;
-  int64_t rows = 0, columns = 0;
+struct Norm : Pass<T, C, 0> {
   const T* product = nullptr;
   const C* bias = nullptr;      // (columns,) or null: nothing is added
   const T* residual = nullptr;  // or null: nothing is added
@@ -51,16 +48,12 @@ struct Norm {
   T* normed = nullptr;
   C* mean = nullptr;            // (rows,)
   C* rstd = nullptr;            // (rows,)
-  static constexpr int sum_rows = 0;
 };
 
 // With dnormed = product: dx = layer norm's backward at total, + skip; sums: of dnormed * standardised total (gamma's
 // gradient), of dnormed (beta's), of dx.
 template <class T, class C>
-struct NormBackward {
-  using Storage = T;
-  using Compute = C;
-  int64_t rows = 0, columns = 0;
+struct NormBackward : Pass<T, C, 3> {
   const T* product = nullptr;
   const T* total = nullptr;
   const C* mean = nullptr;
@@ -69,7 +62,6 @@ struct NormBackward {
   const T* skip = nullptr;      // or null: nothing is added
   T* dx = nullptr;
   C* sums = nullptr;            // (3, columns)
-  static constexpr int sum_rows = 3;
 };
 
 }  // namespace fastamr

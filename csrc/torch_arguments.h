@@ -1,17 +1,25 @@
 // What the adapters of both devices share: the raw functions' arguments and the sizes that follow from them.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
-
+#include <cmath>
 #include <cstdint>
-#include <optional>
 
+#include "torch_tensors.h"
 #include "visible_attention.h"
 
-namespace fastamr {
+// Define both raw functions for a device, "cpu" or "cuda", in the library m.
+#define FASTAMR_DEFINE_ATTENTION(m, device)                                                                            \
+  m.def("visible_attention_forward_" device                                                                            \
+        "(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!) lse, Tensor? keep, Tensor? counts, "                \
+        "Tensor? cu_seqlens, Tensor? joint_bias, Tensor? time_bias, Tensor? query_ids, Tensor? key_ids, Tensor? seed, " \
+        "float scale, float dropout, bool self_attention) -> ()");                                                     \
+  m.def("visible_attention_backward_" device                                                                           \
+        "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor(a!) dq, Tensor(b!) dk, "           \
+        "Tensor(c!) dv, Tensor(d!)? columns, Tensor(e!)? djoint, Tensor(f!)? dtime, Tensor? keep, Tensor? counts, "    \
+        "Tensor? cu_seqlens, Tensor? joint_bias, Tensor? time_bias, Tensor? query_ids, Tensor? key_ids, Tensor? seed, " \
+        "float scale, float dropout, bool self_attention) -> ()")
 
-using torch::stable::Tensor;
-using Optional = std::optional<Tensor>;
+namespace fastamr {
 
 // The arguments that forward and backward share.
 struct Arguments {
@@ -52,6 +60,50 @@ inline Shape shape_of(const Arguments& given) {
   STD_TORCH_CHECK(packed || shape.keys <= 256, "at most 256 keys are attended, got ", shape.keys);
   STD_TORCH_CHECK(shape.queries <= INT32_MAX && shape.sequences <= INT32_MAX, "too many rows or sequences");
   return shape;
+}
+
+template <class C, bool Gpu>
+Structure<C> structure_of(const Arguments& given, const Shape& shape) {
+  Structure<C> structure;
+  const int64_t sequences = shape.sequences;
+  const auto ids = [&](const Optional& tensor, int64_t count, const char* name) {
+    return data_of<int32_t, Gpu>(tensor, count, name);
+  };
+  structure.self_attention = given.self_attention;
+  structure.keep = ids(given.keep, sequences * shape.keys, "keep");
+  structure.counts = ids(given.counts, sequences, "counts");
+  structure.cu_seqlens = ids(given.cu_seqlens, sequences + 1, "cu_seqlens");
+  if (given.joint_bias.has_value()) {
+    STD_TORCH_CHECK(given.time_bias.has_value() && given.joint_bias->dim() == 3 && given.time_bias->dim() == 2,
+                    "joint_bias (H, V, V) needs time_bias (H, R)");
+    structure.joints = static_cast<int>(given.joint_bias->size(1));
+    structure.offsets = static_cast<int>(given.time_bias->size(1));
+    const int64_t pairs = int64_t{structure.joints} * structure.joints;
+    structure.joint_bias = data_of<C, Gpu>(given.joint_bias, shape.heads * pairs, "joint_bias");
+    structure.time_bias = data_of<C, Gpu>(given.time_bias, shape.heads * structure.offsets, "time_bias");
+    structure.query_ids = ids(given.query_ids, sequences * shape.queries, "query_ids");
+    structure.key_ids = ids(given.key_ids, sequences * shape.keys, "key_ids");
+  }
+  if (given.dropout > 0) {
+    structure.seed = data_of<int64_t, Gpu>(given.seed, 2, "seed");
+    STD_TORCH_CHECK(structure.seed != nullptr, "dropout needs a seed");
+    structure.threshold = static_cast<uint32_t>(std::nearbyint(given.dropout * 4294967296.0));
+    structure.inverse_kept = static_cast<C>(1 / (1 - given.dropout));
+  }
+  structure.scale = static_cast<C>(given.scale);
+  return structure;
+}
+
+// The gradients' sums that a backward writes where they are asked for.
+template <bool Gpu, class T, class C>
+void add_sums(Backward<T, C>& call, const Optional& columns, const Optional& djoint, const Optional& dtime) {
+  const Structure<C>& structure = call.structure;
+  const int64_t heads = call.shape.heads, pairs = int64_t{structure.joints} * structure.joints;
+  call.columns = data_of<C, Gpu>(columns, 3 * heads * call.shape.size, "columns");
+  call.joint_gradient = data_of<C, Gpu>(djoint, heads * pairs, "djoint");
+  call.time_gradient = data_of<C, Gpu>(dtime, heads * structure.offsets, "dtime");
+  STD_TORCH_CHECK((call.joint_gradient == nullptr) == (call.time_gradient == nullptr),
+                  "djoint and dtime come together");
 }
 
 }  // namespace fastamr

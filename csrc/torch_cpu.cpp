@@ -1,24 +1,12 @@
 // The CPU kernels as raw torch functions through the stable ABI. Shapes, strides and ids are checked here once more,
 // because a wrong one would write outside a tensor; what a user sees is checked in fastamr/ops.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <cmath>
-#include <cstdint>
-#include <optional>
 
 #include "cpu/run.h"
 #include "torch_arguments.h"
 
 namespace fastamr {
 namespace {
-
-using torch::headeronly::ScalarType;
-
-void parallel(int64_t tasks, const std::function<void(int64_t, int64_t)>& work) {
-  torch::stable::parallel_for(0, tasks, 1, work);
-}
 
 template <class T>
 Rows<T> rows_of(const Tensor& tensor, const char* name) {
@@ -29,16 +17,6 @@ Rows<T> rows_of(const Tensor& tensor, const char* name) {
                   "dimension, got stride ", tensor.stride(rank - 1));
   T* data = static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
   return {data, rank == 4 ? tensor.stride(0) : 0, tensor.stride(rank - 3), tensor.stride(rank - 2)};
-}
-
-// Data of an optional contiguous tensor of `count` elements and this dtype, or null.
-template <class T>
-T* data_of(const Optional& tensor, ScalarType type, int64_t count, const char* name) {
-  if (!tensor.has_value()) return nullptr;
-  STD_TORCH_CHECK(tensor->is_cpu() && tensor->is_contiguous() && tensor->scalar_type() == type &&
-                      tensor->numel() == count,
-                  name, " must be a contiguous CPU tensor of ", count, " elements of the expected dtype");
-  return static_cast<T*>(const_cast<void*>(tensor->const_data_ptr()));
 }
 
 void check_cu_seqlens(const int32_t* cu_seqlens, const Shape& shape) {
@@ -107,51 +85,12 @@ void check_ids(const Shape& shape, const Structure<C>& structure) {
 }
 
 template <class C>
-Structure<C> structure_of(const Arguments& given, const Shape& shape) {
-  const ScalarType compute = sizeof(C) == 8 ? ScalarType::Double : ScalarType::Float;
-  Structure<C> structure;
-  structure.self_attention = given.self_attention;
-  const int64_t sequences = shape.sequences;
-  structure.keep = data_of<int32_t>(given.keep, ScalarType::Int, sequences * shape.keys, "keep");
-  structure.counts = data_of<int32_t>(given.counts, ScalarType::Int, sequences, "counts");
-  structure.cu_seqlens = data_of<int32_t>(given.cu_seqlens, ScalarType::Int, sequences + 1, "cu_seqlens");
-  if (given.joint_bias.has_value()) {
-    STD_TORCH_CHECK(given.time_bias.has_value() && given.joint_bias->dim() == 3 && given.time_bias->dim() == 2,
-                    "joint_bias (H, V, V) needs time_bias (H, R)");
-    structure.joints = static_cast<int>(given.joint_bias->size(1));
-    structure.offsets = static_cast<int>(given.time_bias->size(1));
-    const int64_t pairs = int64_t{structure.joints} * structure.joints;
-    structure.joint_bias = data_of<C>(given.joint_bias, compute, shape.heads * pairs, "joint_bias");
-    structure.time_bias = data_of<C>(given.time_bias, compute, shape.heads * structure.offsets, "time_bias");
-    structure.query_ids = data_of<int32_t>(given.query_ids, ScalarType::Int, sequences * shape.queries, "query_ids");
-    structure.key_ids = data_of<int32_t>(given.key_ids, ScalarType::Int, sequences * shape.keys, "key_ids");
-  }
-  if (given.dropout > 0) {
-    structure.seed = data_of<int64_t>(given.seed, ScalarType::Long, 2, "seed");
-    STD_TORCH_CHECK(structure.seed != nullptr, "dropout needs a seed");
-    structure.threshold = static_cast<uint32_t>(std::nearbyint(given.dropout * 4294967296.0));
-    structure.inverse_kept = static_cast<C>(1 / (1 - given.dropout));
-  }
-  structure.scale = static_cast<C>(given.scale);
+Structure<C> checked_structure(const Arguments& given, const Shape& shape) {
+  const Structure<C> structure = structure_of<C, false>(given, shape);
   if (structure.cu_seqlens != nullptr) check_cu_seqlens(structure.cu_seqlens, shape);
   check_keep(shape, structure);
   check_ids(shape, structure);
   return structure;
-}
-
-// Call function(T, C) with the storage and the compute type of a dtype, as null pointers.
-template <class Function>
-void with_types(ScalarType type, const Function& function) {
-  switch (type) {
-    case ScalarType::Float:
-      return function(static_cast<float*>(nullptr), static_cast<float*>(nullptr));
-    case ScalarType::BFloat16:
-      return function(static_cast<BFloat16*>(nullptr), static_cast<float*>(nullptr));
-    case ScalarType::Double:
-      return function(static_cast<double*>(nullptr), static_cast<double*>(nullptr));
-    default:
-      STD_TORCH_CHECK(false, "the CPU kernel covers float32, bfloat16 and float64");
-  }
 }
 
 void forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
@@ -166,7 +105,7 @@ void forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ou
     using C = std::remove_pointer_t<decltype(compute)>;
     Forward<T, C> call;
     call.shape = shape;
-    call.structure = structure_of<C>(given, shape);
+    call.structure = checked_structure<C>(given, shape);
     call.q = rows_of<const T>(q, "q");
     call.k = rows_of<const T>(k, "k");
     call.v = rows_of<const T>(v, "v");
@@ -188,10 +127,9 @@ void backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor
   with_types(q.scalar_type(), [&](auto* storage, auto* compute) {
     using T = std::remove_pointer_t<decltype(storage)>;
     using C = std::remove_pointer_t<decltype(compute)>;
-    const ScalarType type = sizeof(C) == 8 ? ScalarType::Double : ScalarType::Float;
     Backward<T, C> call;
     call.shape = shape;
-    call.structure = structure_of<C>(given, shape);
+    call.structure = checked_structure<C>(given, shape);
     call.dout = rows_of<const T>(dout, "dout");
     call.q = rows_of<const T>(q, "q");
     call.k = rows_of<const T>(k, "k");
@@ -201,13 +139,7 @@ void backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor
     call.dq = rows_of<T>(dq, "dq");
     call.dk = rows_of<T>(dk, "dk");
     call.dv = rows_of<T>(dv, "dv");
-    call.columns = data_of<C>(columns, type, 3 * shape.heads * shape.size, "columns");
-    const auto& structure = call.structure;
-    const int64_t pairs = int64_t{structure.joints} * structure.joints;
-    call.joint_gradient = data_of<C>(djoint, type, shape.heads * pairs, "djoint");
-    call.time_gradient = data_of<C>(dtime, type, shape.heads * structure.offsets, "dtime");
-    STD_TORCH_CHECK((call.joint_gradient == nullptr) == (call.time_gradient == nullptr),
-                    "djoint and dtime come together");
+    add_sums<false>(call, columns, djoint, dtime);
     run(best_kernels(), call, parallel);
   });
 }
@@ -216,15 +148,7 @@ void backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor
 }  // namespace fastamr
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastamr_native, m) {
-  m.def(
-      "visible_attention_forward_cpu(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!) lse, Tensor? keep, "
-      "Tensor? counts, Tensor? cu_seqlens, Tensor? joint_bias, Tensor? time_bias, Tensor? query_ids, Tensor? key_ids, "
-      "Tensor? seed, float scale, float dropout, bool self_attention) -> ()");
-  m.def(
-      "visible_attention_backward_cpu(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
-      "Tensor(a!) dq, Tensor(b!) dk, Tensor(c!) dv, Tensor(d!)? columns, Tensor(e!)? djoint, Tensor(f!)? dtime, "
-      "Tensor? keep, Tensor? counts, Tensor? cu_seqlens, Tensor? joint_bias, Tensor? time_bias, Tensor? query_ids, "
-      "Tensor? key_ids, Tensor? seed, float scale, float dropout, bool self_attention) -> ()");
+  FASTAMR_DEFINE_ATTENTION(m, "cpu");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastamr_native, CPU, m) {

@@ -1,27 +1,17 @@
 // AdamW on the CPU as a raw torch function through the stable ABI. Sizes, dtypes and strides are checked here once more,
 // because a wrong one would write outside a tensor; what a user sees is checked in fastamr/ops.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <cmath>
-#include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "cpu/adamw_kernels.h"
+#include "torch_tensors.h"
 
 namespace fastamr {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 using Tensors = std::vector<Tensor>;
-using Optional = std::optional<Tensor>;
-
-void parallel(int64_t tasks, const std::function<void(int64_t, int64_t)>& work) {
-  torch::stable::parallel_for(0, tasks, 1, work);
-}
 
 // Whether a tensor's numbers fill its memory without holes, in the order of another's.
 bool lies_like(const Tensor& tensor, const Tensor& other) {
@@ -37,17 +27,15 @@ bool lies_like(const Tensor& tensor, const Tensor& other) {
 }
 
 template <class T>
-T* data_of(const Tensor& tensor, const Tensor& parameter, ScalarType type, const char* name) {
-  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == type && lies_like(tensor, parameter), name,
+T* data_like(const Tensor& tensor, const Tensor& parameter, const char* name) {
+  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == type_of<std::remove_const_t<T>> &&
+                      lies_like(tensor, parameter),
+                  name,
                   " must be on the CPU, of the expected dtype, and lie in memory as its parameter, without holes");
   return static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
 }
 
-float* number_of(const Tensor& tensor, const char* name) {
-  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Float && tensor.numel() == 1, name,
-                  " must be one float32 number on the CPU");
-  return static_cast<float*>(const_cast<void*>(tensor.const_data_ptr()));
-}
+float* number_of(const Tensor& tensor, const char* name) { return data_of<float>(tensor, 1, name); }
 
 std::vector<AdamwTensor> tensors_of(const Tensors& parameters, const Tensors& gradients, const Tensors& exp_avgs,
                                     const Tensors& exp_avg_sqs, const Tensors& working) {
@@ -60,15 +48,15 @@ std::vector<AdamwTensor> tensors_of(const Tensors& parameters, const Tensors& gr
     AdamwTensor& each = tensors[i];
     const Tensor& parameter = parameters[i];
     each.count = parameter.numel();
-    each.parameter = data_of<float>(parameter, parameter, ScalarType::Float, "a parameter");
-    each.exp_avg = data_of<float>(exp_avgs[i], parameter, ScalarType::Float, "exp_avg");
-    each.exp_avg_sq = data_of<float>(exp_avg_sqs[i], parameter, ScalarType::Float, "exp_avg_sq");
+    each.parameter = data_like<float>(parameter, parameter, "a parameter");
+    each.exp_avg = data_like<float>(exp_avgs[i], parameter, "exp_avg");
+    each.exp_avg_sq = data_like<float>(exp_avg_sqs[i], parameter, "exp_avg_sq");
     if (gradients[i].scalar_type() == ScalarType::BFloat16) {
-      each.low_gradient = data_of<const BFloat16>(gradients[i], parameter, ScalarType::BFloat16, "a gradient");
+      each.low_gradient = data_like<const BFloat16>(gradients[i], parameter, "a gradient");
     } else {
-      each.gradient = data_of<const float>(gradients[i], parameter, ScalarType::Float, "a gradient");
+      each.gradient = data_like<const float>(gradients[i], parameter, "a gradient");
     }
-    if (!working.empty()) each.copy = data_of<BFloat16>(working[i], parameter, ScalarType::BFloat16, "a working copy");
+    if (!working.empty()) each.copy = data_like<BFloat16>(working[i], parameter, "a working copy");
   }
   return tensors;
 }
@@ -76,11 +64,9 @@ std::vector<AdamwTensor> tensors_of(const Tensors& parameters, const Tensors& gr
 // Advance the steps, and set what follows from them.
 void count_steps(const Tensors& steps, const Tensors& lrs, const Tensor& decays, double beta1, double beta2,
                  std::vector<AdamwTensor>& tensors) {
-  STD_TORCH_CHECK(steps.size() == tensors.size() && lrs.size() == tensors.size() && decays.is_cpu() &&
-                      decays.is_contiguous() && decays.scalar_type() == ScalarType::Double &&
-                      decays.numel() == static_cast<int64_t>(tensors.size()),
-                  "each parameter needs a step, an lr and a float64 decay");
-  const double* decay = static_cast<const double*>(decays.const_data_ptr());
+  STD_TORCH_CHECK(steps.size() == tensors.size() && lrs.size() == tensors.size(),
+                  "each parameter needs a step and an lr");
+  const double* decay = data_of<const double>(decays, static_cast<int64_t>(tensors.size()), "decays");
   for (size_t i = 0; i < tensors.size(); ++i) {
     float* step = number_of(steps[i], "step");
     const double lr = *number_of(lrs[i], "lr");

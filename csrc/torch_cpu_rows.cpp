@@ -8,25 +8,9 @@
 namespace fastamr {
 namespace {
 
-// Call function(T, C, kernels) with the storage and the compute type of a matrix, as null pointers, and their table.
-template <class Function>
-void with_types(const Tensor& matrix, const Function& function) {
-  STD_TORCH_CHECK(matrix.dim() == 2, "rows must form a matrix, got ", matrix.dim(), " dimensions");
-  const RowKernels& kernels = best_row_kernels();
-  switch (matrix.scalar_type()) {
-    case ScalarType::Float:
-      return function(static_cast<float*>(nullptr), static_cast<float*>(nullptr), kernels.of_float);
-    case ScalarType::BFloat16:
-      return function(static_cast<BFloat16*>(nullptr), static_cast<float*>(nullptr), kernels.of_bfloat16);
-    case ScalarType::Double:
-      return function(static_cast<double*>(nullptr), static_cast<double*>(nullptr), kernels.of_double);
-    default:
-      STD_TORCH_CHECK(false, "the CPU kernels cover float32, bfloat16 and float64");
-  }
-}
-
 template <class Call>
 Call sized(const Tensor& matrix) {
+  STD_TORCH_CHECK(matrix.dim() == 2, "rows must form a matrix, got ", matrix.dim(), " dimensions");
   Call call;
   call.rows = matrix.size(0);
   call.columns = matrix.size(1);
@@ -34,7 +18,7 @@ Call sized(const Tensor& matrix) {
 }
 
 void gelu(const Tensor& product, const Tensor& bias, const Tensor& h, const Optional& slope) {
-  with_types(product, [&](auto* storage, auto* compute, const auto& kernels) {
+  with_types(product.scalar_type(), [&](auto* storage, auto* compute) {
     using T = std::remove_pointer_t<decltype(storage)>;
     using C = std::remove_pointer_t<decltype(compute)>;
     auto call = sized<Gelu<T, C>>(product);
@@ -43,12 +27,12 @@ void gelu(const Tensor& product, const Tensor& bias, const Tensor& h, const Opti
     call.bias = data_of<const C>(bias, call.columns, "bias");
     call.h = data_of<T>(h, count, "h");
     call.slope = data_of<T>(slope, count, "slope");
-    run_rows(kernels.gelu, call, nullptr, parallel);
+    run_rows(functions_of<T>(best_row_kernels()).gelu, call, nullptr, parallel);
   });
 }
 
 void gelu_backward(const Tensor& product, const Tensor& slope, const Tensor& du, const Tensor& sums) {
-  with_types(product, [&](auto* storage, auto* compute, const auto& kernels) {
+  with_types(product.scalar_type(), [&](auto* storage, auto* compute) {
     using T = std::remove_pointer_t<decltype(storage)>;
     using C = std::remove_pointer_t<decltype(compute)>;
     auto call = sized<GeluBackward<T, C>>(product);
@@ -56,14 +40,14 @@ void gelu_backward(const Tensor& product, const Tensor& slope, const Tensor& du,
     call.product = data_of<const T>(product, count, "product");
     call.slope = data_of<const T>(slope, count, "slope");
     call.du = data_of<T>(du, count, "du");
-    run_rows(kernels.gelu_backward, call, data_of<C>(sums, call.columns, "sums"), parallel);
+    run_rows(functions_of<T>(best_row_kernels()).gelu_backward, call, data_of<C>(sums, call.columns, "sums"), parallel);
   });
 }
 
 void norm(const Tensor& product, const Optional& bias, const Optional& residual, const Tensor& gamma,
           const Tensor& beta, double eps, const Optional& total, const Tensor& normed, const Tensor& mean,
           const Tensor& rstd) {
-  with_types(product, [&](auto* storage, auto* compute, const auto& kernels) {
+  with_types(product.scalar_type(), [&](auto* storage, auto* compute) {
     using T = std::remove_pointer_t<decltype(storage)>;
     using C = std::remove_pointer_t<decltype(compute)>;
     auto call = sized<Norm<T, C>>(product);
@@ -80,13 +64,13 @@ void norm(const Tensor& product, const Optional& bias, const Optional& residual,
     call.normed = data_of<T>(normed, count, "normed");
     call.mean = data_of<C>(mean, call.rows, "mean");
     call.rstd = data_of<C>(rstd, call.rows, "rstd");
-    run_rows(kernels.norm, call, nullptr, parallel);
+    run_rows(functions_of<T>(best_row_kernels()).norm, call, nullptr, parallel);
   });
 }
 
 void norm_backward(const Tensor& product, const Tensor& total, const Tensor& mean, const Tensor& rstd,
                    const Tensor& gamma, const Optional& skip, const Tensor& dx, const Tensor& sums) {
-  with_types(product, [&](auto* storage, auto* compute, const auto& kernels) {
+  with_types(product.scalar_type(), [&](auto* storage, auto* compute) {
     using T = std::remove_pointer_t<decltype(storage)>;
     using C = std::remove_pointer_t<decltype(compute)>;
     auto call = sized<NormBackward<T, C>>(product);
@@ -98,7 +82,7 @@ void norm_backward(const Tensor& product, const Tensor& total, const Tensor& mea
     call.gamma = data_of<const C>(gamma, call.columns, "gamma");
     call.skip = data_of<const T>(skip, count, "skip");
     call.dx = data_of<T>(dx, count, "dx");
-    run_rows(kernels.norm_backward, call, data_of<C>(sums, 3 * call.columns, "sums"), parallel);
+    run_rows(functions_of<T>(best_row_kernels()).norm_backward, call, data_of<C>(sums, 3 * call.columns, "sums"), parallel);
   });
 }
 

@@ -4,13 +4,8 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <cmath>
-#include <cstdint>
 #include <limits>
-#include <optional>
 #include <vector>
 
 #include "cuda/visible_attention.h"
@@ -18,8 +13,6 @@
 
 namespace fastamr {
 namespace {
-
-using torch::headeronly::ScalarType;
 
 // The kernels move 16 bytes at a time.
 bool is_aligned(const Tensor& tensor) {
@@ -56,46 +49,9 @@ Rows<T> rows_of(const Tensor& tensor, const Shape& shape, int64_t rows, ScalarTy
   return {data, rank == 4 ? tensor.stride(0) : 0, tensor.stride(rank - 3), tensor.stride(rank - 2)};
 }
 
-// Data of an optional contiguous tensor of `count` elements and this dtype, or null.
-template <class T>
-T* data_of(const Optional& tensor, ScalarType type, int64_t count, const char* name) {
-  if (!tensor.has_value()) return nullptr;
-  STD_TORCH_CHECK(tensor->is_cuda() && tensor->is_contiguous() && tensor->scalar_type() == type &&
-                      tensor->numel() == count,
-                  name, " must be a contiguous CUDA tensor of ", count, " elements of the expected dtype");
-  return static_cast<T*>(const_cast<void*>(tensor->const_data_ptr()));
-}
-
-Structure<float> structure_of(const Arguments& given, const Shape& shape) {
-  Structure<float> structure;
-  const int64_t sequences = shape.sequences;
-  structure.self_attention = given.self_attention;
-  structure.keep = data_of<int32_t>(given.keep, ScalarType::Int, sequences * shape.keys, "keep");
-  structure.counts = data_of<int32_t>(given.counts, ScalarType::Int, sequences, "counts");
-  structure.cu_seqlens = data_of<int32_t>(given.cu_seqlens, ScalarType::Int, sequences + 1, "cu_seqlens");
-  if (given.joint_bias.has_value()) {
-    STD_TORCH_CHECK(
-        given.time_bias.has_value() && given.joint_bias->dim() == 3 && given.time_bias->dim() == 2,
-        "joint_bias (H, V, V) needs time_bias (H, R)");
-    structure.joints = static_cast<int>(given.joint_bias->size(1));
-    structure.offsets = static_cast<int>(given.time_bias->size(1));
-    STD_TORCH_CHECK(structure.joints < 65536 && structure.offsets < 65536, "the bias tables are too large");
-    const int64_t pairs = int64_t{structure.joints} * structure.joints;
-    structure.joint_bias =
-        data_of<float>(given.joint_bias, ScalarType::Float, shape.heads * pairs, "joint_bias");
-    structure.time_bias =
-        data_of<float>(given.time_bias, ScalarType::Float, shape.heads * structure.offsets, "time_bias");
-    structure.query_ids =
-        data_of<int32_t>(given.query_ids, ScalarType::Int, sequences * shape.queries, "query_ids");
-    structure.key_ids = data_of<int32_t>(given.key_ids, ScalarType::Int, sequences * shape.keys, "key_ids");
-  }
-  if (given.dropout > 0) {
-    structure.seed = data_of<int64_t>(given.seed, ScalarType::Long, 2, "seed");
-    STD_TORCH_CHECK(structure.seed != nullptr, "dropout needs a seed");
-    structure.threshold = static_cast<uint32_t>(std::nearbyint(given.dropout * 4294967296.0));
-    structure.inverse_kept = static_cast<float>(1 / (1 - given.dropout));
-  }
-  structure.scale = static_cast<float>(given.scale);
+Structure<float> checked_structure(const Arguments& given, const Shape& shape) {
+  const Structure<float> structure = structure_of<float, true>(given, shape);
+  STD_TORCH_CHECK(structure.joints < 65536 && structure.offsets < 65536, "the bias tables are too large");
   return structure;
 }
 
@@ -147,13 +103,13 @@ void forward(const Tensor& q_given, const Tensor& k_given, const Tensor& v_given
     const int64_t query_rows = self_attention ? shape.key_rows : shape.queries;
     Forward<T, float> call;
     call.shape = shape;
-    call.structure = structure_of(given, shape);
+    call.structure = checked_structure(given, shape);
     call.q = rows_of<const T>(q, shape, query_rows, type, "q");
     call.k = rows_of<const T>(k, shape, shape.key_rows, type, "k");
     call.v = rows_of<const T>(v, shape, shape.key_rows, type, "v");
     call.out = rows_of<T>(out, shape, shape.queries, type, "out");
     const int64_t statistics = (cu_seqlens.has_value() ? 1 : shape.sequences) * shape.heads * shape.queries;
-    call.lse = data_of<float>(lse, ScalarType::Float, statistics, "lse");
+    call.lse = data_of<float, true>(lse, statistics, "lse");
     check(gpu::visible_attention_forward(call, current_stream(q)), "visible_attention_forward_cuda");
   });
 }
@@ -189,7 +145,7 @@ void backward(const Tensor& dout_given, const Tensor& q_given, const Tensor& k_g
     const int64_t query_rows = self_attention ? shape.key_rows : shape.queries;
     Backward<T, float> call;
     call.shape = shape;
-    call.structure = structure_of(given, shape);
+    call.structure = checked_structure(given, shape);
     call.dout = rows_of<const T>(dout, shape, shape.queries, type, "dout");
     call.q = rows_of<const T>(q, shape, query_rows, type, "q");
     call.k = rows_of<const T>(k, shape, shape.key_rows, type, "k");
@@ -199,14 +155,8 @@ void backward(const Tensor& dout_given, const Tensor& q_given, const Tensor& k_g
     call.dk = rows_of<T>(dk, shape, shape.key_rows, type, "dk");
     call.dv = rows_of<T>(dv, shape, shape.key_rows, type, "dv");
     const int64_t statistics = (cu_seqlens.has_value() ? 1 : shape.sequences) * shape.heads * shape.queries;
-    call.lse = data_of<float>(lse, ScalarType::Float, statistics, "lse");
-    call.columns = data_of<float>(columns, ScalarType::Float, 3 * shape.heads * shape.size, "columns");
-    const Structure<float>& structure = call.structure;
-    const int64_t pairs = int64_t{structure.joints} * structure.joints;
-    call.joint_gradient = data_of<float>(djoint, ScalarType::Float, shape.heads * pairs, "djoint");
-    call.time_gradient = data_of<float>(dtime, ScalarType::Float, shape.heads * structure.offsets, "dtime");
-    STD_TORCH_CHECK((call.joint_gradient == nullptr) == (call.time_gradient == nullptr),
-                    "djoint and dtime come together");
+    call.lse = data_of<float, true>(lse, statistics, "lse");
+    add_sums<true>(call, columns, djoint, dtime);
     Tensor workspace;
     const int64_t floats = gpu::visible_attention_workspace(call);
     if (floats > 0) workspace = torch::stable::new_empty(lse, {floats});
@@ -220,19 +170,7 @@ void backward(const Tensor& dout_given, const Tensor& q_given, const Tensor& k_g
 }  // namespace fastamr
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastamr_native, m) {
-  m.def(
-      "visible_attention_forward_cuda(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!) lse, Tensor? "
-      "keep, "
-      "Tensor? counts, Tensor? cu_seqlens, Tensor? joint_bias, Tensor? time_bias, Tensor? query_ids, Tensor? "
-      "key_ids, "
-      "Tensor? seed, float scale, float dropout, bool self_attention) -> ()");
-  m.def(
-      "visible_attention_backward_cuda(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
-      "Tensor(a!) dq, Tensor(b!) dk, Tensor(c!) dv, Tensor(d!)? columns, Tensor(e!)? djoint, Tensor(f!)? "
-      "dtime, "
-      "Tensor? keep, Tensor? counts, Tensor? cu_seqlens, Tensor? joint_bias, Tensor? time_bias, Tensor? "
-      "query_ids, "
-      "Tensor? key_ids, Tensor? seed, float scale, float dropout, bool self_attention) -> ()");
+  FASTAMR_DEFINE_ATTENTION(m, "cuda");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastamr_native, CUDA, m) {

@@ -1,5 +1,5 @@
-// What the CPU adapters of the passes over rows share: data of tensors, checked, because a wrong size would write outside
-// one. What a user sees is checked in fastamr/ops.
+// What the adapters share: data of tensors, checked, because a wrong size would write outside one. What a user sees is
+// checked in fastamr/ops.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -23,22 +23,41 @@ inline void parallel(int64_t tasks, const std::function<void(int64_t, int64_t)>&
 }
 
 template <class T>
-constexpr ScalarType type_of = std::is_same_v<T, double>      ? ScalarType::Double
+constexpr ScalarType type_of = std::is_same_v<T, double>     ? ScalarType::Double
                                : std::is_same_v<T, BFloat16> ? ScalarType::BFloat16
+                               : std::is_same_v<T, int32_t>  ? ScalarType::Int
+                               : std::is_same_v<T, int64_t>  ? ScalarType::Long
                                                              : ScalarType::Float;
 
-// Data of a contiguous CPU tensor of `count` elements of type T.
-template <class T>
+// Data of a contiguous tensor of `count` elements of type T, on the CPU or on a GPU.
+template <class T, bool Gpu = false>
 T* data_of(const Tensor& tensor, int64_t count, const char* name) {
-  STD_TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous() && tensor.numel() == count &&
+  STD_TORCH_CHECK((Gpu ? tensor.is_cuda() : tensor.is_cpu()) && tensor.is_contiguous() && tensor.numel() == count &&
                       tensor.scalar_type() == type_of<std::remove_const_t<T>>,
-                  name, " must be a contiguous CPU tensor of ", count, " elements of the expected dtype");
+                  name, " must be a contiguous ", Gpu ? "CUDA" : "CPU", " tensor of ", count,
+                  " elements of the expected dtype");
   return static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
 }
 
-template <class T>
+// The same of a tensor that may be absent, or null.
+template <class T, bool Gpu = false>
 T* data_of(const Optional& tensor, int64_t count, const char* name) {
-  return tensor.has_value() ? data_of<T>(*tensor, count, name) : nullptr;
+  return tensor.has_value() ? data_of<T, Gpu>(*tensor, count, name) : nullptr;
+}
+
+// Call function(T, C) with the storage and the compute type of a dtype, as null pointers.
+template <class Function>
+void with_types(ScalarType type, const Function& function) {
+  switch (type) {
+    case ScalarType::Float:
+      return function(static_cast<float*>(nullptr), static_cast<float*>(nullptr));
+    case ScalarType::BFloat16:
+      return function(static_cast<BFloat16*>(nullptr), static_cast<float*>(nullptr));
+    case ScalarType::Double:
+      return function(static_cast<double*>(nullptr), static_cast<double*>(nullptr));
+    default:
+      STD_TORCH_CHECK(false, "the CPU kernels cover float32, bfloat16 and float64");
+  }
 }
 
 }  // namespace fastamr

@@ -19,7 +19,6 @@ import functools
 import hashlib
 import json
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -40,14 +39,15 @@ from results_file import append_result, read_results  # noqa: E402
 from results_probes import has_features, is_complete, keep_features, kept_features, probe_splits  # noqa: E402
 from results_report import markdown  # noqa: E402
 
-from fastamr import __version__  # noqa: E402
 from fastamr.data import PackedSkeletons, Split, apply_missing, synthetic_actions  # noqa: E402
-from fastamr.data.load import read_file  # noqa: E402
+from fastamr.data.load import read  # noqa: E402
+from fastamr.devices import processor, versions  # noqa: E402
 from fastamr.errors import check_name  # noqa: E402
 from fastamr.evaluation import extract_features, input_features, raw_features  # noqa: E402
 from fastamr.models import build_model, load_pretrained  # noqa: E402
 from fastamr.training import PretrainConfig, pretrain  # noqa: E402
 from fastamr.training.config import merge_settings, read_yaml  # noqa: E402
+from fastamr.visualization.curves import read_metrics  # noqa: E402
 
 RUNS = ROOT / "experiments" / "runs.yaml"
 # Rows without training: coordinates, and the encoders before their first update (ASMa has two of them).
@@ -177,7 +177,7 @@ def _read(folder: str, name: str) -> PackedSkeletons:
     path = Path(folder, name, f"{name}.npz")
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: --data names the folder that holds the data sets' folders")
-    return read_file(path)
+    return read(path)
 
 
 def _in_metres(data: PackedSkeletons) -> PackedSkeletons:
@@ -245,12 +245,9 @@ def _pretrain(job: Job, folder: str, scratch: Path) -> dict[str, Any]:
     config = PretrainConfig.from_dict({**job.settings, "seed": job.seed, "out": str(scratch)})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        pretrain(config, data=training_data(job.set, folder))
-    lines = [
-        json.loads(line) for line in (scratch / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    summary = next(line for line in lines if line["kind"] == "summary")
-    last = [line for line in lines if line["kind"] == "train"][-1]
+        pretrain(config, data=training_data(job.set, folder), quiet=not config.progress)
+    records = read_metrics(scratch)
+    summary, last = records["summary"][0], records["train"][-1]
     return {
         "updates": summary["updates"],
         "epochs": round(summary["epochs"], 1),
@@ -264,13 +261,9 @@ def _pretrain(job: Job, folder: str, scratch: Path) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the times of a result hold for."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "fastamr": __version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "processor": names[0] if names else platform.processor(),
+        **versions(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from fastamr.models import AMRModel, register_model
 from fastamr.models.amr import AMRConfig, DecoupledDecoder
-from fastamr.nn import TransformerBlock, initialize
+from fastamr.nn import TransformerBlock
 
 
 def self_attention_blocks(config: AMRConfig) -> nn.ModuleList:
@@ -25,9 +23,9 @@ def self_attention_blocks(config: AMRConfig) -> nn.ModuleList:
 class JointDecoder(DecoupledDecoder):
     """Queries and visible tokens in one sequence, all attending to all: a self-attention decoder over few targets."""
 
-    def __init__(self, config: AMRConfig) -> None:
-        super().__init__(config)
-        self.blocks = self_attention_blocks(config)
+    def make_blocks(self, config: AMRConfig) -> nn.ModuleList:
+        """Build self-attention blocks in place of the cross-attention."""
+        return self_attention_blocks(config)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Predict all target patches ``(S, Q, P)`` from the visible tokens ``(S, K, D)``."""
@@ -59,11 +57,7 @@ class AMRJointDecoder(AMRModel):
     """AMR with :class:`JointDecoder`."""
 
     name = "amr_joint_decoder"
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.decoder = JointDecoder(self.config)
-        self.decoder.apply(initialize)
+    decoder_class = JointDecoder
 
 
 @register_model
@@ -71,8 +65,4 @@ class AMRQueryAttention(AMRModel):
     """AMR with :class:`QueryAttentionDecoder`."""
 
     name = "amr_query_attention"
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.decoder = QueryAttentionDecoder(self.config)
-        self.decoder.apply(initialize)
+    decoder_class = QueryAttentionDecoder

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
+
+from fastamr import tables
 
 PROBES = {
     "linear": "linear",
@@ -63,7 +65,7 @@ def _over_folds(records: Sequence[Record]) -> list[Record]:
             continue
         folded = [scores for one in group for scores in one["results"].values()]
         scores = {
-            probe: {"accuracy": _mean([one[probe]["accuracy"] for one in folded])}
+            probe: {"accuracy": fmean([one[probe]["accuracy"] for one in folded])}
             for probe in PROBES
             if all(one.get(probe) for one in folded)
         }
@@ -86,9 +88,8 @@ def _table(chosen: str, split: str, records: Sequence[Record]) -> str:
         f"--only {chosen} {_options(records)}",
         "```",
         "",
-        "| encoder | seeds | " + " | ".join(PROBES.values()) + " | updates | seconds a run |",
-        "|---|---|" + "---|" * (len(PROBES) + 2),
     ]
+    rows = [["encoder", "seeds", *PROBES.values(), "updates", "seconds a run"]]
     cells: dict[tuple[str, str], dict[str, list[float]]] = {}
     order = {name: place for place, name in enumerate(ROWS)}
     found = dict.fromkeys((one["method"], one["variant"]) for one in records)
@@ -105,14 +106,13 @@ def _table(chosen: str, split: str, records: Sequence[Record]) -> str:
         label = f"{ROWS[method]} (`{method}`)" + (f", `{variant}`" if variant else "")
         trained = [one for one in group if "seconds" in one]
         cost = (
-            [str(trained[0]["updates"]), f"{_mean([one['seconds'] for one in trained]):.0f}"]
+            [str(trained[0]["updates"]), f"{fmean([one['seconds'] for one in trained]):.0f}"]
             if trained
             else ["", ""]
         )
-        shown = [label, str(len(group)), *(_cell(scores[probe], len(group)) for probe in PROBES), *cost]
-        lines.append("| " + " | ".join(shown) + " |")
+        rows.append([label, str(len(group)), *(_cell(scores[probe], len(group)) for probe in PROBES), *cost])
     gains = [_gain(cells, variant, other) for variant in _COMPARED for other in ("skeleton_mae", "random")]
-    return "\n".join([*lines, *(["", *filter(None, gains)] if any(gains) else [])])
+    return "\n".join([*lines, tables.markdown(rows), *(["", *filter(None, gains)] if any(gains) else [])])
 
 
 def _options(records: Sequence[Record]) -> str:
@@ -131,7 +131,8 @@ def _gain(cells: Mapping[tuple[str, str], Mapping[str, list[float]]], variant: s
         ours, theirs = cells["amr", variant][probe], cells[other, ""][probe]
         if not ours or not theirs:
             continue
-        gain, noise = _mean(ours) - _mean(theirs), deviation(ours) + deviation(theirs)
+        gain = fmean(ours) - fmean(theirs)
+        noise = sum(tables.deviation(values) or 0.0 for values in (ours, theirs))
         known = len(ours) > 1 and len(theirs) > 1
         verdict = "" if not known else (", beyond the spread" if abs(gain) > noise else ", within the spread")
         parts.append(f"{title} {gain:+.1f}{verdict}")
@@ -139,26 +140,7 @@ def _gain(cells: Mapping[tuple[str, str], Mapping[str, list[float]]], variant: s
 
 
 def _cell(values: Sequence[float], seeds: int) -> str:
-    """Mean and deviation, and of how many seeds where a probe was not run for all."""
-    return spread(values) + (f" (of {len(values)})" if 0 < len(values) < seeds else "")
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and sample deviation; a single value as it is, none as a dash."""
+    """Mean and deviation, and of how many seeds where a probe was not run for all; a dash for none."""
     if not values:
         return "-"
-    return f"{_mean(values):.1f}" + (f" ± {deviation(values):.1f}" if len(values) > 1 else "")
-
-
-def deviation(values: Sequence[float]) -> float:
-    """Sample deviation, 0 of a single value."""
-    mean = _mean(values)
-    return (
-        math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-        if len(values) > 1
-        else 0.0
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    return tables.mean_text(values) + (f" (of {len(values)})" if len(values) < seeds else "")

@@ -26,13 +26,14 @@ sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 import results  # noqa: E402
 from results_probes import has_features, kept_features  # noqa: E402
-from results_report import ROWS, deviation  # noqa: E402
+from results_report import ROWS  # noqa: E402
 
 from fastamr.data import PackedSkeletons, apply_missing  # noqa: E402
 from fastamr.evaluation import labelled_split, standardize_features  # noqa: E402
-from fastamr.features.extract import sample_bodies  # noqa: E402
+from fastamr.features.sampling import sample_bodies  # noqa: E402
 from fastamr.nn.feature_spread import effective_rank, feature_covariance  # noqa: E402
 from fastamr.probes.linear_probe import NTU_UPDATES, fit_linear  # noqa: E402
+from fastamr.tables import markdown, mean_text  # noqa: E402
 from fastamr.training.config import read_yaml  # noqa: E402
 
 AMR, MAMP = {"lr": 0.01, "batch_size": 256}, {"lr": 0.1, "batch_size": 128}
@@ -70,7 +71,7 @@ def show_probes(found: Found, data: PackedSkeletons) -> None:
     print(
         f"{len(train_y)} clips to train, {len(test_y)} to test on: held-out / training accuracy, training loss\n"
     )
-    print("| setting | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
+    rows = [["setting", *names]]
     for title, (scaled, settings) in SETTINGS.items():
         cells = []
         for runs in found.values():
@@ -84,18 +85,16 @@ def show_probes(found: Found, data: PackedSkeletons) -> None:
                     right = functional.linear(one.float(), fit.weight, fit.bias).argmax(1) == y
                     to.append(100 * float(right.double().mean()))
                 losses.append(fit.train_loss)
-            spread = f" ± {deviation(held):.1f}" if len(held) > 1 else ""
             mean = statistics.fmean
-            cells.append(f"{mean(held):.1f}{spread} / {mean(known):.0f}, {mean(losses):.2f}")
-        print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
+            cells.append(f"{mean_text(held)} / {mean(known):.0f}, {mean(losses):.2f}")
+        rows.append([title, *cells])
+    print(markdown(rows))
 
 
 def show_features(found: Found, data: PackedSkeletons) -> None:
     """Print the scale of the features of the training clips."""
     train, _ = labelled_split(data, "heldout")
-    print(
-        "| features | seeds | norm of the mean | deviation from it | effective rank |\n|---|---|---|---|---|"
-    )
+    rows = [["features", "seeds", "norm of the mean", "deviation from it", "effective rank"]]
     for (chosen, method, variant), runs in found.items():
         parts = [[], [], []]
         for _, features in runs:
@@ -103,14 +102,14 @@ def show_features(found: Found, data: PackedSkeletons) -> None:
             parts[0].append(float(x.mean(0).norm()))
             parts[1].append(float((x - x.mean(0)).square().sum(1).mean().sqrt()))
             parts[2].append(float(effective_rank(feature_covariance(x))))
-        shown = " | ".join(f"{statistics.fmean(one):.1f}" for one in parts)
-        print(f"| {chosen} {method} {variant} | {len(runs)} | {shown} |")
+        shown = [f"{statistics.fmean(one):.1f}" for one in parts]
+        rows.append([f"{chosen} {method} {variant}", str(len(runs)), *shown])
+    print(markdown(rows))
 
 
 def show_motion(folder: str) -> None:
     """Print how far and how smoothly the training clips of target and source move, as an encoder samples them."""
-    titles = ("clips", "frames", "root's path, m", "steps of the joints, cm", "under loss_eps", "lag 1")
-    print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
+    rows = [["clips", "frames", "root's path, m", "steps of the joints, cm", "under loss_eps", "lag 1"]]
     for name, chosen in (("NW-UCLA", "nw_ucla_heldout"), ("Bandai-Namco", "bandai_heldout")):
         steps = read_yaml(results.RUNS)["sets"][chosen]["steps"]
         data = apply_missing(results.training_data(chosen, folder), steps)
@@ -129,7 +128,8 @@ def show_motion(folder: str) -> None:
         ranges = [
             f"{low:.1f}, {mid:.1f}, {high:.1f}" for low, mid, high in map(_quartiles, (frames, path, step))
         ]
-        print(f"| {name} | " + " | ".join(ranges) + f" | {still:.0f} % | {lag:.2f} |")
+        rows.append([name, *ranges, f"{still:.0f} %", f"{lag:.2f}"])
+    print(markdown(rows))
 
 
 def _quartiles(values: Tensor) -> list[float]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .data import PackedSkeletons, apply_missing, synthetic_actions
 from .data.synthetic.random_clips import random_clips
+from .devices import environment
 from .evaluation import (
     extract_features,
     input_features,
@@ -25,8 +26,10 @@ from .evaluation import (
 )
 from .files import write_text
 from .models import SkeletonModel, build_model, load_pretrained
+from .tables import aligned
 from .training import PretrainConfig, pretrain
 from .visualization import Curve, draw_comparison
+from .visualization.curves import read_metrics
 
 STEPS = ["center", "align_body"]
 METHODS = {"SkeletonMAE": "skeleton_mae", "AMR": "amr"}
@@ -113,8 +116,7 @@ def run(config: DemoConfig) -> list[Row]:
     seconds = time.perf_counter() - started
     report = {
         "config": dataclasses.asdict(config),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        **environment(torch.device("cpu")),
         "seconds": round(seconds, 1),
         "rows": [dataclasses.asdict(row) for row in rows],
     }
@@ -131,24 +133,26 @@ def run(config: DemoConfig) -> list[Row]:
 
 def pre_train(name: str, data: PackedSkeletons, folder: Path, config: DemoConfig) -> Path:
     """Pre-train one method with the small configuration and return the run's folder."""
-    return pretrain(
-        PretrainConfig(
-            model=name,
-            architecture={**SMALL, **(SMALL_AMR if name == "amr" else {})},
-            out=str(folder),
-            preprocess=STEPS,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            lr=config.lr,
-            min_frames=32,
-            checkpoint_every=config.epochs,
-            seed=config.seed,
-            device="cpu",
-            overwrite=True,
-            tensorboard=False,
-        ),
-        data=data,
+    settings = PretrainConfig(
+        model=name,
+        architecture={**SMALL, **(SMALL_AMR if name == "amr" else {})},
+        out=str(folder),
+        preprocess=STEPS,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        min_frames=32,
+        checkpoint_every=config.epochs,
+        seed=config.seed,
+        device="cpu",
+        overwrite=True,
+        tensorboard=False,
     )
+    try:
+        return pretrain(settings, data=data)
+    except KeyboardInterrupt:
+        # A run says how to continue it; the demonstration starts anew.
+        raise KeyboardInterrupt("the demonstration has no result; it starts anew when called again") from None
 
 
 def probe_all(data: PackedSkeletons, runs: dict[str, Path], config: DemoConfig) -> list[Row]:
@@ -217,22 +221,16 @@ def with_step_times(rows: list[Row], config: DemoConfig) -> list[Row]:
 
 def format_table(rows: list[Row]) -> str:
     """The table as text."""
-    lines = [
-        f"{'encoder':16} {'1-NN':>6} {'linear':>8} {'logistic':>9}   {'pre-training step':>17}   {'speed-up':>8}"
-    ]
+    lines = [["encoder", "1-NN", "linear", "logistic", "pre-training step", "speed-up", ""]]
     for row in rows:
         logistic = "-" if row.logistic is None else f"{row.logistic:.1f}"
         step = "-" if row.step_ms is None else f"{row.step_ms:.0f} ms"
         speed = "-" if row.speedup is None else f"{row.speedup:.1f}x"
-        accuracies = f"{row.knn:6.1f} {row.linear:8.1f} {logistic:>9}"
-        lines.append(f"{row.encoder:16} {accuracies}   {step:>17}   {speed:>8}   {row.note}".rstrip())
-    return "\n".join(lines)
+        lines.append([row.encoder, f"{row.knn:.1f}", f"{row.linear:.1f}", logistic, step, speed, row.note])
+    return aligned(lines, left=(0, -1))
 
 
 def read_curve(folder: Path) -> Curve:
     """The loss curve of a run from its ``metrics.jsonl``."""
-    records = [
-        json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    train = [record for record in records if record["kind"] == "train"]
+    train = read_metrics(folder)["train"]
     return Curve([record["epoch"] for record in train], [record["loss"] for record in train])

@@ -59,6 +59,13 @@ def check_writable(path: str | Path) -> None:
         raise PermissionError(f"out {str(path)!r} cannot be written into {above}: name another folder")
 
 
+def check_folder_of(path: str | Path) -> None:
+    """Raise ``FileNotFoundError`` unless the folder that a file shall be written into exists."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: folder {folder} does not exist; create it first")
+
+
 def make_folder(path: str | Path) -> Path:
     """Make the folder that a file is to lie in, with those above it, and return the file's path.
 

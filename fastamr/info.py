@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -11,11 +10,11 @@ import subprocess
 import torch
 
 from . import native, ops
+from .devices import processor, versions
 from .ops.common.backends import Problem, choose
-from .version import __version__
+from .tables import aligned
 
 _PACKAGES = (
-    "torch",
     "triton",
     "numpy",
     "safetensors",
@@ -29,13 +28,6 @@ _PACKAGES = (
 )
 
 
-def _package_version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
 def _tool_version(command: str) -> str:
     """Last line of ``command --version``, or that it is absent."""
     if shutil.which(command) is None:
@@ -43,18 +35,6 @@ def _tool_version(command: str) -> str:
     run = subprocess.run([command, "--version"], capture_output=True, text=True, check=False, timeout=20)
     lines = [line.strip() for line in run.stdout.splitlines() if line.strip()]
     return (lines[-1] if command == "nvcc" else lines[0]) if lines else "found, but prints no version"
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _devices() -> list[str]:
@@ -89,17 +69,11 @@ def _backends(device_type: str) -> list[str]:
 
 def report() -> str:
     """The whole report as text: versions, tools, devices, and each op's back ends."""
-    versions = [
-        ("fastamr", __version__),
-        ("python", platform.python_version()),
-        ("system", platform.platform()),
-    ]
-    versions += [(name, _package_version(name)) for name in _PACKAGES]
-    versions += [(tool, _tool_version(tool)) for tool in ("g++", "nvcc")]
-    versions.append(("FASTAMR_BACKEND", os.environ.get("FASTAMR_BACKEND", "not set")))
-    versions.append(("FASTAMR_BUILD", os.environ.get("FASTAMR_BUILD", "not set")))
-    lines = [f"{name:16} {value}" for name, value in versions]
-    lines += ["", "devices", *(f"  {line}" for line in _devices())]
+    found = [(name, version or "not installed") for name, version in versions(*_PACKAGES).items()]
+    found += [("system", platform.platform())]
+    found += [(tool, _tool_version(tool)) for tool in ("g++", "nvcc")]
+    found += [(name, os.environ.get(name, "not set")) for name in ("FASTAMR_BACKEND", "FASTAMR_BUILD")]
+    lines = [aligned(found, left=(0, 1)), "", "devices", *(f"  {line}" for line in _devices())]
     lines += ["", "compiled extension", *(f"  {name}: {native.status(name)}" for name in ("cpu", "cuda"))]
     for device_type in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         lines += ["", f"back ends on {device_type}", *(f"  {line}" for line in _backends(device_type))]

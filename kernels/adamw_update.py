@@ -37,9 +37,9 @@ _COUNTING = Config({"BLOCK": 1024}, num_warps=8)
 
 @triton.jit
 def _load(address, offsets, mask, KIND: tl.constexpr, ALIGNED: tl.constexpr):
-    """Numbers of the dtype with this number at an address (int64), as float32.
+    """Values of the dtype with this number at an address (int64), as float32.
 
-    Where it is aligned a thread takes four numbers at a time, 8 or 16 bytes, so that all tensors share one layout.
+    Where it is aligned a thread takes four values at a time, 8 or 16 bytes, so that all tensors share one layout.
     """
     hint: tl.constexpr = (16 if KIND == 0 else 8) if ALIGNED else 1
     if KIND == 0:

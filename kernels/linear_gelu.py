@@ -46,16 +46,10 @@ def _linear_gelu(
     bias,  # (features,) floating
     h,  # (rows, features), tiles (BLOCK_ROWS, BLOCK_FEATURES)
     slope,  # as h; or None
-    rows,
-    width,
-    features,
-    TANH: tl.constexpr,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_INNER: tl.constexpr,
-):
+    rows, width, features,
+    TANH: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr, BLOCK_INNER: tl.constexpr,
+):  # fmt: skip
     """One program: a tile of h; neighbours share rows of x."""
     across = tl.cdiv(features, BLOCK_FEATURES)
     row = tl.program_id(0) // across * BLOCK_ROWS
@@ -78,15 +72,10 @@ def _linear_gelu_backward(
     slope,  # (rows, features), tiles (BLOCK_ROWS, BLOCK_FEATURES)
     du,  # as slope
     sums,  # (blocks of rows, features) float32
-    rows,
-    width,
-    features,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
+    rows, width, features,
+    TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_FEATURES: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
-):
+):  # fmt: skip
     """One program: a tile of du and its column sums. Rows outside are 0, so they add nothing."""
     across = tl.cdiv(features, BLOCK_FEATURES)
     block = tl.program_id(0) // across

@@ -28,17 +28,10 @@ def _vector(source, start: tl.constexpr, width: tl.constexpr, HALF: tl.constexpr
 def _product_halves(
     left,  # (rows, inner), tiles (ROWS, INNER)
     right,  # (inner, width), or (width, inner) if TRANSPOSED; tiles of HALF columns
-    row,
-    rows,
-    inner,
-    width: tl.constexpr,
-    TRANSPOSED: tl.constexpr,
-    ROWS: tl.constexpr,
-    HALF: tl.constexpr,
-    INNER: tl.constexpr,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
+    row, rows, inner,
+    width: tl.constexpr, TRANSPOSED: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr,
+    INNER: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
     """Whole rows of ``left @ right`` or ``left @ right.T`` as two tiles ``(ROWS, HALF)`` float32."""
     low = tl.zeros((ROWS, HALF), tl.float32)
     high = tl.zeros((ROWS, HALF), tl.float32)
@@ -89,18 +82,11 @@ def _linear_residual_norm(
     normed,  # as residual
     mean,  # (rows,) float32
     rstd,  # (rows,) float32
-    rows,
-    features,
-    eps,
-    width: tl.constexpr,
-    DTYPE: tl.constexpr,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK_INNER: tl.constexpr,
-):
-    """One program: BLOCK_ROWS whole rows, padded to twice HALF numbers."""
+    rows, features, eps,
+    width: tl.constexpr, DTYPE: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, HALF: tl.constexpr, BLOCK_INNER: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_ROWS whole rows, padded to twice HALF values."""
     row = tl.program_id(0) * BLOCK_ROWS
     low, high = _product_halves(
         x, weight, row, rows, features, width, True, BLOCK_ROWS, HALF, BLOCK_INNER, TMA, UPCAST
@@ -178,16 +164,11 @@ def _linear_residual_norm_backward(
     skip,  # as total; or None
     dx,  # as total
     sums,  # (programs, 3, width) float32: of dgamma, dbeta, dx
-    rows,
-    features,
-    width: tl.constexpr,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    HALF: tl.constexpr,
-    BLOCK_INNER: tl.constexpr,
-):
-    """One program: BLOCK_ROWS whole rows, padded to twice HALF numbers. Rows outside are 0 and add nothing."""
+    rows, features,
+    width: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    HALF: tl.constexpr, BLOCK_INNER: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_ROWS whole rows, padded to twice HALF values. Rows outside are 0 and add nothing."""
     row = tl.program_id(0) * BLOCK_ROWS
     low, high = _product_halves(
         upstream, weight, row, rows, features, width, False, BLOCK_ROWS, HALF, BLOCK_INNER, TMA, UPCAST
@@ -215,7 +196,7 @@ _TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: 
 
 
 def _configs(x: Tensor, width: int, tma: bool, *, backward: bool) -> tuple[Config, ...]:
-    """Tiles of whole rows that compile without spills, 16384 numbers in the first of them.
+    """Tiles of whole rows that compile without spills, 16384 values in the first of them.
 
     The forward leaves room for two programs on a multiprocessor. The backward needs more registers: on Hopper twice the
     warps share a tile, on Blackwell, where 16 warps would lose its tensor cores, one program has the registers to
@@ -346,5 +327,5 @@ def linear_residual_norm_backward(
     shape_class = (features, width, upstream.dtype, tma, skip is None)
     configs = _configs(upstream, width, tma, backward=True)
     config = pick("linear_residual_norm_backward", shape_class, configs, run, upstream.device)
-    dgamma, dbeta, columns = run(config).unbind(0)
-    return dx, dgamma, dbeta, columns
+    dgamma, dbeta, bias_grads = run(config).unbind(0)
+    return dx, dgamma, dbeta, bias_grads

@@ -56,9 +56,10 @@ def _links(
     keep, links, tokens, visible, keep_s, keep_k,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    # keep (S, K) integers with strides keep_*; links (S, N+K) int32, contiguous: entry n < N is the first place of
-    # token n in keep, entry N+k the next place of the token at place k; -1 where there is none.
-    # One program per sequence and BLOCK_Q entries; each entry asks for the first place of a token after another place.
+    # keep (S, K) integers with strides keep_*; links (S, N+K) int32, contiguous: entry n < N is the first position of
+    # token n in keep, entry N+k the next position of the token at position k; -1 where there is none.
+    # One program per sequence and BLOCK_Q entries; each entry asks for a token's first position after another
+    # position.
     sequence = tl.program_id(0).to(tl.int64)
     entry = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     after = entry - tokens
@@ -117,7 +118,7 @@ def _weight_gradient(
 ):  # fmt: skip
     # grad (S, K, D) with strides grad_*; clips (S, T, V, C) with strides clip_*; keep (S, K) integers with strides
     # keep_*; weight (G, D, P) and bias (G, D) float32, contiguous: partial sums over `share` rows each.
-    # One program per group, BLOCK_D columns and BLOCK_P numbers of [patch, 1], whose last one makes the bias.
+    # One program per group, BLOCK_D columns and BLOCK_P values of [patch, 1], whose last one makes the bias.
     numbers: tl.constexpr = FRAMES * CHANNELS
     group = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)

@@ -47,7 +47,7 @@ class Energies(NamedTuple):
 @triton.jit
 def _walk(
     pointers, valid, start, exists, frames, clips_t, valid_t, WINDOW: tl.constexpr, UNROLL: tl.constexpr
-):
+):  # fmt: skip
     """Squared deviations from the window's mean, summed over its valid frames, in one channel; and their number.
 
     pointers (BLOCK,) at the first frame in clips, valid (BLOCK,) at the first frame in valid or None
@@ -98,24 +98,10 @@ def _window_energies(
     entropy,  # like energy; or None
     sums,  # (S, parts) float32, contiguous; or None
     known,  # (S, parts) int32, contiguous; or None
-    frames,
-    joints,
-    windows,
-    parts,
-    eps,
-    scale,
-    clips_s,
-    clips_t,
-    clips_v,
-    clips_c,
-    valid_s,
-    valid_t,
-    valid_v,
-    C: tl.constexpr,
-    WINDOWS: tl.constexpr,
-    UNROLL: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    frames, joints, windows, parts, eps, scale,
+    clips_s, clips_t, clips_v, clips_c, valid_s, valid_t, valid_v,
+    C: tl.constexpr, WINDOWS: tl.constexpr, UNROLL: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """One program: BLOCK (window, joint) pairs of one window length of one sequence. R is ``windows``."""
     program = tl.program_id(0)
     sequence = (program // parts).to(tl.int64)

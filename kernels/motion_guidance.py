@@ -45,21 +45,10 @@ def _guidance_map(
     known,  # (S, parts) int32, contiguous; or None
     valid,  # (S, T, V) bool, strides valid_*; or None
     weights,  # (S, T, V) float32, contiguous
-    blocks,
-    frames,
-    joints,
-    windows,
-    parts,
-    k,
-    eps,
-    shift,
-    valid_s,
-    valid_t,
-    valid_v,
-    WINDOWS: tl.constexpr,
-    RUN: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    blocks, frames, joints, windows, parts, k, eps, shift,
+    valid_s, valid_t, valid_v,
+    WINDOWS: tl.constexpr, RUN: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """One program: BLOCK (frame, joint) cells of a sequence. R is windows; RUN energies make one partial sum."""
     sequence = (tl.program_id(0) // blocks).to(tl.int64)
     cell = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)

@@ -21,7 +21,7 @@ _PARTS = tl.constexpr(64)
 
 @triton.jit
 def _displacement(place, known, clips_t, clips_c, C: tl.constexpr):
-    """Squared distance of a joint to its place in the next frame, 0 where not known.
+    """Squared distance of a joint to its position in the next frame, 0 where not known.
 
     place: pointers (BLOCK,) to the joints' first channel
     """
@@ -48,19 +48,10 @@ def _largest_displacement(
     clips,  # (S, T, V, C) floating, strides clips_*
     valid,  # (S, T, V) bool, strides valid_*; or None
     largest,  # (S * blocks,) float32, of squares
-    blocks,
-    frames,
-    joints,
-    clips_s,
-    clips_t,
-    clips_v,
-    clips_c,
-    valid_s,
-    valid_t,
-    valid_v,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    blocks, frames, joints,
+    clips_s, clips_t, clips_v, clips_c, valid_s, valid_t, valid_v,
+    C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """One program: BLOCK (frame, joint) cells of a sequence."""
     sequence = (tl.program_id(0) // blocks).to(tl.int64)
     cell = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
@@ -82,24 +73,10 @@ def _window_histograms(
     valid,  # (S, T, V) bool, strides valid_*; or None
     largest,  # (S, blocks) float32, of squares
     entropy,  # (S, R, V) float32, contiguous; windows of WINDOWS[0] first
-    blocks,
-    frames,
-    joints,
-    windows,
-    parts,
-    clips_s,
-    clips_t,
-    clips_v,
-    clips_c,
-    valid_s,
-    valid_t,
-    valid_v,
-    C: tl.constexpr,
-    WINDOWS: tl.constexpr,
-    BINS: tl.constexpr,
-    SIZE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    blocks, frames, joints, windows, parts,
+    clips_s, clips_t, clips_v, clips_c, valid_s, valid_t, valid_v,
+    C: tl.constexpr, WINDOWS: tl.constexpr, BINS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """One program: histograms (BLOCK, BINS padded to SIZE) of (window, joint) pairs of one length. R is windows."""
     sequence = (tl.program_id(0) // parts).to(tl.int64)
     part = tl.program_id(0) % parts

@@ -12,7 +12,7 @@ from .strides import strides
 
 @triton.jit
 def locate_rows(start, visible, BLOCK: tl.constexpr):
-    """Sequence (int64) and place in keep (int32) of the flat rows ``start .. start + BLOCK - 1`` of (S, K)."""
+    """Sequence (int64) and position in keep (int32) of the flat rows ``start .. start + BLOCK - 1`` of (S, K)."""
     # One wide division for the program; the rows themselves make do with 32 bits.
     first = start // visible
     local = (start - first * visible).to(tl.int32) + tl.arange(0, BLOCK)
@@ -39,7 +39,7 @@ def _patch_gather(
     FRAMES: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     # clips (S, T, V, C) with strides clip_*; keep (S, K) integers with strides keep_*; out (S*K, P) contiguous.
-    # One program per BLOCK_ROWS tokens and BLOCK_P of the P = FRAMES*CHANNELS numbers of a patch.
+    # One program per BLOCK_ROWS tokens and BLOCK_P of the P = FRAMES*CHANNELS values of a patch.
     start = tl.program_id(0).to(tl.int64) * BLOCK_ROWS
     row = start + tl.arange(0, BLOCK_ROWS)
     number = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)

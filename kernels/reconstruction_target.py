@@ -1,4 +1,4 @@
-"""What the kernels of the reconstruction loss share: target, weight and error of a tile, and the count of numbers.
+"""What the kernels of the reconstruction loss share: target, weight and error of a tile, and the count of values.
 
 The formulas are in :mod:`fastamr.reference.weighted_reconstruction_loss`.
 """
@@ -59,7 +59,7 @@ def standardised(values, known, number, eps, AXIS: tl.constexpr):
 
 @triton.jit
 def counted_numbers(counts, parts, everything):
-    """How many numbers the mean runs over: all of them, or the sum of ``counts`` (parts,) int64; at least 1."""
+    """How many values the mean runs over: all of them, or the sum of ``counts`` (parts,) int64; at least 1."""
     number = everything
     if counts is not None:
         part = tl.arange(0, MOST_COUNTS)
@@ -75,7 +75,7 @@ def loss_and_slope(
     """Weighted squared error of a tile, summed and divided by ``number``; its gradient is written to ``slope_at``.
 
     target: float32 tile, the other arguments ending in _at: its pointers, guidance_at and mask_at None where absent.
-    Only counted numbers are read. With POSITIVE a weight that is not above 0, NaN included, does not count.
+    Only counted values are read. With POSITIVE a weight that is not above 0, NaN included, does not count.
     """
     counted = known
     if mask_at is not None:
@@ -99,25 +99,12 @@ def _count(
     valid,  # (S, T, V) bool, strides valid_*; or None
     token_mask,  # (S, Q) bool, strides mask_*; or None
     counts,  # (programs,) int64
-    units,
-    blocks,
-    frames,
-    joints,
-    groups,
-    stride,
-    valid_step,
-    valid_s,
-    valid_t,
-    valid_v,
-    mask_s,
-    mask_q,
-    MOTION: tl.constexpr,
-    C: tl.constexpr,
-    TARGET_FRAMES: tl.constexpr,
-    TARGET_JOINTS: tl.constexpr,
+    units, blocks, frames, joints, groups, stride, valid_step,
+    valid_s, valid_t, valid_v, mask_s, mask_q,
+    MOTION: tl.constexpr, C: tl.constexpr, TARGET_FRAMES: tl.constexpr, TARGET_JOINTS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
-    """Numbers that count. A unit is BLOCK (frame, joint) cells of a sequence; program i takes every programs-th."""
+):  # fmt: skip
+    """Values that count. A unit is BLOCK (frame, joint) cells of a sequence; program i takes every programs-th."""
     total = tl.zeros([BLOCK], tl.int32)
     programs = tl.num_programs(0)
     for turn in range(tl.cdiv(units, programs)):
@@ -151,7 +138,7 @@ def count_numbers(
     motion: bool,
     stride: int,
 ) -> Tensor | None:
-    """Partial counts of the numbers that the mean runs over, ``(parts,)`` int64; None if all of them count.
+    """Partial counts of the values that the mean runs over, ``(parts,)`` int64; None if all of them count.
 
     The gradient is divided by their sum, so it must be known before the loss runs: a small launch of its own.
 
@@ -161,7 +148,7 @@ def count_numbers(
         valid: ``(S, T, V)`` bool or None.
         target_frames: frames of a patch.
         target_joints: joints of a patch.
-        motion: whether a number needs a later valid frame too.
+        motion: whether a value needs a later valid frame too.
         stride: frames to that later frame, at most T.
     """
     if token_mask is None and valid is None:

@@ -24,7 +24,7 @@ _ALIGNMENT = 16
 def tile_at(
     source, row, column, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # pointers (ROWS, COLUMNS) into a contiguous matrix
-    """Addresses of the tile whose first number is at ``(row, column)``."""
+    """Addresses of the tile whose first value is at ``(row, column)``."""
     start = source + tl.cast(row, tl.int64) * columns + column
     return start + tl.arange(0, ROWS)[:, None] * columns + tl.arange(0, COLUMNS)[None, :]
 
@@ -32,14 +32,9 @@ def tile_at(
 @triton.jit
 def load_tile(
     source,  # (rows, columns) contiguous: descriptor or pointer
-    row,
-    column,
-    rows,
-    columns,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    TMA: tl.constexpr,
-):
+    row, column, rows, columns,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
     """The tile at ``(row, column)``, 0 outside the matrix."""
     if TMA:
         tile = source.load([row, column])
@@ -55,14 +50,9 @@ def load_tile(
 def store_tile(
     target,  # (rows, columns) contiguous: descriptor or pointer
     values,  # (ROWS, COLUMNS)
-    row,
-    column,
-    rows,
-    columns,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    TMA: tl.constexpr,
-):
+    row, column, rows, columns,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
     """Write the part of the tile that lies in the matrix, in the matrix's dtype."""
     if TMA:
         target.store([row, column], values.to(target.dtype))
@@ -87,18 +77,10 @@ def multiply(left, right, total, UPCAST: tl.constexpr):
 def product_tile(
     left,  # (rows, inner)
     right,  # (inner, columns), or (columns, inner) if TRANSPOSED
-    row,
-    column,
-    rows,
-    inner,
-    columns,
-    TRANSPOSED: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
+    row, column, rows, inner, columns,
+    TRANSPOSED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    TMA: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
     """The tile at ``(row, column)`` of ``left @ right`` or ``left @ right.T``, float32; 0 outside."""
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in tl.range(0, inner, INNER):

@@ -21,7 +21,7 @@ from .tiles import aligned, as_tiles, load_tile, moves_tiles, multiply, needs_up
 # Programs that together fill a large GPU about twice, and the fewest blocks of rows that are worth a program.
 _PROGRAMS = 256
 _FEWEST_BLOCKS = 4
-# Weights in one launch, and the numbers to whose multiples their gradients are aligned.
+# Weights in one launch, and the multiple (in elements) at which each of their gradients starts.
 _GROUP = 4
 _APART = 64
 
@@ -31,18 +31,10 @@ def _sum_tile(
     upstream,  # (rows, features), tiles (BLOCK_ROWS, BLOCK_FEATURES)
     x,  # (rows, width), tiles (BLOCK_ROWS, BLOCK_WIDTH)
     target,  # (features, width) float32
-    rows,
-    features,
-    width,
-    tile,
-    first,
-    last,
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
+    rows, features, width, tile, first, last,
+    TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_FEATURES: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
-):
+):  # fmt: skip
     """Write one tile of ``upstream.T @ x`` over the rows from ``first`` up to ``last``."""
     across = tl.cdiv(width, BLOCK_WIDTH)
     feature = tile // across * BLOCK_FEATURES
@@ -62,16 +54,11 @@ def _weight_gradient(
     upstream,  # (rows, features), tiles (BLOCK_ROWS, BLOCK_FEATURES)
     x,  # (rows, width), tiles (BLOCK_ROWS, BLOCK_WIDTH)
     parts,  # (slices, features, width) float32
-    rows,
-    features,
-    width,
+    rows, features, width,
     share,  # rows of a slice, a multiple of BLOCK_ROWS
-    TMA: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
+    TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_FEATURES: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
-):
+):  # fmt: skip
     """One program: a tile of the weight's gradient, from one slice of the rows."""
     target = parts + tl.program_id(1).to(tl.int64) * features * width
     first = tl.program_id(1) * share
@@ -83,13 +70,13 @@ def _weight_gradient(
 
 @triton.jit
 def _weight_gradients(
-    # Of each weight: upstream (rows, features), x (rows, width), rows of a slice, first tile, first number in a slice.
+    # Of each weight: upstream (rows, features), x (rows, width), rows of a slice, first tile, first value in a slice.
     upstream0, x0, rows0, features0, width0, share0,
     upstream1, x1, rows1, features1, width1, share1, tile1, place1,
     upstream2, x2, rows2, features2, width2, share2, tile2, place2,
     upstream3, x3, rows3, features3, width3, share3, tile3, place3,
-    parts,  # (slices, numbers) float32: in a slice the weights one after the other
-    numbers,
+    parts,  # (slices, length) float32: in a slice the weights one after the other
+    length,
     TMA: tl.constexpr,
     UPCAST: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -98,7 +85,7 @@ def _weight_gradients(
 ):  # fmt: skip
     """One program: a tile of one of four weights' gradients, from one slice of that weight's rows."""
     tile, cut = tl.program_id(0), tl.program_id(1)
-    target = parts + cut.to(tl.int64) * numbers
+    target = parts + cut.to(tl.int64) * length
     # Not elif: nested branches do not share the buffers of their loops, which costs a second program on each
     # multiprocessor (98 KB become 197 KB).
     if tile < tile1:
@@ -210,7 +197,7 @@ def weight_gradients(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
 def _slots(
     pairs: Sequence[tuple[Tensor, Tensor]], places: list[int], config: Config, tma: bool
 ) -> tuple[tuple[int, int], dict[str, object]]:
-    """Grid of a group, and what the kernel is told of its four weights.
+    """Grid of a group, and what the kernel is given of its four weights.
 
     Every weight has as many slices; those that begin behind a weight's last row hold zeros. A slot without a pair of
     its own repeats the first one and begins behind the last tile.
@@ -240,13 +227,13 @@ def _group(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
     tma = moves_tiles(like.device) and all(aligned(*pair) for pair in pairs)
     shapes = [(upstream.shape[1], x.shape[1]) for upstream, x in pairs]
     lengths = [triton.cdiv(features * width, _APART) * _APART for features, width in shapes]
-    places, numbers = [0, *itertools.accumulate(lengths)], sum(lengths)
+    places, length = [0, *itertools.accumulate(lengths)], sum(lengths)
 
     def run(config: Config) -> list[Tensor]:
         (tiles, slices), given = _slots(pairs, places, config, tma)
-        flat = like.new_empty(numbers, dtype=torch.float32)
-        parts = flat[None] if slices == 1 else flat.new_empty((slices, numbers))
-        given |= {"parts": parts, "numbers": numbers, "TMA": tma, "UPCAST": needs_upcast(like)}
+        flat = like.new_empty(length, dtype=torch.float32)
+        parts = flat[None] if slices == 1 else flat.new_empty((slices, length))
+        given |= {"parts": parts, "length": length, "TMA": tma, "UPCAST": needs_upcast(like)}
         launch(_weight_gradients, (tiles, slices), like.device, config, **given)
         if slices > 1:
             torch.sum(parts, 0, out=flat)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -10,23 +12,72 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Workers beside one another share the cores: one thread each, in the processes that they start too.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 # Without a GPU Triton kernels run in its interpreter, which must be chosen before Triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="also run tests that take minutes")
+    parser.addoption("--run-slow", action="store_true", help="also run tests and cases that take long")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    slow = pytest.mark.skip(reason="takes minutes: run with --run-slow")
+    slow = pytest.mark.skip(reason="takes long: run with --run-slow")
     gpu = pytest.mark.skip(reason="needs an NVIDIA GPU; torch.cuda.is_available() is false")
+    out = thinned_out(items)
+    for item in out:
+        item.add_marker("slow")
+    if not config.getoption("--run-slow"):
+        left_out = set(out)
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(slow)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(gpu)
+
+
+def thinned_out(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The cases of ``thinned`` tests that show no new value of a parameter, or no new pair with ``thinned(2)``.
+
+    Cases are taken one after another: always the one that shows the most that is new, then the rarest. On a GPU all
+    run.
+    """
+    tests: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("thinned") and "gpu" not in item.keywords:
+            tests.setdefault((item.parent.nodeid, item.originalname), []).append(item)
+    out = []
+    for cases in tests.values():
+        size = (cases[0].get_closest_marker("thinned").args or (1,))[0]
+        shows = {case: set(combinations(values_of(case), size)) for case in cases}
+        seen: Counter[tuple[tuple[int, ...], ...]] = Counter()
+        while cases:
+            best = min(
+                cases, key=lambda case: (-len(shows[case] - set(seen)), sum(seen[x] for x in shows[case]))
+            )
+            if not shows[best] - set(seen):
+                break
+            seen.update(shows[best])
+            cases.remove(best)
+        out += cases
+    return out
+
+
+def values_of(case: pytest.Item) -> list[tuple[int, ...]]:
+    """What a case takes from each of its parametrisations, and from each parameter of a fixture, by identity."""
+    left = dict(case.callspec.params)
+    values = []
+    for mark in case.iter_markers("parametrize"):
+        names = mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0]
+        values.append(tuple(id(left.pop(name.strip())) for name in names))
+    return values + [(id(value),) for value in left.values()]
 
 
 @pytest.fixture(autouse=True)

@@ -17,30 +17,35 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
 # Below all others: every room may import them, and they import only one another.
-GROUND = {"devices", "errors", "files", "layouts", "memory", "skeleton", "version"}
+GROUND = {"devices", "errors", "files", "layouts", "memory", "progress", "skeleton", "tables", "version"}
 # Who imports whom: every arrow that there is and no other. A room is a folder of the package, or a file beside them
 # (``.`` is the package's own door); a room's ``__init__`` is its door, which may hand on what its wings hold. Arrows
 # point down: a room stands above those that it names.
 ARROWS_TEXT = """
 .: data models ops
 __main__: cli
-benchmarking: data data/packed data/synthetic info models nn ops reference training training/clips training/update
+benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
     visualization
 cli:
-commands: configs data data/preprocessing demo evaluation/report features info models probes training visualization
+commands: configs data data/preprocessing demo evaluation/report features finetuning info models probes
+    training visualization
 commands/bench: benchmarking commands models
-commands/data: commands data data/audit data/prepare data/preprocessing data/readers/common features models
-    visualization
-commands/models: commands data data/readers evaluation evaluation/protocols export features finetuning models
-    training
+commands/data: commands data data/audit data/prepare data/preprocessing data/readers data/readers/common features
+    models visualization
+commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
-data: data/packed data/readers data/synthetic
+data: data/packed data/preprocessing data/readers
 data/audit: data/packed
 data/packed:
-data/prepare: data/packed data/preprocessing data/readers data/readers/common
+data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed
-data/readers: data/packed data/preprocessing data/readers/common
+data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files
+    data/readers/raw_sets data/readers/tables data/synthetic
+data/readers/array_files: data/packed data/readers/common
 data/readers/common: data/packed
+data/readers/json_files: data/packed data/readers/common
+data/readers/raw_sets: data/packed data/readers/common
+data/readers/tables: data/packed data/readers/common
 data/synthetic: data/packed
 demo: data data/synthetic evaluation models training visualization
 devices:
@@ -59,23 +64,26 @@ models: models/parts nn ops ops/common
 models/parts: nn nn/stacks ops ops/common
 native:
 nn: ops ops/common
-nn/stacks: nn ops ops/common
+nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: native ops/common reference/attention
 ops/common:
 ops/rows: kernels native ops/common reference
 probes:
+progress:
 reference:
 reference/attention: reference
 reference/rows:
 skeleton:
-testing: data/synthetic
-training: data data/preprocessing features models ops probes training/clips training/metrics training/update
-training/clips: data data/packed ops
+tables:
+testing: data/synthetic ops
+training: data data/preprocessing features models native ops probes training/clips training/metrics
+    training/update
+training/clips: data data/packed features
 training/metrics:
-training/update: models nn nn/stacks ops training/clips training/metrics
+training/update: models nn nn/stacks ops ops/common training/clips training/metrics
 version:
-visualization: data models models/parts nn ops
+visualization: data features models models/parts nn ops reference
 """
 ARROWS = {
     room.strip(".") if room == "." else room: set(others.split())
@@ -146,7 +154,9 @@ def circles(arrows: dict[str, set[str]]) -> list[str]:
 def crowded(folders: Iterable[Path]) -> list[str]:
     """Folders with more than FEW files of their own side by side."""
     counts = {
-        folder: sum(path.is_file() and path.name != "__init__.py" for path in folder.iterdir())
+        folder: sum(
+            path.is_file() and path.name not in ("__init__.py", "README.md") for path in folder.iterdir()
+        )
         for folder in folders
     }
     return [f"{folder.name}: {count} files" for folder, count in counts.items() if count > FEW]
@@ -260,39 +270,76 @@ class TestOffenders:
         assert crowded(folders_of(house)) == [f"low: {FEW + 2} files"]
 
 
-def ops_by_room() -> dict[str, str]:
+def op_files(root: Path) -> dict[str, str]:
     """The ops, and the wing of ``fastamr/ops`` that each lies in: every file that is no helper."""
     helpers = {"__init__", "checks", "native", "registration"}
+    folder = root / "fastamr" / "ops"
     return {
-        path.stem: path.parent.relative_to(PACKAGE / "ops").as_posix()
-        for path in (PACKAGE / "ops").rglob("*.py")
+        path.stem: path.parent.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
         if path.stem not in helpers and path.parent.name != "common"
     }
 
 
+def missing_rooms(cases: dict[str, bool], root: Path) -> list[str]:
+    """One op, one name: what lacks a case or a file; ``cases`` says of each op in the table whether it has a kernel."""
+    wings = op_files(root)
+    missing = [f"a case of {op}" for op in wings.keys() - cases.keys()]
+    missing += [f"fastamr/ops: {op}.py" for op in cases.keys() - wings.keys()]
+    for op in wings:
+        wanted = [
+            f"fastamr/reference/{wings[op]}/{op}.py",
+            f"tests/ops/**/test_{op}.py",
+            f"benchmarks/ops/**/bench_{op}.py",
+        ]
+        if cases.get(op):
+            wanted += [f"kernels/{op}.py", f"tests/kernels/test_{op}.py"]
+        missing += [pattern.replace("/./", "/") for pattern in wanted if not list(root.glob(pattern))]
+    return sorted(missing)
+
+
 def test_every_op_has_its_rooms() -> None:
-    """One op, one name: reference, test and benchmark exist for each file of ops, in the same wing."""
-    wings = ops_by_room()
-    assert set(wings) == {
-        "adamw_update",
-        "linear_gelu",
-        "linear_residual_norm",
-        "masked_patch_gather",
-        "motion_entropy",
-        "motion_guidance",
-        "patch_gather",
-        "row_linear",
-        "row_norm",
-        "sample_clips",
-        "select_visible",
-        "visible_attention",
-        "weight_gradient",
-        "weighted_reconstruction_loss",
-    }
-    for op, wing in wings.items():
-        assert (PACKAGE / "reference" / wing / f"{op}.py").is_file(), op
-        assert list((ROOT / "tests" / "ops").rglob(f"test_{op}.py")), op
-        assert (ROOT / "benchmarks" / "ops" / f"bench_{op}.py").is_file(), op
+    """A case in the table of ops, a reference, tests, a benchmark and, with the back end ``triton``, a kernel."""
+    from fastamr import ops
+    from fastamr.testing.op_cases import CASES
+
+    kernels = {case.op: "triton" in ops.availability("cuda")[case.op] for case in CASES}
+    missing = missing_rooms(kernels, ROOT)
+    assert missing == [], f"missing: {', '.join(missing)}"
+    assert {case.op for case in CASES if case.compiled} == {op for op, has in kernels.items() if has}
+
+
+class TestOpsWithoutRooms:
+    """The rule sees an op that lacks something."""
+
+    FILES = (
+        "fastamr/ops/wing/turn.py",
+        "fastamr/reference/wing/turn.py",
+        "kernels/turn.py",
+        "tests/ops/test_turn.py",
+        "tests/kernels/test_turn.py",
+        "benchmarks/ops/bench_turn.py",
+    )
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        for file in (*self.FILES, "fastamr/ops/common/seeds.py", "fastamr/ops/wing/checks.py"):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).touch()
+        return tmp_path
+
+    def test_complete(self, root: Path) -> None:
+        assert missing_rooms({"turn": True}, root) == []
+
+    @pytest.mark.parametrize("file", FILES[1:])
+    def test_without_a_file(self, root: Path, file: str) -> None:
+        (root / file).unlink()
+        assert missing_rooms({"turn": True}, root) == [re.sub(r"ops/(test|bench)_", r"ops/**/\1_", file)]
+        assert (missing_rooms({"turn": False}, root) == []) == ("kernels/" in file)
+
+    def test_without_a_case(self, root: Path) -> None:
+        assert missing_rooms({}, root) == ["a case of turn"]
+        assert missing_rooms({"turn": True, "move": True}, root) == ["fastamr/ops: move.py"]
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

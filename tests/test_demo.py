@@ -51,6 +51,17 @@ def test_whole_demo_tiny(
         assert len(curve.epochs) == len(curve.losses) > 0
 
 
+def test_an_interrupted_demo_names_no_option_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> Path:
+        raise KeyboardInterrupt("stopped after update 6; continue with --resume auto")
+
+    monkeypatch.setattr(demo, "pretrain", stopped)
+    with pytest.raises(KeyboardInterrupt, match="starts anew when called again"):
+        demo.run(DemoConfig(out=str(tmp_path / "demo"), clips=60))
+
+
 def test_table_text() -> None:
     text = format_table([Row("random", 44.14, 58.2), Row("AMR", 56.8, 60.2, 70.1, 539.4, 8.6)])
     lines = text.splitlines()

@@ -26,11 +26,7 @@ from fastamr.native import build  # noqa: E402
 
 TESTS = ROOT / "tests" / "csrc"
 SANITIZE = (
-    "-O1",
-    "-g",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
+    *("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
 )
 
 

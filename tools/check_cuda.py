@@ -24,29 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from fastamr.native.build import find_torch, nvcc_flags  # noqa: E402
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+from check_cpu_kernel import SANITIZE, TESTS  # noqa: E402
 
-CUDA, TESTS = ROOT / "csrc" / "cuda", ROOT / "tests" / "csrc"
+from fastamr.native.build import find_torch, nvcc_flags  # noqa: E402
+from fastamr.tables import aligned  # noqa: E402
+
+CUDA = ROOT / "csrc" / "cuda"
 ARCHITECTURES = (80, 90, 100)
 FORMS = ("exact", "small", "medium", "full")
-HOST_FLAGS = (
-    "-std=c++17",
-    "-Wall",
-    "-Wextra",
-    "-Wno-unknown-pragmas",
-    "-I",
-    str(TESTS),
-    "-I",
-    str(CUDA),
-)
-SANITIZE = (
-    "-O1",
-    "-g",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-)
+HOST_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-I", str(TESTS), "-I", str(CUDA))
 
 
 @dataclass(frozen=True)
@@ -115,19 +102,8 @@ def compile_source(source: Path, architecture: int, folder: Path) -> list[Usage]
     """Compile one source for one architecture; RuntimeError with the compiler's words if that fails."""
     target = folder / f"{source.stem}.{architecture}.o"
     code = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
-    command = [
-        "nvcc",
-        *nvcc_flags(find_torch()),
-        code,
-        "-Xptxas",
-        "-v",
-        "-x",
-        "cu",
-        "-c",
-        str(source),
-        "-o",
-        str(target),
-    ]
+    options = ["-Xptxas", "-v", "-x", "cu", "-c", str(source), "-o", str(target)]
+    command = ["nvcc", *nvcc_flags(find_torch()), code, *options]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{run.stderr}")
@@ -148,14 +124,12 @@ def check_registers(arguments: argparse.Namespace) -> bool:
     table: dict[str, dict[int, Usage]] = {}
     for usage in usages:
         table.setdefault(usage.kernel, {})[usage.architecture] = usage
-    print(f"{'kernel':28}" + "".join(f"{f'sm_{a}':>24}" for a in arguments.arch))
-    print(f"{'':28}" + f"{'regs  smem stack spills':>24}" * len(arguments.arch))
+    rows = [["kernel", *(f"sm_{each}" for each in arguments.arch for _ in range(4))]]
+    rows += [["", *["regs", "smem", "stack", "spills"] * len(arguments.arch)]]
     for kernel, by_architecture in sorted(table.items()):
-        cells = (
-            f"{u.registers:>7} {u.shared:>5} {u.stack:>5} {u.spills:>5}".rjust(24)
-            for u in (by_architecture[a] for a in arguments.arch)
-        )
-        print(f"{kernel:28}" + "".join(cells))
+        found = (by_architecture[each] for each in arguments.arch)
+        rows.append([kernel, *(str(x) for u in found for x in (u.registers, u.shared, u.stack, u.spills))])
+    print(aligned(rows))
     spilled = [usage for usage in usages if usage.spills]
     print(f"{len(usages)} kernels, {len(spilled)} with spills (shared memory beyond smem is set at launch)")
     return bool(usages) and not spilled

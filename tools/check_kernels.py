@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Compile every Triton kernel ahead of time, without a GPU, and refuse spills.
 
-Each op is called at the papers' shapes while launches are only written down; what its launcher chose is then compiled
-for each architecture, and registers, shared memory, spills and vectorised accesses are read off the machine code.
+The cases of fastamr.testing.op_cases are called at the papers' shapes while launches are only written down; what the
+launchers chose is then compiled for each architecture, and registers, shared memory, spills and vectorised accesses are
+read off the machine code.
 
     python tools/check_kernels.py                           with the installed Triton, for sm_80, sm_90 and sm_100
     python tools/check_kernels.py --arch 90 --only loss     one architecture, cases whose name contains "loss"
@@ -19,8 +20,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,148 +122,16 @@ def run_tool(name: str, *arguments: str) -> str:
     return run.stdout + run.stderr
 
 
-def cases() -> dict[str, Callable[[], object]]:
-    """Calls of every op: the papers' shapes, and whole-body layouts (133 joints) beside them."""
-    import torch
+def named_calls() -> Iterator[tuple[str, Callable[[], object]]]:
+    """A name and a call of the launchers for each case of the table of ops, at each of the sizes that it names."""
+    from fastamr.testing.op_cases import CASES
 
-    import fastamr.ops  # noqa: F401 -- registers the ops
-    from fastamr.testing import random_clips
-
-    op = torch.ops.fastamr
-    sequences, tokens, visible, width = 256, 750, 75, 256
-    bf16, seed = torch.bfloat16, torch.tensor([1, 0])
-    clips, body = random_clips(sequences), random_clips(4, 64, 133)
-    keep = torch.zeros(sequences, visible, dtype=torch.int32)
-    weight, bias, position = torch.zeros(width, 12), torch.zeros(width), torch.zeros(tokens, width)
-    tokens_grad = torch.zeros(sequences, visible, width, dtype=bf16)
-    valid, scores = torch.ones(sequences, 120, 25, dtype=torch.bool), torch.zeros(sequences, tokens)
-    guidance, mask = torch.zeros(sequences, 120, 25), torch.ones(sequences, tokens, dtype=torch.bool)
-    amr, mae = torch.zeros(sequences, 125, 72, dtype=bf16), torch.zeros(sequences, tokens, 12, dtype=bf16)
-    coords, offsets = torch.zeros(9000, 25, 3, dtype=torch.float16), torch.arange(0, 9001, 90)
-    ids = torch.zeros(sequences, dtype=torch.int64)
-
-    def loss(prediction: torch.Tensor, *rest: object) -> object:
-        return op.weighted_reconstruction_loss(prediction, *rest, 1e-6, "triton")
-
-    def select(scores: object, valid: object, extra: bool, tokens: int = tokens) -> object:
-        return op.select_visible(
-            seed, sequences, tokens, tokens // 10, scores, False, valid, extra, extra, "triton"
-        )
-
-    def adamw(kinds: tuple[torch.dtype, ...], copies: bool, max_norm: float | None, scaled: bool) -> object:
-        sizes = ((width, 4 * width), (width,), (3,))
-        lists = [[torch.zeros(size) for size in sizes] for _ in range(3)]
-        gradients = [torch.zeros(size, dtype=kinds[i % len(kinds)]) for i, size in enumerate(sizes)]
-        copied = [torch.zeros(size, dtype=bf16) for size in sizes] if copies else []
-        steps, rate = [torch.zeros(()) for _ in sizes], torch.zeros(())
-        found, scale = (torch.zeros(()), torch.ones(())) if scaled else (None, None)
-        return op.adamw_update(
-            lists[0],
-            gradients,
-            lists[1],
-            lists[2],
-            steps,
-            [rate] * 3,
-            [0.05] * 3,
-            copied,
-            0.9,
-            0.95,
-            1e-8,
-            max_norm,
-            scale,
-            found,
-            "triton",
-        )
-
-    return {
-        "adamw_update": lambda: adamw((torch.float32,), False, None, False),
-        "adamw_update bf16 clip": lambda: adamw((bf16,), True, 1.0, False),
-        "adamw_update fp16 scaled": lambda: adamw((torch.float16,), True, 1.0, True),
-        "adamw_update mixed": lambda: adamw((torch.float32, bf16, torch.float16), True, 1.0, True),
-        "select_visible": lambda: select(None, None, False),
-        "select_visible all outputs": lambda: select(None, mask, True),
-        "select_visible scores": lambda: select(scores, None, False),
-        "select_visible body": lambda: select(None, None, False, 2128),
-        "patch_gather": lambda: op.patch_gather(clips, keep, 4, "triton"),
-        "masked_patch_gather": lambda: op.masked_patch_gather(
-            clips, keep, weight, bias, position, 4, bf16, "triton"
-        ),
-        "masked_patch_gather_backward": lambda: op.masked_patch_gather_backward(
-            tokens_grad, clips, keep, tokens, 4, torch.float32, "triton"
-        ),
-        "motion_entropy": lambda: op.motion_entropy(clips, 8, None, 1e-8, "triton"),
-        "motion_entropy body valid": lambda: op.motion_entropy(body, 8, body[..., 0] > 0, 1e-8, "triton"),
-        "motion_guidance": lambda: op.motion_guidance(
-            clips, [4, 8, 12], 0.01, 1e-8, "entropy", 8, None, "triton"
-        ),
-        "motion_guidance valid": lambda: op.motion_guidance(
-            clips, [4, 8, 12], 0.01, 1e-8, "entropy", 8, valid, "triton"
-        ),
-        "motion_guidance histogram": lambda: op.motion_guidance(
-            clips, [4, 8, 12], 0.01, 1e-8, "histogram", 8, None, "triton"
-        ),
-        "motion_guidance body": lambda: op.motion_guidance(
-            body, [4, 8, 12], 0.01, 1e-8, "entropy", 8, None, "triton"
-        ),
-        "loss amr": lambda: loss(amr, clips, guidance, None, None, 24, 1, "motion", 1, "sequence"),
-        "loss amr valid": lambda: loss(amr, clips, guidance, None, valid, 24, 1, "motion", 1, "sequence"),
-        "loss mae": lambda: loss(mae, clips, None, mask, None, 4, 1, "joints", 1, "none"),
-        "loss mamp": lambda: loss(mae, clips, None, mask, None, 4, 1, "motion", 1, "patch"),
-        "loss long": lambda: loss(
-            torch.zeros(4, 300, 75, dtype=bf16), random_clips(4, 300), None, None, None, 25, 1, "motion", 1,
-            "sequence",
-        ),
-        "sample_clips": lambda: op.sample_clips(
-            coords, offsets, ids, 120, seed, [0.5, 1.0], 64, 0.3, None, "triton"
-        ),
-    }  # fmt: skip
-
-
-def row_cases(dtype: Any, rows: int, width: int, features: int) -> dict[str, Callable[[], object]]:
-    """Calls of the kernels on flat rows, whose ops would not take CPU tensors without the interpreter."""
-    import torch
-    from fastamr.kernels.linear_gelu import linear_gelu, linear_gelu_backward
-    from fastamr.kernels.linear_residual_norm import linear_residual_norm, linear_residual_norm_backward
-    from fastamr.kernels.weight_gradient import weight_gradient, weight_gradients
-
-    name = f"{width} {str(dtype).removeprefix('torch.')}"
-    narrow, wide = torch.empty(rows, width, dtype=dtype), torch.empty(rows, features, dtype=dtype)
-    up, down = torch.empty(features, width, dtype=dtype), torch.empty(width, features, dtype=dtype)
-    vector, bias, statistics = torch.empty(width), torch.empty(features), torch.empty(rows)
-
-    wider = torch.empty(rows, 3 * width, dtype=dtype)
-    layer = [(narrow, wide), (wide, narrow), (narrow, narrow), (wider, narrow)]
-
-    def backward(skip: object) -> object:
-        return linear_residual_norm_backward(wide, up, narrow, statistics, statistics, vector, skip)
-
-    return {
-        f"linear_gelu {name}": lambda: linear_gelu(narrow, up, bias, slope=True),
-        f"linear_gelu no slope {name}": lambda: linear_gelu(narrow, up, bias, slope=False),
-        f"linear_gelu backward {name}": lambda: linear_gelu_backward(narrow, down, wide),
-        f"linear_residual_norm {name}": lambda: linear_residual_norm(
-            wide, down, vector, narrow, vector, vector, 1e-5
-        ),
-        f"residual_norm backward {name}": lambda: backward(narrow),
-        f"same without skip {name}": lambda: backward(None),
-        f"weight_gradient {name}": lambda: weight_gradient(wide, narrow, None),
-        f"weight_gradients {name}": lambda: weight_gradients(layer),
-    }
-
-
-def all_cases() -> dict[str, Callable[[], object]]:
-    """Every case: those of the ops, and the kernels on flat rows at the papers' width, beside it, and in float32."""
-    import torch
-
-    found = cases()
-    for dtype, *sizes in (
-        (torch.bfloat16, 32000, 256, 1024),
-        (torch.float16, 32000, 512, 2048),
-        (torch.float32, 32000, 256, 1024),
-        (torch.bfloat16, 3000, 44, 100),
-    ):
-        found |= row_cases(dtype, *sizes)
-    return found
+    for case in CASES:
+        for sizes in case.compiled:
+            yield (
+                f"{case.label}, {sizes.label}",
+                partial(lambda case, s: case.launch(case.arguments(s)), case, sizes),
+            )
 
 
 def main() -> int:
@@ -275,21 +145,21 @@ def main() -> int:
 
     print(f"Triton {triton.__version__}")
     print(
-        f"{'case':36} {'kernel':30} {'sm':>4} {'warps':>5} {'regs':>5} {'smem':>6} {'spills':>6}  vector/loads  blocks"
+        f"{'case':48} {'kernel':30} {'sm':>4} {'warps':>5} {'regs':>5} {'smem':>6} {'spills':>6}  vector/loads  blocks"
     )
     bad = seen = 0
-    for name, call in all_cases().items():
+    for name, call in named_calls():
         if arguments.only not in name:
             continue
         for architecture in arguments.arch:
             with record(architecture) as launches:
                 call()
             if not launches:
-                print(f"{name:36} {architecture:>27} launched nothing")
+                print(f"{name:48} {architecture:>27} launched nothing")
                 bad += 1
             for launch in launches:
                 seen += 1
-                head = f"{name:36} {launch.kernel.__name__:30} {architecture:>4} {launch.config.num_warps:>5}"
+                head = f"{name:48} {launch.kernel.__name__:30} {architecture:>4} {launch.config.num_warps:>5}"
                 try:
                     usage = compile_launch(launch, architecture)
                 except Exception as error:

@@ -17,10 +17,10 @@ from fastamr import ops
 from fastamr.models import build_model
 from fastamr.ops.common.backends import Problem, choose
 
+from ..bench_optimizer import BETAS, DECAY, LR, MAX_NORM, TorchAdamW
 from ..conftest import Clock
 from ..forms import number_of_bytes
 
-BETAS, EPS, LR, DECAY, MAX_NORM = (0.9, 0.95), 1e-8, 1e-3, 0.05, 1.0
 CASES = {
     "update": (torch.float32, False, False),
     "clip": (torch.float32, True, False),
@@ -56,7 +56,6 @@ class Update:
             self.steps,
             lr=self.lr,
             betas=BETAS,
-            eps=EPS,
             weight_decay=DECAY,
             working=self.copies,
             max_norm=MAX_NORM if self.clips else None,
@@ -65,10 +64,7 @@ class Update:
     def torch(self) -> Callable[[], None]:
         """What updates copies of the same parameters by PyTorch; the copies are left in ``peers``."""
         parameters = [torch.nn.Parameter(each.clone()) for each in self.parameters]
-        optimizer = torch.optim.AdamW(
-            parameters, self.lr, BETAS, EPS, DECAY, fused=True, capturable=self.lr.device.type == "cuda"
-        )
-        copies = [torch.empty_like(each) for each in self.copies]
+        optimizer = TorchAdamW([{"params": parameters}], self.lr, torch.bfloat16 if self.has_copies else None)
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -81,8 +77,6 @@ class Update:
             if self.clips:
                 torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM, foreach=True)
             optimizer.step()
-            if copies:
-                torch._foreach_copy_(copies, [each.detach() for each in parameters])
 
         self.peers = parameters
         return run
@@ -114,13 +108,7 @@ def test_adamw_update(case: str, form: str, device: torch.device, clock: Clock) 
     run = update.torch() if form == "torch" else update.fastamr
     if form == "fastamr":
         backend = choose("adamw_update", Problem(device.type, torch.float32))
+    shape = [len(update.parameters), sum(each.numel() for each in update.parameters)]
+    moved, dtype = update.bytes_moved(), update.gradients[0].dtype
     with fastamr.backend("auto"):
-        clock(
-            run,
-            bytes_moved=update.bytes_moved(),
-            op="adamw_update",
-            shape=[len(update.parameters), sum(each.numel() for each in update.parameters)],
-            dtype=str(update.gradients[0].dtype).removeprefix("torch."),
-            backend=backend,
-            case=case,
-        )
+        clock(run, "adamw_update", shape, dtype, backend, bytes_moved=moved, case=case)

@@ -49,12 +49,5 @@ def test_masked_patch_gather(
     patches, table = sequences * 75 * 12 * 4, number_of_bytes(weight, bias, position)
     forward = patches + table + number_of_bytes(keep, upstream)
     moved = {"forward": forward, "backward": forward, "both": 2 * forward}[stage]
-    clock(
-        at_stage(stage, function, parameters, upstream),
-        bytes_moved=moved,
-        op="masked_patch_gather",
-        shape=[*clips.shape, 75, 256],
-        dtype="float32",
-        backend=form,
-        stage=stage,
-    )
+    run, shape = at_stage(stage, function, parameters, upstream), [*clips.shape, 75, 256]
+    clock(run, "masked_patch_gather", shape, "float32", form, bytes_moved=moved, stage=stage)

@@ -27,4 +27,4 @@ def test_motion_entropy(window: int, form: str, device: torch.device, clock: Clo
     torch.testing.assert_close(energy.double(), exact, rtol=1e-3, atol=1e-9)
     moved = number_of_bytes(clips, energy, entropy)
     shape = [*clips.shape, window]
-    clock(run, bytes_moved=moved, op="motion_entropy", shape=shape, dtype="float32", backend=form)
+    clock(run, "motion_entropy", shape, "float32", form, bytes_moved=moved)

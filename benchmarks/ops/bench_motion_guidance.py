@@ -28,12 +28,5 @@ def test_motion_guidance(kind: str, form: str, device: torch.device, clock: Cloc
     # A displacement on the edge of a histogram's bin may fall to either side in float32.
     assert difference.mean() < 1e-3
     assert kind == "histogram" or difference.max() < 1e-3
-    clock(
-        run,
-        bytes_moved=number_of_bytes(clips, guidance),
-        op="motion_guidance",
-        shape=list(clips.shape),
-        dtype="float32",
-        backend=form,
-        kind=kind,
-    )
+    moved = number_of_bytes(clips, guidance)
+    clock(run, "motion_guidance", clips.shape, "float32", form, bytes_moved=moved, kind=kind)

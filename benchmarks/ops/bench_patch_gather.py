@@ -27,4 +27,4 @@ def test_patch_gather(form: str, device: torch.device, clock: Clock, sequences: 
     assert torch.equal(patches, every.gather(1, keep.long()[..., None].expand(-1, -1, 12)))
     moved = 2 * number_of_bytes(patches) + number_of_bytes(keep)
     shape = [*clips.shape, 75]
-    clock(run, bytes_moved=moved, op="patch_gather", shape=shape, dtype="float32", backend=form)
+    clock(run, "patch_gather", shape, "float32", form, bytes_moved=moved)

@@ -59,14 +59,7 @@ def test_visible_attention(form: str, backward: bool, rival: str, device: torch.
     # Forward: the projections are read and the output written; the backward reads both and the upstream gradient,
     # and writes the projections' gradients.
     once = number_of_bytes(*inputs, upstream)
-    median = clock(
-        run,
-        bytes_moved=3 * once if backward else once,
-        op="visible_attention",
-        shape=[count, queries, keys, 8, 32],
-        dtype=str(dtype).removeprefix("torch."),
-        backend=rival,
-        backward=backward,
-    )
+    moved, shape = 3 * once if backward else once, [count, queries, keys, 8, 32]
+    median = clock(run, "visible_attention", shape, dtype, rival, bytes_moved=moved, backward=backward)
     base = _baseline.setdefault((form, device.type, backward), median)
     clock.benchmark.extra_info["speedup_against_sdpa"] = round(base / median, 3)

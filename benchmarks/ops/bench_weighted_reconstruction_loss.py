@@ -54,13 +54,5 @@ def test_weighted_reconstruction_loss(
     moved = {"forward": forward, "backward": 2 * number_of_bytes(prediction)}.get(
         stage, forward + number_of_bytes(prediction)
     )
-    clock(
-        at_stage(stage, function, [prediction]),
-        bytes_moved=moved,
-        op="weighted_reconstruction_loss",
-        shape=list(prediction.shape),
-        dtype=str(dtype).removeprefix("torch."),
-        backend=form,
-        method=method,
-        stage=stage,
-    )
+    run, name = at_stage(stage, function, [prediction]), "weighted_reconstruction_loss"
+    clock(run, name, prediction.shape, dtype, form, bytes_moved=moved, method=method, stage=stage)

@@ -66,28 +66,18 @@ const ProductKernels* product_kernels() {
 #endif
 }
 
-const Kernels& best_kernels() {
+// The table of this name for the best instruction set.
 #if defined(__x86_64__)
-  if (best_set() == InstructionSet::avx512) return kernels_avx512;
-  if (best_set() == InstructionSet::avx2) return kernels_avx2;
+#define FASTAMR_BEST(table)                                   \
+  (best_set() == InstructionSet::avx512 ? table##_avx512      \
+   : best_set() == InstructionSet::avx2 ? table##_avx2        \
+                                        : table##_baseline)
+#else
+#define FASTAMR_BEST(table) table##_baseline
 #endif
-  return kernels_baseline;
-}
 
-const AdamwKernels& best_adamw_kernels() {
-#if defined(__x86_64__)
-  if (best_set() == InstructionSet::avx512) return adamw_kernels_avx512;
-  if (best_set() == InstructionSet::avx2) return adamw_kernels_avx2;
-#endif
-  return adamw_kernels_baseline;
-}
-
-const RowKernels& best_row_kernels() {
-#if defined(__x86_64__)
-  if (best_set() == InstructionSet::avx512) return row_kernels_avx512;
-  if (best_set() == InstructionSet::avx2) return row_kernels_avx2;
-#endif
-  return row_kernels_baseline;
-}
+const Kernels& best_kernels() { return FASTAMR_BEST(kernels); }
+const AdamwKernels& best_adamw_kernels() { return FASTAMR_BEST(adamw_kernels); }
+const RowKernels& best_row_kernels() { return FASTAMR_BEST(row_kernels); }
 
 }  // namespace fastamr

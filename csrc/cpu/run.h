@@ -7,23 +7,11 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
 
 namespace fastamr {
-
-template <class T, class C>
-const Functions<T, C>& functions_of(const Kernels& kernels) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    return kernels.of_bfloat16;
-  } else if constexpr (std::is_same_v<T, double>) {
-    return kernels.of_double;
-  } else {
-    return kernels.of_float;
-  }
-}
 
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
@@ -38,7 +26,7 @@ inline std::unique_ptr<void, Free> make_scratch(size_t bytes) {
 
 template <class T, class C, class Parallel>
 void run(const Kernels& kernels, const Forward<T, C>& call, const Parallel& parallel) {
-  const auto& functions = functions_of<T, C>(kernels);
+  const auto& functions = functions_of<T>(kernels);
   parallel(tasks_of(call.shape), [&](int64_t begin, int64_t end) {
     const auto scratch = make_scratch(functions.scratch_bytes);
     functions.forward(call, begin, end, scratch.get());
@@ -62,7 +50,7 @@ void sum_groups(const std::vector<C>& partials, const Shape& shape, int64_t size
 
 template <class T, class C, class Parallel>
 void run(const Kernels& kernels, const Backward<T, C>& call, const Parallel& parallel) {
-  const auto& functions = functions_of<T, C>(kernels);
+  const auto& functions = functions_of<T>(kernels);
   const auto& shape = call.shape;
   const bool sums = call.columns != nullptr || call.joint_gradient != nullptr;
   const int64_t size = partial_size(shape, call.structure);

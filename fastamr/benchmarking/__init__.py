@@ -3,9 +3,10 @@
 ``fastamr bench`` and ``pytest benchmarks/ --benchmark-only`` both run what is here.
 """
 
+from ..training.update.profiling import Profile
 from .ladder import Ladder, LadderOptions, run_ladder
 from .ntu_sized import PRESETS, ntu_sized
-from .profiling import Profile, profile_step
+from .profiling import profile_step
 from .recipe import RecipeOptions, run_recipe
 from .rungs import RUNGS, Rung
 from .scaling import Scaling, ScalingOptions, run_scaling

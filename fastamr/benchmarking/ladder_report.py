@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..tables import aligned, markdown
 from .ladder import Ladder, Row
 
 RATIOS = {
@@ -71,24 +72,13 @@ def conditions(ladder: Ladder) -> str:
 
 def as_text(ladder: Ladder) -> str:
     """The table for a terminal, with the ratios and the reasons of rungs without a time below it."""
-    head, body = _cells(ladder)
-    widths = [max(len(line[place]) for line in [head, *body]) for place in range(len(head))]
-    lines = [conditions(ladder), ""]
-    for line in [head, *body]:
-        cells = [line[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, *_notes(ladder, "  ")])
+    return "\n".join([conditions(ladder), "", aligned(_cells(ladder)), *_notes(ladder, "  ")])
 
 
 def as_markdown(ladder: Ladder) -> str:
     """The table as markdown."""
-    head, body = _cells(ladder)
-    lines = [f"# One pre-training step\n\n{conditions(ladder)}\n"]
-    lines.append(f"| {' | '.join(head)} |")
-    lines.append(f"|---|{'---:|' * (len(head) - 1)}")
-    lines += [f"| {' | '.join(line)} |" for line in body]
-    return "\n".join([*lines, *_notes(ladder, "- ")]) + "\n"
+    heading = f"# One pre-training step\n\n{conditions(ladder)}\n"
+    return "\n".join([heading, markdown(_cells(ladder)), *_notes(ladder, "- ")]) + "\n"
 
 
 def ratio_lines(ladder: Ladder) -> list[str]:
@@ -111,10 +101,10 @@ def memory_text(size: int | None) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def _cells(ladder: Ladder) -> tuple[list[str], list[list[str]]]:
+def _cells(ladder: Ladder) -> list[list[str]]:
     base = _first(row for row in ladder.rows if row.name == "mae-fp32" and row.ms is not None)
     head = ["rung", *(title for title, _ in _COLUMNS)]
-    return head, [[row.title, *(text(row, base) for _, text in _COLUMNS)] for row in ladder.rows]
+    return [head, *([row.title, *(text(row, base) for _, text in _COLUMNS)] for row in ladder.rows)]
 
 
 def _notes(ladder: Ladder, mark: str) -> list[str]:

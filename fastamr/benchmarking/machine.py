@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -12,8 +11,7 @@ from typing import Any
 
 import torch
 
-from ..info import processor
-from ..version import __version__
+from ..devices import environment as describe
 
 # Dense 16-bit products with float32 accumulation, FLOP/s, from NVIDIA's data sheets (without sparsity). The longest
 # name that the device's name begins with counts.
@@ -29,13 +27,6 @@ PEAKS = {
 
 _BUSY = 0.5
 _CLOCKS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
-
-
-def device_name(device: torch.device) -> str:
-    """The device in words; a CPU's name carries the number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU {processor()}, {torch.get_num_threads()} threads"
 
 
 def known_peak(device: torch.device) -> float | None:
@@ -55,13 +46,8 @@ def peak_of(name: str) -> float | None:
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device and date, as every report carries them."""
     return {
-        "fastamr": __version__,
-        "torch": torch.__version__,
+        **describe(device),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "python": platform.python_version(),
-        "device": device.type,
-        "device_name": device_name(device),
-        "threads": torch.get_num_threads(),
         "load": load(),
         "date": time.strftime("%Y-%m-%d"),
         "time": time.strftime("%H:%M:%S%z"),
@@ -69,7 +55,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def load() -> float | None:
-    """Processes that want to run for each core, mean of the last minute; None where the system does not tell."""
+    """Processes that want to run for each core, mean of the last minute; None where the system does not say."""
     if not hasattr(os, "getloadavg"):
         return None
     return os.getloadavg()[0] / (os.cpu_count() or 1)

@@ -17,7 +17,7 @@ from ..training.clips.batches import BatchOrder
 from ..training.clips.clip_streams import ResidentClips
 from ..training.clips.sampling import ClipSampler
 from ..training.update.optimizer import build_optimizer
-from ..training.update.precision import autocast_dtype, products_of
+from ..training.update.precision import autocast_dtype, matmul_precision_of
 from ..training.update.step import PretrainStep
 
 _SOURCES = 64
@@ -62,7 +62,7 @@ class FastStep:
             ResidentClips(self._sampler, self._order),
             seed=self._seed,
             dtype=dtype,
-            products=products_of(precision) or "highest",
+            matmul_precision=matmul_precision_of(precision) or "highest",
         )
 
     @property

@@ -8,12 +8,7 @@ from .settings import add_config, build
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: a wrong option, key or value.
-        Exception: what :func:`fastamr.demo.run` raises.
-    """
+    """Carry out the command."""
     parser = CommandParser("demo", "", "Pre-train, probe and compare on generated motion, in minutes.")
     names = "out clips epochs batch_size lr step_sequences step_rounds seed"
     parser.add_fields(demo.DemoConfig, {"what the demonstration does": names})

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: it takes no options.
-    """
+    """Carry out the command."""
     if words:
         from .options import CommandParser
 

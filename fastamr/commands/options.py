@@ -23,8 +23,7 @@ FLAG = jsonargparse.ActionYesNo(no_prefix="no-")
 Given = jsonargparse.Namespace
 """What was asked for, by the names of the options with underscores."""
 
-_METAVARS = {int: "INT", float: "NUMBER", str: "TEXT"}
-_NAMED_METAVARS = {
+_METAVARS = {
     "data": "FILE",
     "preprocess": "STEP",
     "checkpoint": "RUN",
@@ -32,13 +31,18 @@ _NAMED_METAVARS = {
     "teacher": "DIR",
     "out": "PATH",
 }
+_METAVARS_OF_TYPES = {"int": "INT", "float": "NUMBER"}
 
 
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
-    """Defaults as they are typed; a value's type is its placeholder."""
+    """A value's type is its placeholder, defaults are as they are typed, lines of an epilog that fit stay."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        kind = (self._get_type_str(action) or "").split(" ")[0]
+        return _METAVARS.get(action.dest) or _METAVARS_OF_TYPES.get(kind, "TEXT")
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = (action.help or "").removesuffix("."), action.default
@@ -48,9 +52,11 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
             return text
         return f"{text} (default: {'on' if default is True else default})"
 
-
-class _HelpFormatterOfLines(_HelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The same, with the lines of description and epilog as they are."""
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(
+            line if len(line) <= width else fill(line, width, indent) for line in text.splitlines()
+        )
 
 
 class CommandParser(jsonargparse.ArgumentParser):
@@ -65,7 +71,6 @@ class CommandParser(jsonargparse.ArgumentParser):
         text: what the command does.
         epilog: more words for the end of the help.
         renamed: old names of options and new ones, where the command differs from the others.
-        keep_lines: leave the lines of the epilog as they are.
     """
 
     def __init__(
@@ -76,14 +81,13 @@ class CommandParser(jsonargparse.ArgumentParser):
         *,
         epilog: str = "",
         renamed: Mapping[str, str] | None = None,
-        keep_lines: bool = False,
     ) -> None:
         super().__init__(
             prog=f"fastamr {command}",
             usage=" ".join(f"fastamr {command} {usage} [options]".split()),
             description=text,
             epilog=epilog,
-            formatter_class=_HelpFormatterOfLines if keep_lines else _HelpFormatter,
+            formatter_class=_HelpFormatter,
             add_help=False,
             allow_abbrev=False,
             exit_on_error=False,
@@ -150,6 +154,7 @@ class CommandParser(jsonargparse.ArgumentParser):
         """
         for word in words:
             if word in ("-h", "--help", "--help-all"):
+                self._action_groups = sorted(self._action_groups, key=lambda group: group in self._more)
                 print(self.format_help() if word == "--help-all" else self._short_help(), end="")
                 raise SystemExit(0)
         actions = list(self._actions)  # jsonargparse may add its own when it parses
@@ -171,7 +176,7 @@ class CommandParser(jsonargparse.ArgumentParser):
             self._action_groups = [group for group in groups if group not in self._more]
             if self._more:
                 self.epilog = f"{self.prog} --help-all lists all options."
-            return super().format_help()
+            return self.format_help()
         finally:
             self._action_groups, self.epilog = groups, epilog
 
@@ -188,18 +193,32 @@ class CommandParser(jsonargparse.ArgumentParser):
         return " ".join(message.removeprefix("argument ").split())
 
 
-def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
-    """Return the type of an option whose values are known; a wrong one gets the nearest that there is."""
+def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Return the type of an option whose words a function checks; its complaint becomes the error."""
 
-    def choose(value: str) -> str:
+    def read(word: str) -> str:
         try:
-            check_name(what, value, known)
-        except ValueError as error:
+            check(word)
+        except (TypeError, ValueError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
-        return value
+        return word
 
-    known = tuple(known)
-    return choose
+    return read
+
+
+def choice(what: str, known: Iterable[str]) -> dict[str, Any]:
+    """Return how ``add_argument`` makes an option whose values are known; a wrong one gets the nearest there is."""
+    names = tuple(known)
+    kind = checked(lambda word: check_name(what, word, names))
+    return {"type": kind, "metavar": "{" + ",".join(names) + "}" if len(names) < 10 else "NAME"}
+
+
+def usage(function: Callable[..., Any], *values: Any, **settings: Any) -> Any:
+    """Call a function with what the user typed; its complaint is a usage error."""
+    try:
+        return function(*values, **settings)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
 
 
 def _names(actions: Iterable[argparse.Action]) -> set[str]:
@@ -211,40 +230,38 @@ def _typed(action: argparse.Action) -> str:
 
 
 def _field(hint: Any, item: dataclasses.Field[Any]) -> dict[str, Any]:
-    """Return how jsonargparse reads a field: strings stand for objects and paths, words for lists."""
+    """Return how ``add_argument`` makes a field's option: strings stand for objects and paths, words for lists."""
     default = None if item.default is dataclasses.MISSING else item.default
     if item.default_factory is not dataclasses.MISSING:
         default = item.default_factory()
-    options = [one for one in typing.get_args(hint) if one is not type(None)]
-    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    kind = (str if str in options else options[0]) if is_union else hint
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if kind is bool:
-        return {"action": FLAG, "default": default}
-    if origin in (list, tuple):
-        count = len(inner) if origin is tuple and inner[-1] is not Ellipsis else "*"
-        one = _NAMED_METAVARS.get(item.name, _METAVARS.get(inner[0], "TEXT"))
+    is_optional = False
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        options = [one for one in typing.get_args(hint) if one is not type(None)]
+        is_optional = len(options) < len(typing.get_args(hint))
+        hint = str if str in options else options[0]
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is bool:
+        form: dict[str, Any] = {"action": FLAG}
+    elif origin is typing.Literal:
+        form = choice(item.name, inner)
+    elif origin in (list, tuple, Sequence):
+        form = {
+            "type": inner[0],
+            "nargs": len(inner) if origin is tuple and inner[-1] is not Ellipsis else "*",
+        }
         default = default if default is None else list(default)
-        many = {"metavar": one} if count == "*" else {"metavar": (one,) * len(inner)}
-        return {"type": inner[0], "nargs": count, "default": default, **many}
-    if origin is typing.Literal:
-        return {"type": one_of(item.name, inner), "metavar": "{" + ",".join(inner) + "}", "default": default}
-    kind = kind if kind in _METAVARS else str
-    optional = is_union and len(options) < len(typing.get_args(hint))
-    return {
-        "type": kind | None if optional else kind,
-        "metavar": _NAMED_METAVARS.get(item.name, _METAVARS[kind]),
-        "default": default,
-    }
+    else:
+        hint = hint if hint in (int, float) else str
+        form = {"type": hint | None if is_optional else hint}
+    return {**form, "default": default}
 
 
 def _field_texts(config: Any) -> dict[str, str]:
     """Return the description of each field from the docstrings of a dataclass and of its bases."""
     texts = {}
     for base in reversed(config.__mro__):
-        for field in docstring_parser.parse(
-            base.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE
-        ).params:
+        found = docstring_parser.parse(base.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+        for field in found.params:
             text = re.sub(r":\w+:`~?([^`]+)`|``", r"\1", field.description or "")
             texts[field.arg_name] = " ".join(text.split())
     return texts
@@ -252,33 +269,24 @@ def _field_texts(config: Any) -> dict[str, str]:
 
 def add_processing(parser: CommandParser) -> None:
     """Add ``--preset``, ``--preprocess`` and ``--dtype``."""
+    from ..data.preprocessing.apply import parse_steps
     from ..data.preprocessing.presets import PRESETS
 
     add = parser.add_argument_group("processing").add_argument
-    add(
-        "--preset",
-        type=one_of("preset", PRESETS),
-        metavar="NAME",
-        help=f"a recipe of the field: {', '.join(PRESETS)}",
-    )
-    add("--preprocess", nargs="*", type=str, default=[], metavar="STEP",
+    add("--preset", **choice("preset", PRESETS), help="a recipe of the field")
+    add("--preprocess", nargs="*", type=checked(lambda word: parse_steps([word])), default=[],
         help="steps to apply after that, as center align_body resample:fps=30")  # fmt: skip
-    add("--dtype", type=one_of("dtype", ("float32", "float16")), default="float32", metavar="TYPE",
+    add("--dtype", **choice("dtype", ("float32", "float16")), default="float32",
         help="of the coordinates; float16 is for centred data")  # fmt: skip
+
+
+def add_reading(group: Any) -> None:
+    """Add ``--layout`` and ``--min-confidence``, what a reader may need to know beside the file."""
+    add_layout(group, "the skeleton of a file that does not name it")
+    group.add_argument("--min-confidence", type=float,
+        help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
 
 
 def add_layout(group: Any, text: str) -> None:
     """Add ``--layout``."""
-    group.add_argument(
-        "--layout", type=one_of("layout", LAYOUTS), metavar="NAME", help=f"{text}: {', '.join(LAYOUTS)}"
-    )
-
-
-def check_steps(steps: Sequence[str]) -> None:
-    """Raise ``UsageError`` unless all pre-processing steps exist."""
-    from ..data.preprocessing.apply import parse_steps
-
-    try:
-        parse_steps(steps)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--preprocess: {error}") from None
+    group.add_argument("--layout", **choice("layout", LAYOUTS), help=f"{text}: {', '.join(LAYOUTS)}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import FLAG, CommandParser, Given, one_of
+from .options import FLAG, CommandParser, Given, choice
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -18,18 +18,12 @@ PROBES = ("knn", "linear")
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: no run, data file or folder there.
-        ValueError: the data does not fit the model, or has no label, split or clip that is asked for.
-        ImportError: matplotlib is not installed, or scikit-learn for t-SNE.
-    """
+    """Carry out the command."""
     given = _parser().parse(words)
     from ..visualization.curves import draw_curves, read_metrics
     from ..visualization.figures import new_figure
 
-    new_figure(1, 1)  # a missing matplotlib is told before anything is computed
+    new_figure(1, 1)  # fails before anything is computed where matplotlib is missing
     out = Path(given.out)
     folder = Path(given.run)
     draw: dict[str, Callable[[Path], None]] = {}
@@ -51,29 +45,15 @@ def run(words: list[str]) -> None:
 
 def _load(folder: Path, sources: list[str]) -> tuple[SkeletonModel, PackedSkeletons]:
     """Return the model of a run and its data (or other data), pre-processed as for the training."""
-    import yaml
-
-    from ..data import apply_missing, concatenate
-    from ..data.load import load
-    from ..features.extract import check_fit
-    from ..features.run_settings import RUN_CONFIG, run_steps
+    from ..features.run_settings import run_config, run_steps
+    from ..finetuning.classifier import prepare_data
     from ..models import load_pretrained
 
     model, steps = load_pretrained(folder), run_steps(folder)
-    if not sources:
-        path = folder / RUN_CONFIG
-        sources = (
-            list((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("data") or [])
-            if path.is_file()
-            else []
-        )
+    sources = sources or list((run_config(folder) or {}).get("data") or [])
     if not sources:
         raise ValueError(f"{folder} does not say which data it was trained on: name packed files with --data")
-    sets = [load(source) for source in sources]
-    for data in sets:
-        check_fit(model, data)
-    ready = [apply_missing(data, steps) for data in sets]
-    return model, ready[0] if len(ready) == 1 else concatenate(ready)
+    return model, prepare_data(model, sources, steps, None)
 
 
 def _drawing(
@@ -168,24 +148,18 @@ def _parser() -> CommandParser:
     parser.add_argument("run", metavar="RUN", help="the folder of a run of fastamr pretrain")
     add = parser.add_argument_group("pictures").add_argument
     add("--out", required=True, metavar="DIR", help="the folder for the pictures; made where it is missing")
-    add("--format", default="png", type=one_of("format", FORMATS), metavar="NAME", help=", ".join(FORMATS))
-    add("--embedding", type=one_of("embedding", METHODS), metavar="{pca,tsne}",
-        help="also draw the features in two dimensions")  # fmt: skip
+    add("--format", default="png", **choice("format", FORMATS), help="of the pictures")
+    add("--embedding", **choice("embedding", METHODS), help="also draw the features in two dimensions")
     add("--attention", action=FLAG, help="also draw the encoder's attention over the skeleton of --clip")
-    add("--confusion", type=one_of("confusion", PROBES), metavar="{knn,linear}",
+    add("--confusion", **choice("confusion", PROBES),
         help="also draw the confusion matrix of a probe of the frozen encoder")  # fmt: skip
     add = parser.add_argument_group("what is drawn").add_argument
     add("--data", nargs="+", default=[], metavar="FILE", help="packed files, by default those of the run")
     add("--clip", default="0", metavar="N|NAME", help="the clip of --attention, by number or name")
-    add(
-        "--split", metavar="NAME", help="of the probe, and of the embedding's edges: official, else the first"
-    )
+    add("--split", metavar="NAME",
+        help="of the probe, and of the embedding's edges: official, else the first")  # fmt: skip
     add("--most", type=int, default=3000, metavar="CLIPS", help="clips of the embedding, drawn at random")
-    add("--seed", type=int, default=0, metavar="INT", help="of t-SNE and of that draw")
-    add(
-        "--unit",
-        default="m",
-        metavar="NAME",
-        help="unit of the coordinates, written on the axes; '' for none",
-    )
+    add("--seed", type=int, default=0, help="of t-SNE and of that draw")
+    add("--unit", default="m", metavar="NAME",
+        help="unit of the coordinates, written on the axes; '' for none")  # fmt: skip
     return parser

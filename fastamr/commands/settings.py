@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..configs import PRESETS, preset_file
 from ..errors import UsageError, unknown_name
 from ..models.registry import MODELS
 from ..training.config import current_names, merge_settings, model_config_class, read_yaml
-from .options import CommandParser, one_of
+from .options import CommandParser, choice, usage
 from .spelling import notice
 
 
@@ -28,14 +28,6 @@ def build(parser: CommandParser, config: Any, words: Sequence[str]) -> Any:
         if required and item.name not in values:
             raise UsageError(f"--{item.name.replace('_', '-')} is missing; see {parser.prog} --help")
     return usage(config, **values)
-
-
-def usage(function: Callable[..., Any], *values: Any, **settings: Any) -> Any:
-    """Call a function with what the user typed; its complaint is a usage error."""
-    try:
-        return function(*values, **settings)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
 
 
 def add_config(group: Any) -> None:
@@ -70,46 +62,34 @@ def read_files(files: Sequence[str], config: Any, model: str | None = None) -> d
 
 def _of_model(settings: Mapping[str, Any], model: str, file: str) -> dict[str, Any]:
     """Leave out what only other models know; what none knows stays, for an error."""
-    own = _settings_of(model)
-    foreign = {
-        name: [other for other in MODELS if name in _settings_of(other)]
-        for name in settings
-        if name not in own
-    }
-    foreign = {name: others for name, others in foreign.items() if others}
+    names = {one: {item.name for item in dataclasses.fields(MODELS[one].Config)} for one in MODELS}
+    owners = {name: [one for one in MODELS if name in names[one]] for name in settings}
+    foreign = {name: others for name, others in owners.items() if others and model not in others}
     if foreign:
         told = ", ".join(f"{name} ({', '.join(others)})" for name, others in foreign.items())
         notice(f"{file}: left out, not settings of {model}, but of the models in brackets: {told}")
     return {name: value for name, value in settings.items() if name not in foreign}
 
 
-def _settings_of(model: str) -> list[str]:
-    return [item.name for item in dataclasses.fields(usage(model_config_class, model))]
+def add_model(parser: CommandParser, model: str, *, files: bool = False) -> None:
+    """Add ``--model``, ``--preset``, perhaps ``--config``, and ``--model.NAME`` for each setting of a model.
 
-
-def add_preset(group: Any, text: str) -> None:
-    """Add ``--preset``."""
-    group.add_argument(
-        "--preset", type=one_of("preset", PRESETS), metavar="{" + ",".join(PRESETS) + "}",
-help=text,
-    )  # fmt: skip
+    The settings go into ``architecture``.
+    """
+    group = parser.add_argument_group("model and settings")
+    text = f"{', '.join(MODELS)}; --help-all lists the settings of the one that is given"
+    group.add_argument("--model", "--model.name", dest="model", default="amr", metavar="NAME", help=text)
+    text = "a configuration that comes with the package; other options win over it"
+    group.add_argument("--preset", **choice("preset", PRESETS), help=text)
+    if files:
+        add_config(group)
+    config = usage(model_config_class, model)
+    parser.add_fields(config, {}, rest=f"settings of {model}", part="model", into="architecture")
 
 
 def preset_settings(preset: str | None, model: str) -> dict[str, Any]:
     """Return the settings of a model's preset; none without a preset."""
     return {} if preset is None else read_yaml(usage(preset_file, preset, model))
-
-
-def add_model(group: Any) -> None:
-    """Add ``--model``."""
-    text = f"{', '.join(MODELS)}; --help-all lists the settings of the one that is given"
-    group.add_argument("--model", "--model.name", dest="model", default="amr", metavar="NAME", help=text)
-
-
-def add_model_settings(parser: CommandParser, model: str) -> None:
-    """Add ``--model.NAME`` for each setting of a model; they go into ``architecture``."""
-    config = usage(model_config_class, model)
-    parser.add_fields(config, {}, rest=f"settings of {model}", part="model", into="architecture")
 
 
 def look_ahead(words: Sequence[str]) -> argparse.Namespace:

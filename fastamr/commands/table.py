@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from .options import FLAG, CommandParser, one_of
+from .options import FLAG, CommandParser, choice
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: no such run or file, or no evaluation in it.
-        OSError: the table cannot be written where ``--out`` says.
-        ValueError: a file is not of ``fastamr evaluate``.
-    """
+    """Carry out the command."""
     from ..evaluation.report.comparison import FORMATS, average_folds, compare_runs, find_reports, read_report
     from ..evaluation.report.published import DATA_SETS
     from ..files import check_writable, make_folder, write_text
@@ -24,15 +18,9 @@ def run(words: list[str]) -> None:
         help="folders of runs that fastamr evaluate has been at, a folder of such folders, or its JSON files",
     )  # fmt: skip
     add = parser.add_argument_group("the table").add_argument
-    add(
-        "--format",
-        type=one_of("format", FORMATS),
-        default="markdown",
-        metavar="NAME",
-        help=", ".join(FORMATS),
-    )
+    add("--format", **choice("format", FORMATS), default="markdown", help="of the table")
     add("--out", metavar="FILE", help="write it there instead of printing it")
-    add("--published", type=one_of("published", ("auto", "none", *DATA_SETS)), default="auto", metavar="NAME",
+    add("--published", **choice("published", ("auto", "none", *DATA_SETS)), default="auto",
         help="published results beside the measured ones: auto (where the data's file is called after a data set), "
         f"none, or those of {', '.join(DATA_SETS)}")  # fmt: skip
     add("--folds", action=FLAG, help="average the splits fold0, fold1, ... of a data set (cross-validation)")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .load import concatenate, import_file, load
+from .load import concatenate, import_file, load, read
 from .packed.dataset import PackedSkeletons, Split
 from .packed.sequences import to_sequences
 from .preprocessing.apply import apply_missing, parse_steps, preprocess
@@ -24,6 +24,7 @@ __all__ = [
     "load",
     "parse_steps",
     "preprocess",
+    "read",
     "synthetic_actions",
     "to_sequences",
 ]

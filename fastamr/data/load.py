@@ -1,23 +1,31 @@
-"""Opening a data set, whatever it is given as."""
+"""Opening and reading data, whatever it is given as."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import torch
+
+from ..errors import check_name
+from ..files import check_writable, make_folder
+from ..skeleton import SkeletonLayout
 from .packed.concatenate import concatenate
-from .packed.dataset import PackedSkeletons
-from .readers.registry import import_file, read_file
+from .packed.dataset import PackedSkeletons, Summary
+from .preprocessing.apply import parse_steps, preprocess
+from .preprocessing.geometry import Step
+from .preprocessing.presets import preset_steps
+from .readers.own import SYNTHETIC
+from .readers.registry import read_source
 
-__all__ = ["SYNTHETIC", "Source", "concatenate", "import_file", "load", "read_file"]
-
-SYNTHETIC = "synthetic"
-"""The word that stands for generated motion instead of a file."""
+__all__ = ["SYNTHETIC", "Source", "concatenate", "import_file", "load", "read", "read_file"]
 
 Source: TypeAlias = str | Path | PackedSkeletons
 """What :func:`load` opens: a packed file, a data set, or the word ``"synthetic"``."""
+
+_DTYPES = ("float32", "float16")
 
 
 def load(source: Source | Sequence[Source]) -> PackedSkeletons:
@@ -38,11 +46,79 @@ def load(source: Source | Sequence[Source]) -> PackedSkeletons:
         return source
     if not isinstance(source, (str, Path)):
         return concatenate([load(item) for item in source])
-    if source == SYNTHETIC:
-        from .synthetic.dataset import synthetic_actions
+    return read_source(source, kind=SYNTHETIC if source == SYNTHETIC else "packed").data
 
-        return synthetic_actions()
-    path = Path(source)
-    if not path.exists() and difflib.get_close_matches(str(source), [SYNTHETIC], cutoff=0.7):
-        raise FileNotFoundError(f"no data file {path}; did you mean {SYNTHETIC!r}?")
-    return PackedSkeletons.load(path)
+
+def read(
+    source: str | Path,
+    *,
+    kind: str | None = None,
+    layout: str | SkeletonLayout | None = None,
+    min_confidence: float | None = None,
+    fps: float | None = None,
+) -> PackedSkeletons:
+    """Read a file or a folder of any kind that a reader knows (see :mod:`~fastamr.data.readers`).
+
+    Args:
+        source: a packed file, which is memory-mapped; a foreign file or folder; or the word ``"synthetic"``.
+        kind: its kind, one of :func:`~fastamr.data.readers.registry.kinds`; None tells it from the ending, and from
+            what the source holds.
+        layout: the skeleton of a file that does not name it; None guesses from the joints' names or number.
+        min_confidence: joints below it are marked as not seen; None = those of confidence 0.
+        fps: frames a second of clips that do not tell; None = unknown.
+
+    Returns:
+        The clips on the CPU; ``dropped`` lists what was left out, and why.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no reader knows the source, it is damaged, or an option does not apply to its kind or is out of
+            range.
+    """
+    if fps is not None and not 0 < fps < float("inf"):
+        raise ValueError(f"fps={fps} must be a positive number of frames per second")
+    data = read_source(source, kind=kind, layout=layout, min_confidence=min_confidence).data
+    return data if fps is None else dataclasses.replace(data, fps=torch.where(data.fps > 0, data.fps, fps))
+
+
+read_file = read
+"""The former name of :func:`read`."""
+
+
+def import_file(
+    path: str | Path,
+    out: str | Path,
+    *,
+    steps: Iterable[str | Mapping[str, Any] | Step] = (),
+    preset: str | None = None,
+    dtype: str = "float32",
+    layout: str | SkeletonLayout | None = None,
+    min_confidence: float | None = None,
+) -> Summary:
+    """Convert a file or a folder to the packed format; see :func:`read` for what is read.
+
+    Args:
+        path: the file.
+        out: the packed file to write, by custom ``*.safetensors``; folders above it are made.
+        steps: pre-processing to apply, see :func:`~fastamr.data.preprocessing.apply.parse_steps`.
+        preset: a recipe whose steps are applied before, see :data:`~fastamr.data.preprocessing.presets.PRESETS`.
+        dtype: ``"float32"``, or ``"float16"`` for centred data.
+        layout: the skeleton of a file that does not name it.
+        min_confidence: joints below it are marked as not seen; None = those of confidence 0.
+
+    Returns:
+        The summary of what was written; it prints as one line per fact.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: ``out`` cannot be written.
+        ValueError: an unknown kind of file, step, preset or dtype, or unsound data (which clip, which frame).
+    """
+    parsed = (*parse_steps(preset_steps(preset)), *parse_steps(steps))
+    check_name("dtype", dtype, _DTYPES)
+    check_writable(out)
+    data = preprocess(read(path, layout=layout, min_confidence=min_confidence), parsed)
+    if dtype == "float16":
+        data = data.half()
+    data.save(make_folder(out))
+    return data.summary()

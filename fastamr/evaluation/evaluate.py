@@ -13,7 +13,7 @@ import torch
 
 from ..data import PackedSkeletons, apply_missing, concatenate, load
 from ..data.preprocessing.streams import stream_of
-from ..devices import pick_device
+from ..devices import pick_device, versions
 from ..features.extract import check_fit
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split
@@ -26,13 +26,11 @@ from .protocols.fusion import EncodedStream, compare_streams
 from .protocols.supervised import compare_supervised, recipes
 from .protocols.transfer import to_layout
 from .report.report import (
-    describe_data,
     describe_split,
     describe_streams,
     format_report,
     sampling,
     split_warnings,
-    versions,
 )
 from .report.target import pick_target
 
@@ -84,7 +82,7 @@ def evaluate(
         "command": command_line(config),
         "config": dataclasses.asdict(config),
         "model": {"name": model.name, **model.config.to_dict()},
-        "versions": versions(),
+        "versions": versions("scikit-learn"),
         "device": str(device),
     }
     if config.protocol == "detection":
@@ -132,7 +130,7 @@ class _Job:
         if config.protocol in SUPERVISED:
             results = self._supervised(prepared, config.protocol)
         else:
-            results = self._frozen(prepared, _join(given), config.protocol)
+            results = self._frozen(prepared, concatenate(given), config.protocol)
         return self._described(prepared) | {"results": results} | self._recipes()
 
     def transfer(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
@@ -140,7 +138,7 @@ class _Job:
         config = self.config
         pairs = [to_layout(one, self.model.layout, missing=config.missing) for one in given]
         prepared = self._prepare([one for one, _ in pairs], config.checkpoint, self.model)
-        results = self._frozen(prepared, _join(given), "all")
+        results = self._frozen(prepared, concatenate(given), "all")
         if config.with_finetune:
             for row, scores in self._supervised(prepared, "finetune").items():
                 results[row] |= scores
@@ -149,7 +147,7 @@ class _Job:
 
     def detection(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
         """Label untrimmed streams."""
-        config, data = self.config, _join(given)
+        config, data = self.config, concatenate(given)
         windows = config.windows()
         steps = run_steps(config.checkpoint)
         results = compare_detection(
@@ -167,7 +165,7 @@ class _Job:
         )
         halves = find_streams(data, self.split, windows)
         return {
-            "data": describe_data(data),
+            "data": data.describe(),
             "split": describe_streams(self.split, halves),
             "sampling": sampling(self.model, crop=1.0),
             "detection": dataclasses.asdict(windows) | {"steps_of_each_window": steps},
@@ -196,7 +194,7 @@ class _Job:
             weights=config.weights or None,
             standardize=config.standardize,
             min_updates=config.min_updates,
-            raw_data=_join(given),
+            raw_data=concatenate(given),
             config=config.recipe(),
             caches=[Path(run) / CACHE_FOLDER if config.cache else None for run in self._runs()],
             bodies=config.bodies,
@@ -220,7 +218,7 @@ class _Job:
         for one in given:
             check_fit(model, one)
         steps = run_steps(run)
-        return _join([apply_missing(one, steps) for one in given])
+        return concatenate([apply_missing(one, steps) for one in given])
 
     def _frozen(self, prepared: PackedSkeletons, raw: PackedSkeletons, protocol: str) -> dict[str, Scores]:
         config = self.config
@@ -262,7 +260,7 @@ class _Job:
     def _described(self, prepared: PackedSkeletons) -> dict[str, Any]:
         halves = labelled_split(prepared, self.split)
         return {
-            "data": describe_data(prepared),
+            "data": prepared.describe(),
             "split": describe_split(self.split, prepared, halves),
             "sampling": sampling(self.model),
         }
@@ -272,7 +270,3 @@ def _load(sources: Sequence[str]) -> list[PackedSkeletons]:
     if not sources:
         raise ValueError("data is missing: name packed files, or pass --data synthetic")
     return [load(source) for source in sources]
-
-
-def _join(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
-    return sets[0] if len(sets) == 1 else concatenate(sets)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import parse_steps
-from ..features.extract import CENTRAL_SHARE
+from ..features.sampling import CENTRAL_SHARE
 from ..models import ActionClassifier, SkeletonModel
 from ..skeleton import SkeletonLayout
 from ..version import __version__

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data import PackedSkeletons, apply_missing, parse_steps
 from ..devices import pick_device
 from ..features.clip_batches import ClipBatch, ClipBatches
-from ..features.extract import CENTRAL_SHARE
+from ..features.sampling import CENTRAL_SHARE
 from ..features.windows import cut_windows, window_starts, without_clip_steps
 from ..models import ActionClassifier
 from ..skeleton import SkeletonLayout
@@ -186,7 +186,7 @@ class Predictor:
         """Name the actions in clips, or in windows that slide over them.
 
         Args:
-            data: packed data or what :func:`fastamr.data.load.read_file` returns, pre-processed or not.
+            data: packed data or what :func:`fastamr.data.read` returns, pre-processed or not.
             top: classes of an answer.
             window: frames of a window; None = whole clips. A shorter clip is one window. Each window is pre-processed
                 as a clip of its own.

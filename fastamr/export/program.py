@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..files import replaced
+from ..files import check_folder_of, replaced
 from ..models import ActionClassifier, SkeletonModel
 from .description import KEY, check_ending, describe
 from .graph import trace
@@ -39,8 +39,7 @@ def export_program(
     """
     path = Path(path)
     check_ending(path, ".pt2")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: folder {path.parent} does not exist; create it first")
+    check_folder_of(path)
     traced = trace(model)
     text = json.dumps(describe(model, traced.inputs, traced.outputs, steps))
     with replaced(path) as temporary, temporary.open("wb") as file:

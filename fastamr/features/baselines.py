@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import ops
+from .sampling import sample_bodies
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -111,15 +111,10 @@ def _flattened(
 
 def _sample(data: PackedSkeletons, ids: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """Return some bodies resized, ``(S, T, V, C)``, and which of their joints were seen ``(S, T, V)``."""
-
-    def sample(coords: Tensor) -> Tensor:
-        return ops.sample_clips(coords, data.offsets, ids, frames, None, crop=(1.0,), max_angle=0.0)
-
-    clips = sample(data.coords).float()
+    sampled, valid = sample_bodies(data, ids, frames, crop=(1.0,))
+    clips = sampled.float()
     seen = (clips != 0).flatten(2).any(2)[..., None].expand(clips.shape[:3])
-    if data.valid is not None:
-        seen = seen & (sample(data.valid[..., None].float())[..., 0] == 1)
-    return clips, seen
+    return clips, seen if valid is None else seen & valid
 
 
 def _motion(clips: Tensor, seen: Tensor) -> Tensor:

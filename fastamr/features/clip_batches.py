@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .extract import FIELD_SLOTS, sample_bodies
+from .extract import FIELD_SLOTS
+from .sampling import sample_bodies
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons

@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import ops
 from ..errors import check_name
 from .cache import feature_key, read_features, write_features
+from .sampling import CENTRAL_SHARE, sample_bodies
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
 
 BODIES = ("existing", "field")
-CENTRAL_SHARE = 0.95
 # The field's batches have this many body slots a clip, and the released code averages the empty ones too.
 FIELD_SLOTS = 2
-# Resizing ones gives 1 up to rounding.
-_FULLY_VALID = 1.0 - 1e-6
 
 
 def extract_features(
@@ -156,39 +153,3 @@ def _average(
         missing = (FIELD_SLOTS - counts).clamp(min=0)
         total, counts = total + missing * model.features(empty).float(), counts + missing
     return total / counts
-
-
-def sample_bodies(
-    data: PackedSkeletons,
-    ids: Tensor,
-    frames: int,
-    *,
-    crop: tuple[float, ...] = (CENTRAL_SHARE,),
-    seed: Tensor | None = None,
-    min_frames: int = 1,
-    max_angle: float = 0.0,
-) -> tuple[Tensor, Tensor | None]:
-    """Return bodies as clips ``(S, T, V, C)`` and which of their joints were seen ``(S, T, V)``.
-
-    By default as for evaluation; with a seed the bodies of a clip share crop and rotation, which
-    :func:`fastamr.ops.sample_clips` describes.
-    """
-    group = None if seed is None else data.body_clip[ids]
-
-    def sample(source: Tensor, angle: float) -> Tensor:
-        return ops.sample_clips(
-            source,
-            data.offsets,
-            ids,
-            frames,
-            seed,
-            crop=crop,
-            min_frames=min_frames,
-            max_angle=angle,
-            group=group,
-        )
-
-    clips = sample(data.coords, max_angle)
-    if data.valid is None:
-        return clips, None
-    return clips, sample(data.valid[..., None].float(), 0.0)[..., 0] > _FULLY_VALID

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import platform
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..data import apply_missing
-from ..devices import pick_device
+from ..devices import pick_device, versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
@@ -23,8 +23,9 @@ from ..files import write_text
 from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE
 from ..probes.checks import percent_equal
+from ..progress import say
+from ..training.interrupt import StopSignals
 from ..training.setup import load_data
-from ..version import __version__
 from .command import shell_command
 from .finetune import FinetuneConfig, finetune, predict
 from .linear_head import linear_classifier
@@ -73,7 +74,7 @@ class ClassifierConfig:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
         if self.frozen and self.recipe:
             raise ValueError(
-                f"recipe.{next(iter(self.recipe))} has no effect with frozen, which trains no encoder: leave one out"
+                f"recipe.{next(iter(self.recipe))} has no effect with frozen, which trains no encoder: omit one of them"
             )
         check_part("recipe", self.recipe, FinetuneConfig)
         FinetuneConfig(**self.recipe)
@@ -101,6 +102,7 @@ def train_classifier(
         FileExistsError: the folder holds a model, and ``overwrite`` is not set.
         FileNotFoundError: no model in the folder, or no such data file.
         ValueError: an unknown split, no labels, data that the model does not fit, a wrong device.
+        KeyboardInterrupt: the training was stopped by a signal; nothing is written.
     """
     out = claim_folder(config.out, overwrite=config.overwrite)
     model = load_pretrained(config.checkpoint)
@@ -108,19 +110,22 @@ def train_classifier(
     train, test = labelled_split(prepared, config.split)
     model = model.to(pick_device(config.device))
     recipe = None if config.frozen else FinetuneConfig(**config.recipe)
-    if recipe is None:
-        classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
-        accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
-    else:
-        say = None if quiet else functools.partial(print, flush=True)
-        result = finetune(model, prepared, (train, test), recipe, seed=config.seed, progress=say)
-        classifier, accuracy = result.classifier, result.accuracy
+    with StopSignals(lambda: f"nothing was written into {out}"):
+        if recipe is None:
+            classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
+            accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
+        else:
+            show: Any = (
+                {} if quiet else {"progress": functools.partial(say, file=sys.stdout), "bar": "finetune"}
+            )
+            result = finetune(model, prepared, (train, test), recipe, seed=config.seed, **show)
+            classifier, accuracy = result.classifier, result.accuracy
     report: dict[str, Any] = {
         "config": dataclasses.asdict(config),
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "command": shell_command("finetune", dataclasses.asdict(config)),
-        "versions": describe_versions(),
-        "data": describe_data(prepared),
+        "versions": versions(),
+        "data": prepared.describe(),
         "clips": {"train": int(train.sum()), "test": int(test.sum())},
         "classes": classifier.classes,
         "parameters": classifier.num_parameters(),
@@ -178,25 +183,6 @@ def check_part(part: str, settings: dict[str, Any], config: Any) -> None:
     known = [item.name for item in dataclasses.fields(config)]
     for name in settings:
         check_name(f"option of {part}", name, known)
-
-
-def describe_versions() -> dict[str, str]:
-    """Return what a report says about the software that made it."""
-    return {
-        "fastamr": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
-
-
-def describe_data(data: PackedSkeletons) -> dict[str, Any]:
-    """Return what a report says about its data."""
-    return {
-        "fingerprint": data.fingerprint(),
-        "clips": data.num_clips,
-        "layout": data.layout.name,
-        "steps": list(data.steps),
-    }
 
 
 def prepare_data(

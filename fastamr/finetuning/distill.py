@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,9 @@ from ..features.splits import labelled_split
 from ..files import write_text
 from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
-from .classifier import accuracy_of, claim_folder, describe_data, prepare_data
+from ..progress import say
+from ..training.interrupt import StopSignals
+from .classifier import accuracy_of, claim_folder, prepare_data
 from .distill_config import DistillConfig
 from .distill_loss import DistillationLoss
 from .distill_report import build_report, format_report
@@ -61,6 +64,7 @@ def distill(
         FileNotFoundError: no model in the teacher's folder, or no such data file.
         ValueError: an unknown split, no labels, a teacher of other classes, data that it does not fit, or a resumed
             folder that was begun with other settings.
+        KeyboardInterrupt: stopped by a signal; students that are finished are kept.
     """
     out = _claim(config)
     device = pick_device(config.device)
@@ -68,23 +72,24 @@ def distill(
     halves = labelled_split(prepared, config.split)
     _check_classes(teacher, prepared, halves[0])
     _check_plan(config, out, _plan(config, prepared))
-    say = None if quiet else functools.partial(print, flush=True)
-    teacher_accuracy = accuracy_of(teacher, prepared, halves[1], config.student_recipe().batch_size)
-    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    for seed in config.seeds:
-        for kind in KINDS:
-            folder = out / "students" / f"{kind}-{seed}"
-            result = _finished(folder)
-            if result is None:
-                result = _train(config, kind, seed, teacher, prepared, halves, folder, say)
-            runs[kind].append(result)
-            if say is not None:
-                say(f"{kind}, seed {seed}: {result['accuracy']:.1f} %")
+    tell = None if quiet else functools.partial(say, file=sys.stdout)
+    with StopSignals(lambda: f"finished students are kept in {out}; continue with --resume"):
+        teacher_accuracy = accuracy_of(teacher, prepared, halves[1], config.student_recipe().batch_size)
+        runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        for seed in config.seeds:
+            for kind in KINDS:
+                folder = out / "students" / f"{kind}-{seed}"
+                result = _finished(folder)
+                if result is None:
+                    result = _train(config, kind, seed, teacher, prepared, halves, folder, tell)
+                runs[kind].append(result)
+                if tell is not None:
+                    tell(f"{kind}, seed {seed}: {result['accuracy']:.1f} %")
     student = ActionClassifier.from_pretrained(out / "students" / f"{KINDS[0]}-{config.seeds[0]}")
     student.save_pretrained(out)
     report = build_report(
         config,
-        describe_data(prepared),
+        prepared.describe(),
         {half: int(mask.sum()) for half, mask in zip(("train", "test"), halves, strict=True)},
         teacher=(teacher.cpu(), teacher_folder, teacher_accuracy),
         student=(student, out),
@@ -206,10 +211,10 @@ def _train(
     data: PackedSkeletons,
     halves: tuple[Tensor, Tensor],
     folder: Path,
-    say: Callable[[str], None] | None,
+    tell: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     """Train one student, save it, and then its result, which marks it as done."""
-    recipe = config.student_recipe()
+    recipe, name = config.student_recipe(), f"{kind}, seed {seed}"
     device = next(teacher.parameters()).device
     data = data.to(device)
     clips = halves[0].to(device).nonzero()[:, 0]
@@ -219,11 +224,7 @@ def _train(
         student = ActionClassifier(
             config.student_config().build(teacher.encoder),
             teacher.classes,
-            pooling=recipe.pooling,
-            hidden=recipe.hidden,
-            dropout=recipe.dropout,
-            drop_path=recipe.drop_path,
-            label_smoothing=recipe.label_smoothing,
+            **recipe.head(),
             class_names=teacher.class_names,
             steps=teacher.steps,
         ).to(device)
@@ -237,7 +238,8 @@ def _train(
             seed=seed,
             objective=None if criterion is None else _objective(criterion, student, teacher),
             extra=() if criterion is None else tuple(criterion.parameters()),
-            progress=None if say is None else lambda text: say(f"{kind}, seed {seed}: {text}"),
+            progress=None if tell is None else lambda text: tell(f"{name}: {text}"),
+            bar="" if tell is None else name,
         )
     result = {
         "seed": seed,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..devices import versions
 from ..models import ActionClassifier
-from .classifier import describe_versions
+from ..tables import aligned, mean_text
 from .distill_config import DistillConfig
 from .model_cost import cpu_latency, file_bytes
 
@@ -45,7 +47,7 @@ def build_report(
     results: dict[str, Any] = {"teacher": {"accuracy": accuracy, "per_seed": [accuracy]}}
     for kind, done in runs.items():
         values = [run["accuracy"] for run in done]
-        results[kind] = {"accuracy": _mean(values), "per_seed": values, "runs": list(done)}
+        results[kind] = {"accuracy": statistics.fmean(values), "per_seed": values, "runs": list(done)}
     reached, alone = results["distilled"]["accuracy"], results["labels"]["accuracy"]
     counts = {"teacher": big.num_parameters(), "student": small.num_parameters()}
     latency = None
@@ -57,7 +59,7 @@ def build_report(
         "config": dataclasses.asdict(config),
         "student": dataclasses.asdict(config.student_config()),
         "recipe": dataclasses.asdict(config.student_recipe()),
-        "versions": describe_versions(),
+        "versions": versions(),
         "machine": platform.machine(),
         "data": data,
         "clips": clips,
@@ -87,26 +89,19 @@ def format_report(report: dict[str, Any]) -> str:
         lines.append(
             [
                 label,
-                _accuracy(report["results"][row]["per_seed"]),
+                mean_text(report["results"][row]["per_seed"], "+-"),
                 f"{cost['parameters'][one]:,}",
                 f"{cost['bytes'][one] / 1e6:.2f} MB",
                 *(f"{latency['batches'][size]['milliseconds'][one]:.1f} ms" for size in sizes),
             ]
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    table = [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
     kept, clips = report["kept"], report["clips"]
     speed = "".join(
         f", {entry['speed_up']:.1f}x faster with {size}"
         for size, entry in (latency or {"batches": {}})["batches"].items()
     )
-    table += [
+    text = [
+        aligned(lines),
         "",
         f"{clips['train']} training and {clips['test']} test clips; {report['cost']['percent_fewer']:.1f} % fewer "
         f"parameters{speed}",
@@ -114,19 +109,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"won over the labels alone: {kept['points_over_labels']:.2f}",
     ]
     if latency is not None:
-        table.append(
+        text.append(
             f"latency: CPU, {latency['threads']} threads, float32, median of rounds in which both take turns"
         )
-    return "\n".join(table)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _accuracy(values: Sequence[float]) -> str:
-    mean = _mean(values)
-    if len(values) == 1:
-        return f"{mean:.1f}"
-    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return f"{mean:.1f} +- {deviation:.1f}"
+    return "\n".join(text)

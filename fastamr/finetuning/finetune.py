@@ -17,6 +17,7 @@ from ..models import ActionClassifier
 from ..models.classifier import check_classifier
 from ..nn.learning_rate import learning_rate
 from ..probes.checks import percent_equal
+from ..progress import Progress
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -84,10 +85,15 @@ class FinetuneConfig:
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"warmup_epochs={self.warmup_epochs} must be at least 0 and below epochs={self.epochs}: "
-                "leave it out for a fifth at most"
+                "omit it for a fifth at most"
             )
         if len(self.crop) != 2 or not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise ValueError(f"crop={self.crop} must be two shares with 0 < smallest <= largest <= 1")
+
+    def head(self) -> dict[str, Any]:
+        """The options of :class:`fastamr.models.ActionClassifier`."""
+        names = ("pooling", "hidden", "dropout", "drop_path", "label_smoothing")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def warmup(self) -> float:
@@ -120,6 +126,7 @@ def finetune(
     seed: int = 0,
     bodies: str = "existing",
     progress: Callable[[str], None] | None = None,
+    bar: str = "",
 ) -> FinetuneResult:
     """Fine-tune a copy of an encoder on the training clips and test it after the last epoch.
 
@@ -134,6 +141,7 @@ def finetune(
             left as it was.
         bodies: ``"existing"`` averages the bodies that a clip has, ``"field"`` the empty ones of two too.
         progress: called with a line of text ten times during the run; None = silent.
+        bar: what stands before a progress bar on standard error; empty = no bar.
 
     Raises:
         ValueError: data that the model does not fit, or too few training clips for BatchNorm.
@@ -155,15 +163,13 @@ def finetune(
         classifier = ActionClassifier(
             copy.deepcopy(model),
             classes,
-            pooling=config.pooling,
-            hidden=config.hidden,
-            dropout=config.dropout,
-            drop_path=config.drop_path,
-            label_smoothing=config.label_smoothing,
+            **config.head(),
             class_names=names_of(data, classes),
             steps=own_steps(data),
         )
-        loss = fit_classifier(classifier, batches, train, data.labels, config, seed=seed, progress=progress)
+        loss = fit_classifier(
+            classifier, batches, train, data.labels, config, seed=seed, progress=progress, bar=bar
+        )
     predicted = predict(classifier, batches, test, config.batch_size)
     accuracy = percent_equal(predicted, data.labels[test])
     return FinetuneResult(accuracy, loss, tuple(predicted.tolist()), classifier)
@@ -213,6 +219,7 @@ def fit_classifier(
     objective: Callable[[ClipBatch, Tensor, Tensor], Tensor] | None = None,
     extra: Sequence[nn.Parameter] = (),
     progress: Callable[[str], None] | None = None,
+    bar: str = "",
 ) -> float:
     """Train a classifier in place on the clips of a data set.
 
@@ -227,6 +234,7 @@ def fit_classifier(
             the classifier's, with the recipe's mix-up.
         extra: parameters of the objective, which learn with the head's rate.
         progress: called with a line of text ten times during the run; None = silent.
+        bar: what stands before a progress bar on standard error; empty = no bar.
 
     Returns:
         The mean loss of the last epoch.
@@ -238,6 +246,50 @@ def fit_classifier(
     per_epoch = math.ceil(len(clips) / config.batch_size)
     if config.hidden and len(clips) < 2 * per_epoch:
         per_epoch = len(clips) // 2
+    optimizer, schedule = _optimizer(classifier, config, extra, per_epoch)
+    generator = torch.Generator().manual_seed(seed)
+    key = torch.tensor([seed, 0], device=clips.device)
+    classifier.train()
+    mean, latest = math.nan, ""
+    with Progress(config.epochs * per_epoch, bar, show=bool(bar)) as shown:
+        for epoch in range(1, config.epochs + 1):
+            order = torch.randperm(len(clips), generator=generator).to(clips.device)
+            loss_sum = torch.zeros((), device=clips.device)
+            for rows in order.tensor_split(per_epoch):
+                batch = batches.train(
+                    clips[rows],
+                    key,
+                    crop=config.crop,
+                    min_frames=config.min_frames,
+                    max_angle=config.max_angle,
+                )
+                key[1] += 1
+                features = classifier.features(batch.clips, valid=batch.valid, owner=batch.owner)
+                known = labels[clips[rows]]
+                loss = (
+                    _loss(classifier, features, known, config.mixup)
+                    if objective is None
+                    else objective(batch, features, known)
+                )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                loss_sum += loss.detach() * len(rows)
+                shown.advance(note=f"epoch {epoch} of {config.epochs}{latest}")
+            mean = float(loss_sum) / len(clips)
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"the loss is {mean} after epoch {epoch}: lower lr={config.lr:g}")
+            latest = f", loss {mean:.3f}"
+            if progress is not None and epoch % max(1, config.epochs // 10) == 0:
+                progress(f"epoch {epoch}/{config.epochs}{latest}")
+    return mean
+
+
+def _optimizer(
+    classifier: ActionClassifier, config: FinetuneConfig, extra: Sequence[nn.Parameter], per_epoch: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return AdamW over a classifier and the parameters of its objective, and the schedule of its learning rates."""
     groups = classifier.parameter_groups(config.weight_decay, lr=config.lr, layer_decay=config.layer_decay)
     if extra:
         groups.append({"params": list(extra), "lr": config.lr, "weight_decay": config.weight_decay})
@@ -248,41 +300,7 @@ def fit_classifier(
         # Of each group's own learning rate, the lowest one included (BEiT).
         return learning_rate(step, lr=1.0, min_lr=config.min_lr / config.lr, warmup=warmup, total=total)
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    generator = torch.Generator().manual_seed(seed)
-    key = torch.tensor([seed, 0], device=clips.device)
-    classifier.train()
-    mean = math.nan
-    for epoch in range(config.epochs):
-        order = torch.randperm(len(clips), generator=generator).to(clips.device)
-        loss_sum = torch.zeros((), device=clips.device)
-        for rows in order.tensor_split(per_epoch):
-            batch = batches.train(
-                clips[rows],
-                key,
-                crop=config.crop,
-                min_frames=config.min_frames,
-                max_angle=config.max_angle,
-            )
-            key[1] += 1
-            features = classifier.features(batch.clips, valid=batch.valid, owner=batch.owner)
-            known = labels[clips[rows]]
-            loss = (
-                _loss(classifier, features, known, config.mixup)
-                if objective is None
-                else objective(batch, features, known)
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            loss_sum += loss.detach() * len(rows)
-        mean = float(loss_sum) / len(clips)
-        if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} after epoch {epoch + 1}: lower lr={config.lr:g}")
-        if progress is not None and (epoch + 1) % max(1, config.epochs // 10) == 0:
-            progress(f"epoch {epoch + 1}/{config.epochs}, loss {mean:.3f}")
-    return mean
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _loss(classifier: ActionClassifier, features: Tensor, labels: Tensor, alpha: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..features.extract import extract_features
 from ..models import ActionClassifier
 from ..probes.checks import check_features
-from ..probes.linear_probe import feature_scaling
+from ..probes.linear_probe import feature_scaling, fit_logistic
 from .finetune import count_classes, names_of, own_steps
 
 if TYPE_CHECKING:
@@ -45,19 +45,11 @@ def fit_linear_head(
         ValueError: shapes that do not fit, one class only, a label beyond the classes, C not positive.
     """
     check_features(train_x, train_y, train_x)
-    if C <= 0:
-        raise ValueError(f"C={C} must be positive, for example 1.0")
-    if len(train_y.unique()) < 2:
-        raise ValueError(f"train_y holds only class {int(train_y[0])}, expected at least two classes")
     if int(train_y.max()) >= classes:
         raise ValueError(f"train_y holds class {int(train_y.max())}, expected 0 to {classes - 1}")
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise ImportError("a linear head needs scikit-learn: pip install 'fastamr[eval]'") from error
     mean, scale = (part.cpu() for part in feature_scaling(train_x))
     scaled = (train_x.detach().double().cpu() - mean) * scale
-    fitted = LogisticRegression(C=C, max_iter=max_iter).fit(scaled.numpy(), train_y.cpu().numpy())
+    fitted = fit_logistic(scaled.numpy(), train_y, C, max_iter)
     found, offset = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
     if len(fitted.classes_) == 2:
         # One row for two classes: that of the second, the first one's logit being 0.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from ..nn import (
     MotionEntropyGuidance,
     WeightedReconstructionLoss,
     initialize,
-    table,
+    learned_embedding,
 )
 from ..ops.common.checks import check_divides
 from ..ops.motion_guidance import KINDS, check_guidance
@@ -81,23 +81,32 @@ class DecoupledDecoder(nn.Module):
         config: the model's configuration.
     """
 
+    no_decay = ("queries", "time_embed", "joint_embed")
+
     def __init__(self, config: AMRConfig) -> None:
         super().__init__()
         rows, columns = config.target_grid
         width = config.decoder_width
         self.embed = nn.Linear(config.width, width)
-        self.queries = table(1, rows * columns, width)
-        self.time_embed = table(rows, 1, width)
-        self.joint_embed = table(1, columns, width)
+        self.queries = learned_embedding(1, rows * columns, width)
+        self.time_embed = learned_embedding(rows, 1, width)
+        self.joint_embed = learned_embedding(1, columns, width)
+        self.blocks = self.make_blocks(config)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, config.target_frames * config.target_joints * config.channels)
+
+    def make_blocks(self, config: AMRConfig) -> nn.ModuleList:
+        """Build the ``decoder_depth`` blocks; a decoder with other blocks makes its own."""
         blocks = (
             CrossAttentionBlock(
-                width, config.decoder_heads, mlp_ratio=config.mlp_ratio, backend=config.attention
+                config.decoder_width,
+                config.decoder_heads,
+                mlp_ratio=config.mlp_ratio,
+                backend=config.attention,
             )
             for _ in range(config.decoder_depth)
         )
-        self.blocks = CrossAttentionStack(blocks, backend=config.blocks)
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, config.target_frames * config.target_joints * config.channels)
+        return CrossAttentionStack(blocks, backend=config.blocks)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Predict all target patches ``(S, Q, P)`` from the visible tokens ``(S, K, D)``."""
@@ -117,17 +126,22 @@ class AMRModel(SkeletonModel):
         layout: joints of the skeleton, by name or as a :class:`fastamr.SkeletonLayout`.
         frames: T, frames of a clip.
         options: any other field of :class:`AMRConfig`.
+
+    Attributes:
+        decoder_class: what the decoder is built of; a subclass of the model names another one. It is called with the
+            configuration, and maps the visible tokens ``(S, K, D)`` to all target patches ``(S, Q, P)``.
     """
 
     name = "amr"
     Config = AMRConfig
     config: AMRConfig
+    decoder_class: ClassVar[type[nn.Module]] = DecoupledDecoder
 
     def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 120, **options: Any) -> None:
         super().__init__(layout, frames, **options)
         config = self.config
         self.encoder = SkeletonEncoder(config)
-        self.decoder = DecoupledDecoder(config)
+        self.decoder = self.decoder_class(config)
         self.guidance = None
         if config.guidance != "none":
             self.guidance = MotionEntropyGuidance(

@@ -10,7 +10,7 @@ from ..nn import describe_features, initialize
 from ..nn.barlow_twins import BarlowProjector, BarlowTwinsLoss
 from ..nn.feature_alignment import FeatureAlignment
 from ..skeleton import SkeletonLayout
-from .base import PretrainOutput, SkeletonModel
+from .base import PretrainOutput, SkeletonModel, is_readable
 from .parts.asma_config import ASMaConfig
 from .parts.asymmetric_masking import VIEWS, ViewMasks, draw_masks, joint_degrees
 from .parts.backbones import BACKBONES
@@ -153,7 +153,7 @@ class ASMaModel(SkeletonModel):
             raise ValueError(
                 f"keep has shape {tuple(keep.shape)}, expected ({clips.shape[0]}, {width}): take it from choose_visible"
             )
-        if keep.device.type != "cpu" or torch.compiler.is_compiling():
+        if not is_readable(keep):
             return
         for masks in self.split_masks(keep).values():
             for name, units, part in zip(

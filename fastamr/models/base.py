@@ -12,11 +12,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import ops
 from ..errors import unknown_name
 from ..files import replaced, write_text
-from ..nn import CrossAttentionStack, TransformerStack
+from ..nn import CrossAttentionStack, TransformerStack, without_decay
 from ..ops.common.checks import check_clips, check_keep, check_valid
 from ..skeleton import SkeletonLayout, get_layout
 from .parts.config import ModelConfig
@@ -28,9 +29,6 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # What a classifier's file says in the place of a model's name.
 CLASSIFIER = "action_classifier"
-
-# Parameters without weight decay besides biases and norms (choice; the released code decays embeddings).
-_TABLES = ("time_embed", "joint_embed", "mask_token", "queries")
 
 
 class PretrainOutput(NamedTuple):
@@ -126,7 +124,7 @@ class SkeletonModel(nn.Module):
 
     def reconstruct(self, clips: Tensor, keep: Tensor, valid: Tensor | None) -> PretrainOutput:
         """Encode the visible tokens, predict, and compute the loss; each model's own part."""
-        raise TypeError(f"{type(self).__name__} is no complete model: use one of fastamr.models.MODELS")
+        raise self._abstract("reconstruct")
 
     def choose_visible(
         self,
@@ -166,7 +164,7 @@ class SkeletonModel(nn.Module):
             )
         if valid is not None:
             clips = torch.where(valid[..., None], clips, 0)
-        if clips.device.type == "cpu" and not torch.compiler.is_compiling():
+        if is_readable(clips):
             check_finite(clips)
         return clips, valid
 
@@ -174,7 +172,7 @@ class SkeletonModel(nn.Module):
         check_keep(keep, clips.shape[0])
         if not 1 <= keep.shape[1] <= self.config.tokens:
             raise ValueError(f"keep lists {keep.shape[1]} tokens, expected 1 to {self.config.tokens}")
-        if keep.device.type == "cpu" and not torch.compiler.is_compiling() and keep.numel():
+        if is_readable(keep) and keep.numel():
             low, high = int(keep.min()), int(keep.max())
             if low < 0 or high >= self.config.tokens:
                 raise ValueError(
@@ -212,15 +210,21 @@ class SkeletonModel(nn.Module):
 
     def linear_rows(self, name: str) -> int:
         """Rows that the linear layer ``name`` processes for one sequence, for :func:`fastamr.models.count_flops`."""
-        raise TypeError(f"{type(self).__name__} is no complete model: use one of fastamr.models.MODELS")
+        raise self._abstract("linear_rows")
+
+    def _abstract(self, method: str) -> NotImplementedError:
+        return NotImplementedError(
+            f"{type(self).__name__} is abstract: implement {method}(), or use one of fastamr.models.MODELS"
+        )
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameters for an optimizer: with decay, and without (biases, norms, tokens, queries, embeddings)."""
-        decayed: list[nn.Parameter] = []
-        free: list[nn.Parameter] = []
-        for name, parameter in self.named_parameters():
-            is_table = name.rpartition(".")[2] in _TABLES
-            (free if parameter.ndim <= 1 or is_table else decayed).append(parameter)
+        """Parameters for an optimizer: with decay, and without, see :func:`fastamr.nn.without_decay`.
+
+        Embeddings, tokens and queries have no decay (choice; the released code decays embeddings).
+        """
+        exempt = without_decay(self)
+        decayed = [parameter for parameter in self.parameters() if parameter not in exempt]
+        free = [parameter for parameter in self.parameters() if parameter in exempt]
         return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -264,6 +268,15 @@ def write_model(
         save_file(content, temporary, metadata={"format": "pt"})
     description = {"model": name, "config": config}
     write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
+
+
+def is_readable(values: Tensor) -> bool:
+    """Whether the host can look at the values without waiting: they are on the CPU, not traced and not only a shape."""
+    return (
+        values.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not isinstance(values, FakeTensor)
+    )
 
 
 def check_finite(clips: Tensor) -> None:

@@ -3,11 +3,14 @@
 The names of their parameters are part of every checkpoint. Stacks of blocks, fused or not, live in :mod:`.stacks`.
 """
 
+import warnings
+from typing import Any
+
 from .barlow_twins import BarlowProjector, BarlowTwinsLoss
 from .drop_path import DropPath
 from .feature_alignment import FeatureAlignment
 from .feature_prediction_loss import FeaturePredictionLoss, describe_features
-from .initialization import initialize, table
+from .initialization import initialize, learned_embedding, without_decay
 from .masked_patch_gather import MaskedPatchEmbed
 from .motion_guidance import MotionEntropyGuidance
 from .st_gcn import STGCN
@@ -34,5 +37,17 @@ __all__ = [
     "WeightedReconstructionLoss",
     "describe_features",
     "initialize",
-    "table",
+    "learned_embedding",
+    "without_decay",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "table":
+        warnings.warn(
+            "fastamr.nn.table is now fastamr.nn.learned_embedding: import that name instead",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return learned_embedding
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from .initialization import table
+from .initialization import learned_embedding
 
 
 class MaskedPatchEmbed(nn.Module):
@@ -25,6 +25,8 @@ class MaskedPatchEmbed(nn.Module):
         clips ``(S, T, V, C)``, keep ``(S, K)`` -> tokens ``(S, K, D)``; without keep all ``N = T/l*V`` tokens.
     """
 
+    no_decay = ("time_embed", "joint_embed")
+
     def __init__(
         self, frames: int, joints: int, width: int, *, patch_frames: int = 4, channels: int = 3
     ) -> None:
@@ -34,8 +36,8 @@ class MaskedPatchEmbed(nn.Module):
         self.patch_frames = patch_frames
         self.tokens = frames // patch_frames * joints
         self.proj = nn.Linear(patch_frames * channels, width)
-        self.time_embed = table(frames // patch_frames, 1, width)
-        self.joint_embed = table(1, joints, width)
+        self.time_embed = learned_embedding(frames // patch_frames, 1, width)
+        self.joint_embed = learned_embedding(1, joints, width)
 
     def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
         """Tokens ``(S, K, D)`` of the listed patches, or of all."""

@@ -1,10 +1,9 @@
 """The ops: public functions with argument checks, registered with PyTorch's dispatcher under ``fastamr::``.
 
-The ops on flat rows, which fused blocks are built of (``linear_gelu`` and its like), carry no autograd and are not
-registered.
-
-Each op has one file here and one of the same name in :mod:`fastamr.reference`, which says what it means. Which back end
-runs is chosen in :mod:`fastamr.ops.common.backends`.
+Every file here is one op, as is every file of ``rows/`` but its helpers and ``visible_attention`` in ``attention/``;
+``common/`` holds what they share. The ops of ``rows/``, which fused blocks are built of, carry no autograd and are not
+registered. The file of the same name in :mod:`fastamr.reference` says what an op means; which back end runs is chosen
+in :mod:`.common.backends`. CONTRIBUTING.md lists what a new op needs.
 """
 
 from .adamw_update import adamw_update

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import inf
 
 import torch
@@ -12,16 +11,12 @@ from torch import Tensor
 from .. import native, reference
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_device
-from .common.triton_support import triton_why_not
+from .common.registration import fake_of
+from .common.triton_support import TRITON
 
 _MASTERS = (torch.float32, torch.float64)
 _GRADIENTS = (torch.float32, torch.bfloat16, torch.float16)
 _COPIES = (torch.bfloat16, torch.float16)
-_HALF = "float16"
-
-
-def _on_triton(problem: Problem) -> str | None:
-    return triton_why_not(replace(problem, features=tuple(f for f in problem.features if f != _HALF)))
 
 
 def _on_cpp(problem: Problem) -> str | None:
@@ -29,15 +24,15 @@ def _on_cpp(problem: Problem) -> str | None:
         return f"it runs on cpu tensors, these are on {problem.device_type}"
     if problem.dtype != torch.float32:
         return f"it covers float32 parameters, not {str(problem.dtype).removeprefix('torch.')}"
-    if problem.features:
-        return f"it does not cover {' and '.join(problem.features)}"
+    if problem.features or problem.refusals:
+        return f"it does not cover {' and '.join((*problem.features, *problem.refusals))}"
     return native.why_not("cpu")
 
 
 declare(
     "adamw_update",
-    Backend("triton", _on_triton, automatic_on=("cuda",)),
-    Backend("cpp", _on_cpp),
+    TRITON,
+    Backend("cpp", _on_cpp, automatic_on=("cpu",)),
     Backend("reference", can_always),
 )
 
@@ -63,36 +58,17 @@ def _op(
     backend: str,
 ) -> Tensor:
     tensors = (parameters, gradients, exp_avgs, exp_avg_sqs, steps, lrs)
-    if backend == "triton":
-        from ..kernels.adamw_update import adamw_update as kernel
-
-        norm = kernel(
-            *tensors,
-            weight_decays,
-            working,
-            beta1=beta1,
-            beta2=beta2,
-            eps=eps,
-            max_norm=max_norm,
-            grad_scale=grad_scale,
-            found_inf=found_inf,
-        )
-    elif backend == "cpp":
+    if backend == "cpp":
         norm = parameters[0].new_empty((), dtype=torch.float32)
-        torch.ops.fastamr_native.adamw_update_cpu.default(
-            *tensors,
-            torch.tensor(weight_decays, dtype=torch.float64),
-            working,
-            beta1,
-            beta2,
-            eps,
-            max_norm,
-            grad_scale,
-            found_inf,
-            norm,
-        )
+        decays = torch.tensor(weight_decays, dtype=torch.float64)
+        rest = (beta1, beta2, eps, max_norm, grad_scale, found_inf, norm)
+        torch.ops.fastamr_native.adamw_update_cpu.default(*tensors, decays, working, *rest)
     else:
-        norm = reference.adamw_update(
+        if backend == "triton":
+            from ..kernels.adamw_update import adamw_update as run
+        else:
+            run = reference.adamw_update
+        norm = run(
             *tensors,
             weight_decays,
             working,
@@ -108,24 +84,8 @@ def _op(
     return norm
 
 
-@_op.register_fake
-def _(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    steps: list[Tensor],
-    lrs: list[Tensor],
-    weight_decays: list[float],
-    working: list[Tensor],
-    beta1: float,
-    beta2: float,
-    eps: float,
-    max_norm: float | None,
-    grad_scale: Tensor | None,
-    found_inf: Tensor | None,
-    backend: str,
-) -> Tensor:
+@fake_of(_op)
+def _(parameters: list[Tensor], max_norm: float | None) -> Tensor:
     return parameters[0].new_empty((0,) if max_norm is None else (), dtype=torch.float32)
 
 
@@ -136,7 +96,7 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
 def _check_scalar(name: str, value: Tensor, device: torch.device) -> None:
     if value.numel() != 1 or value.dtype != torch.float32:
         raise ValueError(
-            f"{name} must be one float32 number in a tensor, got {value.dtype} {tuple(value.shape)}"
+            f"{name} must be a tensor of one float32 value, got {value.dtype} {tuple(value.shape)}"
         )
     check_device(name, value, device, "the first parameter")
 
@@ -200,31 +160,31 @@ def _check(
             raise TypeError(f"working copies must be of dtype {_names(_COPIES)}, got {working[0].dtype}")
 
 
-def _features(
+def adamw_problem(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
-    states: Sequence[Tensor],
+    states: tuple[Sequence[Tensor], Sequence[Tensor]],
     working: Sequence[Tensor],
-) -> tuple[str, ...]:
-    """What not every back end covers."""
-    features = []
-    if any(each.dtype == torch.float16 for each in (*gradients, *working[:1])):
-        features.append(_HALF)
-    companions = (gradients, states[: len(parameters)], states[len(parameters) :], working)
+) -> Problem:
+    """The call as the back ends see it: float16 is a feature, what is laid out unlike its parameter a refusal."""
+    half = any(each.dtype == torch.float16 for each in (*gradients, *working[:1]))
+    refusals: tuple[str, ...] = ()
+    companions = (gradients, *states, working)
     for i, parameter in enumerate(parameters):
         rest = [each[i] for each in companions if each]
         if parameter.is_contiguous() and all(each.is_contiguous() for each in rest):
             continue
-        # The numbers of all tensors lie in one order in memory without holes.
+        # The elements of all tensors lie in one order in memory without holes.
         order = parameter.stride()
         dense = torch.empty_like(parameter, device="meta").stride() == order
         if not dense or any(each.stride() != order for each in rest):
-            features.append("tensors with holes, or laid out unlike their parameter")
+            refusals = ("tensors with holes, or laid out unlike their parameter",)
             break
-    return tuple(features)
+    device, dtype = parameters[0].device.type, parameters[0].dtype
+    return Problem(device, dtype, ("float16",) if half else (), refusals=refusals)
 
 
-def _check_numbers(
+def _check_values(
     betas: tuple[float, float], eps: float, max_norm: float | None, decays: Sequence[float]
 ) -> None:
     for i, beta in enumerate(betas):
@@ -267,23 +227,23 @@ def adamw_update(
         gradients: P tensors; float32, bfloat16 or float16, not necessarily all the same.
         exp_avgs: P tensors m of the parameters' dtype.
         exp_avg_sqs: P tensors v of the parameters' dtype.
-        steps: P different tensors of one float32 number, the updates done so far.
-        lr: one float32 number in a tensor on the device, or P of them.
+        steps: P different tensors of one float32 value, the updates done so far.
+        lr: a tensor of one float32 value on the device, or P of them.
         betas: b1 and b2.
         eps: added to the denominator.
-        weight_decay: one number, or P of them.
+        weight_decay: one value, or P of them.
         working: empty, or P tensors, all bfloat16 or all float16, that receive the rounded new parameters.
         max_norm: gradients count scaled by ``min(1, max_norm / (norm + 1e-6))`` with the norm over all of them, as
             after ``torch.nn.utils.clip_grad_norm_``, also where the norm is not finite; None does not clip.
-        grad_scale: one float32 number that the gradients were multiplied with; they count divided by it.
-        found_inf: one float32 number; unless it is 0 nothing is written, neither steps nor copies.
+        grad_scale: a tensor of one float32 value that the gradients were multiplied with; they count divided by it.
+        found_inf: a tensor of one float32 value; unless it is 0 nothing is written, neither steps nor copies.
 
     Returns:
         The norm before clipping of the gradients divided by ``grad_scale``, a float32 scalar; None without
         ``max_norm``.
 
     Raises:
-        ValueError: lists of different lengths, shapes or devices, or a number out of its range.
+        ValueError: lists of different lengths, shapes or devices, or a value out of its range.
         TypeError: a dtype that is not updated.
         RuntimeError: inside a CUDA graph's capture without a call before it.
     """
@@ -292,13 +252,13 @@ def adamw_update(
     count = len(parameters)
     lrs = [lr] * count if isinstance(lr, Tensor) else list(lr)
     decays = [float(weight_decay)] * count if isinstance(weight_decay, (int, float)) else list(weight_decay)
-    _check_numbers(betas, eps, max_norm, decays)
+    _check_values(betas, eps, max_norm, decays)
     _check(parameters, gradients, (exp_avgs, exp_avg_sqs), steps, lrs, decays, working)
     for name, scalar in (("grad_scale", grad_scale), ("found_inf", found_inf)):
         if scalar is not None:
             _check_scalar(name, scalar, parameters[0].device)
-    features = _features(parameters, gradients, (*exp_avgs, *exp_avg_sqs), working)
-    name = choose("adamw_update", Problem(parameters[0].device.type, parameters[0].dtype, features))
+    problem = adamw_problem(parameters, gradients, (exp_avgs, exp_avg_sqs), working)
+    name = choose("adamw_update", problem)
     with torch.no_grad():
         norm = _op(
             list(parameters),

@@ -12,6 +12,7 @@ from ..reference.masked_patch_gather import masked_patch_gather_backward
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_clips, check_device, check_divides, check_keep, check_shape, check_tensor
 from .common.precision import exact
+from .common.registration import fake_of, gradients_of
 from .common.triton_support import TRITON
 
 declare("masked_patch_gather", TRITON, Backend("reference", can_always))
@@ -29,26 +30,15 @@ def _op(
     backend: str,
 ) -> Tensor:
     if backend == "triton":
-        from ..kernels.masked_patch_gather import masked_patch_gather as kernel
-
-        return kernel(clips, keep, weight, bias, position, patch_frames=patch_frames, out_dtype=out_dtype)
+        from ..kernels.masked_patch_gather import masked_patch_gather as run
+    else:
+        run = reference.masked_patch_gather
     with exact(clips):
-        return reference.masked_patch_gather(
-            clips, keep, weight, bias, position, patch_frames=patch_frames, out_dtype=out_dtype
-        )
+        return run(clips, keep, weight, bias, position, patch_frames=patch_frames, out_dtype=out_dtype)
 
 
-@_op.register_fake
-def _(
-    clips: Tensor,
-    keep: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    position: Tensor,
-    patch_frames: int,
-    out_dtype: torch.dtype,
-    backend: str,
-) -> Tensor:
+@fake_of(_op)
+def _(clips: Tensor, keep: Tensor, weight: Tensor, out_dtype: torch.dtype) -> Tensor:
     return clips.new_empty((*keep.shape, weight.shape[0]), dtype=out_dtype)
 
 
@@ -63,22 +53,16 @@ def _backward_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backend == "triton":
-        from ..kernels.masked_patch_gather import masked_patch_gather_backward as kernel
-
-        return kernel(grad, clips, keep, tokens, patch_frames=patch_frames, dtype=dtype)
+        from ..kernels.masked_patch_gather import masked_patch_gather_backward as run
+    else:
+        run = masked_patch_gather_backward
     with exact(clips):
-        return masked_patch_gather_backward(grad, clips, keep, tokens, patch_frames=patch_frames, dtype=dtype)
+        return run(grad, clips, keep, tokens, patch_frames=patch_frames, dtype=dtype)
 
 
-@_backward_op.register_fake
+@fake_of(_backward_op)
 def _(
-    grad: Tensor,
-    clips: Tensor,
-    keep: Tensor,
-    tokens: int,
-    patch_frames: int,
-    dtype: torch.dtype,
-    backend: str,
+    grad: Tensor, clips: Tensor, tokens: int, patch_frames: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     width = grad.shape[-1]
     weight = grad.new_empty((width, patch_frames * clips.shape[3]), dtype=dtype)
@@ -91,12 +75,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(clips, keep)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad: Tensor) -> dict[str, Tensor | None]:
     clips, keep = ctx.saved_tensors
     weight, bias, position = _backward_op(
         grad, clips, keep, ctx.tokens, ctx.patch_frames, ctx.dtype, ctx.backend
     )
-    return None, None, weight, bias, position, None, None, None
+    return {"weight": weight, "bias": bias, "position": position}
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -105,15 +89,15 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     ctx.save_for_backward(clips, keep)
 
 
-def _double_backward(ctx: Any, weight: Tensor, bias: Tensor, position: Tensor) -> tuple[Any, ...]:
+def _double_backward(ctx: Any, weight: Tensor, bias: Tensor, position: Tensor) -> dict[str, Tensor | None]:
     # The backward is linear in grad, and its transpose is the forward.
     clips, keep = ctx.saved_tensors
     grad = _op(clips, keep, weight, bias, position, ctx.patch_frames, ctx.out_dtype, ctx.backend)
-    return grad, None, None, None, None, None, None
+    return {"grad": grad}
 
 
-_op.register_autograd(_backward, setup_context=_setup)
-_backward_op.register_autograd(_double_backward, setup_context=_setup_backward)
+_op.register_autograd(gradients_of(_op, _backward), setup_context=_setup)
+_backward_op.register_autograd(gradients_of(_backward_op, _double_backward), setup_context=_setup_backward)
 
 
 def _output_dtype(clips: Tensor, weight: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:

@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import reference
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_clips, check_valid
+from .common.registration import fake_of
 from .common.triton_support import TRITON
 
 declare("motion_entropy", TRITON, Backend("reference", can_always))
@@ -22,8 +23,8 @@ def _op(clips: Tensor, window: int, valid: Tensor | None, eps: float, backend: s
     return reference.motion_entropy(clips, window=window, valid=valid, eps=eps)
 
 
-@_op.register_fake
-def _(clips: Tensor, window: int, valid: Tensor | None, eps: float, backend: str) -> tuple[Tensor, Tensor]:
+@fake_of(_op)
+def _(clips: Tensor, window: int) -> tuple[Tensor, Tensor]:
     sequences, frames, joints, _ = clips.shape
     dtype = torch.promote_types(torch.float32, clips.dtype)
     energy = clips.new_empty((sequences, (frames + window - 1) // window, joints), dtype=dtype)

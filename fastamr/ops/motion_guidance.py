@@ -9,6 +9,7 @@ from .. import reference
 from ..errors import check_name
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_clips, check_valid
+from .common.registration import fake_of
 from .common.triton_support import TRITON
 from .motion_entropy import check_window
 
@@ -39,17 +40,8 @@ def _op(
     return run(clips, windows=tuple(windows), k=k, eps=eps, kind=kind, bins=bins, valid=valid)
 
 
-@_op.register_fake
-def _(
-    clips: Tensor,
-    windows: list[int],
-    k: float,
-    eps: float,
-    kind: str,
-    bins: int,
-    valid: Tensor | None,
-    backend: str,
-) -> Tensor:
+@fake_of(_op)
+def _(clips: Tensor) -> Tensor:
     return clips.new_empty(clips.shape[:3], dtype=torch.promote_types(torch.float32, clips.dtype))
 
 
@@ -104,10 +96,10 @@ def motion_guidance(
     check_clips(clips)
     check_valid(valid, clips)
     check_guidance(tuple(windows), k, eps, kind, bins)
-    features: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
     if len(windows) > _MOST_WINDOWS:
-        features = (f"more than {_MOST_WINDOWS} windows",)
+        refusals = (f"more than {_MOST_WINDOWS} windows",)
     elif kind == "histogram" and bins > _MOST_BINS:
-        features = (f"more than {_MOST_BINS} bins",)
-    name = choose("motion_guidance", Problem(clips.device.type, clips.dtype, features))
+        refusals = (f"more than {_MOST_BINS} bins",)
+    name = choose("motion_guidance", Problem(clips.device.type, clips.dtype, refusals=refusals))
     return _op(clips.detach(), list(windows), k, eps, kind, bins, valid, name)

@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import reference
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_clips, check_device, check_divides, check_keep
+from .common.registration import fake_of
 from .common.triton_support import TRITON
 
 declare("patch_gather", TRITON, Backend("reference", can_always))
@@ -22,8 +23,8 @@ def _op(clips: Tensor, keep: Tensor, patch_frames: int, backend: str) -> Tensor:
     return reference.patch_gather(clips, keep, patch_frames=patch_frames)
 
 
-@_op.register_fake
-def _(clips: Tensor, keep: Tensor, patch_frames: int, backend: str) -> Tensor:
+@fake_of(_op)
+def _(clips: Tensor, keep: Tensor, patch_frames: int) -> Tensor:
     return clips.new_empty((clips.shape[0], keep.shape[1], patch_frames * clips.shape[3]))
 
 

@@ -9,6 +9,7 @@ from .. import reference
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_device, check_seed, check_shape, check_tensor
 from .common.precision import exact
+from .common.registration import fake_of
 from .common.triton_support import TRITON
 
 declare("sample_clips", TRITON, Backend("reference", can_always))
@@ -31,21 +32,11 @@ def _op(
     backend: str,
 ) -> Tensor:
     if backend == "triton":
-        from ..kernels.sample_clips import sample_clips as kernel
-
-        return kernel(
-            coords,
-            offsets,
-            sequence_ids,
-            frames,
-            seed,
-            crop=tuple(crop),
-            min_frames=min_frames,
-            max_angle=max_angle,
-            group=group,
-        )
+        from ..kernels.sample_clips import sample_clips as run
+    else:
+        run = reference.sample_clips
     with exact(coords):
-        return reference.sample_clips(
+        return run(
             coords,
             offsets,
             sequence_ids,
@@ -58,19 +49,8 @@ def _op(
         )
 
 
-@_op.register_fake
-def _(
-    coords: Tensor,
-    offsets: Tensor,
-    sequence_ids: Tensor,
-    frames: int,
-    seed: Tensor | None,
-    crop: list[float],
-    min_frames: int,
-    max_angle: float,
-    group: Tensor | None,
-    backend: str,
-) -> Tensor:
+@fake_of(_op)
+def _(coords: Tensor, sequence_ids: Tensor, frames: int) -> Tensor:
     dtype = torch.promote_types(torch.float32, coords.dtype)
     return coords.new_empty((len(sequence_ids), frames, *coords.shape[1:]), dtype=dtype)
 
@@ -114,7 +94,7 @@ def sample_clips(
 ) -> Tensor:
     """Crop, resize and rotate ragged sequences into clips (the recipe of MAMP and AMR); carries no gradient.
 
-    A random share of the frames is cut out at a random place, resized linearly (align_corners=False) and turned by
+    A random share of the frames is cut out at a random position, resized linearly (align_corners=False) and turned by
     ``Rz @ Ry @ Rx``, each angle uniform. Crops are computed in integers, so every back end cuts the same frames.
 
     Args:
@@ -152,7 +132,7 @@ def sample_clips(
         check_device("seed", seed, coords.device, "coords")
     _check_options(frames, seed, tuple(crop), min_frames, max_angle, coords.shape[2])
     many = coords.shape[2] > _TRITON_CHANNELS
-    features = (f"more than {_TRITON_CHANNELS} channels",) if many else ()
-    name = choose("sample_clips", Problem(coords.device.type, coords.dtype, features))
+    refusals = (f"more than {_TRITON_CHANNELS} channels",) if many else ()
+    name = choose("sample_clips", Problem(coords.device.type, coords.dtype, refusals=refusals))
     coords = coords.detach()
     return _op(coords, offsets, sequence_ids, frames, seed, list(crop), min_frames, max_angle, group, name)

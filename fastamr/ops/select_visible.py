@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import reference
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_device, check_seed, check_shape, check_tensor
+from .common.registration import fake_of
 from .common.triton_support import TRITON
 
 declare("select_visible", TRITON, Backend("reference", can_always))
@@ -33,20 +34,10 @@ def _op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backend == "triton":
-        from ..kernels.select_visible import select_visible as kernel
-
-        return kernel(
-            seed,
-            sequences,
-            tokens,
-            visible,
-            scores=scores,
-            largest=largest,
-            valid=valid,
-            return_masked=return_masked,
-            return_inverse=return_inverse,
-        )
-    chosen = reference.select_visible(
+        from ..kernels.select_visible import select_visible as run
+    else:
+        run = reference.select_visible
+    return run(
         seed,
         sequences,
         tokens,
@@ -57,28 +48,11 @@ def _op(
         return_masked=return_masked,
         return_inverse=return_inverse,
     )
-    outputs = [chosen] if isinstance(chosen, Tensor) else list(chosen)
-    # A registered op always returns the same number of tensors: what was not asked for has no columns.
-    if not return_masked:
-        outputs.insert(1, outputs[0].new_empty((sequences, 0)))
-    if not return_inverse:
-        outputs.append(outputs[0].new_empty((sequences, 0)))
-    keep, masked, inverse = outputs
-    return keep, masked, inverse
 
 
-@_op.register_fake
+@fake_of(_op)
 def _(
-    seed: Tensor,
-    sequences: int,
-    tokens: int,
-    visible: int,
-    scores: Tensor | None,
-    largest: bool,
-    valid: Tensor | None,
-    return_masked: bool,
-    return_inverse: bool,
-    backend: str,
+    seed: Tensor, sequences: int, tokens: int, visible: int, return_masked: bool, return_inverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     keep = seed.new_empty((sequences, visible), dtype=torch.int32)
     masked = keep.new_empty((sequences, tokens - visible if return_masked else 0))
@@ -110,39 +84,9 @@ def select_visible(
     scores: Tensor | None = None,
     largest: bool = False,
     valid: Tensor | None = None,
-    return_masked: Literal[True],
-    return_inverse: Literal[False] = False,
-) -> tuple[Tensor, Tensor]: ...
-
-
-@overload
-def select_visible(
-    seed: Tensor,
-    sequences: int,
-    tokens: int,
-    visible: int,
-    *,
-    scores: Tensor | None = None,
-    largest: bool = False,
-    valid: Tensor | None = None,
-    return_masked: Literal[False] = False,
-    return_inverse: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
-
-
-@overload
-def select_visible(
-    seed: Tensor,
-    sequences: int,
-    tokens: int,
-    visible: int,
-    *,
-    scores: Tensor | None = None,
-    largest: bool = False,
-    valid: Tensor | None = None,
-    return_masked: Literal[True],
-    return_inverse: Literal[True],
-) -> tuple[Tensor, Tensor, Tensor]: ...
+    return_masked: bool = False,
+    return_inverse: bool = False,
+) -> tuple[Tensor, ...]: ...
 
 
 def select_visible(
@@ -198,9 +142,9 @@ def select_visible(
         check_tensor("valid", valid, 2, "(S, N)", (torch.bool,))
         check_shape("valid", valid, (sequences, tokens), "(S, N)")
         check_device("valid", valid, seed.device, "seed")
-    features = (f"more than {_TRITON_LIMIT} tokens",) if tokens > _TRITON_LIMIT else ()
+    refusals = (f"more than {_TRITON_LIMIT} tokens",) if tokens > _TRITON_LIMIT else ()
     dtype = torch.float32 if scores is None else scores.dtype
-    name = choose("select_visible", Problem(seed.device.type, dtype, features))
+    name = choose("select_visible", Problem(seed.device.type, dtype, refusals=refusals))
     keep, masked, inverse = _op(
         seed, sequences, tokens, visible, scores, largest, valid, return_masked, return_inverse, name
     )

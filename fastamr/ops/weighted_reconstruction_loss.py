@@ -12,14 +12,15 @@ from ..reference.weighted_reconstruction_loss import reconstruction_target as _r
 from ..reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
+from .common.registration import fake_of, gradients_of
 from .common.triton_support import TRITON
 
 TARGETS = ("motion", "joints")
 NORMALIZATIONS = ("sequence", "patch", "none")
 
-# The kernels keep a tile in registers: all frames of a joint, or all numbers of a patch.
+# The kernels keep a tile in registers: all frames of a joint, or all values of a patch.
 _MOST_FRAMES = 4096
-_MOST_NUMBERS = 4096
+_MOST_VALUES = 4096
 
 declare("weighted_reconstruction_loss", TRITON, Backend("reference", can_always))
 
@@ -58,21 +59,8 @@ def _op(
     )
 
 
-@_op.register_fake
-def _(
-    prediction: Tensor,
-    clips: Tensor,
-    guidance: Tensor | None,
-    token_mask: Tensor | None,
-    valid: Tensor | None,
-    target_frames: int,
-    target_joints: int,
-    target: str,
-    stride: int,
-    normalize: str,
-    eps: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+@fake_of(_op)
+def _(prediction: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(torch.float32, prediction.dtype)
     return prediction.new_empty((), dtype=dtype), torch.empty_like(prediction)
 
@@ -84,7 +72,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
     ctx.save_for_backward(prediction, clips, guidance, token_mask, valid, output[1])
 
 
-def _backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> dict[str, Tensor | None]:
     prediction, clips, guidance, token_mask, valid, slope = ctx.saved_tensors
     total = None
     if grad is not None:
@@ -94,10 +82,10 @@ def _backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> tuple
         rest = (clips, guidance, token_mask, valid, *ctx.options)
         linear = _op(grad_slope, *rest)[1] - _op(torch.zeros_like(grad_slope), *rest)[1]
         total = linear if total is None else total + linear
-    return (total, *[None] * 11)
+    return {"prediction": total}
 
 
-_op.register_autograd(_backward, setup_context=_setup)
+_op.register_autograd(gradients_of(_op, _backward), setup_context=_setup)
 
 
 def check_reconstruction(target: str, normalize: str, stride: int, eps: float) -> None:
@@ -141,12 +129,12 @@ def _problem(prediction: Tensor, clips: Tensor, guidance: Tensor | None, normali
     dtype = torch.promote_types(prediction.dtype, clips.dtype)
     if guidance is not None:
         dtype = torch.promote_types(dtype, guidance.dtype)
-    features: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
     if normalize == "sequence" and clips.shape[1] > _MOST_FRAMES:
-        features = (f"statistics over more than {_MOST_FRAMES} frames",)
-    elif normalize != "sequence" and prediction.shape[-1] > _MOST_NUMBERS:
-        features = (f"patches of more than {_MOST_NUMBERS} numbers",)
-    return Problem(clips.device.type, dtype, features)
+        refusals = (f"statistics over more than {_MOST_FRAMES} frames",)
+    elif normalize != "sequence" and prediction.shape[-1] > _MOST_VALUES:
+        refusals = (f"patches of more than {_MOST_VALUES} values",)
+    return Problem(clips.device.type, dtype, refusals=refusals)
 
 
 def reconstruction_target(
@@ -166,8 +154,8 @@ def reconstruction_target(
         clips, target_frames, target_joints, valid, target, stride, normalize, eps: as there.
 
     Returns:
-        Patches ``(S, Q, P)``, float32 (float64 for float64 clips), and which of their numbers are known ``(S, Q, P)``
-        bool, None where all are. A number that is not known may hold anything.
+        Patches ``(S, Q, P)``, float32 (float64 for float64 clips), and which of their values are known ``(S, Q, P)``
+        bool, None where all are. A value that is not known may be anything.
 
     Raises:
         ValueError: shapes that do not fit, patches that do not divide the grid, an unknown option.
@@ -206,18 +194,18 @@ def weighted_reconstruction_loss(
 ) -> Tensor:
     """Mean of ``guidance * (prediction - target)**2``, with the target made from the raw clip.
 
-    The mean runs over all predicted numbers, not over the sum of the weights (AMR). ``token_mask`` restricts it to
-    some patches (SkeletonMAE and MAMP: the masked ones). Numbers whose target is not valid weigh 0 and are not counted
+    The mean runs over all predicted values, not over the sum of the weights (AMR). ``token_mask`` restricts it to
+    some patches (SkeletonMAE and MAMP: the masked ones). Values whose target is not valid weigh 0 and are not counted
     (choice). Statistics and loss are float32 (float64 for float64 input), also under autocast. The gradient flows to
     the prediction only.
 
     Args:
         prediction: ``(S, Q, P)`` with ``Q = T/target_frames * V/target_joints`` patches, time-major, of
-            ``P = target_frames*target_joints*C`` numbers (frame, joint, channel).
+            ``P = target_frames*target_joints*C`` values (frame, joint, channel).
         clips: ``(S, T, V, C)`` floating point, metres.
         target_frames: frames of a target patch, divides T.
         target_joints: neighbouring joints of a target patch, divides V.
-        guidance: ``(S, T, V)`` weights; None weighs every number 1.
+        guidance: ``(S, T, V)`` weights; None weighs every value 1.
         token_mask: ``(S, Q)`` bool, the patches that count.
         valid: ``(S, T, V)`` bool; a motion is known where both its frames are.
         target: ``"motion"``, ``x[t+stride] - x[t]`` with 0 on the last frames, or ``"joints"`` (choice: motion).
@@ -227,7 +215,7 @@ def weighted_reconstruction_loss(
         eps: added to the variance.
 
     Returns:
-        Scalar; 0 where no number counts.
+        Scalar; 0 where no value counts.
 
     Raises:
         ValueError: shapes that do not fit, patches that do not divide the grid, an unknown option.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,31 +16,19 @@ def knn_predict(
     train_y: Tensor,
     test_x: Tensor,
     k: int = 1,
-    *,
-    temperature: float = 0.07,
-    chunk: int = 1024,
+    **settings: Any,
 ) -> Tensor:
-    """Return the class that the nearest training clips vote for.
+    """Return the class that the nearest training clips vote for, see :func:`knn_scores`.
 
-    Each of the ``k`` most similar training clips votes with weight ``exp(similarity / temperature)`` (Wu et
-    al. 2018, temperature 0.07). A draw between classes goes to the lower class index.
-
-    Args:
-        train_x: ``(N, D)`` features of the training clips.
-        train_y: ``(N,)`` int64 class indices; classes may be missing.
-        test_x: ``(M, D)`` features of the test clips.
-        k: neighbours that vote; more than ``N`` means all of them.
-        temperature: of the vote's weights.
-        chunk: test clips compared at a time, so that memory stays at ``chunk * N`` similarities.
+    A draw between classes goes to the lower class index.
 
     Returns:
         ``(M,)`` int64 predicted classes, on the device of the features.
 
     Raises:
-        ValueError: shapes that do not fit, no training clip, features that are not finite, k or temperature
-            not positive.
+        ValueError: as :func:`knn_scores`.
     """
-    return knn_scores(train_x, train_y, test_x, k, temperature=temperature, chunk=chunk).argmax(1)
+    return knn_scores(train_x, train_y, test_x, k, **settings).argmax(1)
 
 
 def knn_scores(
@@ -50,13 +40,25 @@ def knn_scores(
     temperature: float = 0.07,
     chunk: int = 1024,
 ) -> Tensor:
-    """Return each class's share of the nearest training clips' votes, see :func:`knn_predict`.
+    """Return each class's share of the nearest training clips' votes.
+
+    Each of the ``k`` most similar training clips votes with weight ``exp(similarity / temperature)`` (Wu et
+    al. 2018, temperature 0.07).
+
+    Args:
+        train_x: ``(N, D)`` features of the training clips.
+        train_y: ``(N,)`` int64 class indices; classes may be missing.
+        test_x: ``(M, D)`` features of the test clips.
+        k: neighbours that vote; more than ``N`` means all of them.
+        temperature: of the vote's weights.
+        chunk: test clips compared at a time, so that memory stays at ``chunk * N`` similarities.
 
     Returns:
         ``(M, classes)`` float32, rows that sum to 1, on the device of the features.
 
     Raises:
-        ValueError: as :func:`knn_predict`.
+        ValueError: shapes that do not fit, no training clip, features that are not finite, k or temperature
+            not positive.
     """
     check_features(train_x, train_y, test_x)
     if k < 1:
@@ -83,9 +85,7 @@ def knn_accuracy(
     test_x: Tensor,
     test_y: Tensor,
     k: int = 1,
-    *,
-    temperature: float = 0.07,
-    chunk: int = 1024,
+    **settings: Any,
 ) -> float:
     """Return the accuracy of :func:`knn_predict` in percent.
 
@@ -95,13 +95,10 @@ def knn_accuracy(
         test_x: ``(M, D)`` features of the test clips.
         test_y: ``(M,)`` int64 class indices; a class without training clips counts as wrong.
         k: neighbours that vote.
-        temperature: of the vote's weights.
-        chunk: test clips compared at a time.
+        settings: ``temperature`` and ``chunk``, see :func:`knn_scores`.
 
     Raises:
-        ValueError: as :func:`knn_predict`; also no test clip.
+        ValueError: as :func:`knn_scores`; also no test clip.
     """
     check_features(train_x, train_y, test_x, test_y)
-    return percent_equal(
-        knn_predict(train_x, train_y, test_x, k, temperature=temperature, chunk=chunk), test_y
-    )
+    return percent_equal(knn_predict(train_x, train_y, test_x, k, **settings), test_y)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -87,14 +88,8 @@ def linear_probe(
     test_x: Tensor,
     test_y: Tensor,
     *,
-    epochs: int = 100,
-    batch_size: int = 256,
-    lr: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
-    min_updates: int = 0,
     standardize: bool = False,
-    seed: int = 0,
+    **settings: Any,
 ) -> LinearProbeResult:
     """Train one linear layer on frozen features (AMR's protocol) and test it after the last epoch.
 
@@ -107,16 +102,11 @@ def linear_probe(
         train_y: ``(N,)`` int64 class indices.
         test_x: ``(M, D)`` features of the test clips.
         test_y: ``(M,)`` int64 class indices; a class without training clips counts as wrong.
-        epochs: passes over the training clips.
-        batch_size: clips in an update.
-        lr: learning rate of the first update.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        min_updates: see :func:`fit_linear`.
         standardize: scale the features by the training clips' statistics first (MAE puts a BatchNorm without
             affine there). Choice: off, the features as they are; with few updates on small features the layer
             is then far from converged, which is the protocol's, not the encoder's, limit.
-        seed: fixes the first weights and the order of the clips.
+        settings: options of :func:`fit_linear`: ``epochs``, ``batch_size``, ``lr``, ``momentum``, ``weight_decay``,
+            ``min_updates`` and ``seed``.
 
     Raises:
         ValueError: shapes that do not fit, an empty set, features that are not finite, a setting out of
@@ -134,18 +124,7 @@ def linear_probe(
         predicted = functional.linear(test_x, weight, bias).argmax(1)
         curve.append(percent_equal(predicted, test_y))
 
-    fit = fit_linear(
-        train_x,
-        train_y,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        min_updates=min_updates,
-        seed=seed,
-        after_epoch=test,
-    )
+    fit = fit_linear(train_x, train_y, after_epoch=test, **settings)
     best = max(range(len(curve)), key=curve.__getitem__)
     return LinearProbeResult(curve[-1], curve[best], best + 1, fit.train_loss, tuple(predicted.tolist()))
 
@@ -225,33 +204,22 @@ def logistic_regression(
     train_y: Tensor,
     test_x: Tensor,
     test_y: Tensor,
-    *,
-    C: float = 1.0,
-    standardize: bool = True,
-    max_iter: int = 1000,
+    **settings: Any,
 ) -> float:
-    """Return the test accuracy of multinomial logistic regression in percent (scikit-learn, L-BFGS).
-
-    Unlike :func:`linear_probe` it adapts to the scale of the features and depends on no seed. It stops at
-    scikit-learn's default tolerance (1e-4), shortly before the optimum, so a build of another BLAS may move a
-    clip or two.
+    """Return the test accuracy of :func:`logistic_scores`, which takes the ``settings``, in percent.
 
     Args:
         train_x: ``(N, D)`` features of the training clips.
         train_y: ``(N,)`` int64 class indices, at least two classes.
         test_x: ``(M, D)`` features of the test clips.
         test_y: ``(M,)`` int64 class indices.
-        C: inverse strength of the L2 penalty. Choice: 1.
-        standardize: scale the features by the training clips' statistics first. Choice: on, so that the
-            penalty means the same for every encoder.
-        max_iter: bound of the iterations.
+        settings: ``C``, ``standardize`` and ``max_iter``.
 
     Raises:
-        ImportError: scikit-learn is not installed.
-        ValueError: shapes that do not fit, an empty set, one class only, C not positive.
+        ImportError, ValueError: as :func:`logistic_scores`; also no test clip.
     """
     check_features(train_x, train_y, test_x, test_y)
-    scores = logistic_scores(train_x, train_y, test_x, C=C, standardize=standardize, max_iter=max_iter)
+    scores = logistic_scores(train_x, train_y, test_x, **settings)
     return percent_equal(scores.argmax(1), test_y.cpu())
 
 
@@ -264,16 +232,44 @@ def logistic_scores(
     standardize: bool = True,
     max_iter: int = 1000,
 ) -> Tensor:
-    """Return the class probabilities of multinomial logistic regression, see :func:`logistic_regression`.
+    """Return the class probabilities of multinomial logistic regression (scikit-learn, L-BFGS).
+
+    Unlike :func:`linear_probe` it adapts to the scale of the features and depends on no seed. It stops at
+    scikit-learn's default tolerance (1e-4), shortly before the optimum, so a build of another BLAS may move a
+    clip or two.
+
+    Args:
+        train_x: ``(N, D)`` features of the training clips.
+        train_y: ``(N,)`` int64 class indices, at least two classes.
+        test_x: ``(M, D)`` features of the test clips.
+        C: inverse strength of the L2 penalty. Choice: 1.
+        standardize: scale the features by the training clips' statistics first. Choice: on, so that the
+            penalty means the same for every encoder.
+        max_iter: bound of the iterations.
 
     Returns:
         ``(M, classes)`` float64 on the CPU, 0 for classes without a training clip.
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: as :func:`logistic_regression`.
+        ValueError: shapes that do not fit, an empty set, one class only, C not positive.
     """
     check_features(train_x, train_y, test_x)
+    scaled = standardize_features(train_x, test_x) if standardize else (train_x, test_x)
+    train, test = (x.detach().double().cpu().numpy() for x in scaled)
+    fitted = fit_logistic(train, train_y, C, max_iter)
+    scores = torch.zeros(len(test), int(train_y.max()) + 1, dtype=torch.float64)
+    scores[:, torch.from_numpy(fitted.classes_)] = torch.from_numpy(fitted.predict_proba(test))
+    return scores
+
+
+def fit_logistic(train_x: np.ndarray, train_y: Tensor, C: float, max_iter: int) -> Any:
+    """Return scikit-learn's logistic regression fitted to features ``(N, D)`` float64.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: one class only, C not positive.
+    """
     if C <= 0:
         raise ValueError(f"C={C} must be positive, for example 1.0")
     if len(train_y.unique()) < 2:
@@ -282,9 +278,4 @@ def logistic_scores(
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise ImportError("logistic regression needs scikit-learn: pip install 'fastamr[eval]'") from error
-    scaled = standardize_features(train_x, test_x) if standardize else (train_x, test_x)
-    train, test = (x.detach().double().cpu().numpy() for x in scaled)
-    fitted = LogisticRegression(C=C, max_iter=max_iter).fit(train, train_y.cpu().numpy())
-    scores = torch.zeros(len(test), int(train_y.max()) + 1, dtype=torch.float64)
-    scores[:, torch.from_numpy(fitted.classes_)] = torch.from_numpy(fitted.predict_proba(test))
-    return scores
+    return LogisticRegression(C=C, max_iter=max_iter).fit(train_x, train_y.cpu().numpy())

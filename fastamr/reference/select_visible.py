@@ -31,8 +31,12 @@ def select_visible(
     valid: Tensor | None = None,
     return_masked: bool = False,
     return_inverse: bool = False,
-) -> Tensor | tuple[Tensor, ...]:
-    """Choose ``visible`` of ``tokens`` tokens per sequence; see :func:`fastamr.ops.select_visible`."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose ``visible`` of ``tokens`` tokens per sequence; see :func:`fastamr.ops.select_visible`.
+
+    Returns:
+        ``keep (S, K)``, ``masked (S, N-K)`` and ``inverse (S, N)``, int32; an output not asked for has 0 columns.
+    """
     rows = torch.arange(sequences, device=seed.device)
     key = philox_words(seed, rows, tokens, STREAM_SELECT)
     if scores is not None:
@@ -44,10 +48,10 @@ def select_visible(
     # All 32 random bits decide; the token's index only breaks ties.
     order = ((key << 24) | torch.arange(tokens, device=seed.device)).sort(dim=1).values & 0xFFFFFF
     keep = order[:, :visible].sort(dim=1).values.int()
-    outputs = [keep]
+    masked, inverse = (keep.new_empty((sequences, 0)) for _ in range(2))
     if return_masked:
-        outputs.append(order[:, visible:].sort(dim=1).values.int())
+        masked = order[:, visible:].sort(dim=1).values.int()
     if return_inverse:
-        place = torch.arange(visible, dtype=torch.int32, device=seed.device).expand(sequences, -1)
-        outputs.append(keep.new_full((sequences, tokens), -1).scatter(1, keep.long(), place))
-    return keep if len(outputs) == 1 else tuple(outputs)
+        position = torch.arange(visible, dtype=torch.int32, device=seed.device).expand(sequences, -1)
+        inverse = keep.new_full((sequences, tokens), -1).scatter(1, keep.long(), position)
+    return keep, masked, inverse

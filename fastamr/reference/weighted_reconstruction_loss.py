@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,20 +20,26 @@ def motion_of(clips: Tensor, valid: Tensor | None, stride: int) -> tuple[Tensor,
     return motion, valid & later
 
 
+def centre(
+    values: Tensor, known: Tensor | None, dims: tuple[int, ...], eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values less their mean (0 where unknown), the mean, and the root of the unbiased variance plus eps, over dims."""
+    if known is None:
+        mean = values.mean(dims, keepdim=True)
+        centred = values - mean
+        free: Tensor | int = max(math.prod([values.shape[dim] for dim in dims]) - 1, 1)
+    else:
+        number = known.sum(dims, keepdim=True)
+        mean = torch.where(known, values, 0).sum(dims, keepdim=True) / number.clamp(min=1)
+        centred = torch.where(known, values - mean, 0)
+        free = (number - 1).clamp(min=1)
+    return centred, mean, (centred.square().sum(dims, keepdim=True) / free + eps).sqrt()
+
+
 def standardise(values: Tensor, known: Tensor | None, dims: tuple[int, ...], eps: float) -> Tensor:
     """Subtract the mean and divide by the root of the unbiased variance plus eps over ``dims``."""
-    if known is None:
-        count = 1
-        for dim in dims:
-            count *= values.shape[dim]
-        centred = values - values.mean(dims, keepdim=True)
-        variance = centred.square().sum(dims, keepdim=True) / max(count - 1, 1)
-        return centred / (variance + eps).sqrt()
-    number = known.sum(dims, keepdim=True)
-    mean = torch.where(known, values, 0).sum(dims, keepdim=True) / number.clamp(min=1)
-    centred = torch.where(known, values - mean, 0)
-    variance = centred.square().sum(dims, keepdim=True) / (number - 1).clamp(min=1)
-    return centred / (variance + eps).sqrt()
+    centred, _, deviation = centre(values, known, dims, eps)
+    return centred / deviation
 
 
 def to_patches(values: Tensor, target_frames: int, target_joints: int) -> Tensor:
@@ -52,7 +61,7 @@ def reconstruction_target(
     normalize: str = "sequence",
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor | None]:
-    """The target patches ``(S, Q, P)`` and which of their numbers are known (None = all)."""
+    """The target patches ``(S, Q, P)`` and which of their values are known (None = all)."""
     values = clips.to(torch.promote_types(torch.float32, clips.dtype))
     known = valid
     if target == "motion":
@@ -75,7 +84,7 @@ def loss_weights(
     target_frames: int,
     target_joints: int,
 ) -> Tensor | None:
-    """Weight of each predicted number over the number of counted ones ``(S, Q, P)``, or None for a plain mean."""
+    """Weight of each predicted value over the number of counted ones ``(S, Q, P)``, or None for a plain mean."""
     if known is None and guidance is None and token_mask is None:
         return None
     counted = torch.ones_like(prediction, dtype=torch.bool)
@@ -101,22 +110,14 @@ def weighted_reconstruction_loss_with_gradient(
     target_joints: int = 1,
     guidance: Tensor | None = None,
     token_mask: Tensor | None = None,
-    valid: Tensor | None = None,
-    target: str = "motion",
-    stride: int = 1,
-    normalize: str = "sequence",
-    eps: float = 1e-6,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient with respect to the prediction (same shape and dtype as the prediction)."""
+    """The loss and its gradient with respect to the prediction (same shape and dtype as the prediction).
+
+    The other options are those of :func:`reconstruction_target`.
+    """
     patches, known = reconstruction_target(
-        clips,
-        target_frames=target_frames,
-        target_joints=target_joints,
-        valid=valid,
-        target=target,
-        stride=stride,
-        normalize=normalize,
-        eps=eps,
+        clips, target_frames=target_frames, target_joints=target_joints, **options
     )
     compute = torch.promote_types(torch.float32, prediction.dtype)
     error = prediction.to(compute) - patches.to(compute)
@@ -130,31 +131,6 @@ def weighted_reconstruction_loss_with_gradient(
     return (weighted * error).sum(), (2 * weighted).to(prediction.dtype)
 
 
-def weighted_reconstruction_loss(
-    prediction: Tensor,
-    clips: Tensor,
-    *,
-    target_frames: int,
-    target_joints: int = 1,
-    guidance: Tensor | None = None,
-    token_mask: Tensor | None = None,
-    valid: Tensor | None = None,
-    target: str = "motion",
-    stride: int = 1,
-    normalize: str = "sequence",
-    eps: float = 1e-6,
-) -> Tensor:
-    """Scalar loss; see :func:`fastamr.ops.weighted_reconstruction_loss`."""
-    return weighted_reconstruction_loss_with_gradient(
-        prediction,
-        clips,
-        target_frames=target_frames,
-        target_joints=target_joints,
-        guidance=guidance,
-        token_mask=token_mask,
-        valid=valid,
-        target=target,
-        stride=stride,
-        normalize=normalize,
-        eps=eps,
-    )[0]
+def weighted_reconstruction_loss(prediction: Tensor, clips: Tensor, **options: Any) -> Tensor:
+    """Scalar loss; see :func:`fastamr.ops.weighted_reconstruction_loss`, also for the options."""
+    return weighted_reconstruction_loss_with_gradient(prediction, clips, **options)[0]

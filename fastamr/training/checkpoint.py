@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from ..files import replaced
 from .config import PretrainConfig, current_names
+from .update.profiling import PROFILE_FILES
 
 STATE_FILE = "state.safetensors"
-RUN_FILES = ("config.yaml", "config.json", "model.safetensors", STATE_FILE, "metrics.jsonl")
+MODEL_FILES = ("config.json", "model.safetensors")
+RUN_FILES = ("config.yaml", *MODEL_FILES, STATE_FILE, "metrics.jsonl")
 RUN_FOLDERS = ("tensorboard", "features")
 # A run with another value of one of these is another run, which a checkpoint cannot continue.
 _IDENTITY = (
@@ -183,36 +185,49 @@ def _difference(name: str, old: Any, new: Any) -> str:
     return f"{name} was {old!r} and is now {new!r}"
 
 
-def check_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
+def check_folder(folder: str | Path, *, resume: bool | Literal["auto"], overwrite: bool) -> None:
     """Refuse a folder that holds a run which the caller did not mean to touch.
 
+    With ``resume="auto"`` a run that ended before its first checkpoint is no reason to refuse: it starts again.
+
     Raises:
-        FileExistsError: the folder holds a run and neither ``resume`` nor ``overwrite`` is set, or it is a
-            file.
-        FileNotFoundError: ``resume`` is set, and the folder holds no checkpoint.
+        FileExistsError: the folder holds a run and neither ``resume`` nor ``overwrite`` is set; with ``"auto"``, a
+            model without a checkpoint to continue from; or it is a file.
+        FileNotFoundError: ``resume`` is True, and the folder holds no checkpoint.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"out {str(folder)!r} is a file; name a folder")
-    if resume and not (folder / STATE_FILE).is_file():
+    if overwrite or (resume and (folder / STATE_FILE).is_file()):
+        return
+    if resume is True:
         raise FileNotFoundError(
-            f"nothing to resume in {folder}, which holds no {STATE_FILE}: leave --resume out to start a run"
+            f"nothing to resume in {folder}, which holds no {STATE_FILE}: omit --resume to start a run, or pass "
+            "--resume auto"
         )
-    found = [name for name in RUN_FILES if (folder / name).exists()]
-    if found and not (resume or overwrite):
+    found = [name for name in (MODEL_FILES if resume else RUN_FILES) if (folder / name).exists()]
+    if found:
         raise FileExistsError(
-            f"out {str(folder)!r} already holds a run ({', '.join(found)}); "
-            "pass --resume to continue it, --overwrite to replace it, or name another folder"
+            f"out {str(folder)!r} already holds a {'model without a checkpoint' if resume else 'run'} "
+            f"({', '.join(found)}); pass {'' if resume else '--resume to continue it, '}--overwrite to replace it, or "
+            "name another folder"
         )
 
 
 def clear_run(folder: str | Path) -> None:
     """Remove what a run wrote into a folder, and nothing else."""
     folder = Path(folder)
-    for path in [*(folder / name for name in RUN_FILES), *folder.glob("evaluation*.json")]:
+    for path in [*(folder / name for name in (*RUN_FILES, *PROFILE_FILES)), *folder.glob("evaluation*.json")]:
         path.unlink(missing_ok=True)
     for name in RUN_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def clear_unfinished(folder: str | Path) -> None:
+    """Remove the halves of a run's files that a process left which ended while it wrote."""
+    for name in RUN_FILES:
+        for path in Path(folder).glob(f".{name}.*.part"):
+            path.unlink(missing_ok=True)
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import check_name, unknown_name
 from ..files import write_text
@@ -20,6 +20,8 @@ TRAIN_ON = ("train", "all")
 GRAPH: dict[str, str | bool] = {"auto": "auto", "on": True, "off": False}
 # Names in files of older runs, and what they are called today.
 _OLD_NAMES = {"steps": "preprocess"}
+# The names of ``resume``; YAML makes bools of an unquoted yes and no.
+RESUME: dict[str, Any] = {"no": False, "yes": True, "auto": "auto"}
 DEFAULT_EPOCHS = 400.0
 DEFAULT_WARMUP_EPOCHS = 20.0
 
@@ -75,10 +77,13 @@ class PretrainConfig:
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
-        resume: continue the run that the folder holds; an error where it holds none.
+        profile: profile this many of the first updates (kernels, gaps, a Chrome trace in the run's folder), then go on
+            with the run, whose results stay the same to the bit; 0 for none.
+        resume: ``yes`` continues the run that the folder holds, and is an error where it holds none; ``auto`` continues
+            it or starts one; ``no``. Kept as True, False and ``auto``.
         overwrite: replace the run that the folder holds.
         tensorboard: write TensorBoard event files too.
-        progress: show the progress bar.
+        progress: show the progress bar; plan and estimate are printed without it too.
     """
 
     model: str = "amr"
@@ -112,7 +117,8 @@ class PretrainConfig:
     log_every: int = 10
     checkpoint_every: float = 20.0
     probe_every: float = 0.0
-    resume: bool = False
+    profile: int = 0
+    resume: bool | Literal["auto"] = False
     overwrite: bool = False
     tensorboard: bool = True
     progress: bool = True
@@ -125,6 +131,9 @@ class PretrainConfig:
         given["out"] = str(given["out"])
         if isinstance(given["graph"], bool):  # what YAML makes of an unquoted on or off
             given["graph"] = "on" if given["graph"] else "off"
+        if isinstance(given["resume"], str):
+            check_name("resume", given["resume"], RESUME)
+            given["resume"] = RESUME[given["resume"]]
         architecture: Any = given["architecture"]
         if hasattr(architecture, "to_dict"):
             given["architecture"] = architecture.to_dict()
@@ -147,7 +156,7 @@ class PretrainConfig:
         for name in ("epochs", "updates", "clip_grad"):
             value = getattr(self, name)
             _require(name, value, value is None or value > 0, "a positive number or null")
-        for name in ("weight_decay", "max_angle", "probe_every", "seed"):
+        for name in ("weight_decay", "max_angle", "probe_every", "profile", "seed"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
         budget = self.data_budget
         _require("data_budget", budget, budget is None or budget >= 0, "zero or more, or null")
@@ -277,6 +286,8 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in inner:
             return None
+        if any(typing.get_origin(option) is Literal and value in typing.get_args(option) for option in inner):
+            return value
         return convert(name, value, next(option for option in inner if option is not type(None)))
     if origin in (list, tuple) and isinstance(value, (list, tuple)):
         fixed = origin is tuple and inner[-1] is not Ellipsis

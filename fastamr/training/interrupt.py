@@ -1,41 +1,90 @@
-"""A polite stop: the first SIGINT or SIGTERM asks the loop to end, the second one ends it at once."""
+"""Signals that end a run: they are answered at once, whatever the main thread computes."""
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from ..progress import say
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Seconds that compiled code may hold the main thread before the process ends without it.
+_GRACE = 1.0
 
 
 class StopSignals:
-    """Context manager that turns the first SIGINT or SIGTERM into a flag.
+    """Context manager that turns SIGINT and SIGTERM into a flag, or into ``KeyboardInterrupt``.
+
+    Python calls a handler only when compiled code returns, which in a large update on a CPU takes up to a minute. So a
+    thread reads the signals too: it answers the first one, and where the main thread is still in the context a second
+    after the signal that ends it, the thread ends the process with exit code 130, unless the session is interactive.
 
     Handlers can be set in the main thread only; in any other thread nothing is changed and ``requested``
     stays False.
+
+    Args:
+        ending: returns what the ``KeyboardInterrupt`` says; called from any thread.
+        finishing: the answer to a first signal, which then only sets ``requested``; the second one ends the context.
+            None = the first one does.
 
     Attributes:
         requested: whether a signal has come.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, ending: Callable[[], str], finishing: str | None = None) -> None:
+        self.ending, self.finishing = ending, finishing
+        self.requested = self._ended = False
+        self._seen, self._left = 0, threading.Event()
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
+            self._reader, self._writer = socket.socketpair()
+            self._writer.setblocking(False)
+            self._thread = threading.Thread(target=self._answer, daemon=True)
+            self._thread.start()
             self._previous = {number: signal.signal(number, self._request) for number in _SIGNALS}
+            self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        if self._previous:
+            self._left.set()
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._previous_fd)
+            self._writer.close()
+            self._thread.join()
+            self._reader.close()
+        if self._ended and kind is KeyboardInterrupt:
+            raise KeyboardInterrupt(self.ending()) from None
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
+        # Several signals during compiled code make one call, so the thread may have seen more of them.
+        self._ended = self.finishing is None or self.requested or self._seen > 1
         self.requested = True
+        if self._ended:
+            previous = self._previous.get(signal.Signals(number))
+            if callable(previous):
+                previous(number, frame)
+            raise KeyboardInterrupt
+
+    def _answer(self) -> None:
+        """Read the number of each signal until the context is left."""
+        while received := self._reader.recv(1):
+            if received[0] not in _SIGNALS:
+                continue
+            self._seen += 1
+            if self.finishing is not None and self._seen == 1:
+                say(self.finishing)
+            elif not self._left.wait(_GRACE) and not hasattr(sys, "ps1"):
+                say(f"interrupted: {self.ending()}")
+                os._exit(130)

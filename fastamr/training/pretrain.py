@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import ops
+from .. import native, ops
 from ..data import apply_missing, parse_steps
 from ..devices import pick_device
 from ..memory import keep_freed_memory
@@ -20,6 +17,7 @@ from .checkpoint import (
     changed_settings,
     check_folder,
     clear_run,
+    clear_unfinished,
     load_checkpoint,
     reported,
     restore_training,
@@ -28,10 +26,10 @@ from .checkpoint import (
 from .clips.batches import BatchOrder
 from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
 from .interrupt import StopSignals
-from .metrics.collapse import CollapseGuard
-from .metrics.metric_ring import MetricReader, Reading
-from .metrics.metrics import MetricsLog, Progress, environment
+from .metrics.metric_ring import MetricReader
+from .metrics.metrics import environment
 from .probe import check_probe, knn_probe
+from .report import RunReport
 from .setup import (
     build_model,
     describe_bodies,
@@ -44,25 +42,33 @@ from .setup import (
     training_sequences,
 )
 from .update.optimizer import build_optimizer
-from .update.precision import autocast_dtype, precision_name, products_of
+from .update.precision import autocast_dtype, matmul_precision_of, precision_name
+from .update.profiling import RunProfile
 from .update.schedule import LearningRateSchedule
 from .update.step import PretrainStep
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons, Split
 
+FINISHING = "finishing this update; press Ctrl-C again to stop now"
 
-def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> Path:
+
+def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, quiet: bool = False) -> Path:
     """Pre-train a model and write the run's folder.
 
     The folder receives ``config.yaml`` (complete), ``config.json`` and ``model.safetensors`` (the model, for
-    ``from_pretrained``), ``state.safetensors`` (for ``resume``), ``metrics.jsonl`` and ``tensorboard/``.
-    SIGINT and SIGTERM end the run after the current update, with a checkpoint.
+    ``from_pretrained``), ``state.safetensors`` (for ``resume``), ``metrics.jsonl`` and ``tensorboard/``; with
+    ``profile`` also ``profile.txt``, ``profile.json`` and ``trace.json``.
+    What the run is about to do, and what keeps its updates from being faster, is printed before it starts; how long it
+    takes, after its first updates.
+    SIGINT and SIGTERM end the run after the current update, with a checkpoint; a second one ends it at once, and where
+    compiled code holds the main thread, the process (see :class:`fastamr.training.interrupt.StopSignals`).
 
     Args:
         config: the configuration. (The process keeps freed memory from then on, see
             :func:`fastamr.memory.keep_freed_memory`.)
         data: packed data in memory instead of the files that ``config.data`` names.
+        quiet: print nothing but the progress bar, which ``config.progress`` turns off.
 
     Returns:
         The run's folder.
@@ -78,14 +84,16 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> 
     keep_freed_memory()
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
-    config.model_config()  # a wrong setting or step is told before any data is read
+    config.model_config()  # settings are checked before data is read
     parse_steps(config.preprocess)
     check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
     device = pick_device(config.device)
     data = (
         load_data(config.data, config.preprocess) if data is None else apply_missing(data, config.preprocess)
     )
-    run = _Run(config, data, device)
+    if device.type == "cpu":
+        native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
+    run = _Run(config, data, device, quiet)
     run.open_folder()
     run.train()
     return run.folder
@@ -94,7 +102,9 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None) -> 
 class _Run:
     """One run: its data, its model and where it stands."""
 
-    def __init__(self, config: PretrainConfig, data: PackedSkeletons, device: torch.device) -> None:
+    def __init__(
+        self, config: PretrainConfig, data: PackedSkeletons, device: torch.device, quiet: bool
+    ) -> None:
         self.config, self.folder, self.device = config, Path(config.out), device
         self.split = pick_split(config.split, data, config.train_on)
         self.probe_split: Split | None = check_probe(data, self.split) if config.probe_every else None
@@ -112,9 +122,8 @@ class _Run:
         )
         self.step = self._build_step()
         self.reader = MetricReader(self.step.metrics)
-        self.guard = CollapseGuard(config.batch_size // config.accumulate)
-        self.seconds, self.loss = 0.0, math.nan
-        self._saved_at = -1
+        self.profile = RunProfile(config.profile, self.device, self.folder)
+        self.report = RunReport(config, self.order, self.schedule, self.total, self.warmup, quiet=quiet)
 
     def _build_step(self) -> PretrainStep:
         config, dtype = self.config, autocast_dtype(self.config.precision, self.device)
@@ -134,7 +143,7 @@ class _Run:
             seed=ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
             schedule=self.schedule,
             dtype=dtype,
-            products=products_of(config.precision),
+            matmul_precision=matmul_precision_of(config.precision),
             accumulate=config.accumulate,
             clip_grad=config.clip_grad,
             graph=GRAPH[config.graph],
@@ -153,6 +162,7 @@ class _Run:
             self._restore(checkpoint)
         else:
             clear_run(self.folder)
+        clear_unfinished(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         with reported(self.folder):
             self.complete_config().save(self.folder / "config.yaml")
@@ -166,6 +176,7 @@ class _Run:
             "warmup_epochs": self.warmup / self.order.steps_per_epoch,
             "resume": False,
             "overwrite": False,
+            "profile": 0,
         }
         if self.config.updates is None:
             values["epochs"] = self.config.epochs or DEFAULT_EPOCHS
@@ -174,51 +185,59 @@ class _Run:
     def train(self) -> None:
         """Run the updates that are left; save on the way, at the end and when asked to stop."""
         if self._last():
-            self._say(f"{self.folder} is complete: {self.update} updates; ask for more --epochs to go on")
+            self.report.say(
+                f"{self.folder} is complete: {self.update} updates; ask for more --epochs to go on"
+            )
             return
-        metrics = MetricsLog(self.folder, start=self.update, tensorboard=self.config.tensorboard)
-        progress = Progress(self.total, self.update, self.config.model, self.config.progress)
+        self.report.open(self._header(), self.device, self.step.explain())
         try:
-            metrics.write("header", update=self.update, **self._header())
-            with StopSignals() as stop:
-                self._loop(stop, metrics, progress)
+            with StopSignals(self._cut_short, FINISHING) as stop:
+                self._loop(stop)
             if self.update < self.total:
-                raise KeyboardInterrupt(f"stopped after update {self.update}; continue with --resume")
-            metrics.write("summary", update=self.update, **self._summary())
+                raise KeyboardInterrupt(f"stopped after update {self.update}; continue with --resume auto")
+            summary = self.report.summary(self.update, self.step.graph_reason or "recorded")
+            self.report.write("summary", update=self.update, **summary)
         finally:
-            progress.close()
-            metrics.close()
-        self._say(
+            self.report.say(*self.profile.close())
+            self.report.close()
+        self.report.say(
             "done: {updates} updates = {epochs:.1f} epochs, {seconds:.1f} s, {sequences_per_second:,.0f} "
-            "sequences/s".format(**self._summary())
+            "sequences/s".format(**summary)
         )
 
-    def _loop(self, stop: StopSignals, metrics: MetricsLog, progress: Progress) -> None:
+    def _loop(self, stop: StopSignals) -> None:
         """The steady state: the host issues updates, and reads the losses when they have arrived."""
+        self.report.start_clock()
         self.reader.restart(self.update)
         while self.update < self.total and not stop.requested:
+            self.profile.before()
             self.step()
+            self.report.moved(self.update)
             save, probe = self._due(self.config.checkpoint_every), self._due(self.config.probe_every)
             pause = save or probe or self._last()
+            profiled = self.profile.after(last=pause or stop.requested)
+            pause = pause or profiled
             if pause or self.update % self.config.log_every == 0:
-                self._read(metrics, progress, wait=pause)
+                self._read(wait=pause)
             else:
-                self._log(self.reader.take(), metrics, progress)
-            if probe:
-                self._probe(metrics)
+                self.report.log(self.reader.take())
+            if probe and not stop.requested:
+                self._probe()
             if save:
                 self.save()
-            if save or probe:
+            if profiled:
+                self._write_profile()
+            if save or probe or profiled:
                 self.reader.restart(self.update)
-        self._read(metrics, progress, wait=True)
-        if self._saved_at != self.update:
+        self._read(wait=True)
+        if self.report.saved_at != self.update:
             self.save()
 
-    def _read(self, metrics: MetricsLog, progress: Progress, *, wait: bool) -> None:
+    def _read(self, *, wait: bool) -> None:
         """Ask for the losses since the last reading, and log those that were asked for before."""
-        self._log(self.reader.take(wait=True), metrics, progress)
+        self.report.log(self.reader.take(wait=True))
         self.reader.ask(self.update)
-        self._log(self.reader.take(wait=wait), metrics, progress)
+        self.report.log(self.reader.take(wait=wait))
 
     def _last(self) -> bool:
         return self.update == self.total
@@ -226,57 +245,23 @@ class _Run:
     def _due(self, epochs: float) -> bool:
         return epochs > 0 and self.update % max(1, round(epochs * self.order.steps_per_epoch)) == 0
 
-    def _log(self, reading: Reading | None, metrics: MetricsLog, progress: Progress) -> None:
-        """Check and log losses that have been read."""
-        if reading is None:
-            return
-        for update, loss in enumerate(reading.losses, reading.first + 1):
-            if not math.isfinite(loss):
-                raise FloatingPointError(self._not_finite(update, loss))
-        count = len(reading.losses)
-        end = reading.first + count
-        self.loss = math.fsum(reading.losses) / count
-        self.seconds += reading.seconds
-        speed = count * self.config.batch_size / reading.seconds
-        metrics.write(
-            "train",
-            update=end,
-            epoch=self.order.epoch_at(end),
-            loss=self.loss,
-            lr=self.schedule.at(end - 1),
-            seconds=self.seconds,
-            sequences_per_second=speed,
-            **reading.terms,
-        )
-        self._watch(end, reading.terms, metrics)
-        progress.advance(count, self.loss, speed)
+    def _cut_short(self) -> str:
+        return f"stopped in update {self.update + 1}; {self.report.kept()}; continue with --resume auto"
 
-    def _watch(self, update: int, terms: dict[str, float], metrics: MetricsLog) -> None:
-        """Warn of collapsed features; those of a model that has hardly begun to learn are not judged."""
-        if update <= self.warmup:
-            return
-        for message in self.guard.check(terms):
-            metrics.write("warning", update=update, message=message)
-            warnings.warn(f"update {update}: {message}", RuntimeWarning, stacklevel=2)
-
-    def _not_finite(self, update: int, loss: float) -> str:
-        rate = self.schedule.at(update - 1)
-        kept = (
-            f"checkpoint of update {self._saved_at} is kept"
-            if self._saved_at > 0
-            else "nothing was saved yet"
-        )
-        return (
-            f"the loss became {loss} at update {update} (learning rate {rate:.3g}); {kept}; "
-            "look for extreme coordinates, lower --lr, or set --clip-grad 1"
-        )
-
-    def _probe(self, metrics: MetricsLog) -> None:
+    def _probe(self) -> None:
         assert self.probe_split is not None
         accuracy = knn_probe(self.model, self.data, self.probe_split, batch_size=self.config.batch_size)
         epoch = self.order.epoch_at(self.update)
-        metrics.write("probe", update=self.update, epoch=epoch, knn_1=accuracy)
-        self._say(f"epoch {epoch:.1f}: 1-NN {accuracy:.1f} % on split {self.split!r}")
+        self.report.write("probe", update=self.update, epoch=epoch, knn_1=accuracy)
+        self.report.say(f"epoch {epoch:.1f}: 1-NN {accuracy:.1f} % on split {self.split!r}")
+
+    def _write_profile(self) -> None:
+        config = self.config
+        what = (
+            f"{config.model}, {precision_name(config.precision, self.device)}, {config.batch_size} sequences"
+        )
+        with reported(self.folder):
+            self.report.say(*self.profile.write(environment(self.device), what))
 
     def save(self) -> None:
         """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece."""
@@ -286,20 +271,20 @@ class _Run:
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         scalars = {
             "update": self.update,
-            "seconds": self.seconds,
+            "seconds": self.report.seconds,
             "scaler": self.step.scaler.state_dict(),
             "config": self.complete_config().to_dict(),
             "data": self.fingerprint,
         }
         with reported(self.folder):
             save_checkpoint(self.folder, tensors, scalars)
-            self._saved_at = self.update
+            self.report.saved_at = self.update
             self.model.save_pretrained(self.folder)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         scalars, tensors = checkpoint.scalars, checkpoint.tensors
         for change in changed_settings(scalars, self.complete_config().to_dict(), self.fingerprint):
-            self._say(f"resumed with another setting, so not the same run to the bit: {change}")
+            self.report.say(f"resumed with another setting, so not the same run to the bit: {change}")
         if scalars["update"] > self.total:
             raise ValueError(
                 f"the run in {self.folder} is at update {scalars['update']} already, past the {self.total} "
@@ -313,35 +298,24 @@ class _Run:
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         self.step.continue_from(scalars["update"])
-        self.seconds, self._saved_at = scalars["seconds"], scalars["update"]
+        self.report.seconds, self.report.saved_at = scalars["seconds"], scalars["update"]
 
     def _header(self) -> dict[str, Any]:
         return {
+            "update": self.update,
             **environment(self.device),
             "model": self.config.model,
+            "tokens": self.model.config.tokens,
+            "visible": self.model.config.visible,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "precision": precision_name(self.config.precision, self.device),
             "data": self.fingerprint,
+            "train_on": self.config.train_on,
             "split": self.split,
             "frames": "resident" if self.resident else "prefetched",
             "graph": self.config.graph,
-            **describe_bodies(self.order.sequences, self.config.keep_empty_bodies),
+            **describe_bodies(self.data, self.order.sequences, self.config.keep_empty_bodies),
             "batch_size": self.config.batch_size,
             "updates": self.total,
             "updates_per_epoch": self.order.steps_per_epoch,
         }
-
-    def _summary(self) -> dict[str, Any]:
-        """Updates, epochs and the time that the updates took (without probes and checkpoints)."""
-        return {
-            "updates": self.update,
-            "epochs": self.order.epoch_at(self.update),
-            "seconds": self.seconds,
-            "sequences_per_second": self.update * self.config.batch_size / self.seconds,
-            "loss": self.loss,
-            "graph": self.step.graph_reason or "recorded",
-        }
-
-    def _say(self, text: str) -> None:
-        if self.config.progress:
-            print(text, file=sys.stderr, flush=True)

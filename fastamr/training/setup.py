@@ -38,8 +38,7 @@ def load_data(sources: Sequence[str], steps: Sequence[str]) -> PackedSkeletons:
 
     if not sources:
         raise ValueError("data is missing: name packed files, or pass --data synthetic")
-    sets = [data.apply_missing(data.load(source), steps) for source in sources]
-    return sets[0] if len(sets) == 1 else data.concatenate(sets)
+    return data.concatenate([data.apply_missing(data.load(source), steps) for source in sources])
 
 
 def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
@@ -123,16 +122,22 @@ def training_sequences(
     return slots[chosen]
 
 
-def describe_bodies(sequences: Tensor, keep_empty_bodies: bool) -> dict[str, Any]:
+def describe_bodies(data: PackedSkeletons, sequences: Tensor, keep_empty_bodies: bool) -> dict[str, Any]:
     """Return which body sequences a run draws, for the header of its metrics.
 
     Args:
+        data: the packed data.
         sequences: from :func:`training_sequences`.
         keep_empty_bodies: whether every clip has two body slots.
     """
-    empty = int((sequences < 0).sum())
-    bodies = "two slots a clip, empty ones kept" if keep_empty_bodies else "existing"
-    return {"bodies": bodies, "sequences": sequences.numel(), "empty_sequences": empty}
+    clips = len(sequences if keep_empty_bodies else data.body_clip.cpu()[sequences].unique())
+    return {
+        "clips": clips,
+        "all_clips": data.num_clips,
+        "bodies": "two slots a clip, empty ones kept" if keep_empty_bodies else "existing",
+        "sequences": sequences.numel(),
+        "empty_sequences": int((sequences < 0).sum()),
+    }
 
 
 def is_resident(data: PackedSkeletons, device: torch.device, budget: float | None) -> bool:

@@ -8,16 +8,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import replaced
+from ..files import check_folder_of, replaced
 from .clip import Clip, Overlay
-from .figures import check_folder_of, new_figure, picture_format
+from .figures import new_figure, picture_format
 from .skeleton_drawing import Stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ANIMATIONS = ("gif", "mp4")
-# Where the file does not tell the frame rate (choice); players show GIFs faster than 50 a second slowly.
+# Where the file has no frame rate (choice); players show GIFs faster than 50 a second slowly.
 UNKNOWN_RATE, _FASTEST_GIF = 12.0, 50.0
 
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..files import replaced
+from .figures import LINES, MARKERS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Readable without colour: each series also has a line style and a marker, each kind of bar a hatch.
-_STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 _HATCHES = ("", "///", "...", "xxx")
 
 
@@ -48,23 +47,17 @@ def draw_comparison(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'fastamr[viz]'") from error
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
     _draw_curves(left, curves)
     _draw_bars(right, accuracies)
     if title:
         figure.suptitle(title)
-    path = Path(path)
-    with replaced(path) as temporary:
-        figure.savefig(temporary, dpi=150, format=path.suffix.lstrip(".") or "png")
+    save_figure(figure, path)
 
 
 def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
-    for (name, curve), (line, marker) in zip(curves.items(), _STYLES, strict=False):
+    for (name, curve), line, marker in zip(curves.items(), LINES, MARKERS, strict=False):
         share = [loss / curve.losses[0] for loss in curve.losses]
         every = max(1, len(share) // 8)
         axes.plot(

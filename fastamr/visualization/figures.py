@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import check_name
-from ..files import replaced
+from ..files import check_folder_of, replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,17 +42,6 @@ def picture_format(path: str | Path, known: tuple[str, ...] = PICTURES) -> str:
     ending = Path(path).suffix.lower().lstrip(".")
     check_name(f"ending of {str(path)!r}", ending, known)
     return ending
-
-
-def check_folder_of(path: str | Path) -> None:
-    """Raise unless the folder that a file shall be written into exists.
-
-    Raises:
-        FileNotFoundError: it does not.
-    """
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: folder {folder} does not exist; create it first")
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from ..features.sampling import sample_bodies
 from ..models.parts.masking import choose_visible, token_validity
 from .clip import Clip, Overlay, class_of
 
@@ -43,14 +44,8 @@ def model_clip(data: PackedSkeletons, clip: int, frames: int) -> ModelClip:
     """
     part = data.select(torch.tensor([clip]))
     bodies = torch.arange(part.num_bodies, device=part.device)
-
-    def sample(coords: Tensor) -> Tensor:
-        return ops.sample_clips(coords, part.offsets, bodies, frames, None, crop=(1.0,), max_angle=0.0)
-
-    clips = sample(part.coords).float().cpu()
-    valid = None
-    if part.valid is not None:
-        valid = (sample(part.valid[..., None].float())[..., 0] == 1).cpu()
+    sampled, mask = sample_bodies(part, bodies, frames, crop=(1.0,))
+    clips, valid = sampled.float().cpu(), None if mask is None else mask.cpu()
     there = clips.flatten(2).any(2)[..., None]
     seen = there if valid is None else there & valid
     coords = torch.where(seen[..., None], clips, torch.nan).transpose(0, 1).numpy()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..models import AMRModel, SkeletonMAEModel, SkeletonModel
 from ..nn import WeightedReconstructionLoss
+from ..reference.weighted_reconstruction_loss import centre, motion_of
 from .clip import Overlay, Traces
 from .overlays import ModelClip
 
@@ -101,34 +102,20 @@ class Target(NamedTuple):
     def of(cls, clips: Tensor, valid: Tensor | None, criterion: WeightedReconstructionLoss) -> Target:
         """Make the target of clips ``(M, T, V, C)`` as the loss does."""
         seen = torch.ones(clips.shape[:3], dtype=torch.bool) if valid is None else valid
-        known = seen
-        values = clips
+        values, known = clips, seen
         if criterion.target == "motion":
-            still = min(criterion.stride, clips.shape[1])
-            values = torch.zeros_like(clips)
-            values[:, :-still] = clips[:, still:] - clips[:, :-still]
-            later = torch.ones_like(known)
-            later[:, :-still] = known[:, still:]
-            known = known & later
+            values, moving = motion_of(clips, seen, criterion.stride)
+            known = seen if moving is None else moving
         if criterion.normalize == "none":
             return cls(values, known, seen, torch.zeros(()), torch.ones(()))
         if criterion.normalize == "sequence":
-            mean, deviation = _moments(values, known[..., None], (1,), criterion.eps)
+            _, mean, deviation = centre(values, known[..., None], (1,), criterion.eps)
             return cls(values, known, seen, mean, deviation)
         blocks = _blocks(values, criterion)
         counted = _blocks(known[..., None].expand_as(values), criterion)
-        moments = _moments(blocks, counted, (2, 4, 5), criterion.eps)
+        moments = centre(blocks, counted, (2, 4, 5), criterion.eps)[1:]
         mean, deviation = (moment.expand_as(blocks).reshape(values.shape) for moment in moments)
         return cls(values, known, seen, mean, deviation)
-
-
-def _moments(values: Tensor, known: Tensor, dims: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and root of the unbiased variance plus eps of the known values over some dimensions."""
-    known = known.expand_as(values)
-    number = known.sum(dims, keepdim=True)
-    mean = torch.where(known, values, 0).sum(dims, keepdim=True) / number.clamp(min=1)
-    square = torch.where(known, values - mean, 0).square().sum(dims, keepdim=True)
-    return mean, (square / (number - 1).clamp(min=1) + eps).sqrt()
 
 
 def _blocks(values: Tensor, criterion: WeightedReconstructionLoss) -> Tensor:

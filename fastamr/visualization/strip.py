@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..files import check_folder_of
 from .animation import decorate, frame_text
 from .clip import Clip, Overlay, Traces
-from .figures import COLOURS, LINES, check_folder_of, new_figure, picture_format, save_figure
+from .figures import COLOURS, LINES, new_figure, picture_format, save_figure
 from .skeleton_drawing import Stage
 
 _MOST_COLUMNS = 8

@@ -67,7 +67,7 @@ def test_command_end_to_end(
         assert entry["tflop"] > 0
     assert rows["mae-fp32"]["tflop"] > 1.5 * rows["fastamr-fp32"]["tflop"]
     assert [entry["rung"] for entry in report["ratios"]] == ["fastamr-fp32", "fastamr-tf32", "fastamr-bf16"]
-    assert (out / "ladder.md").read_text().count("\n| ") == 1 + len(RUNGS)
+    assert (out / "ladder.md").read_text().count("\n| ") == 2 + len(RUNGS)
     assert (out / "ladder.png").read_bytes()[:4] == b"\x89PNG"
     assert ElementTree.parse(out / "ladder.svg").getroot().tag.endswith("svg")
     assert sorted(path.name for path in out.iterdir()) == [

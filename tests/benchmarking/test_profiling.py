@@ -2,45 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from torch.autograd import DeviceType
 
 from fastamr import cli
-from fastamr.benchmarking import profile_step, profiling
-from fastamr.benchmarking.profiling import Span, as_text, covered
-
-
-def event(name: str, start: float, end: float, device: DeviceType, **more: Any) -> SimpleNamespace:
-    span = SimpleNamespace(start=start, end=end)
-    return SimpleNamespace(name=name, time_range=span, device_type=device, **more)
-
-
-def test_covered_time_of_overlapping_spans() -> None:
-    assert covered([]) == 0
-    assert covered([Span(5, 7), Span(0, 2)]) == 4
-    assert covered([Span(0, 10), Span(2, 3), Span(8, 12), Span(20, 21)]) == 13
-
-
-def test_events_of_a_gpu_are_counted() -> None:
-    """Kernels by name, launches of the host, and time that overlapping kernels cover once."""
-    gpu, cpu = DeviceType.CUDA, DeviceType.CPU
-    events = [
-        event("gemm", 0, 1000, gpu),
-        event("gemm", 500, 2000, gpu),
-        event("Memset (Device)", 3000, 3500, gpu),
-        event("ProfilerStep#1", 0, 9000, gpu, is_user_annotation=True),
-        event("cudaLaunchKernelExC", 0, 5, cpu),
-        event("cudaGraphLaunch", 5, 9, cpu),
-        event("aten::mm", 0, 5, cpu),
-    ]
-    kernels, launches, busy = profiling._device_events(events)
-    assert kernels == {"gemm": (2, pytest.approx(2.5)), "Memset (Device)": (1, pytest.approx(0.5))}
-    assert launches == {"cudaLaunchKernelExC": 1, "cudaGraphLaunch": 1}
-    assert busy == pytest.approx(2.5)
+from fastamr.benchmarking import profile_step
 
 
 def test_profile_of_known_work(tmp_path: Path) -> None:
@@ -50,7 +17,9 @@ def test_profile_of_known_work(tmp_path: Path) -> None:
         torch.mm(left, left)
         torch.mm(left, left)
 
-    result = profile_step(step, torch.device("cpu"), steps=3, warmup=1, trace=tmp_path / "t.json", what="two")
+    result = profile_step(
+        step, torch.device("cpu"), updates=3, warmup=1, trace=tmp_path / "t.json", what="two"
+    )
     (product,) = [row for row in result.kernels if row.name == "aten::mm"]
     assert product.calls == 2
     assert sum(row.share for row in result.kernels) == pytest.approx(1)
@@ -58,12 +27,12 @@ def test_profile_of_known_work(tmp_path: Path) -> None:
     assert 0 < result.busy_ms < result.wall_ms
     assert result.gap_ms == pytest.approx(result.wall_ms - result.busy_ms)
     assert result.launches == {"outermost operators": 2}
-    assert "two: 3 steps on CPU" in as_text(result)
-    rest = as_text(result, most=0).splitlines()[-1]
+    assert "two: 3 updates on CPU" in result.text()
+    rest = result.text(most=0).splitlines()[-1]
     assert rest.strip().startswith("100.0%")
-    for steps, warmup in ((0, 1), (1, -1)):
-        with pytest.raises(ValueError, match=f"steps={steps} and warmup={warmup}"):
-            profile_step(step, torch.device("cpu"), steps=steps, warmup=warmup, trace=tmp_path / "t.json")
+    for updates, warmup in ((0, 1), (1, -1)):
+        with pytest.raises(ValueError, match=f"updates={updates} and warmup={warmup}"):
+            profile_step(step, torch.device("cpu"), updates=updates, warmup=warmup, trace=tmp_path / "t.json")
 
 
 def test_command_end_to_end(
@@ -73,9 +42,9 @@ def test_command_end_to_end(
     given = ["--device", "cpu", "--out", str(out), "--updates", "2", "--sequences", "2", "--warmup", "1"]
     assert cli.main(["bench", "profile", *given, "--most", "3", *architecture]) == 0
     printed = capsys.readouterr().out
-    assert "amr, float32, 2 sequences: 2 steps on CPU" in printed
+    assert "amr, float32, 2 sequences: 2 updates on CPU" in printed
     report = json.loads((out / "profile.json").read_text())
-    assert (report["kind"], report["steps"]) == ("profile", 2)
+    assert (report["kind"], report["updates"]) == ("profile", 2)
     names = {row["name"] for row in report["kernels"]}
     assert "aten::mm" in names
     assert report["wall_ms"] == pytest.approx(report["busy_ms"] + report["gap_ms"])

@@ -17,7 +17,7 @@ import pytest
 import fastamr
 from fastamr import cli
 from fastamr.benchmarking import LadderOptions, RecipeOptions, ScalingOptions
-from fastamr.data.readers.common.bodies import BodyChoice
+from fastamr.data.prepare import BodyChoice
 from fastamr.demo import DemoConfig
 from fastamr.evaluation.protocols.config import PARTS, EvaluateConfig
 from fastamr.finetuning.classifier import ClassifierConfig

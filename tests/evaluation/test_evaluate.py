@@ -12,7 +12,7 @@ from fastamr import files
 from fastamr.data import Split
 from fastamr.evaluation import compare, extract_features, format_table, knn_accuracy, random_encoder
 from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
-from fastamr.evaluation.protocols.frozen import frozen as protocols
+from fastamr.evaluation.protocols import frozen as protocols
 from fastamr.evaluation.report.comparison import find_reports
 from fastamr.models import build_model
 from fastamr.probes import linear_probe

@@ -61,5 +61,20 @@ def test_queries_see_each_other_and_everything_learns(decoders: ModuleType, name
     assert len(changed_predictions(model)) == 4 * 15
 
 
+@pytest.mark.parametrize("name", ["amr_joint_decoder", "amr_query_attention"])
+def test_only_one_decoder_is_built(decoders: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    own = AMRModel.decoder_class.__init__
+
+    def noted(self: torch.nn.Module, config: object) -> None:
+        built.append(type(self).__name__)
+        own(self, config)
+
+    monkeypatch.setattr(AMRModel.decoder_class, "__init__", noted)
+    model = fastamr.models.build_model(name, **OPTIONS)
+    assert built == [type(model.decoder).__name__]
+    assert type(model.decoder) is not AMRModel.decoder_class
+
+
 def test_queries_of_amr_do_not(decoders: ModuleType) -> None:
     assert changed_predictions(AMRModel(**OPTIONS)) == [0]

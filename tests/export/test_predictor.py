@@ -256,7 +256,7 @@ class TestCommand:
         make_data().save(tmp_path / "data.safetensors")
         common = ["predict", "--model", str(folder), str(tmp_path / "data.safetensors")]
         assert main([*common, "--min-confidence", "0.3"]) == 1
-        assert "leave --min-confidence out" in capsys.readouterr().err
+        assert "omit --min-confidence" in capsys.readouterr().err
         assert main([*common, "--fps", "-1"]) == 1
         assert "fps=-1.0 must be a positive number" in capsys.readouterr().err
 
@@ -294,7 +294,7 @@ class TestCommand:
         make_data().save(tmp_path / "data.safetensors")
         code = (
             "import sys\n"
-            "for name in ('fastamr.training', 'jsonargparse', 'tensorboard', 'sklearn', 'triton', 'matplotlib'):\n"
+            "for name in ('fastamr.training', 'tensorboard', 'sklearn', 'triton', 'matplotlib'):\n"
             "    sys.modules[name] = None\n"
             "from fastamr.cli import main\n"
             f"code = main(['predict', '--model', {str(folder)!r}, {str(tmp_path / 'data.safetensors')!r}])\n"

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from fastamr.cli import main
 from fastamr.commands.models import finetune as finetune_command
 from fastamr.data import PackedSkeletons, Split
 from fastamr.evaluation import FinetuneConfig, labelled_split
+from fastamr.finetuning import classifier as classifier_module
 from fastamr.finetuning import distill as distill_module
 from fastamr.finetuning.classifier import ClassifierConfig, accuracy_of, train_classifier
 from fastamr.finetuning.command import shell_command
@@ -23,6 +26,7 @@ from fastamr.finetuning.distill_report import format_report
 from fastamr.finetuning.model_cost import cpu_latency
 from fastamr.models import ActionClassifier, build_model
 from fastamr.skeleton import SkeletonLayout
+from fastamr.training import interrupt
 
 pytest.importorskip("sklearn")
 
@@ -189,6 +193,30 @@ class TestDistill:
             assert report["results"][kind]["per_seed"] == whole["results"][kind]["per_seed"]
         saved = [load_file(folder / "model.safetensors") for folder in (out, tmp_path / "whole")]
         assert all(torch.equal(saved[0][name], value) for name, value in saved[1].items())
+
+    def test_bars_name_the_student_and_quiet_prints_nothing(self, run, tmp_path, capsys) -> None:
+        brief = {"recipe": {"epochs": 2}}
+        distill(settings(run, tmp_path / "a", **brief), data=make_data(), quiet=True)
+        assert capsys.readouterr() == ("", "")
+        distill(settings(run, tmp_path / "b", **brief), data=make_data())
+        printed = capsys.readouterr()
+        for name in ("distilled, seed 0", "labels, seed 0"):
+            assert f"{name}: 100%" in printed.err
+            assert f"{name}: epoch 2/2, loss" in printed.out
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_it_at_once_and_says_what_is_kept(self, run, tmp_path, monkeypatch, number) -> None:
+        monkeypatch.setattr(interrupt, "_GRACE", 600.0)  # the process of the tests goes on, whatever its load
+        monkeypatch.setattr(distill_module, "_train", lambda *_: os.kill(os.getpid(), number))
+        with pytest.raises(
+            KeyboardInterrupt, match=r"finished students are kept in .*; continue with --resume"
+        ):
+            distill(settings(run, tmp_path / "out"), data=make_data(), quiet=True)
+        monkeypatch.setattr(classifier_module, "finetune", lambda *_, **__: os.kill(os.getpid(), number))
+        config = ClassifierConfig(checkpoint=run, data=["x"], out=tmp_path / "tuned", device="cpu")
+        with pytest.raises(KeyboardInterrupt, match=r"nothing was written into .*tuned"):
+            train_classifier(config, data=make_data(), quiet=True)
+        assert list((tmp_path / "tuned").iterdir()) == []
 
     def test_resume_refuses_other_settings(self, run, tmp_path) -> None:
         data, out = make_data(), tmp_path / "out"

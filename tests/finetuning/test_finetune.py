@@ -103,6 +103,21 @@ def test_seed_decides(model, data) -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_bar_and_lines(model, data, capsys) -> None:
+    lines: list[str] = []
+    recipe = dataclasses.replace(QUICK, epochs=3, batch_size=23)
+    halves = labelled_split(data, "official")
+    finetune(model, data, halves, recipe)
+    assert capsys.readouterr() == ("", "")
+    loss = finetune(model, data, halves, recipe, progress=lines.append, bar="tuning").train_loss
+    shown = capsys.readouterr().err
+    assert "tuning: 100%" in shown
+    assert "6/6" in shown
+    assert "epoch 3 of 3" in shown
+    assert [line.split(",")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert lines[-1].endswith(f"loss {loss:.3f}")
+
+
 def test_learning_rates_follow_warmup_cosine_and_layers(model, data, monkeypatch) -> None:
     seen: list[list[float]] = []
     step = torch.optim.AdamW.step

@@ -10,6 +10,10 @@ import torch
 
 import fastamr
 
+from ..interpreter import quicken_interpreter
+
+quicken_interpreter()
+
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> torch.device:

@@ -11,6 +11,8 @@ from fastamr import ops, reference
 from fastamr.reference.masked_patch_gather import masked_patch_gather_backward
 from fastamr.testing import assert_as_good_as, random_clips
 
+from .repeats import assert_repeats
+
 DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
 # S, T, V, C, l, K, D
 SHAPES = [
@@ -60,41 +62,44 @@ def check_forward(arguments: tuple[torch.Tensor, ...], patch: int, out: torch.dt
     if found.numel():
         assert_as_good_as(found, truth, peer)
         assert_unbiased(found, truth)
-    again = ops.masked_patch_gather(clips, keep, *parameters, patch_frames=patch, out_dtype=out)
-    assert torch.equal(found, again)
+    assert_repeats(
+        [found],
+        lambda: [ops.masked_patch_gather(clips, keep, *parameters, patch_frames=patch, out_dtype=out)],
+    )
 
 
 def check_backward(
     arguments: tuple[torch.Tensor, ...], patch: int, upstream: torch.Tensor, out: torch.dtype | None = None
 ) -> None:
     clips, keep, *parameters = arguments
-    found = ops.masked_patch_gather(clips, keep, *parameters, patch_frames=patch, out_dtype=out)
-    gradients = torch.autograd.grad(found, parameters, upstream)
-    again = torch.autograd.grad(
-        ops.masked_patch_gather(clips, keep, *parameters, patch_frames=patch, out_dtype=out),
-        parameters,
-        upstream,
-    )
+
+    def backward() -> tuple[torch.Tensor, ...]:
+        found = ops.masked_patch_gather(clips, keep, *parameters, patch_frames=patch, out_dtype=out)
+        return torch.autograd.grad(found, parameters, upstream)
+
+    gradients = backward()
     tokens, dtype = len(parameters[2]), parameters[0].dtype
     truth = masked_patch_gather_backward(
         upstream.double(), clips.double(), keep, tokens, patch_frames=patch, dtype=torch.float64
     )
     peer = masked_patch_gather_backward(upstream, clips, keep, tokens, patch_frames=patch, dtype=dtype)
-    for value, expected, other, repeated in zip(gradients, truth, peer, again, strict=True):
+    for value, expected, other in zip(gradients, truth, peer, strict=True):
         assert value.shape == expected.shape
         assert value.dtype == dtype
         # A gradient of few terms is exact in the peer: allow the last bit of float32 in a sum's other order.
         assert_as_good_as(value, expected, other, floor=3e-7)
         assert_unbiased(value, expected)
-        assert torch.equal(value, repeated)
+    assert_repeats(gradients, backward)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
     check_forward(make(shape, device, dtype), shape[4])
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:

@@ -14,6 +14,8 @@ from fastamr import ops, reference
 from fastamr.reference.motion_entropy import entropy_of_energy
 from fastamr.testing import assert_as_good_as, random_clips
 
+from .repeats import assert_repeats
+
 DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
 KINDS = ["entropy", "energy", "histogram"]
 # The interpreter is too slow for shrinking, let alone explaining.
@@ -49,6 +51,7 @@ def check(clips: torch.Tensor, **options: object) -> torch.Tensor:
     return found
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("windows", [(4, 8, 12), (5,), (3, 3, 20, 14)])
@@ -56,9 +59,10 @@ def test_windows(windows: tuple[int, ...], kind: str, dtype: torch.dtype, device
     clips = still_and_moving(2, 14, 5, dtype=dtype, device=device)
     found = check(clips, windows=windows, kind=kind, k=0.2)
     assert found.std() > 0.1, "weights that hardly differ would prove nothing"
-    assert torch.equal(found, ops.motion_guidance(clips, windows=windows, kind=kind, k=0.2))
+    assert_repeats([found], lambda: [ops.motion_guidance(clips, windows=windows, kind=kind, k=0.2)])
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("frames", "joints", "channels"),
@@ -90,6 +94,7 @@ def test_more_partial_results_than_one_load_takes(kind: str, device: torch.devic
     assert kernels._PARTS.value * _LARGEST.blocks["BLOCK"] < 65 * 512
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_invalid_frames(kind: str, dtype: torch.dtype, device: torch.device) -> None:
@@ -177,7 +182,7 @@ def test_weights_lie_between_zero_and_one(
     assert ((weight >= 0) & (weight <= 1)).all()
 
 
-@PROPERTY
+@settings(PROPERTY, max_examples=4)
 @given(
     seed=st.integers(0, 2**31),
     frames=st.integers(2, 13),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fastamr.kernels.reconstruction_target import count_numbers
+import triton.language as tl
+from fastamr.kernels.reconstruction_target import MOST_COUNTS, count_numbers
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ import fastamr
 from fastamr import ops
 from fastamr.reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
 from fastamr.testing import assert_as_good_as, random_clips
+
+from .repeats import assert_repeats
 
 DTYPES = [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
 NORMALIZATIONS = ["sequence", "patch", "none"]
@@ -46,9 +49,7 @@ def check(prediction: torch.Tensor, clips: torch.Tensor, *, floor: float = 1e-7,
         # Columns share the rounding of their statistics, so fewer errors are independent than there are numbers.
         columns = clips.shape[0] * clips.shape[2] * clips.shape[3]
         assert error.mean().abs() <= 4 * error.square().mean().sqrt() / columns**0.5 + 1e-30
-    again = run(prediction, clips, **options)
-    assert torch.equal(loss, again[0])
-    assert torch.equal(slope, again[1])
+    assert_repeats((loss, slope), lambda: run(prediction, clips, **options))
 
 
 def inputs(
@@ -68,6 +69,7 @@ def inputs(
     return torch.randn(sequences, queries, numbers, device=device).to(dtype), clips
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("target", ["motion", "joints"])
 @pytest.mark.parametrize("normalize", NORMALIZATIONS)
@@ -121,6 +123,7 @@ def test_columns(
     check(prediction, clips, **patch, guidance=guidance, target="joints" if frames == 1 else "motion")
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(
     ("frames", "joints", "channels", "target_frames", "target_joints"),
     [
@@ -162,6 +165,7 @@ def test_whole_body_and_long_clips(target: str, device: torch.device) -> None:
     check(prediction, clips, target_frames=3, target=target)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("stride", [1, 5, 11, 12, 40])
 @pytest.mark.parametrize("normalize", NORMALIZATIONS)
 def test_strides_of_motion(normalize: str, stride: int, device: torch.device) -> None:
@@ -270,7 +274,7 @@ def test_a_sequence_does_not_depend_on_its_batch(normalize: str, device: torch.d
         assert torch.equal(alone[0], slope[s] * 4)
 
 
-@settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(
     seed=st.integers(0, 2**31),
     sequences=st.integers(2, 7),
@@ -306,9 +310,18 @@ def test_permuting_sequences_changes_nothing(
     [(True, 1, 25, 41), (False, 3, 31, 33), (True, 2, 341, 3), (False, 1, 1, 1), (True, 1030, 2, 3)],
 )
 def test_partial_counts_add_up(
-    motion: bool, sequences: int, frames: int, joints: int, device: torch.device
+    motion: bool,
+    sequences: int,
+    frames: int,
+    joints: int,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More cells than a block, more sequences than programs."""
+    most = MOST_COUNTS.value
+    if device.type == "cpu" and sequences > most:  # the interpreter takes seconds for a thousand programs
+        sequences, most = sequences - most + 16, 16
+        monkeypatch.setattr("fastamr.kernels.reconstruction_target.MOST_COUNTS", tl.constexpr(most))
     clips = torch.empty(sequences, frames, joints, 3, device=device)
     valid = torch.rand(sequences, frames, joints, device=device) > 0.3
     mask = torch.rand(sequences, joints, device=device) > 0.3
@@ -316,7 +329,7 @@ def test_partial_counts_add_up(
     later = torch.cat([valid[:, 1:], torch.ones_like(valid[:, :1])], 1)
     known = valid & later if motion else valid
     assert counts is not None
-    assert len(counts) <= 1024
+    assert len(counts) <= most
     assert counts.sum() == 3 * (known & mask[:, None]).sum()
 
 
@@ -339,7 +352,7 @@ def test_what_the_kernels_do_not_cover_is_named(device: torch.device) -> None:
     long = torch.zeros(1, 8193, 1, 1, device=device)
     with pytest.raises(RuntimeError, match="4096 frames"):
         ops.weighted_reconstruction_loss(torch.zeros(1, 1, 8193, device=device), long, target_frames=8193)
-    with pytest.raises(RuntimeError, match="4096 numbers"):
+    with pytest.raises(RuntimeError, match="4096 values"):
         ops.weighted_reconstruction_loss(
             torch.zeros(1, 1, 8193, device=device), long, target_frames=8193, normalize="none"
         )

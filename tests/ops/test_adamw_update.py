@@ -268,14 +268,14 @@ SHARED = torch.zeros(())
         ({"working": [ONE, TWO]}, TypeError, "working copies must be of dtype bfloat16, float16"),
         ({"steps": [SHARED]}, ValueError, "steps has 1 entries"),
         ({"steps": [SHARED, SHARED]}, ValueError, "steps names one tensor twice"),
-        ({"steps": [ONE, SHARED]}, ValueError, "steps must be one float32 number"),
-        ({"lr": torch.tensor(1e-3, dtype=torch.float64)}, ValueError, "lrs must be one float32 number"),
+        ({"steps": [ONE, SHARED]}, ValueError, "steps must be a tensor of one float32 value"),
+        ({"lr": torch.tensor(1e-3, dtype=torch.float64)}, ValueError, "lrs must be a tensor of one float32 value"),
         ({"weight_decay": [0.1]}, ValueError, "weight_decays has 1 entries"),
         ({"weight_decay": -0.1}, ValueError, "weight_decay=-0.1"),
         ({"betas": (0.9, 1.0)}, ValueError, r"betas\[1\]=1.0"),
         ({"eps": -1.0}, ValueError, "eps=-1.0"),
         ({"max_norm": 0.0}, ValueError, "max_norm=0.0"),
-        ({"found_inf": ONE}, ValueError, "found_inf must be one float32 number"),
+        ({"found_inf": ONE}, ValueError, "found_inf must be a tensor of one float32 value"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit(changes: dict, error: type[Exception], words: str) -> None:

@@ -1,18 +1,25 @@
-"""Every op is a dispatcher op: opcheck with and without gradients, and compiled without a graph break."""
+"""Every op is a dispatcher op: stable schemas, opcheck with and without gradients, compiled without a graph break."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 import fastamr
 from fastamr import ops
-from fastamr.testing import random_clips
+from fastamr.ops.common.registration import fake_of, gradients_of
+from fastamr.testing.op_cases import CASES, Case
+from fastamr.testing.op_sizes import SMALL
 
-SEED = torch.tensor([3, 1])
+SCHEMAS = Path(__file__).with_name("schemas.txt")
+REGISTERED = [case for case in CASES if case.registered is not None]
+# What a user calls; AdamW's checks look at the tensors' identity, which is not traced.
+TRACED = [case for case in REGISTERED if hasattr(ops, case.name) and case.op != "adamw_update"]
 
 
 def device_of(backend: str) -> str:
@@ -20,175 +27,86 @@ def device_of(backend: str) -> str:
     return "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
 
 
-def place(value: Any, device: str) -> Any:
-    if isinstance(value, list):
-        return [place(each, device) for each in value]
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.detach().to(device).requires_grad_(value.requires_grad)
+def registered_names() -> set[str]:
+    names = (name.removeprefix("fastamr::") for name in torch._C._dispatch_get_all_op_names())
+    return {name for name in names if "::" not in name}
 
 
-def qualified(name: str) -> Any:
-    return getattr(torch.ops.fastamr, name).default
+def test_every_registered_op_has_a_case() -> None:
+    assert registered_names() == {case.name for case in REGISTERED}
 
 
-def embedding_inputs(requires_grad: bool) -> list[torch.Tensor]:
-    inputs = [torch.randn(16, 12), torch.randn(16), torch.randn(6, 16)]
-    return [x.requires_grad_(requires_grad) for x in inputs]
+def test_schemas_stay() -> None:
+    """A line a registered op: saved programs and graphs name the ops by these."""
+    found = [str(getattr(torch.ops.fastamr, name).default._schema) for name in sorted(registered_names())]
+    known = SCHEMAS.read_text(encoding="utf-8").splitlines()
+    missing, outdated = set(found) - set(known), set(known) - set(found)
+    assert found == known, f"not in {SCHEMAS.name}: {missing}; only there: {outdated}"
 
 
-def samples(grad: bool, backend: str) -> dict[str, list[tuple]]:
-    clips, valid = random_clips(2, 8, 3), torch.rand(2, 8, 3) > 0.2
-    keep = torch.tensor([[0, 2, 5], [1, 2, 4]], dtype=torch.int32)
-    prediction = torch.randn(2, 6, 12, requires_grad=grad)
-    qkv = torch.randn(2, 6, 3, 2, 8, requires_grad=grad)
-    q, kv = torch.randn(2, 4, 2, 8, requires_grad=grad), torch.randn(2, 6, 2, 2, 8, requires_grad=grad)
-    tables = [torch.randn(2, 3, 3, requires_grad=grad), torch.randn(2, 3, requires_grad=grad)]
-    none = (None,) * 6
-    offsets, ids = torch.tensor([0, 5, 20]), torch.tensor([1, 0, 1])
-    lists = [[torch.ones(3), torch.ones(2, 5)] for _ in range(4)]
-    steps, rate = [torch.zeros(()), torch.ones(())], torch.ones(())
-    copies = [each.to(torch.bfloat16) for each in lists[0]]
-    adamw = (*lists, steps, [rate, rate], [0.1, 0.0])
-    return {
-        "adamw_update": [
-            (*adamw, [], 0.9, 0.95, 1e-8, None, None, None, backend),
-            (*adamw, copies, 0.9, 0.95, 1e-8, 1.0, torch.ones(()), torch.zeros(()), backend),
-        ],
-        "select_visible": [
-            (SEED, 2, 6, 3, None, False, None, False, False, backend),
-            (SEED, 2, 6, 3, torch.randn(2, 6), True, torch.rand(2, 6) > 0.5, True, True, backend),
-        ],
-        "patch_gather": [(clips, keep, 4, backend)],
-        "masked_patch_gather": [(clips, keep, *embedding_inputs(grad), 4, torch.float32, backend)],
-        "masked_patch_gather_backward": [
-            (torch.randn(2, 3, 16, requires_grad=grad), clips, keep, 6, 4, torch.float32, backend)
-        ],
-        "motion_entropy": [(clips, 3, None, 1e-8, backend), (clips, 4, valid, 1e-8, backend)],
-        "motion_guidance": [
-            (clips, [4, 5], 0.01, 1e-8, kind, 8, v, backend)
-            for kind in ("entropy", "histogram")
-            for v in (None, valid)
-        ],
-        "weighted_reconstruction_loss": [
-            (prediction, clips, None, None, None, 4, 1, "motion", 1, "sequence", 1e-6, backend),
-            (
-                prediction,
-                clips,
-                torch.rand(2, 8, 3),
-                torch.rand(2, 6) > 0.5,
-                valid,
-                4,
-                1,
-                "joints",
-                1,
-                "patch",
-                1e-6,
-                backend,
-            ),
-        ],
-        "sample_clips": [
-            (
-                torch.randn(20, 3, 3),
-                offsets,
-                ids,
-                8,
-                SEED,
-                [0.5, 1.0],
-                4,
-                0.3,
-                torch.tensor([0, 1, 0]),
-                backend,
-            ),
-            (torch.randn(20, 3, 3), offsets, ids, 8, None, [0.95], 4, 0.0, None, backend),
-        ],
-        "visible_attention": [
-            (qkv, None, None, None, None, *none[:2], None, None, None, 0.3, 0.0, "reference"),
-            (q, kv, keep, torch.tensor([3, 1]), None, *tables, None, None, SEED, 0.3, 0.2, "reference"),
-            (
-                qkv[0].detach().requires_grad_(grad),
-                None,
-                None,
-                None,
-                torch.tensor([0, 2, 6]),
-                *none[:5],
-                0.3,
-                0.0,
-                "reference",
-            ),
-        ],
-    }
+def tensors(values: Any) -> list[torch.Tensor]:
+    return [each for each in pytree.tree_leaves(values) if isinstance(each, torch.Tensor)]
 
 
-def names_of(backend: str) -> list[tuple[str, str]]:
-    """Ops that have a back end, with its name."""
-    return [
-        (name, backend)
-        for name in samples(False, backend)
-        if backend in ops.availability("cpu")[name.removesuffix("_backward")]
-    ]
+def copied(values: Any) -> Any:
+    """The same values in tensors of their own."""
+    copy = lambda x: x.detach().clone().requires_grad_(x.requires_grad)  # noqa: E731
+    return pytree.tree_map_only(torch.Tensor, copy, values)
 
 
-@pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize(
-    ("name", "backend"), [*names_of("reference"), *names_of("triton"), ("adamw_update", "cpp")]
-)
-def test_opcheck(name: str, backend: str, grad: bool) -> None:
-    for arguments in samples(grad, backend)[name]:
-        placed = tuple(place(value, device_of(backend)) for value in arguments)
-        torch.library.opcheck(qualified(name), placed)
+def named(case: Case, *parts: str) -> str:
+    return "-".join([case.label.replace(" ", "_"), *filter(None, parts)])
 
 
-def test_opcheck_attention_backward() -> None:
-    qkv = torch.randn(2, 6, 3, 2, 8)
-    out, lse = torch.randn(2, 6, 16), torch.randn(2, 2, 6)
-    arguments = (torch.randn(2, 6, 16), out, lse, qkv, *(None,) * 9, 0.3, 0.0, "reference")
-    torch.library.opcheck(qualified("visible_attention_backward"), arguments)
+def opchecks() -> list[Any]:
+    """Each case by the reference and by compiled code; with gradients too where the op passes any on."""
+    found = []
+    for case in REGISTERED:
+        given = case.arguments(replace(SMALL, grad=True))
+        leaves = any(each.requires_grad for each in tensors(given))
+        backends = [name for name in ("reference", "triton") if name in ops.availability("cpu")[case.op]]
+        if case.op == "adamw_update" and torch.float16 not in {each.dtype for each in tensors(given)}:
+            backends.append("cpp")
+        for backend in backends:
+            for grad in (False, True)[: 1 + leaves]:
+                name = named(case, backend, "grad" * grad)
+                found.append(pytest.param(case, backend, grad, id=name))
+    return found
 
 
-def cases(device: str) -> dict[str, Callable[[], torch.Tensor]]:
-    seed = SEED.to(device)
-    clips, keep = (
-        random_clips(2, 8, 3, device=device),
-        torch.tensor([[0, 2], [1, 5]], dtype=torch.int32, device=device),
-    )
-    prediction = torch.randn(2, 6, 12, device=device, requires_grad=True)
-    weight, bias, position = (place(x, device) for x in embedding_inputs(True))
-    qkv = torch.randn(2, 6, 3, 2, 8, device=device, requires_grad=True)
-    coords, offsets = torch.randn(20, 3, 3, device=device), torch.tensor([0, 5, 20], device=device)
-    ids, counts = torch.tensor([0, 1], device=device), torch.tensor([6, 2], device=device)
-    return {
-        "select_visible": lambda: ops.select_visible(seed, 2, 6, 3),
-        "select_masked": lambda: ops.select_visible(seed, 2, 6, 3, return_masked=True)[1],
-        "patch_gather": lambda: ops.patch_gather(clips, keep, patch_frames=4),
-        "masked_patch_gather": lambda: ops.masked_patch_gather(
-            clips, keep, weight, bias, position, patch_frames=4
-        ),
-        "motion_entropy": lambda: ops.motion_entropy(clips, window=3)[1],
-        "motion_guidance": lambda: ops.motion_guidance(clips, windows=(4, 8)),
-        "weighted_reconstruction_loss": lambda: ops.weighted_reconstruction_loss(
-            prediction, clips, target_frames=4
-        ),
-        "sample_clips": lambda: ops.sample_clips(coords, offsets, ids, 8, seed),
-        "attention_auto": lambda: ops.visible_attention(qkv),
-        "attention_reference": lambda: ops.visible_attention(qkv, backend="reference"),
-        "attention_counts": lambda: ops.visible_attention(qkv, counts=counts),
-    }
+@pytest.mark.parametrize(("case", "backend", "grad"), opchecks())
+def test_opcheck(case: Case, backend: str, grad: bool) -> None:
+    given = case.arguments(replace(SMALL, grad=grad, device=device_of(backend)))
+    torch.library.opcheck(case.registered, (), {**given, "backend": backend})
 
 
-@pytest.mark.parametrize("backend", ["auto", "triton"])
-@pytest.mark.parametrize("name", list(cases("cpu")))
-def test_compiles_without_a_break(name: str, backend: str) -> None:
-    if backend == "triton" and name.startswith("attention"):
-        pytest.skip("attention has no Triton kernel")
+def compilations() -> list[Any]:
+    """Each case as a user calls it: with what is chosen, and with the kernels or else the registered reference."""
+    found = []
+    for case in TRACED:
+        other = "triton" if "triton" in ops.availability("cpu")[case.op] else "reference"
+        found += [pytest.param(case, backend, id=named(case, backend)) for backend in ("auto", other)]
+    return found
+
+
+@pytest.mark.parametrize(("case", "backend"), compilations())
+def test_compiles_without_a_break(case: Case, backend: str) -> None:
     torch.compiler.reset()
-    function = cases(device_of(backend))[name]
-    with fastamr.backend(backend):
-        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-        found, expected = compiled(), function()
+    given = case.arguments(replace(SMALL, grad=True, device=device_of(backend)))
+    results = []
+    for compiled in (True, False):
+        own = copied(given)
+        call = case.bind(own)
+        with fastamr.backend(**{case.op: backend}):
+            outputs = tensors(
+                torch.compile(call, fullgraph=True, backend="aot_eager")() if compiled else call()
+            )
+        if any(each.requires_grad for each in outputs):
+            torch.stack([each.double().sum() for each in outputs]).sum().backward()
+        results.append([*outputs, *tensors(own), *(x.grad for x in tensors(own) if x.grad is not None)])
+    for found, expected in zip(*results, strict=True):
         assert torch.equal(found, expected)
-        if expected.requires_grad:
-            found.float().sum().backward()
+        assert found.requires_grad == expected.requires_grad
 
 
 def test_compiled_code_follows_the_chosen_backend() -> None:
@@ -206,3 +124,44 @@ def test_compiled_code_follows_the_chosen_backend() -> None:
         compiled(qkv)
     assert "scaled_dot_product_attention" in calls[0]
     assert "fastamr.visible_attention" in calls[1]
+
+
+def scaled() -> torch.library.CustomOpDef:
+    """An op whose fake and gradients read some of its arguments."""
+
+    @torch.library.custom_op("fastamr_test::scaled", mutates_args=())
+    def op(x: torch.Tensor, factor: float, shift: torch.Tensor, times: int = 2) -> torch.Tensor:
+        return (x * factor + shift).repeat(times)
+
+    return op
+
+
+@pytest.mark.parametrize("given", [(0.5,), (0.5, 3)])
+def test_fakes_and_gradients_by_name(given: tuple[float, ...]) -> None:
+    op = scaled()
+
+    @fake_of(op)
+    def _(times: int, x: torch.Tensor) -> torch.Tensor:
+        return x.new_empty(times * len(x))
+
+    def setup(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
+        ctx.factor, ctx.length = inputs[1], len(inputs[0])
+
+    def backward(ctx: Any, grad: torch.Tensor) -> dict[str, torch.Tensor | None]:
+        total = grad.unflatten(0, (-1, ctx.length)).sum(0)
+        return {"shift": total, "x": total * ctx.factor}
+
+    op.register_autograd(gradients_of(op, backward), setup_context=setup)
+    x, shift = (torch.randn(4, requires_grad=True) for _ in range(2))
+    torch.library.opcheck(op, (x, given[0], shift, *given[1:]))
+    torch.autograd.gradcheck(lambda x, y: op(x, given[0], y, *given[1:]), (x.double(), shift.double()))
+
+
+def test_names_that_the_op_does_not_have() -> None:
+    op = scaled()
+    with pytest.raises(TypeError, match="has no argument 'factors': expected one of x, factor, shift, times"):
+        fake_of(op)(lambda x, factors: x)
+    op.register_autograd(gradients_of(op, lambda ctx, grad: {"y": grad}))
+    found = op(torch.ones(2, requires_grad=True), 2.0, torch.ones(2))
+    with pytest.raises(TypeError, match="fastamr_test::scaled has no argument 'y'"):
+        found.sum().backward()

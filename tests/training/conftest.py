@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,6 +24,9 @@ class TinyConfig:
     channels: int = 3
     width: int = 4
     dropout: float = 0.1
+
+    tokens: ClassVar[int] = 1
+    visible: ClassVar[int] = 1
 
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)

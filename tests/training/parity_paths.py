@@ -115,7 +115,7 @@ def train_reference(run: Training, seed: int = 0) -> tuple[nn.Module, Tensor]:
 
 
 def train_default(
-    run: Training, seed: int = 0, dtype: torch.dtype = torch.float32, products: str | None = None
+    run: Training, seed: int = 0, dtype: torch.dtype = torch.float32, matmul_precision: str | None = None
 ) -> tuple[nn.Module, Tensor]:
     """The trained model, and the loss of each update ``(updates,)`` float64."""
     model, sampler, order = run.start(seed)
@@ -128,7 +128,7 @@ def train_default(
         seed=torch.tensor([seed, 0], device=run.device),
         schedule=LearningRateSchedule(**run.schedule, device=run.device),
         dtype=dtype,
-        products=products,
+        matmul_precision=matmul_precision,
         clip_grad=1.0,
         window=run.updates,
     )

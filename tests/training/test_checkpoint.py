@@ -176,12 +176,26 @@ def test_folder_that_holds_a_run(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"already holds a run \(metrics\.jsonl\); pass --resume"):
         check_folder(tmp_path, resume=False, overwrite=False)
     check_folder(tmp_path, resume=False, overwrite=True)
-    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*: leave --resume out"):
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*: omit --resume"):
         check_folder(tmp_path, resume=True, overwrite=False)
     (tmp_path / "state.safetensors").write_text("")
     check_folder(tmp_path, resume=True, overwrite=False)
     with pytest.raises(FileExistsError, match="is a file"):
         check_folder(tmp_path / "notes.txt", resume=False, overwrite=True)
+
+
+def test_folder_that_auto_may_start_or_continue_in(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new", resume="auto", overwrite=False)
+    for name in ("config.yaml", "metrics.jsonl"):  # of a run that ended before its first checkpoint
+        (tmp_path / name).write_text("")
+    check_folder(tmp_path, resume="auto", overwrite=False)
+    (tmp_path / "model.safetensors").write_text("")
+    with pytest.raises(
+        FileExistsError, match=r"a model without a checkpoint \(model\.safetensors\); pass --overwrite"
+    ):
+        check_folder(tmp_path, resume="auto", overwrite=False)
+    (tmp_path / "state.safetensors").write_text("")
+    check_folder(tmp_path, resume="auto", overwrite=False)
 
 
 def test_clearing_a_run_spares_foreign_files(tmp_path: Path) -> None:

@@ -49,6 +49,21 @@ def test_graph_in_yaml(tmp_path: Path, text: str, expected: str) -> None:
     assert PretrainConfig.load(tmp_path / "c.yaml").graph == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("true", True), ("false", False), ("yes", True), ("no", False), ("'yes'", True), ("'no'", False),
+        ("auto", "auto"),
+    ],
+)  # fmt: skip
+def test_resume_in_yaml(tmp_path: Path, text: str, expected: bool | str) -> None:
+    (tmp_path / "c.yaml").write_text(f"resume: {text}")
+    config = PretrainConfig.load(tmp_path / "c.yaml")
+    assert config.resume == expected
+    config.save(tmp_path / "c.yaml")
+    assert PretrainConfig.load(tmp_path / "c.yaml").resume == expected
+
+
 def test_epochs_and_updates_replace_each_other(tmp_path: Path) -> None:
     PretrainConfig(epochs=3).save(tmp_path / "c.yaml")
     config = PretrainConfig.load(tmp_path / "c.yaml", updates=7)
@@ -92,6 +107,8 @@ def test_missing_file(tmp_path: Path) -> None:
         ({"train_on": "tests"}, "unknown train_on 'tests'"),
         ({"epochs": 3, "updates": 3}, "give one of the two"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
+        ({"resume": "auto", "overwrite": True}, "exclude each other"),
+        ({"resume": "sometimes"}, "unknown resume 'sometimes'"),
         ({"batch_size": 0}, "batch_size must be a positive number, got 0"),
         ({"updates": -1}, "updates must be a positive number or null, got -1"),
         ({"accumulate": 3, "batch_size": 8}, "divisor of batch_size (8), got 3"),
@@ -125,7 +142,9 @@ def test_unknown_model_and_setting(tiny: type) -> None:
         PretrainConfig(model="amr", architecture={"mask_ratio": 1.5}).model_config()
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_the_projects_configurations_are_sound(path: Path) -> None:
     config = PretrainConfig.load(path)
     assert config.model_config().visible >= 1

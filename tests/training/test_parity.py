@@ -53,7 +53,7 @@ def test_three_hundred_updates_in_float32(device: str) -> None:
 @pytest.mark.parametrize("updates", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_products_of_two_parts_on_a_matrix_unit_are_as_near_as_float32_must_be(updates: int) -> None:
     run = Training("amr", updates)
-    expected, found = reference_losses(run), train_default(run, products="high")[1]
+    expected, found = reference_losses(run), train_default(run, matmul_precision="high")[1]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
     assert not torch.equal(found, train_default(run)[1])
 

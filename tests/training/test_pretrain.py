@@ -179,8 +179,95 @@ def test_the_real_models_resume_to_the_bit_and_are_probed(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_plan_and_estimate_are_printed_and_kept(
+    tmp_path: Path, skeletons: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = pretrain(configure(tmp_path / "run", updates=14), data=skeletons)
+    shown = capsys.readouterr().err
+    (header,) = records(out, "header")
+    assert header["plan"][0] == "model    tiny, 679 parameters"
+    assert header["plan"][2] == "data     16 of 20 clips (split official), 16 sequences (bodies: existing)"
+    assert shown.splitlines()[: len(header["plan"])] == header["plan"]
+    (estimate,) = records(out, "estimate")
+    assert estimate["update"] == 10
+    assert estimate["seconds"] == pytest.approx(14 * estimate["each"])
+    assert estimate["lines"][0] in shown
+    assert "14/14" not in shown  # progress is off
+    pretrain(configure(out, resume=True, updates=30, progress=True), data=skeletons)
+    shown = capsys.readouterr().err
+    assert "30 updates = 15 epochs of 2, 14 of them done" in shown
+    assert "for 16 updates" in shown
+    assert "30/30" in shown
+    assert "epoch 15.00 of 15.00, loss " in shown
+    assert [line["update"] for line in records(out, "estimate")] == [10, 24]
+
+
+def test_quiet_prints_nothing(tmp_path: Path, skeletons: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    out = pretrain(configure(tmp_path / "run", updates=14), data=skeletons, quiet=True)
+    assert capsys.readouterr() == ("", "")
+    assert records(out, "header")[0]["plan"]
+
+
+def test_a_short_run_has_no_estimate(
+    tmp_path: Path, skeletons: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = pretrain(configure(tmp_path / "run", updates=10), data=skeletons)
+    assert records(out, "estimate") == []
+    assert "about" not in capsys.readouterr().err
+
+
+def test_resume_auto_starts_continues_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
+) -> None:
+    whole = pretrain(configure(tmp_path / "whole"), data=skeletons)
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 6, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt, match=r"stopped after update 6; continue with --resume auto"):
+            pretrain(configure(parts, resume="auto"), data=skeletons)
+    assert PretrainConfig.load(parts / "config.yaml").resume is False
+    pretrain(configure(parts, resume="auto"), data=skeletons)
+    assert losses(parts) == losses(whole)
+    states = [load_file(folder / "state.safetensors") for folder in (whole, parts)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    with pytest.raises(ValueError, match=r"architecture\.width was 4 and is now 5"):
+        pretrain(configure(parts, resume="auto", updates=20, architecture={"width": 5}), data=skeletons)
+
+
+def test_resume_auto_starts_again_where_no_checkpoint_was_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
+) -> None:
+    def crash() -> None:
+        raise _Stop
+
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3, crash)
+        with pytest.raises(_Stop):
+            pretrain(configure(tmp_path / "run"), data=skeletons)
+    out = pretrain(configure(tmp_path / "run", resume="auto"), data=skeletons)
+    assert [line["update"] for line in records(out, "train")] == list(range(1, 11))
+
+
+def test_a_signal_leaves_the_probe_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skeletons: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt, match="update 4"):
+            pretrain(configure(tmp_path / "run", probe_every=1.0), data=skeletons)
+    assert [line["update"] for line in records(tmp_path / "run", "probe")] == [2]
+
+
+def test_halves_of_files_are_removed(tmp_path: Path, skeletons: Any) -> None:
+    out = pretrain(configure(tmp_path / "run"), data=skeletons)
+    (out / ".state.safetensors.x1.part").write_text("half")
+    (out / ".notes.part").write_text("mine")
+    pretrain(configure(out, resume=True, updates=12), data=skeletons)
+    assert sorted(path.name for path in out.glob(".*")) == [".notes.part"]
+
+
 def test_resume_without_a_run_is_refused(tmp_path: Path, skeletons: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*run, .*leave --resume out to start"):
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*run, .*omit --resume to start"):
         pretrain(configure(tmp_path / "run", resume=True), data=skeletons)
     assert not (tmp_path / "run").exists()
 

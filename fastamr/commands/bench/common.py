@@ -11,24 +11,18 @@ from typing import Any
 from ...benchmarking.machine import busy_warning
 from ...files import make_folder, write_text
 from ..options import CommandParser
-from ..settings import add_model, add_model_settings, add_preset, look_ahead, preset_settings
+from ..settings import add_model, look_ahead, preset_settings
 
 
-def bench_parser(kind: str, text: str, **options: Any) -> CommandParser:
-    """Return a parser with ``--device`` and ``--out``."""
+def bench_parser(kind: str, text: str, words: Sequence[str] | None = None, **options: Any) -> CommandParser:
+    """Return a parser with ``--device`` and ``--out``; with the command's words also with one model's options."""
     parser = CommandParser(f"bench {kind}", "", f"Measure {text}.", **options)
     group = parser.add_argument_group("where")
     group.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
     group.add_argument("--out", default=f"bench-{kind}", metavar="DIR", help="folder for the results")
+    if words is not None:
+        add_model(parser, look_ahead(words).model or "amr")
     return parser
-
-
-def add_one_model(parser: CommandParser, words: Sequence[str]) -> None:
-    """Add ``--model``, its settings and ``--preset``; without any of these the settings are the paper's."""
-    group = parser.add_argument_group("model")
-    add_model(group)
-    add_preset(group, "the model's settings in a configuration that comes with the package")
-    add_model_settings(parser, look_ahead(words).model or "amr")
 
 
 def parse(parser: CommandParser, words: Sequence[str]) -> dict[str, Any]:

@@ -15,15 +15,7 @@ from .common import bench_parser, make_out, parse, say, write_json
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: a wrong option.
-        ValueError: an unknown rung or device, or an option out of range.
-        NotADirectoryError: ``--out`` lies in a file.
-        ImportError: matplotlib is not installed.
-        RuntimeError: a rung disagrees with the reference; it has no time.
-    """
+    """Carry out the command."""
     parser = bench_parser("ladder", "every form of the step, from the public code on, side by side")
     parser.add_fields(LadderOptions, {"what": "rungs sequences rounds warmup"}, skip=("architecture",))
     parser.add_fields(ModelConfig, {}, rest="settings of both models", part="model", into="architecture")

@@ -7,21 +7,14 @@ from ...benchmarking.ntu_sized import PRESETS
 from ...benchmarking.recipe import as_text
 from ...files import write_text
 from ..spelling import notice
-from .common import add_one_model, bench_parser, make_out, parse, write_json
+from .common import bench_parser, make_out, parse, write_json
 
 FIRST = {"what": "updates full clips batch_size precision seed progress"}
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: a wrong option.
-        ValueError: an unknown recipe or device, or an option out of range.
-        NotADirectoryError: ``--out`` lies in a file.
-    """
-    parser = bench_parser("recipe", "the full pipeline on data of NTU RGB+D 60's size, projected")
-    add_one_model(parser, words)
+    """Carry out the command."""
+    parser = bench_parser("recipe", "the full pipeline on data of NTU RGB+D 60's size, projected", words)
     parser.add_fields(RecipeOptions, FIRST, skip=("preset", "model", "architecture", "device"))
     more = parser.more("data and length")
     more.add_argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from ...benchmarking import ScalingOptions, run_scaling
@@ -10,27 +9,21 @@ from ...benchmarking.charts import ENDINGS, draw_scaling
 from ...benchmarking.scaling import SIZES
 from ...devices import pick_device
 from ...errors import check_name
-from .common import add_one_model, bench_parser, make_out, parse, write_json
+from ..options import usage
+from .common import bench_parser, make_out, parse, write_json
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: a wrong option.
-        ValueError: an unknown device, or an option out of range.
-        NotADirectoryError: ``--out`` lies in a file.
-        ImportError: matplotlib is not installed.
-    """
-    parser = bench_parser("scaling", "step time against S, T, V, K, depth and width")
-    add_one_model(parser, words)
-    vary = {"nargs": "+", "type": _varied, "metavar": "SIZE[=V,V]"}
+    """Carry out the command."""
+    parser = bench_parser("scaling", "step time against S, T, V, K, depth and width", words)
+    vary = {"nargs": "+", "metavar": "SIZE[=V,V]"}
     vary["help"] = f"{', '.join(SIZES)}, with values or the device's own; all by default"
     first = {"what": "vary sequences precision rounds"}
     parser.add_fields(ScalingOptions, first, skip=("model", "architecture"), forms={"vary": vary})
     given = parse(parser, words)
     device, folder = pick_device(given.pop("device")), given.pop("out")
-    options = ScalingOptions(**{**given, "vary": dict(given.get("vary", ()))})
+    given["vary"] = dict(usage(_varied, word) for word in given.get("vary", ()))
+    options = ScalingOptions(**given)
     out = make_out(folder)
     print(f"{'size':>10} {'value':>6} {'ms':>10} {'limit ms':>10} {'share':>7}", flush=True)
     result = run_scaling(options, device, report=lambda name, point: print(_point(name, point), flush=True))
@@ -51,11 +44,8 @@ def run(words: list[str]) -> None:
 def _varied(word: str) -> tuple[str, tuple[int, ...]]:
     """``NAME`` or ``NAME=V1,V2`` of ``--vary``."""
     name, _, values = word.partition("=")
-    try:
-        check_name("size", name, SIZES)
-        return name, tuple(int(value) for value in values.split(",") if value)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    check_name("size", name, SIZES)
+    return name, tuple(int(value) for value in values.split(",") if value)
 
 
 def _point(name: str, point: Any) -> str:

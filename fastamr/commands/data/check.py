@@ -1,4 +1,4 @@
-"""``fastamr check FILE``: what is in a packed file, what is wrong with it, does it leak."""
+"""``fastamr check FILE``: what is in a file, what is wrong with it, does it leak."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..options import FLAG, CommandParser, one_of
+from ..options import FLAG, CommandParser, add_reading, choice
 
 FOUND = 3
 """Exit status where something was found that ``--fail-on`` names."""
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: a file cannot be written where ``--json`` or ``--html`` says.
-        ValueError: the file is not packed data, or an option is out of range.
-        SystemExit: with status 3, something was found that ``--fail-on`` names.
-    """
+    """Carry out the command."""
+    from ...data import read
     from ...data.audit import KINDS, NearOptions, QualityOptions, audit, format_audit, format_page
-    from ...data.load import load
     from ...files import check_writable, make_folder, write_text
 
     given = _parser(KINDS).parse(words)
@@ -32,9 +25,9 @@ def run(words: list[str]) -> None:
             check_writable(path)
     near = NearOptions(max_shift=given.max_shift, residual=given.residual)
     quality = QualityOptions(jump=given.jump, freeze=given.freeze)
-    report: dict[str, Any] = {"file": str(given.file)} | audit(
-        load(given.file), near=near, search_near=given.near, quality=quality
-    )
+    data = read(given.file, layout=given.layout, min_confidence=given.min_confidence)
+    found = audit(data, near=near, search_near=given.near, quality=quality)
+    report: dict[str, Any] = {"file": str(given.file)} | found
     if given.json == "-":
         print(json.dumps(report, indent=2))
     else:
@@ -54,15 +47,17 @@ def _parser(kinds: dict[str, str]) -> CommandParser:
     parser = CommandParser(
         "check",
         "FILE",
-        "Tell what is in a packed file, what is wrong with it and whether it leaks from training to test.",
+        "Tell what is in a file, what is wrong with it and whether it leaks from training to test.",
         epilog="Kinds of findings: " + "; ".join(f"{kind}: {text}" for kind, text in kinds.items()) + ". "
         "The exit status is 0 whatever was found, and 3 where --fail-on names it.",
     )  # fmt: skip
-    parser.add_argument("file", metavar="FILE", help="the packed file")
+    parser.add_argument(
+        "file", metavar="FILE", help="the packed file, or any other that fastamr import reads"
+    )
     add = parser.add_argument_group("report").add_argument
     add("--json", metavar="OUT", help="also write all numbers as JSON; - prints them instead of the table")
     add("--html", metavar="OUT", help="also write a page with histograms, which loads nothing from anywhere")
-    add("--fail-on", metavar="KIND", nargs="+", default=[], type=one_of("kind", (*kinds, "any")),
+    add("--fail-on", **choice("kind", (*kinds, "any")), nargs="+", default=[],
         help="exit with status 3 where one of these is found: " + ", ".join([*kinds, "any"]))  # fmt: skip
     add = parser.add_argument_group("what counts as a finding").add_argument
     add("--near", action=FLAG, default=True, help="look for near copies too, not for exact ones only")
@@ -74,4 +69,5 @@ def _parser(kinds: dict[str, str]) -> CommandParser:
         help="what moves farther than this many body sizes from one frame to the next jumps")  # fmt: skip
     add("--freeze", type=int, default=8, metavar="FRAMES",
         help="a joint in one place for so many frames while the body moves is frozen")  # fmt: skip
+    add_reading(parser.more("how the file is read"))
     return parser

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from ...data.preprocessing.convert_layout import MISSING, joint_map
 from ...errors import UsageError
-from ..options import CommandParser, add_layout, add_processing, check_steps, one_of
+from ..options import CommandParser, add_layout, add_processing, choice
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: OUT cannot be written.
-        ValueError: the file is not packed data, or what is asked for does not suit it.
-    """
+    """Carry out the command."""
     text = "Write packed data in another joint layout, with more pre-processing, or both (layout first)."
     parser = CommandParser("convert", "IN OUT", text)
     parser.add_argument("source", metavar="IN", help="a packed file, as fastamr import or prepare writes it")
@@ -22,13 +16,12 @@ def run(words: list[str]) -> None:
     group = parser.add_argument_group("layout")
     add_layout(group, "the new joint layout")
     group.add_argument(
-        "--missing", type=one_of("missing", MISSING), default="interpolate", metavar="HOW",
+        "--missing", **choice("missing", MISSING), default="interpolate",
         help="joints that IN lacks: interpolate them where a rule tells how and mark the rest as not seen, "
         "mask all of them, or refuse to convert",
     )  # fmt: skip
     add_processing(parser)
     given = parser.parse(words)
-    check_steps(given.preprocess)
     asked = []
     if given.layout is not None:
         asked = [{"name": "convert", "layout": given.layout, "missing": given.missing}]

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from ..options import CommandParser, add_layout, add_processing, check_steps
+from ..options import CommandParser, add_processing, add_reading
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
+    """Carry out the command."""
+    from ...data.readers.registry import endings
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: OUT cannot be written.
-        ValueError: no reader knows the file, or it is damaged (where, and why).
-    """
-    parser = CommandParser(
-        "import",
-        "FILE OUT",
-        "Convert a motion file to the packed format: .npz (ragged, MAMP, CTR-GCN), .pkl (PYSKL), .json "
-        "(COCO key points, AlphaPose, a clip of NW-UCLA), .csv (frame, body, joint, x, y[, z][, confidence][, clip]).",
-    )
-    parser.add_argument("file", metavar="FILE", help="the file to read")
+    text = f"Convert a motion file to the packed format: {endings()}."
+    parser = CommandParser("import", "FILE OUT", text)
+    parser.add_argument("file", metavar="FILE", help="the file or folder to read")
     parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ucla.safetensors")
-    group = parser.add_argument_group("reading")
-    add_layout(group, "the skeleton of a file that does not tell it")
-    group.add_argument("--min-confidence", type=float, metavar="NUMBER",
-        help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
+    add_reading(parser.add_argument_group("reading"))
     add_processing(parser)
     given = parser.parse(words)
-    check_steps(given.preprocess)
     from ...data import import_file
 
     print(

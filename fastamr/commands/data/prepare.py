@@ -9,11 +9,12 @@ import dataclasses
 import math
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..options import FLAG, CommandParser, Given, add_processing, check_steps, one_of
+from ..options import FLAG, CommandParser, Given, add_processing, add_reading, choice
 
 DAMAGED = 3
 """The exit code where damaged files were left out."""
@@ -23,32 +24,22 @@ KEEP = ("clips", "streams", "both")
 
 _EPILOG = """\
 KIND and RAW:
-  ntu60, ntu120   a folder with .skeleton files, the downloaded zip archives, or a folder with those
-  pku1, pku2      a folder with the skeleton files, the label files and cross-subject.txt, cross-view.txt
-                  (phase II: cross_subject_v2.txt, cross_view_v2.txt), in any folders below it, or in zip archives
-  nw-ucla         a folder with the JSON files (all_sqe)
-  pyskl           an annotation file *.pkl
-  npz             an archive *.npz of MAMP or CTR-GCN, or in the layout of this library
+{kinds}
 
-Beside OUT lies OUT.report.json with every file and clip that was left out, and why. After an interruption the same
+Beside OUT lies OUT.report.json with every file and clip that was left out, and why. After an interruption the same \
 command continues. Exit code 3: done, but damaged files were left out.
 """
 
 
 def run(words: list[str]) -> None:
-    """Run the command.
-
-    Raises:
-        SystemExit: 3 where damaged files were left out.
-        UsageError: a wrong option.
-    """
+    """Carry out the command."""
     given = _parser().parse(words)
-    check_steps(given.preprocess)
-    from ...data.prepare.prepare import KINDS, prepare
+    from ...data.prepare import prepare
     from ...data.preprocessing.presets import preset_steps
+    from ...data.readers.registry import kinds
 
-    if given.kind not in KINDS:
-        raise UsageError(f"KIND is {given.kind!r}, expected one of {', '.join(KINDS)}")
+    if given.kind not in kinds():
+        raise UsageError(f"KIND is {given.kind!r}, expected one of {', '.join(kinds())}")
     options = _options(given)
     report = prepare(
         given.kind,
@@ -72,51 +63,58 @@ def usable_cores() -> int:
 
 
 def _parser() -> CommandParser:
-    from ...data.readers.common.bodies import BodyChoice
+    from ...data.prepare import BodyChoice
+    from ...data.readers.registry import kinds
 
+    lines = [
+        textwrap.fill(f"  {name:<12}{text}", 78, subsequent_indent=" " * 14) for name, text in kinds().items()
+    ]
     text = "Convert a data set's raw files to one packed file."
-    parser = CommandParser("prepare", "KIND RAW OUT", text, epilog=_EPILOG, keep_lines=True)
+    epilog = _EPILOG.format(kinds="\n".join(lines))
+    parser = CommandParser("prepare", "KIND RAW OUT", text, epilog=epilog)
     add = parser.add_argument
-    add("kind", metavar="KIND", help="ntu60, ntu120, pku1, pku2, nw-ucla, pyskl or npz")
-    add("raw", metavar="RAW", help="where the raw files are: a folder, archives or a file, see --help-all")
+    add("kind", metavar="KIND", help="ntu60, ntu120, pku1, pku2, nw-ucla, pyskl, ...; --help-all lists them")
+    add("raw", metavar="RAW", help="where the raw files are: a folder, archives or a file")
     add("out", metavar="OUT", help="the packed file to write, for example ntu60.safetensors")
     add_processing(parser)
     add = parser.add_argument_group("work").add_argument
-    add("--workers", type=int, default=0, metavar="INT", help="processes that read; by default one a core")
+    add("--workers", type=int, default=0, help="processes that read; by default one a core")
     add("--strict", action=FLAG, help="stop at the first damaged file")
     add("--progress", action=FLAG, default=True, help="show the progress bar")
     parser.add_fields(BodyChoice, {}, rest="NTU RGB+D: choice of people; the defaults are the field's recipe")
+    add_reading(parser.more("reading"))
     add = parser.more("NTU RGB+D: clips and joints").add_argument
     add("--skip", metavar="FILE", help="text file that names clips to leave out, as the authors' list")
-    add("--min-state", type=int, choices=(0, 1, 2), metavar="INT",
+    add("--min-state", type=int, choices=(0, 1, 2),
         help="mark joints with a lower tracking state, of 0, 1 and 2, as not seen; by default none")  # fmt: skip
     add = parser.more("PKU-MMD").add_argument
-    add("--keep", type=one_of("keep", KEEP), metavar="WHAT", help=f"of {', '.join(KEEP)}; by default clips")
+    add("--keep", **choice("keep", KEEP), help="labelled clips (default), streams or both")
     return parser
 
 
 def _options(given: Given) -> dict[str, Any]:
     """Return the options of the reader; those of another kind are a usage error."""
-    from ...data.readers.common.bodies import BodyChoice
+    from ...data.prepare import BodyChoice
 
     names = [item.name for item in dataclasses.fields(BodyChoice)]
-    choice = {name: value for name, value in given.as_dict().items() if name in names}
-    ntu = {"skip": given.skip, "choice": choice or None, "min_state": given.min_state}
+    bodies = {name: value for name, value in given.as_dict().items() if name in names}
+    ntu = {"skip": given.skip, "choice": bodies or None, "min_state": given.min_state}
     ntu = {name: value for name, value in ntu.items() if value is not None}
     pku = {} if given.keep is None else {"keep": given.keep}
     for options, kinds, shown in ((ntu, "ntu", "--skip, --bodies, ..."), (pku, "pku", "--keep")):
         if options and not given.kind.startswith(kinds):
             raise UsageError(f"{shown} are options of {kinds}..., but KIND is {given.kind!r}")
-    if choice:
-        if "motion" in choice:
-            choice["motion"] = tuple(choice["motion"])
+    if bodies:
+        if "motion" in bodies:
+            bodies["motion"] = tuple(bodies["motion"])
         try:
-            ntu["choice"] = BodyChoice(**choice)
+            ntu["choice"] = BodyChoice(**bodies)
         except ValueError as error:
             raise UsageError(str(error)) from None
     if given.skip is not None:
         ntu["skip"] = _skip(given.skip)
-    return ntu | pku
+    reading = {"layout": given.layout, "min_confidence": given.min_confidence}
+    return ntu | pku | {name: value for name, value in reading.items() if value is not None}
 
 
 def _skip(path: str) -> frozenset[str]:

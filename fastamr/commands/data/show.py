@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UsageError
-from ..options import FLAG, CommandParser, Given, one_of
+from ..options import FLAG, CommandParser, Given, add_reading, choice
 
 AXES = ("y", "z", "-y", "auto")
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: there is no such clip, the model does not fit the data, or an option is out of range.
-        ImportError: matplotlib is not installed.
-        OSError: MP4 without ffmpeg, or the picture cannot be written where ``--out`` says.
-    """
+    """Carry out the command."""
     given = _parser().parse(words)
     chosen = [name for name in ("mask", "guidance", "reconstruction") if getattr(given, name)]
     if len(chosen) > 1:
@@ -47,8 +40,7 @@ def run(words: list[str]) -> None:
 
 def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     """Return the clip, its overlay and the traces below it."""
-    from ...data import apply_missing
-    from ...data.load import load
+    from ...data import apply_missing, read
     from ...features.extract import check_fit
     from ...features.run_settings import run_steps
     from ...models import load_pretrained
@@ -56,7 +48,7 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     from ...visualization.overlays import guidance_overlay, mask_overlay, model_clip
     from ...visualization.reconstruction import predict
 
-    data = load(given.data)
+    data = read(given.data, layout=given.layout, min_confidence=given.min_confidence)
     index = find_clip(data, given.clip)
     if not chosen:
         clip = read_clip(data, index).part(given.start, given.stop)
@@ -89,41 +81,36 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
 
 def _parser() -> CommandParser:
     parser = CommandParser("show", "DATA --out FILE", "Draw a clip as an animation or as a strip of frames.")
-    parser.add_argument("data", metavar="DATA", help="the packed file")
+    parser.add_argument(
+        "data", metavar="DATA", help="the packed file, or any other that fastamr import reads"
+    )
     add = parser.add_argument_group("clip and picture").add_argument
     add("--clip", default="0", metavar="N|NAME", help="which clip, by number from 0 or by name")
     add("--out", required=True, metavar="FILE",
         help="the picture: .gif or .mp4 (needs ffmpeg) for an animation, .png, .svg or .pdf for a strip")  # fmt: skip
-    add("--frames", type=int, default=8, metavar="INT", help="frames of a strip")
-    add(
-        "--fps", type=float, metavar="RATE", help="frames an animation shows a second: the clip's rate, or 12"
-    )
+    add("--frames", type=int, default=8, help="frames of a strip")
+    add("--fps", type=float, metavar="RATE",
+        help="frames an animation shows a second: the clip's rate, or 12")  # fmt: skip
     add = parser.add_argument_group("what a model sees and makes of it").add_argument
-    add(
-        "--checkpoint",
-        metavar="RUN",
-        help="folder of a run; its frames, patches, masking and steps are taken",
-    )
+    add("--checkpoint", metavar="RUN",
+        help="folder of a run; its frames, patches, masking and steps are taken")  # fmt: skip
     add("--mask", action=FLAG, help="show visible and masked tokens")
     add("--guidance", action=FLAG, help="show AMR's guidance map W, the weight in the loss")
     add("--reconstruction", action=FLAG,
         help="show what the model of --checkpoint makes of the visible tokens; on with --checkpoint")  # fmt: skip
     add = parser.more("overlays without --checkpoint").add_argument
     add("--ratio", type=float, default=0.9, metavar="SHARE", help="share of masked tokens")
-    add("--patch-frames", type=int, default=4, metavar="INT", help="frames of a token")
-    add("--model-frames", type=int, default=120, metavar="INT", help="frames that the clip is resized to")
-    add("--seed", type=int, default=0, metavar="INT", help="of the mask, also with --checkpoint")
+    add("--patch-frames", type=int, default=4, help="frames of a token")
+    add("--model-frames", type=int, default=120, help="frames that the clip is resized to")
+    add("--seed", type=int, default=0, help="of the mask, also with --checkpoint")
     add = parser.more("part and view of the clip").add_argument
     add("--start", type=int, default=0, metavar="FRAME", help="first frame that is shown")
     add("--stop", type=int, metavar="FRAME", help="frame before which to stop; by default the end")
-    add("--up", default="auto", type=one_of("up", AXES), metavar="AXIS",
-        help=f"the axis that points up, of {', '.join(AXES)}; -y suits images, auto goes by the trunk")  # fmt: skip
+    add("--up", default="auto", **choice("up", AXES),
+        help="the axis that points up; -y suits images, auto goes by the trunk")  # fmt: skip
     add("--azimuth", type=float, default=-70.0, metavar="DEGREES", help="horizontal angle of view")
     add("--elevation", type=float, default=12.0, metavar="DEGREES", help="vertical angle of view")
-    add(
-        "--unit",
-        default="m",
-        metavar="NAME",
-        help="unit of the coordinates, written on the axes; '' for none",
-    )
+    add("--unit", default="m", metavar="NAME",
+        help="unit of the coordinates, written on the axes; '' for none")  # fmt: skip
+    add_reading(parser.more("how the file is read"))
     return parser

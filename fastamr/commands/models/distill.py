@@ -9,12 +9,7 @@ from ..settings import add_config, build
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: a wrong option, key or value.
-        Exception: what :func:`fastamr.finetuning.distill.distill` raises.
-    """
+    """Carry out the command."""
     distill.distill(build(_parser(), DistillConfig, words))
 
 

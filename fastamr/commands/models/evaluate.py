@@ -13,12 +13,7 @@ FIRST = {
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: a wrong option, key or value.
-        Exception: what :func:`fastamr.evaluation.evaluate.evaluate` raises.
-    """
+    """Carry out the command."""
     from ...evaluation.evaluate import evaluate
 
     text = "Probe or fine-tune a pre-trained encoder."

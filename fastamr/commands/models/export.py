@@ -10,15 +10,7 @@ from ..options import FLAG, CommandParser
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: the folder holds no model.
-        OSError: a file cannot be written where ``--onnx`` or ``--torch-export`` says.
-        ValueError: the model cannot be exported, a file's name or the opset is wrong, or the file would compute
-            something else.
-        ImportError: a package that ONNX needs is not installed.
-    """
+    """Carry out the command."""
     given = _parser().parse(words)
     if given.onnx is None and given.torch_export is None:
         raise UsageError("nothing to write: give --onnx FILE.onnx, --torch-export FILE.pt2, or both")
@@ -57,14 +49,11 @@ def run(words: list[str]) -> None:
 def _parser() -> CommandParser:
     text = "Write a classifier, or an encoder, as a file for other runtimes. The batch size is free."
     parser = CommandParser("export", "CHECKPOINT", text)
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="folder of a classifier (fastamr finetune, distill) or of a run",
-    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT",
+        help="folder of a classifier (fastamr finetune, distill) or of a run")  # fmt: skip
     add = parser.add_argument_group("files").add_argument
     add("--onnx", metavar="FILE.onnx", help="write ONNX, and compare it with the model in onnxruntime")
     add("--torch-export", metavar="FILE.pt2", help="write what torch.export.load reads")
     add("--encoder", action=FLAG, help="of a classifier's folder, write the encoder alone")
-    add("--opset", type=int, metavar="INT", help="version of ONNX's operators, by default PyTorch's choice")
+    add("--opset", type=int, help="version of ONNX's operators, by default PyTorch's choice")
     return parser

@@ -10,12 +10,7 @@ from ..settings import add_config, build
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        UsageError: a wrong option, key or value.
-        Exception: what :func:`fastamr.finetuning.classifier.train_classifier` raises.
-    """
+    """Carry out the command."""
     text = "Train a classifier on a pre-trained encoder and save it."
     parser = CommandParser("finetune", "--checkpoint RUN --data FILE... --out DIR", text)
     first = {"encoder, data and folder": "checkpoint data split out frozen seed device overwrite"}

@@ -6,28 +6,20 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..options import FLAG, CommandParser, Given, add_layout
+from ..options import FLAG, CommandParser, add_reading
 
 if TYPE_CHECKING:
-    from ...data import PackedSkeletons
     from ...export import Answer
 
 STREAM = "-"
 
 
 def run(words: list[str]) -> None:
-    """Carry out the command.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: the answers cannot be written where ``--out`` says.
-        ValueError: no reader knows the file, it is damaged, the model does not fit it, or an option is out of range.
-        ImportError: onnxruntime is not installed.
-    """
+    """Carry out the command."""
     given = _parser().parse(words)
+    from ...data import read
     from ...export import load_predictor, predict_stream
     from ...files import check_writable, make_folder, write_text
 
@@ -40,7 +32,8 @@ def run(words: list[str]) -> None:
     if given.input == STREAM:
         answers = predict_stream(predictor, sys.stdin, fps=given.fps, **options)
     else:
-        answers = predictor.predict(_read(given), **options)
+        data = read(given.input, layout=given.layout, min_confidence=given.min_confidence, fps=given.fps)
+        answers = predictor.predict(data, **options)
     lines = (json.dumps(answer.to_dict()) if given.json else str(answer) for answer in answers)
     if given.out:
         text = "".join(f"{line}\n" for line in lines)
@@ -55,35 +48,6 @@ def run(words: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _read(given: Given) -> PackedSkeletons:
-    """Return the clips of a file of any kind."""
-    import dataclasses
-
-    import torch
-
-    from ...data.load import SYNTHETIC, load, read_file
-    from ...data.readers.ntu_clip import read_clip
-
-    path = Path(given.input)
-    tells = given.input == SYNTHETIC or path.suffix in (".safetensors", ".skeleton")
-    for name in ("layout", "min_confidence"):
-        if tells and getattr(given, name) is not None:
-            raise ValueError(
-                f"{name} is {getattr(given, name)!r}, but {path} tells it itself; leave --{name.replace('_', '-')} out"
-            )
-    if given.input == SYNTHETIC or path.suffix == ".safetensors":
-        data = load(given.input)
-    elif path.suffix == ".skeleton":
-        data = read_clip(path)
-    else:
-        data = read_file(path, layout=given.layout, min_confidence=given.min_confidence)
-    if given.fps is None:
-        return data
-    if not 0 < given.fps < float("inf"):
-        raise ValueError(f"fps={given.fps} must be a positive number of frames per second")
-    return dataclasses.replace(data, fps=torch.where(data.fps > 0, data.fps, given.fps))
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(
         "predict",
@@ -92,11 +56,8 @@ def _parser() -> CommandParser:
         epilog="A stream is a line of JSON a frame: one body [[x, y, z], ...] with a triple a joint (null = not seen), "
         'several [BODY, ...], nobody [], or {"time": seconds, "bodies": ...}.',
     )
-    parser.add_argument(
-        "input", metavar="INPUT",
-        help="a packed file, any file that fastamr import reads, a .skeleton file of NTU RGB+D, or - for a stream on "
-        "standard input",
-    )  # fmt: skip
+    text = "any file that fastamr import reads, or - for a stream on standard input"
+    parser.add_argument("input", metavar="INPUT", help=text)
     add = parser.add_argument_group("model and answers").add_argument
     add("--model", required=True, metavar="MODEL",
         help="folder of a classifier (fastamr finetune, distill), or an exported file *.onnx")  # fmt: skip
@@ -109,11 +70,8 @@ def _parser() -> CommandParser:
     add("--out", metavar="FILE", help="write to a file, in one piece at the end, instead of standard output")
     add("--device", default="cpu", metavar="NAME", help="of a classifier's folder: cpu, cuda or auto")
     group = parser.more("how the file is read")
-    add_layout(group, "the skeleton of a file that does not tell it")
-    group.add_argument("--min-confidence", type=float, metavar="NUMBER",
-        help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
-    group.add_argument(
-        "--fps", type=float, metavar="RATE", help="frames per second of data that does not tell"
-    )
+    add_reading(group)
+    group.add_argument("--fps", type=float, metavar="RATE",
+        help="frames per second of data that does not say")  # fmt: skip
     group.add_argument("--batch-size", type=int, default=64, metavar="CLIPS", help="clips at a time")
     return parser

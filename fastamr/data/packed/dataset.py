@@ -178,6 +178,17 @@ class PackedSkeletons(PackedFields):
         """Return a hash of the whole content: 32 hexadecimal digits, the same on every device."""
         return fingerprint(self)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what tells the data set from another, as reports hold it."""
+        return {
+            "fingerprint": self.fingerprint(),
+            "clips": self.num_clips,
+            "bodies": self.num_bodies,
+            "frames": self.num_frames,
+            "layout": self.layout.name,
+            "steps": list(self.steps),
+        }
+
     def to(self, device: torch.device | str) -> PackedSkeletons:
         """Return the data set with all tensors on a device."""
         moved: dict[str, Any] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...files import replaced
+from ...files import check_folder_of, replaced
 from ...skeleton import SkeletonLayout
 from .split import Split
 from .structure import PackedFields
@@ -34,13 +35,17 @@ def write_packed(data: PackedFields, path: str | Path) -> None:
         FileNotFoundError: the folder does not exist.
         OSError: the file cannot be written (a full disk, for one); what was at ``path`` before is intact.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot save {path}: folder {path.parent} does not exist; create it first")
-    metadata = {"format": FORMAT, "header": _header(data)}
+    with _saving(path) as temporary:
+        save_file(_tensors(data), temporary, {"format": FORMAT, "header": _header(data)})
+
+
+@contextmanager
+def _saving(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path that takes the place of ``path``; a failure says that nothing was lost."""
+    check_folder_of(path)
     try:
         with replaced(path) as temporary:
-            save_file(_tensors(data), temporary, metadata)
+            yield temporary
     except (OSError, SafetensorError) as error:
         raise OSError(
             f"cannot save {path} ({error}); a file that was there before is intact: make room and save again"
@@ -62,9 +67,6 @@ def write_packed_pieces(
         ValueError: the pieces do not make up the whole.
         OSError: the file cannot be written; what was at ``path`` before is intact.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot save {path}: folder {path.parent} does not exist; create it first")
     tensors: dict[str, Tensor | Pieces] = {}
     for name, tensor in _named_tensors(data).items():
         if tensor.is_meta:
@@ -73,13 +75,8 @@ def write_packed_pieces(
             tensors[name] = Pieces(tensor.dtype, tuple(tensor.shape), parts)
         else:
             tensors[name] = tensor.contiguous()
-    try:
-        with replaced(path) as temporary:
-            write_tensors(temporary, tensors, {"format": FORMAT, "header": _header(data)})
-    except OSError as error:
-        raise OSError(
-            f"cannot save {path} ({error}); a file that was there before is intact: make room and save again"
-        ) from error
+    with _saving(path) as temporary:
+        write_tensors(temporary, tensors, {"format": FORMAT, "header": _header(data)})
 
 
 def fingerprint(data: PackedFields) -> str:
@@ -93,7 +90,7 @@ def fingerprint(data: PackedFields) -> str:
 
 
 def _tensors(data: PackedFields) -> dict[str, Tensor]:
-    """Return what is written as tensors, contiguous, on the CPU, each with memory of its own, as safetensors asks for."""
+    """Return what is written as tensors, contiguous, on the CPU, each in memory of its own, as safetensors wants."""
     found: dict[str, Tensor] = {}
     addresses = set()
     for name, tensor in _named_tensors(data).items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...tables import aligned
 from .structure import PackedFields
 
 
@@ -15,8 +16,7 @@ class Summary(dict[str, Any]):
     """Facts by name; prints as one line each."""
 
     def __str__(self) -> str:
-        width = max(map(len, self), default=0) + 2
-        return "\n".join(f"{key.replace('_', ' '):<{width}}{_text(value)}" for key, value in self.items())
+        return aligned([(key.replace("_", " "), _text(value)) for key, value in self.items()], left=(0, 1))
 
 
 def _text(value: Any) -> str:

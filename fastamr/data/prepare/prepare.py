@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import multiprocessing
 import signal
@@ -19,15 +18,15 @@ from typing import Any
 
 import torch
 
-from ...errors import check_name, unknown_name
+from ...errors import check_name
 from ...files import check_writable, make_folder, write_text
 from ..packed.dataset import PackedSkeletons, Summary
 from ..preprocessing.apply import parse_steps, preprocess
 from ..preprocessing.geometry import Step
-from ..readers.common.raw import Damage, Found, RawReader, Task
+from ..readers.common.reader import Damage
 from ..readers.common.sources import Listing, list_files
-from ..readers.ntu import NtuReader
-from ..readers.pku import PkuReader
+from ..readers.raw_sets.raw import Found, RawSet, Task
+from ..readers.registry import of_kind, read_source
 from .work_folder import (
     BlockResult,
     Job,
@@ -38,20 +37,6 @@ from .work_folder import (
     run_block,
     write_joined,
 )
-
-RAW_KINDS: dict[str, tuple[type[NtuReader] | type[PkuReader], int]] = {
-    "ntu60": (NtuReader, 60),
-    "ntu120": (NtuReader, 120),
-    "pku1": (PkuReader, 1),
-    "pku2": (PkuReader, 2),
-}
-"""Data sets of many raw files, which are read in parallel: the reader and its first argument."""
-
-FILE_KINDS = {"nw-ucla": "readers.nw_ucla_json", "pyskl": "readers.pyskl", "npz": "readers.registry"}
-"""Data sets that a module reads in one go."""
-
-KINDS = (*RAW_KINDS, *FILE_KINDS)
-"""Everything that :func:`prepare` reads."""
 
 _DTYPES = ("float32", "float16")
 
@@ -111,15 +96,15 @@ def prepare(
     """Convert the raw files of a data set to one packed file.
 
     Finished work lies in ``OUT.partial`` until the packed file is complete; after an interruption the same call
-    continues. The memory that it takes does not depend on how many files there are (the kinds of
-    :data:`RAW_KINDS`). A report is written beside the output.
+    continues. The memory that it takes does not depend on how many files there are. Kinds that are read in one go
+    take the memory of their data. A report is written beside the output.
 
     Args:
-        kind: one of :data:`KINDS`.
-        raw: a folder, a zip archive or a folder with zip archives; for :data:`FILE_KINDS` what their reader takes.
+        kind: one of :func:`~fastamr.data.readers.registry.kinds`.
+        raw: a folder, a zip archive or a folder with zip archives; else what the reader of the kind takes.
         out: the packed file to write, by custom ``*.safetensors``; folders above it are made.
-        options: of the reader, by name: see :class:`~fastamr.data.readers.ntu.NtuReader` and
-            :class:`~fastamr.data.readers.pku.PkuReader`.
+        options: of the reader, by name: see :class:`~fastamr.data.readers.raw_sets.ntu.NtuReader`,
+            :class:`~fastamr.data.readers.raw_sets.pku.PkuReader` and :func:`~fastamr.data.load.read`.
         steps: pre-processing to apply, see :func:`~fastamr.data.preprocessing.apply.parse_steps`.
         dtype: ``"float32"``, or ``"float16"`` for centred data.
         workers: processes that read; with more than one the calling script needs the usual
@@ -136,54 +121,50 @@ def prepare(
         ValueError: an unknown kind, option, step or dtype; a source without a file of the kind; no file gave a
             clip; a damaged file with ``strict``; unfinished work with other settings.
     """
-    out, parsed = Path(out), parse_steps(steps)
-    check_name("kind", kind, KINDS)
+    out, parsed, options = Path(out), parse_steps(steps), options or {}
+    readers = of_kind(kind)
     check_name("dtype", dtype, _DTYPES)
     if workers < 1:
         raise ValueError(f"workers is {workers}, expected at least 1")
     check_writable(out)
+    known = {name for reader in readers for name in reader.options}
+    if options and not known:
+        raise ValueError(f"options {', '.join(options)} are given, but kind {kind!r} has none")
+    for name in options:
+        check_name(f"option of kind {kind!r}", name, sorted(known))
     report = Report(kind, str(raw), str(out))
     start = time.perf_counter()
-    if kind in RAW_KINDS:
-        job = Job(_reader(kind, options or {}), parsed, dtype, out.with_name(out.name + ".partial"))
+    before = 0
+    if isinstance(readers[0], RawSet):
+        reader = readers[0].reader(readers[0].variant, **options)
+        job = Job(reader, parsed, dtype, out.with_name(out.name + ".partial"))
         before = _Preparation(job, report, workers, strict, progress).run()
-    elif options:
-        raise ValueError(f"options {', '.join(options)} are given, but kind {kind!r} has none")
     else:
-        before = 0
-        _prepare_file(parsed, dtype, report, strict)
+        _prepare_file(options, parsed, dtype, report, strict)
     report.seconds = round(time.perf_counter() - start, 3)
     report.files_per_second = round((report.files - before) / report.seconds, 1)
     report.write()
     return report
 
 
-def _reader(kind: str, options: Mapping[str, Any]) -> RawReader:
-    reader, variant = RAW_KINDS[kind]
-    known = [item.name for item in dataclasses.fields(reader)][1:]
-    for name in options:
-        if name not in known:
-            raise unknown_name(f"option of kind {kind!r}", name, known)
-    return reader(variant, **options)
-
-
-def _prepare_file(steps: tuple[Step, ...], dtype: str, report: Report, strict: bool) -> None:
+def _prepare_file(
+    options: Mapping[str, Any], steps: tuple[Step, ...], dtype: str, report: Report, strict: bool
+) -> None:
     """Read a data set in one go."""
-    module = importlib.import_module(f"..{FILE_KINDS[report.kind]}", __package__)
-    if report.kind == "nw-ucla":
-        data = module.read(report.source, strict=strict)
-        # This reader lists damaged files under their names, and empty clips under the clips' names.
-        report.damaged = [Damage(key, why) for key, why in data.dropped.items() if key.endswith(".json")]
-    else:
-        data = (module.read_file if report.kind == "npz" else module.read)(report.source)
-    data = preprocess(data, steps)
+    reading = read_source(report.source, kind=report.kind, **options)
+    _stop_at(reading.damaged, strict)
+    data = preprocess(reading.data, steps)
     data = data.half() if dtype == "float16" else data
     data.save(make_folder(report.output))
-    files = {damage.file for damage in report.damaged}
+    report.files, report.damaged = reading.files, reading.damaged
+    files = {damage.file for damage in reading.damaged}
     report.dropped = {name: why for name, why in data.dropped.items() if name not in files}
-    # NW-UCLA has a file a clip.
-    report.files = data.num_clips + len(data.dropped) if report.kind == "nw-ucla" else 1
     report.summary = data.summary()
+
+
+def _stop_at(damaged: Sequence[Damage], strict: bool) -> None:
+    if strict and damaged:
+        raise ValueError(f"{damaged[0]}; repair the file, or leave out --strict to go on without it")
 
 
 @dataclass
@@ -216,13 +197,13 @@ class _Preparation:
         listing = list_files(self.report.source, self.job.reader.suffixes)
         found = self.job.reader.find(listing)
         found.damaged += [Damage(file, reason) for file, reason in listing.refused.items()]
-        self._stop_at(found.damaged)
+        _stop_at(found.damaged, self.strict)
         self._check_found(found, listing)
         blocks = make_blocks(found.tasks)
         results = open_folder(self.job, blocks)
         before = sum(result.files for result in results.values())
         for result in results.values():
-            self._stop_at(result.damaged)
+            _stop_at(result.damaged, self.strict)
         with _bar(self.progress, len(found.tasks), before, self.report) as tell:
             for damage in found.damaged:
                 tell(0, [damage])
@@ -230,7 +211,7 @@ class _Preparation:
             for index, result in self._results(blocks, missing):
                 results[index] = result
                 tell(result.files, result.damaged)
-                self._stop_at(result.damaged)
+                _stop_at(result.damaged, self.strict)
         self._finish(found, results)
         return before
 
@@ -275,10 +256,6 @@ class _Preparation:
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _stop_at(self, damaged: Sequence[Damage]) -> None:
-        if self.strict and damaged:
-            raise ValueError(f"{damaged[0]}; repair the file, or leave out --strict to go on without it")
 
     def _check_found(self, found: Found, listing: Listing) -> None:
         if found.tasks:

@@ -24,8 +24,9 @@ from ..packed.dataset import PackedSkeletons
 from ..packed.file import write_packed_pieces
 from ..preprocessing.apply import preprocess
 from ..preprocessing.geometry import Step
-from ..readers.common.raw import Damage, RawClip, RawReader, Task
+from ..readers.common.reader import Damage
 from ..readers.common.sources import DamagedFile
+from ..readers.raw_sets.raw import RawClip, RawReader, Task
 
 _BLOCK_FILES, _BLOCK_BYTES = 64, 32 << 20
 _MANIFEST = "manifest.json"
@@ -188,18 +189,13 @@ def _blocks(job: Job, results: Mapping[int, BlockResult]) -> Iterator[PackedSkel
 
 def _without_coordinates(data: PackedSkeletons) -> PackedSkeletons:
     """Return the data set with all other tensors copied out of the mapped file."""
-    return dataclasses.replace(
-        data,
-        coords=data.coords.to("meta"),
-        valid=None if data.valid is None else data.valid.to("meta"),
-        frame_labels=None if data.frame_labels is None else data.frame_labels.to("meta"),
-        offsets=data.offsets.clone(),
-        body_clip=data.body_clip.clone(),
-        body_start=data.body_start.clone(),
-        labels=data.labels.clone(),
-        fps=data.fps.clone(),
-        columns={name: column.clone() for name, column in data.columns.items()},
-    )
+    tensors: dict[str, Any] = {
+        item.name: value.to("meta") if item.name in ("coords", "valid", "frame_labels") else value.clone()
+        for item in dataclasses.fields(data)
+        if isinstance(value := getattr(data, item.name), torch.Tensor)
+    }
+    columns = {name: column.clone() for name, column in data.columns.items()}
+    return dataclasses.replace(data, **tensors, columns=columns)
 
 
 def _emptiness(clip: RawClip) -> str:

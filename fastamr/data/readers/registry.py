@@ -1,120 +1,130 @@
-"""Converting foreign files to the packed format."""
+"""The one list of formats, and which of them a source is. A new format is a file beside these and a line here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import check_name
-from ...files import check_writable, make_folder
-from ...skeleton import SkeletonLayout
-from ..packed.dataset import PackedSkeletons, Summary
-from ..preprocessing.apply import parse_steps, preprocess
-from ..preprocessing.geometry import Step
-from ..preprocessing.presets import preset_steps
-from . import coco_json, csv, npz_ctrgcn, npz_packed, nw_ucla_json, pyskl
-from .common.json_text import load_json
-from .common.npz import member_names
+from . import own
+from .array_files import npz_ctrgcn, npz_packed, pyskl
+from .common.reader import Reader, Reading, Source
+from .json_files import coco, nw_ucla
+from .own import SYNTHETIC
+from .raw_sets import ntu, pku
+from .raw_sets.raw import RawSet
+from .tables import csv
 
-_NPZ = (npz_packed, npz_ctrgcn)
-_DTYPES = ("float32", "float16")
-_KINDS = ".npz, .pkl (PYSKL), .json (COCO key points, AlphaPose, a clip of NW-UCLA), .csv"
-
-
-def import_file(
-    path: str | Path,
-    out: str | Path,
-    *,
-    steps: Iterable[str | Mapping[str, Any] | Step] = (),
-    preset: str | None = None,
-    dtype: str = "float32",
-    layout: str | SkeletonLayout | None = None,
-    min_confidence: float | None = None,
-) -> Summary:
-    """Convert a file to the packed format; see :func:`read_file` for the kinds of files.
-
-    Args:
-        path: the file.
-        out: the packed file to write, by custom ``*.safetensors``; folders above it are made.
-        steps: pre-processing to apply, see :func:`~fastamr.data.preprocessing.apply.parse_steps`.
-        preset: a recipe whose steps are applied before, see :data:`~fastamr.data.preprocessing.presets.PRESETS`.
-        dtype: ``"float32"``, or ``"float16"`` for centred data.
-        layout: the skeleton of a file that does not tell it.
-        min_confidence: joints below it are marked as not seen; None = those of confidence 0.
-
-    Returns:
-        The summary of what was written; it prints as one line per fact.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: ``out`` cannot be written.
-        ValueError: an unknown kind of file, step, preset or dtype, or unsound data (which clip, which frame).
-    """
-    path, steps = Path(path), (*parse_steps(preset_steps(preset)), *parse_steps(steps))
-    check_name("dtype", dtype, _DTYPES)
-    check_writable(out)
-    data = preprocess(read_file(path, layout=layout, min_confidence=min_confidence), steps)
-    if dtype == "float16":
-        data = data.half()
-    data.save(make_folder(out))
-    return data.summary()
+READERS: list[Reader | RawSet] = [
+    *ntu.SETS,
+    *pku.SETS,
+    *own.READERS,
+    npz_packed.READER,
+    npz_ctrgcn.READER,
+    pyskl.READER,
+    coco.READER,
+    nw_ucla.READER,
+    csv.READER,
+    ntu.READER,
+]
+"""Every format. Of those that a source may have, the first is asked first."""
 
 
-def read_file(
-    path: str | Path,
-    *,
-    layout: str | SkeletonLayout | None = None,
-    min_confidence: float | None = None,
-) -> PackedSkeletons:
-    """Read a foreign file into memory. Its kind is told from its ending, and from what it holds.
+def register_reader(reader: Reader | RawSet) -> None:
+    """Add a format; it is asked before those that are there."""
+    READERS.insert(0, reader)
 
-    Args:
-        path: ``.npz`` of the layout of :mod:`~fastamr.data.readers.npz_packed` or of MAMP and CTR-GCN; ``.pkl`` of
-            PYSKL; ``.json`` with COCO-style key points, or a clip of NW-UCLA; ``.csv`` or ``.tsv``.
-        layout: the skeleton of a file that does not tell it; None guesses from the joints' names or number.
-        min_confidence: joints below it are marked as not seen; None = those of confidence 0.
+
+def kinds() -> dict[str, str]:
+    """Return every kind of data, and what each is made from, in words."""
+    texts: dict[str, list[str]] = {}
+    for reader in READERS:
+        texts.setdefault(reader.name, []).append(reader.text)
+    return {name: "; ".join(parts) for name, parts in texts.items()}
+
+
+def of_kind(kind: str | None) -> list[Reader | RawSet]:
+    """Return the formats of a kind; None = all.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no reader knows the file, it is damaged, or an option does not apply to its kind.
+        ValueError: there is no such kind (with the nearest name).
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder; read a data set's raw files with: fastamr prepare KIND {path} OUT"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path} to import")
-    ending = path.suffix.lower()
-    options: dict[str, Any] = {"layout": layout, "min_confidence": min_confidence or 0.0}
-    if ending in (".pkl", ".pickle"):
-        return pyskl.read(path, **options)
-    if ending in (".csv", ".tsv"):
-        return csv.read(path, **options)
-    if ending == ".json":
-        document = load_json(path)
-        if coco_json.matches(document):
-            return coco_json.from_document(document, path, **options)
-    given = {"layout": layout, "min_confidence": min_confidence}
-    for name, value in given.items():
-        if value is not None and ending in (".npz", ".json"):
-            raise ValueError(f"{name} is {value!r}, but {path} tells it itself; leave {name} out")
-    if ending == ".npz":
-        return _read_npz(path)
-    if ending == ".json" and nw_ucla_json.matches(document):
-        return nw_ucla_json.from_document(document, path)
-    if ending == ".json":
-        raise ValueError(f"{path} holds neither 'annotations' nor a list of key points nor 'skeletons'")
-    raise ValueError(
-        f"{path} ends in {ending or 'nothing'!r}, expected {_KINDS}; rename the file if it is of one"
+    if kind is not None:
+        check_name("kind", kind, kinds())
+    return [reader for reader in READERS if kind in (None, reader.name)]
+
+
+def endings() -> str:
+    """Return the endings of all files that are read, with what they hold: ``.npz, .pkl (PYSKL), ...``."""
+    titles: dict[str, list[str]] = {}
+    for reader in READERS:
+        if isinstance(reader, Reader) and reader.suffixes:
+            titles.setdefault(reader.suffixes[0], []).extend(filter(None, [reader.title]))
+    return ", ".join(
+        f"{suffix} ({', '.join(names)})" if names else suffix for suffix, names in titles.items()
     )
 
 
-def _read_npz(path: Path) -> PackedSkeletons:
-    keys = member_names(path)
-    for reader in _NPZ:
-        if reader.matches(keys):
-            return reader.read(path)
-    kinds = " or ".join(", ".join(reader.REQUIRED) for reader in _NPZ)
-    raise ValueError(f"{path} holds the arrays {', '.join(sorted(keys)) or 'none'}; expected {kinds}")
+def read_source(path: str | Path, *, kind: str | None = None, **options: Any) -> Reading:
+    """Read a file or a folder in one go.
+
+    Args:
+        path: where it is, or the word ``"synthetic"``.
+        kind: its kind, so that its ending need not tell; None finds it by the ending and by what the source holds.
+        options: of the reader, by name; None = its default.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: no reader knows the source, it is damaged, or an option does not apply to its kind.
+    """
+    source, given = Source(path), {name: value for name, value in options.items() if value is not None}
+    is_typo = str(path) != SYNTHETIC and difflib.get_close_matches(str(path), [SYNTHETIC], cutoff=0.7)
+    if is_typo and not source.path.exists():
+        raise FileNotFoundError(f"no data file {path}; did you mean {SYNTHETIC!r}?")
+    readers = [reader for reader in of_kind(kind) if isinstance(reader, Reader)]
+    if kind is None:
+        readers = [reader for reader in readers if reader.fits(source)]
+        if all(reader.suffixes for reader in readers):
+            source.check()
+    _check_options(readers, given, source)
+    # Where there is no choice, a reader's own errors say more.
+    is_told = kind is not None and len(readers) == 1
+    found = next((reader for reader in readers if is_told or reader.sniff(source)), None)
+    if found is None:
+        raise _unknown(source, readers)
+    _check_options([found], given, source)
+    try:
+        return found.read(source, **given)
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_options(readers: Sequence[Reader], given: Mapping[str, Any], source: Source) -> None:
+    """Refuse an option that none of some readers takes."""
+    for name, value in given.items():
+        if readers and not any(name in reader.options for reader in readers):
+            raise ValueError(
+                f"{name} is {value!r}, but it is read from {source.path}; omit --{name.replace('_', '-')}"
+            )
+
+
+def _unknown(source: Source, readers: Sequence[Reader]) -> ValueError:
+    """Return the error for a source that is of no known kind, though its ending may fit some readers."""
+    path = source.path
+    if path.is_dir():
+        return ValueError(
+            f"{path} is a folder; read a data set's raw files with: fastamr prepare KIND {path} OUT"
+        )
+    if source.is_folder or not readers:
+        return ValueError(
+            f"{path} ends in {source.ending or 'nothing'!r}, expected {endings()}; rename the file if it is of one"
+        )
+    parts = [part for reader in readers for part in reader.holds or (reader.title or reader.name,)]
+    if source.seen:
+        return ValueError(f"{path} holds {source.seen}; expected {' or '.join(parts)}")
+    verb = "holds neither" if len(parts) > 1 else "does not hold"
+    return ValueError(f"{path} {verb} {' nor '.join(parts)}")

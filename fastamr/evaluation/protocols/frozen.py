@@ -60,13 +60,7 @@ def probe_features(
         ValueError: an unknown protocol, or features that do not fit.
     """
     check_name("protocol", protocol, FROZEN)
-    train, test = halves
-    sets = []
-    for one in features:
-        # Labels and masks of the data may be on another device than the features.
-        pair = one[train.to(one.device)], one[test.to(one.device)]
-        x, tested = standardize_features(*pair) if standardize_all else pair
-        sets.append((x, labels[train].to(one.device), tested, labels[test].to(one.device)))
+    sets = half_sets(features, labels, halves, standardize_all)
     scores: Scores = {}
     if protocol in ("all", "knn", "retrieval"):
         for k in (1, 20):
@@ -87,6 +81,33 @@ def probe_features(
         except ImportError:
             scores["logistic"] = None
     return scores
+
+
+def half_sets(
+    features: Sequence[Tensor], labels: Tensor, halves: tuple[Tensor, Tensor], standardize: bool
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Return training features and labels, test features and labels for each of some features ``(N, D)``."""
+    sets = []
+    for one in features:
+        # Labels and masks of the data may be on another device than the features.
+        pair = [one[half.to(one.device)] for half in halves]
+        x, tested = standardize_features(*pair) if standardize else pair
+        train_y, test_y = (labels[half].to(one.device) for half in halves)
+        sets.append((x, train_y, tested, test_y))
+    return sets
+
+
+def encoder_rows(
+    model: SkeletonModel, data: PackedSkeletons, seeds: Sequence[int], **extraction: Any
+) -> dict[str, Callable[[], list[Tensor]]]:
+    """What makes the features of an encoder's input, of random encoders (one a seed) and of the encoder."""
+    return {
+        "input": lambda: [input_features(data)],
+        "random": lambda: [
+            extract_features(random_encoder(model, seed), data, **extraction) for seed in seeds
+        ],
+        "encoder": lambda: [extract_features(model, data, **extraction)],
+    }
 
 
 def score(values: list[float]) -> dict[str, Any]:
@@ -132,15 +153,9 @@ def compare(
     if not seeds:
         raise ValueError("seeds is empty, expected at least one integer")
     halves = labelled_split(data, split)
-
-    def extract(encoder: SkeletonModel) -> Tensor:
-        return extract_features(encoder, data, cache=cache, **extraction)
-
     sources: dict[str, Callable[[], list[Tensor]]] = {
         "raw": lambda: [raw_features(data if raw_data is None else raw_data)],
-        "input": lambda: [input_features(data)],
-        "random": lambda: [extract(random_encoder(model, seed)) for seed in seeds],
-        "encoder": lambda: [extract(model)],
+        **encoder_rows(model, data, seeds, cache=cache, **extraction),
     }
     return {
         name: probe_features(

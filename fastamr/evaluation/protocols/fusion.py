@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...features.baselines import input_features, random_encoder, raw_features
+from ...features.baselines import random_encoder, raw_features
 from ...features.clip_batches import ClipBatches
-from ...features.extract import extract_features
 from ...features.splits import labelled_split
 from ...finetuning.finetune import FinetuneConfig, class_scores, finetune
 from ...probes.checks import percent_equal
 from ...probes.knn import knn_scores
 from ...probes.linear_probe import fit_linear, logistic_scores, standardize_features
-from .frozen import Scores, score
+from .frozen import Scores, encoder_rows, half_sets, score
 from .supervised import recipes
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 FUSED = ("all", "knn", "linear", "finetune")
 """Protocols whose class scores can be fused."""
-
-Sets = tuple[Tensor, Tensor, Tensor]
-"""Training features, training labels, test features."""
 
 ClassScores = dict[str, list[Tensor] | None]
 """For each probe and seed the probabilities ``(M, classes)`` of the test clips; None where a probe cannot run."""
@@ -182,13 +178,6 @@ def _probed(
     settings: Mapping[str, Any],
 ) -> dict[str, ClassScores]:
     """Return the class scores of a stream's input, which is never standardized, random encoders and encoder."""
-    sources: dict[str, Callable[[], list[Tensor]]] = {
-        "input": lambda: [input_features(stream.data)],
-        "random": lambda: [
-            extract_features(random_encoder(stream.model, seed), stream.data, **settings) for seed in seeds
-        ],
-        "encoder": lambda: [extract_features(stream.model, stream.data, **settings)],
-    }
     return {
         row: _probe(
             make(),
@@ -198,7 +187,7 @@ def _probed(
             seeds,
             **{**layer, "standardize": layer["standardize"] and row != "input"},
         )
-        for row, make in sources.items()
+        for row, make in encoder_rows(stream.model, stream.data, seeds, **settings).items()
     }
 
 
@@ -214,13 +203,7 @@ def _probe(
     min_updates: int = 0,
 ) -> ClassScores:
     """Run the probes of a protocol on features, one set for each seed or a single one for all."""
-    train, test = halves
-    sets: list[Sets] = []
-    for one in features:
-        x, tested = one[train.to(one.device)], one[test.to(one.device)]
-        if standardize_all:
-            x, tested = standardize_features(x, tested)
-        sets.append((x, labels[train].to(one.device), tested))
+    sets = [each[:3] for each in half_sets(features, labels, halves, standardize_all)]
     found: ClassScores = {}
     if protocol in ("all", "knn"):
         found["knn_20"] = [knn_scores(*each, k=20) for each in sets]

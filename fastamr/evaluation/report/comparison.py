@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import check_name
+from ...tables import deviation, markdown, mean_text
 from .published import DATA_SETS, PUBLISHED, data_set_of
 from .report import MODEL_NAMES, row_labels
 from .row_settings import differences, settings_of
-from .table import TITLES, deviation, title
+from .table import TITLES, title
 
 PATTERN = "evaluation*.json"
 FOLD = re.compile(r"fold\d+")
@@ -49,7 +50,7 @@ class Cell(NamedTuple):
         return deviation(self.values)
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f}" if self.deviation is None else f"{self.mean:.1f} ± {self.deviation:.1f}"
+        return mean_text(self.values)
 
 
 @dataclass
@@ -297,14 +298,13 @@ def format_markdown(groups: Sequence[Group]) -> str:
     sources = _sources(groups)
     parts = []
     for group in groups:
-        lines = [f"### {group.heading}", "", _pipes("method", "run", *map(title, group.columns), "numbers")]
-        lines.append(_pipes("---", "---", *("---:" for _ in group.columns), "---"))
+        lines = [["method", "run", *map(title, group.columns), "numbers"]]
         for row in group.rows:
-            lines.append(_pipes(row.label, row.run, *_texts(row, group.columns), MEASURED))
+            lines.append([row.label, row.run, *_texts(row, group.columns), MEASURED])
         for row in group.published:
             number = f"{AS_PUBLISHED} [{sources[row.source]}]"
-            lines.append(_pipes(row.method, "", *_texts(row, group.columns), number))
-        parts.append("\n".join(lines))
+            lines.append([row.method, "", *_texts(row, group.columns), number])
+        parts.append(f"### {group.heading}\n\n{markdown(lines, left=(0, 1, -1))}")
     notes = ["Percent; mean ± standard deviation over the seeds where there are several."]
     if sources:
         notes.append(
@@ -367,10 +367,6 @@ def _sources(groups: Sequence[Group]) -> dict[str, int]:
 
 def _texts(row: Row, columns: Sequence[str]) -> list[str]:
     return [str(row.cells.get(name) or "-") for name in columns]
-
-
-def _pipes(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _ampersands(*cells: str) -> str:

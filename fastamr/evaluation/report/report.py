@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ...features.baselines import RAW_FRAMES
-from ...features.extract import CENTRAL_SHARE
-from ...version import __version__
+from ...features.sampling import CENTRAL_SHARE
 from ..protocols.transfer import describe_transfer
 from .table import format_table
 
@@ -105,37 +103,9 @@ def split_warnings(
     return found
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions that the numbers may depend on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, str | None] = {
-        "fastamr": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
-    try:
-        found["scikit-learn"] = version("scikit-learn")
-    except PackageNotFoundError:
-        found["scikit-learn"] = None
-    return found
-
-
 def sampling(model: SkeletonModel, crop: float = CENTRAL_SHARE) -> dict[str, Any]:
     """Return how clips were cut and resized."""
     return {"crop": crop, "frames": model.frames, "raw_frames": RAW_FRAMES}
-
-
-def describe_data(data: PackedSkeletons) -> dict[str, Any]:
-    """Return what tells a data set from another."""
-    return {
-        "fingerprint": data.fingerprint(),
-        "clips": data.num_clips,
-        "bodies": data.num_bodies,
-        "frames": data.num_frames,
-        "layout": data.layout.name,
-        "steps": list(data.steps),
-    }
 
 
 def describe_split(name: str, data: PackedSkeletons, halves: tuple[Tensor, Tensor]) -> dict[str, Any]:

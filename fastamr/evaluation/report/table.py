@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from ...tables import aligned, mean_text
 
 TITLES = {
     "knn_1": "1-NN",
@@ -30,8 +32,7 @@ def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     probes = [name for name in TITLES if name in present] + [name for name in present if name not in TITLES]
     lines = [["encoder", *(title(name) for name in probes)]]
     lines += [[label, *(_cell(scores.get(name)) for name in probes)] for label, scores in rows.items()]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(probes) + 1)]
-    return "\n".join(_line(line, widths) for line in lines)
+    return aligned(lines)
 
 
 def title(name: str) -> str:
@@ -40,23 +41,5 @@ def title(name: str) -> str:
     return TITLES.get(name, name) if share == name else f"{share} % labels"
 
 
-def deviation(values: Sequence[float]) -> float | None:
-    """Return the standard deviation of the seeds' values (with n - 1); None for a single one."""
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    return (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-
-
 def _cell(score: Mapping[str, Any] | None) -> str:
-    if score is None:
-        return "-"
-    spread = deviation(score["per_seed"])
-    return f"{score['accuracy']:.1f}" + ("" if spread is None else f" +- {spread:.1f}")
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = cells
-    return first.ljust(widths[0]) + "".join(
-        "  " + cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)
-    )
+    return "-" if score is None else mean_text(score["per_seed"], "+-")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ...nn import TransformerBlock, TransformerStack, table
+from ...nn import TransformerBlock, TransformerStack, learned_embedding
 from .config import ModelConfig
 
 
@@ -15,14 +15,16 @@ class MaskTokenDecoder(nn.Module):
         config: the model's configuration.
     """
 
+    no_decay = ("mask_token", "time_embed", "joint_embed")
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.decoder_width
         self.tokens = config.tokens
         self.embed = nn.Linear(config.width, width)
-        self.mask_token = table(1, 1, width)
-        self.time_embed = table(config.frames // config.patch_frames, 1, width)
-        self.joint_embed = table(1, config.joints, width)
+        self.mask_token = learned_embedding(1, 1, width)
+        self.time_embed = learned_embedding(config.frames // config.patch_frames, 1, width)
+        self.joint_embed = learned_embedding(1, config.joints, width)
 
     def fill(self, tokens: Tensor, keep: Tensor) -> Tensor:
         """All tokens ``(S, N, D)`` from the visible ones ``(S, K, D)`` listed by keep ``(S, K)``."""

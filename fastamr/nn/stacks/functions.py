@@ -149,22 +149,22 @@ def _start_backward(
         return dx, dx.sum(0, dtype=torch.promote_types(torch.float32, dx.dtype))
     skip = None if dtotal is None else dtotal.reshape(last.total.shape).contiguous()
     upstream = dnormed.reshape(last.total.shape).contiguous()
-    dx, dgamma, dbeta, columns = ops.row_norm_backward(
+    dx, dgamma, dbeta, bias_grads = ops.row_norm_backward(
         upstream, last.total, last.mean, last.rstd, weights.final.gamma, skip
     )
     gradients.norm("final", dgamma, dbeta)
-    return dx, columns
+    return dx, bias_grads
 
 
 def _begin_backward(
     layer: Layer, before: Stream, dproject: Tensor, skip: Tensor, gradients: Gradients
 ) -> tuple[Tensor, Tensor]:
     """From the gradient of a block's first projection to that of its input, and the latter's column sums."""
-    dx, dgamma, dbeta, columns = ops.linear_residual_norm_backward(
+    dx, dgamma, dbeta, bias_grads = ops.linear_residual_norm_backward(
         *(dproject, layer.project.weight, before.total, before.mean, before.rstd, layer.norm1.gamma, skip)
     )
     gradients.norm("norm1", dgamma, dbeta)
-    return dx, columns
+    return dx, bias_grads
 
 
 def _check_first_derivative() -> None:
@@ -264,10 +264,10 @@ class SelfStack(torch.autograd.Function):
         if dtotal is None and dnormed is None:
             return (None,) * (3 + len(ctx.dtypes))
         last, kept, _ = _load(ctx)
-        dx, columns = _start_backward(weights, last, dtotal, dnormed, final)
+        dx, bias_grads = _start_backward(weights, last, dtotal, dnormed, final)
         for index in reversed(range(depth)):
             layer, saved, gradients = weights.layers[index], kept.pop(), blocks[index]
-            gradients["mlp.fc2.bias"] = columns
+            gradients["mlp.fc2.bias"] = bias_grads
             dmiddle = finish_backward(layer, saved.attended, saved.hidden, dx, gradients)
             grad = ops.row_linear_backward(dmiddle, layer.out.weight)
             dqkv = torch.empty_like(saved.q)
@@ -278,7 +278,7 @@ class SelfStack(torch.autograd.Function):
             rows = dqkv.view(len(dx), -1)
             gradients.weight("attn.qkv.weight", rows, saved.before.normed)
             gradients.finish(ctx.branch)
-            dx, columns = _begin_backward(layer, saved.before, rows, dmiddle, gradients)
+            dx, bias_grads = _begin_backward(layer, saved.before, rows, dmiddle, gradients)
         _join(ctx.branch)
         gradient = dx if ctx.needs_input_grad[2] else None
         return (None, None, gradient, *_collect((ctx.dtypes, SELF_NAMES), blocks, final))
@@ -307,12 +307,12 @@ class CrossStack(torch.autograd.Function):
         if dtotal is None and dnormed is None:
             return (None,) * (4 + len(ctx.dtypes))
         last, kept, memory = _load(ctx)
-        dx, columns = _start_backward(weights, last, dtotal, dnormed, final)
+        dx, bias_grads = _start_backward(weights, last, dtotal, dnormed, final)
         shape = kept[0].kv.shape  # type: ignore[union-attr]
         dkv = dx.new_empty((*shape[:2], depth, *shape[2:]))
         for index in reversed(range(depth)):
             layer, saved, gradients = weights.layers[index], kept.pop(), blocks[index]
-            gradients["mlp.fc2.bias"] = columns
+            gradients["mlp.fc2.bias"] = bias_grads
             dmiddle = finish_backward(layer, saved.attended, saved.hidden, dx, gradients)
             grad = ops.row_linear_backward(dmiddle, layer.out.weight)
             dq = dx.new_empty(saved.q.shape)
@@ -323,7 +323,7 @@ class CrossStack(torch.autograd.Function):
             rows, skip = (_as_in(each, saved.before, plan) for each in (dq, dmiddle))
             gradients.weight("attn.q.weight", rows, saved.before.normed)
             gradients.finish(ctx.branch)
-            dx, columns = _begin_backward(layer, saved.before, rows, skip, gradients)
+            dx, bias_grads = _begin_backward(layer, saved.before, rows, skip, gradients)
         dmemory = _memory_backward(
             weights, dkv.view(len(memory), -1), memory, blocks, ctx.needs_input_grad[3], ctx.branch
         )

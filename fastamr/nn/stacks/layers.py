@@ -7,7 +7,7 @@ times tokens, in the activation dtype; sums and statistics are float32 (float64 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from ... import ops
+from ...ops.common.backends import Problem
+from ...ops.rows.linear_residual_norm import residual_norm_problem
 from .side_branch import SideBranch
 
 
@@ -83,6 +85,22 @@ class Plan:
     side_branch: bool = False
 
 
+def row_problems(rows: Tensor, hidden: int) -> Iterator[tuple[str, Problem]]:
+    """The ops on flat rows that training a block runs, beside attention, each with the call that it makes.
+
+    Args:
+        rows: ``(M, D)``, or any tensor of this shape, dtype and device.
+        hidden: inner width of the block's MLP.
+    """
+    device, (count, width) = rows.device.type, rows.shape
+    for op in ("row_linear", "row_norm", "linear_gelu"):
+        yield op, Problem(device, rows.dtype, sizes={"rows": count})
+    yield "linear_residual_norm", residual_norm_problem(rows, width)
+    for outputs, inputs in ((3 * width, width), (width, width), (hidden, width), (width, hidden)):
+        sizes = {"rows": count, "outputs": outputs, "inputs": inputs}
+        yield "weight_gradient", Problem(device, rows.dtype, sizes=sizes)
+
+
 def attend(plan: Plan, q: Tensor, kv: Tensor | None) -> tuple[Tensor, Tensor | None, Tape | None]:
     """Attention of ``qkv (S, K, 3, H, E)``, or of ``q (S, Q, H, E)`` over ``kv (S, K, 2, H, E)``.
 
@@ -118,7 +136,7 @@ def attend_backward(
     """
     shape = (plan.sequences, plan.tokens, grad.shape[-1])
     compute = torch.promote_types(torch.float32, grad.dtype)
-    columns = grad.new_empty((3, *q.shape[-2:]), dtype=compute)
+    bias_grads = grad.new_empty((3, *q.shape[-2:]), dtype=compute)
     if lse is not None:
         ops.visible_attention_backward_into(
             grad.view(shape),
@@ -128,10 +146,10 @@ def attend_backward(
             kv,
             dq=dq,
             dkv=dkv,
-            columns=columns,
+            columns=bias_grads,
             backend=plan.attention,
         )
-        return columns
+        return bias_grads
     assert tape is not None
     gradients = torch.autograd.grad(tape.out, tape.inputs, grad.view(shape), retain_graph=True)
     for target, gradient in zip((dq, dkv), gradients, strict=False):
@@ -139,7 +157,7 @@ def attend_backward(
         target.copy_(gradient)
     parts = [gradient.flatten(0, 1) for gradient in gradients]
     sums = [part.sum(0, dtype=compute).view(-1, *q.shape[-2:]) for part in parts]
-    return torch.cat(sums, out=columns)
+    return torch.cat(sums, out=bias_grads)
 
 
 class Hidden(NamedTuple):
@@ -245,10 +263,10 @@ def finish_backward(
     du, gradients["mlp.fc1.bias"] = ops.linear_gelu_backward(dafter, layer.fc2.weight, slope)
     del slope
     gradients.weight("mlp.fc1.weight", du, middle.normed)
-    dmiddle, dgamma, dbeta, columns = ops.linear_residual_norm_backward(
+    dmiddle, dgamma, dbeta, bias_grads = ops.linear_residual_norm_backward(
         du, layer.fc1.weight, middle.total, middle.mean, middle.rstd, layer.norm2.gamma, dafter
     )
     gradients.norm("norm2", dgamma, dbeta)
-    gradients["attn.proj.bias"] = columns
+    gradients["attn.proj.bias"] = bias_grads
     gradients.weight("attn.proj.weight", dmiddle, attended)
     return dmiddle

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from ... import ops
 from ...errors import check_name
-from ...ops.common.backends import Problem
+from ...ops.common.backends import Choice, Problem, explain
+from ...ops.common.stack_backends import explain_stack
 from ..drop_path import DropPath
 from ..transformer_block import CrossAttentionBlock, Mlp, TransformerBlock
 from ..visible_attention import VisibleAttention
 from .functions import CROSS_NAMES, SELF_NAMES, CrossStack, SelfStack, StackWeights, cross_layers, self_layers
-from .layers import Layer, Linear, Norm, Plan
+from .layers import Layer, Linear, Norm, Plan, row_problems
 from .working_weights import working_weight
 
 BACKENDS = ("auto", "fused", "reference")
@@ -51,14 +52,15 @@ def _module_why_not(module: nn.Module) -> str | None:
         return f"a block holds a {type(module).__name__}, which the fused stack does not know"
     state = module.__dict__  # every step asks every module, and a module's own attribute access is slow
     if any(state[hooks] for hooks in _HOOKS):
-        return f"a hook sits on a {type(module).__name__} inside, which only block-by-block computation calls"
+        kind = type(module).__name__
+        return f"a hook sits on a {kind} inside, which only block-by-block computation calls: remove it"
     if isinstance(module, DropPath) and module.training and module.rate > 0:
-        return "drop path is active"
+        return "drop path is active: set its rate to 0"
     if isinstance(module, nn.GELU) and module.approximate != "none":
-        return "GELU is approximate"
+        return "GELU is approximate: use nn.GELU()"
     own = state["_parameters"]
     if type(module) in _WITH_WEIGHTS and (own["weight"] is None or own["bias"] is None):
-        return f"a {type(module).__name__} has no weight or no bias"
+        return f"a {type(module).__name__} has no weight or no bias: give it both"
     return None
 
 
@@ -88,7 +90,7 @@ def _call_why_not(inputs: tuple[Tensor, ...]) -> str | None:
     if any(each.ndim != 3 or each.numel() == 0 for each in inputs):
         return "the input is empty or not (S, N, D)"
     if any(getattr(nn.modules.module, hooks) for hooks in _GLOBAL_HOOKS):
-        return "a hook is set on all modules, which only block-by-block computation calls"
+        return "a hook is set on all modules, which only block-by-block computation calls: remove it"
     return None
 
 
@@ -155,7 +157,7 @@ class _Stack(nn.ModuleList):
         yield self._unlike()
         yield self._parameters_why_not(norm, inputs[0], dtype)
         if self._attention(inputs[0], inputs[-1], dtype) == "materialised":
-            yield "materialised attention belongs to plain blocks"
+            yield "materialised attention belongs to plain blocks: set attention to 'auto'"
 
     def _unlike(self) -> str | None:
         """Whether the blocks could not be one stack: their rows and heads must be alike."""
@@ -163,7 +165,7 @@ class _Stack(nn.ModuleList):
         for block in self._each():
             attention = block.attn
             kinds.add((attention.heads, attention.size, attention.backend, block.mlp.fc1.out_features))
-        return "the blocks differ in heads, widths or attention" if len(kinds) > 1 else None
+        return "the blocks differ in heads, widths or attention: make them alike" if len(kinds) > 1 else None
 
     def _parameters_why_not(self, norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> str | None:
         """Where parameters do not fit the activations, plain blocks say so in PyTorch's words."""
@@ -190,7 +192,33 @@ class _Stack(nn.ModuleList):
         reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
         if reason is None:
             return "fused"
-        return ops.choose_stack(replace(problem, features=(reason,)), name)
+        return ops.choose_stack(replace(problem, refusals=(reason,)), name)
+
+    def explain(self, *inputs: Tensor, norm: nn.LayerNorm) -> list[Choice]:
+        """Say how a call with such inputs is computed, and why not fused; nothing is computed.
+
+        Args:
+            inputs: as in :meth:`path`, or tensors of the same shapes, dtypes and devices.
+            norm: the norm that follows the blocks.
+
+        Returns:
+            The choice for the stack, ``transformer_stack``; where it is fused, those of the ops on flat rows too.
+
+        Raises:
+            RuntimeError: as :meth:`path`.
+        """
+        dtype = _compute_dtype(inputs[0])
+        problem = Problem(inputs[0].device.type, dtype)
+        choice = explain_stack(problem, None if self.backend == "auto" else self.backend)
+        if choice.backend == "reference":
+            return [choice]
+        reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
+        if reason is not None:
+            return [Choice(choice.op, self.path(*inputs, norm=norm), {"fused": reason})]
+        count = inputs[-1].shape[0] * inputs[0].shape[1]
+        rows = inputs[0].new_empty((), dtype=dtype).expand(count, inputs[0].shape[2])
+        hidden = self._each()[0].mlp.fc1.out_features
+        return [choice, *(explain(*call) for call in row_problems(rows, hidden))]
 
     def _plan(self, x: Tensor, memory: Tensor, dtype: torch.dtype, saves: bool) -> Plan:
         first = self._each()[0].attn

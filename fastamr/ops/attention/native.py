@@ -86,8 +86,8 @@ def forward(q: Tensor, kv: Tensor | None, structure: Structure, backend: str) ->
     if kv is None and structure.keep is not None:
         lead = structure.keep.shape
     out = q.new_empty((*lead, heads, size))
-    places = (*lead, heads) if structure.cu_seqlens is not None else (lead[0], heads, lead[1])
-    lse = q.new_empty(places, dtype=torch.promote_types(torch.float32, q.dtype))
+    shape = (*lead, heads) if structure.cu_seqlens is not None else (lead[0], heads, lead[1])
+    lse = q.new_empty(shape, dtype=torch.promote_types(torch.float32, q.dtype))
     _raw("forward", backend)(queries, keys, values, out, lse, *_rest(q, kv, structure))
     return out.flatten(-2), lse
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...reference.attention.visible_attention import Structure, visible_attention_backward
 from ...reference.attention.visible_attention import visible_attention as reference_attention
 from ..common.precision import exact
+from ..common.registration import fake_of, gradients_of
 from . import native as attention_native
 
 _NATIVE = ("cpp", "cuda")
@@ -61,45 +62,33 @@ def _or_empty(value: Tensor | None, like: Tensor) -> Tensor:
     return like.new_empty(0) if value is None else value
 
 
-@torch.library.custom_op("fastamr::visible_attention", mutates_args=())
-def attention(
-    q: Tensor,
-    kv: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+def _like_or_empty(value: Tensor | None, like: Tensor) -> Tensor:
+    return like.new_empty(0) if value is None else value.new_empty(value.shape)
+
+
+# The optional tensors of a Structure, in the order of the ops' arguments.
+OPTIONAL = ("keep", "counts", "cu_seqlens", "joint_bias", "time_bias", "query_ids", "key_ids", "seed")
+_REST = f"{', '.join(f'Tensor? {name}' for name in OPTIONAL)}, float scale, float dropout, str backend"
+
+
+def _bind(*values: Any) -> tuple[Structure, str]:
+    """Structure and back end from the values of the arguments in ``_REST``."""
+    *tensors, scale, dropout, backend = values
+    return Structure(scale=scale, dropout=dropout, **dict(zip(OPTIONAL, tensors, strict=True))), backend
+
+
+@torch.library.custom_op(
+    "fastamr::visible_attention",
+    mutates_args=(),
+    schema=f"(Tensor q, Tensor? kv, {_REST}) -> (Tensor, Tensor)",
+)
+def attention(q: Tensor, kv: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp."""
-    structure = Structure(
-        scale, keep, counts, cu_seqlens, joint_bias, time_bias, query_ids, key_ids, dropout, seed
-    )
-    return run_forward(q, kv, structure, backend)
+    return run_forward(q, kv, *_bind(*rest))
 
 
-@attention.register_fake
-def _(
-    q: Tensor,
-    kv: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+@fake_of(attention)
+def _(q: Tensor, kv: Tensor | None, keep: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
     heads, size = q.shape[-2:]
     compute = torch.promote_types(torch.float32, q.dtype)
     if cu_seqlens is not None:
@@ -109,61 +98,34 @@ def _(
     return out, q.new_empty((q.shape[0], heads, queries), dtype=compute)
 
 
-@torch.library.custom_op("fastamr::visible_attention_backward", mutates_args=())
+@torch.library.custom_op(
+    "fastamr::visible_attention_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor out, Tensor lse, Tensor q, Tensor? kv, {_REST}) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 def attention_backward(
-    grad: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    q: Tensor,
-    kv: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
+    grad: Tensor, out: Tensor, lse: Tensor, q: Tensor, kv: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Fresh gradients of q (or qkv), kv, joint table and time table; absent ones are empty."""
-    structure = Structure(
-        scale, keep, counts, cu_seqlens, joint_bias, time_bias, query_ids, key_ids, dropout, seed
-    )
     dq = q.new_empty(q.shape)
     dkv = None if kv is None else kv.new_empty(kv.shape)
-    joint, time = run_backward_into(grad, out, lse, q, kv, structure, backend, dq, dkv, None)
+    joint, time = run_backward_into(grad, out, lse, q, kv, *_bind(*rest), dq, dkv, None)
     return dq, _or_empty(dkv, q), _or_empty(joint, q), _or_empty(time, q)
 
 
-@attention_backward.register_fake
+@fake_of(attention_backward)
 def _(
-    grad: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    q: Tensor,
-    kv: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    second, joint, time = (
-        q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (kv, joint_bias, time_bias)
-    )
-    return q.new_empty(q.shape), second, joint, time
+    q: Tensor, kv: Tensor | None, joint_bias: Tensor | None, time_bias: Tensor | None
+) -> tuple[Tensor, ...]:
+    return q.new_empty(q.shape), *(_like_or_empty(x, q) for x in (kv, joint_bias, time_bias))
 
 
-@torch.library.custom_op("fastamr::visible_attention_backward_into", mutates_args=("dq", "dkv", "columns"))
+@torch.library.custom_op(
+    "fastamr::visible_attention_backward_into",
+    mutates_args=("dq", "dkv", "columns"),
+    schema="(Tensor grad, Tensor out, Tensor lse, Tensor q, Tensor? kv, Tensor(a5!) dq, Tensor(a6!)? dkv, "
+    f"Tensor(a7!)? columns, {_REST}) -> (Tensor, Tensor)",
+)
 def attention_backward_into(
     grad: Tensor,
     out: Tensor,
@@ -173,50 +135,16 @@ def attention_backward_into(
     dq: Tensor,
     dkv: Tensor | None,
     columns: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor]:
     """The backward into given tensors; returns the gradients of both tables, empty where there are none."""
-    structure = Structure(
-        scale, keep, counts, cu_seqlens, joint_bias, time_bias, query_ids, key_ids, dropout, seed
-    )
-    joint, time = run_backward_into(grad, out, lse, q, kv, structure, backend, dq, dkv, columns)
+    joint, time = run_backward_into(grad, out, lse, q, kv, *_bind(*rest), dq, dkv, columns)
     return _or_empty(joint, q), _or_empty(time, q)
 
 
-@attention_backward_into.register_fake
-def _(
-    grad: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    q: Tensor,
-    kv: Tensor | None,
-    dq: Tensor,
-    dkv: Tensor | None,
-    columns: Tensor | None,
-    keep: Tensor | None,
-    counts: Tensor | None,
-    cu_seqlens: Tensor | None,
-    joint_bias: Tensor | None,
-    time_bias: Tensor | None,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    dropout: float,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    joint, time = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (joint_bias, time_bias))
-    return joint, time
+@fake_of(attention_backward_into)
+def _(q: Tensor, joint_bias: Tensor | None, time_bias: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(_like_or_empty(x, q) for x in (joint_bias, time_bias))
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -225,22 +153,14 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
     ctx.save_for_backward(*output, *tensors)
 
 
-def _backward(ctx: Any, grad: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
-    out, lse, q, kv, keep, counts, cu_seqlens, joint, time, *rest = ctx.saved_tensors
+def _backward(ctx: Any, grad: Tensor | None, grad_lse: Tensor | None) -> dict[str, Tensor | None]:
+    out, lse, q, kv, *optional = ctx.saved_tensors
     if grad is None:
-        return (None,) * 13
-    dq, dkv, djoint, dtime = attention_backward(
-        *(grad, out, lse, q, kv, keep, counts, cu_seqlens, joint, time, *rest),
-        *(ctx.scale, ctx.dropout, ctx.backend),
-    )
-    return (
-        dq,
-        None if kv is None else dkv,
-        *(None,) * 3,
-        None if joint is None else djoint,
-        None if time is None else dtime,
-        *(None,) * 6,
-    )
+        return {}
+    found = attention_backward(grad, out, lse, q, kv, *optional, ctx.scale, ctx.dropout, ctx.backend)
+    gradients = dict(zip(("q", "kv", "joint_bias", "time_bias"), found, strict=True))
+    given = {"q": q, "kv": kv, **dict(zip(OPTIONAL, optional, strict=True))}
+    return {name: gradient for name, gradient in gradients.items() if given[name] is not None}
 
 
 def _refuse_double_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
@@ -249,5 +169,5 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     )
 
 
-attention.register_autograd(_backward, setup_context=_setup)
+attention.register_autograd(gradients_of(attention, _backward), setup_context=_setup)
 attention_backward.register_autograd(_refuse_double_backward)

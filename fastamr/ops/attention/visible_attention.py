@@ -11,7 +11,7 @@ from ..common.backends import Backend, Problem, can_always, choose, declare
 from ..common.checks import check_device, check_shape, check_tensor
 from . import native as attention_native
 from .checks import AttentionBias, check_packed, features_of, structure_of, tokens_of
-from .registration import attention, attention_backward_into, run_backward_into, run_forward
+from .registration import OPTIONAL, attention, attention_backward_into, run_backward_into, run_forward
 
 
 def _sdpa_why_not(problem: Problem) -> str | None:
@@ -42,7 +42,12 @@ def _cpp_slower_because(problem: Problem) -> str | None:
 declare(
     "visible_attention",
     Backend("cuda", attention_native.why_not("cuda"), automatic_on=()),
-    Backend("cpp", attention_native.why_not("cpp"), slower_because=_cpp_slower_because),
+    Backend(
+        "cpp",
+        attention_native.why_not("cpp"),
+        automatic_on=("cpu",),
+        slower_because=_cpp_slower_because,
+    ),
     Backend("sdpa", _sdpa_why_not),
     Backend("reference", can_always),
     Backend("materialised", _materialised_why_not, automatic_on=()),
@@ -83,18 +88,8 @@ def _problem(q: Tensor, kv: Tensor | None, structure: Structure) -> Problem:
     return Problem(q.device.type, q.dtype, features_of(structure), sizes)
 
 
-def _optional(structure: Structure) -> tuple[Tensor | None, ...]:
-    """The optional tensors in the order of the ops' arguments."""
-    return (
-        structure.keep,
-        structure.counts,
-        structure.cu_seqlens,
-        structure.joint_bias,
-        structure.time_bias,
-        structure.query_ids,
-        structure.key_ids,
-        structure.seed,
-    )
+def _optional(structure: Structure) -> list[Tensor | None]:
+    return [getattr(structure, name) for name in OPTIONAL]
 
 
 def visible_attention(

@@ -1,1 +1,1 @@
-"""What every op needs and no op is: checks, the choice of a back end, precision, seeds, support for Triton."""
+"""What every op needs and no op is: argument checks, choice of a back end, registration, precision, seeds, Triton."""

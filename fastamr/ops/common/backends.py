@@ -25,14 +25,16 @@ class Problem:
     Attributes:
         device_type: of the tensors.
         dtype: of the tensors.
-        features: the op's optional features in use.
+        features: names of the op's optional features in use; each back end judges them.
         sizes: sizes that matter to the choice, by name; an absent one is unknown.
+        refusals: in words, what about the call no fast form of the op covers; only its plain form can run it.
     """
 
     device_type: str
     dtype: torch.dtype
     features: tuple[str, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
+    refusals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,22 @@ class Backend:
     why_not: Callable[[Problem], str | None]
     automatic_on: tuple[str, ...] | None = None
     slower_because: Callable[[Problem], str | None] | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which back end runs a call, and why no faster one does.
+
+    Attributes:
+        op: the op, or the name of a stack of blocks.
+        backend: the back end that runs.
+        faster: each back end that would be faster on this device, with the reason why it does not run; empty where
+            the call is as fast as it gets.
+    """
+
+    op: str
+    backend: str
+    faster: dict[str, str] = field(default_factory=dict)
 
 
 _TABLE: dict[str, dict[str, Backend]] = {}
@@ -111,6 +129,31 @@ def _is_automatic(choice: Backend, problem: Problem) -> bool:
     return choice.slower_because is None or choice.slower_because(problem) is None
 
 
+def _asked_for(op: str, name: str | None) -> str:
+    """The caller's choice, else the user's for this op, else the user's for all ops where this one has it."""
+    if name is None:
+        name = _selected.get(op, "")
+        if not name:
+            general = _selected.get("*", "auto")
+            name = general if general in _TABLE[op] else "auto"
+    return name
+
+
+# Calls of choose since watched() was entered; None while nobody looks.
+_seen: list[tuple[str, Problem, str | None]] | None = None
+
+
+@contextmanager
+def watched() -> Iterator[list[tuple[str, Problem, str | None]]]:
+    """List the calls of :func:`choose` inside a ``with`` block: op, problem and the name that the caller gave."""
+    global _seen
+    before, _seen = _seen, []
+    try:
+        yield _seen
+    finally:
+        _seen = before
+
+
 def choose(op: str, problem: Problem, name: str | None = None) -> str:
     """Return the name of the back end that runs this call.
 
@@ -123,12 +166,10 @@ def choose(op: str, problem: Problem, name: str | None = None) -> str:
         ValueError: the op has no such back end.
         RuntimeError: the named back end cannot run the call; the message carries the reason.
     """
+    if _seen is not None:
+        _seen.append((op, problem, name))
     table = _TABLE[op]
-    if name is None:
-        name = _selected.get(op, "")
-        if not name:
-            general = _selected.get("*", "auto")
-            name = general if general in table else "auto"
+    name = _asked_for(op, name)
     if name == "auto":
         for choice in table.values():
             if _is_automatic(choice, problem) and choice.why_not(problem) is None:
@@ -140,6 +181,31 @@ def choose(op: str, problem: Problem, name: str | None = None) -> str:
     if reason is not None:
         raise RuntimeError(f"backend {name!r} cannot run {op}: {reason}; choose 'auto' or another back end")
     return name
+
+
+def explain(op: str, problem: Problem, name: str | None = None) -> Choice:
+    """Return what :func:`choose` returns for this call, and why it is not a faster back end.
+
+    A back end that ``auto`` passes over because it is slower there does not count as faster.
+
+    Args:
+        op: the op's name.
+        problem: the call.
+        name: a back end named by the caller; None takes the user's choice.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`choose`.
+    """
+    used = choose(op, problem, name)
+    who = "FASTAMR_BACKEND or fastamr.backend" if name is None else "the caller"
+    faster: dict[str, str] = {}
+    for choice in _TABLE[op].values():
+        if choice.name == used:
+            break
+        if _is_automatic(choice, problem):
+            reason = choice.why_not(problem)
+            faster[choice.name] = reason or f"{who} names {used!r}; leave it at 'auto'"
+    return Choice(op, used, faster)
 
 
 def availability(device_type: str, dtype: torch.dtype = torch.float32) -> dict[str, dict[str, str | None]]:

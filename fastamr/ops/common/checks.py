@@ -61,5 +61,5 @@ def check_seed(seed: Tensor) -> None:
 def check_divides(name: str, part: int, whole_name: str, whole: int) -> None:
     """Raise unless ``part`` is at least 1 and divides ``whole``."""
     if part < 1 or whole % part:
-        divisors = [number for number in range(1, whole + 1) if whole % number == 0]
+        divisors = [part for part in range(1, whole + 1) if whole % part == 0]
         raise ValueError(f"{name}={part} does not divide {whole_name}={whole}: expected one of {divisors}")

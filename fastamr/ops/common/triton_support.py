@@ -29,8 +29,8 @@ def triton_why_not(problem: Problem) -> str | None:
         return (
             f"the kernels compute in float32; {str(problem.dtype).removeprefix('torch.')} takes the reference"
         )
-    if problem.features:
-        return f"the kernels do not cover {' and '.join(problem.features)}"
+    if problem.refusals:
+        return f"the kernels do not cover {' and '.join(problem.refusals)}"
     return None
 
 

@@ -62,6 +62,6 @@ def check_operand(
     )
 
 
-def problem_of(like: Tensor, *features: str, **sizes: int) -> Problem:
+def problem_of(like: Tensor, *refusals: str, **sizes: int) -> Problem:
     """The call as the back ends see it."""
-    return Problem(like.device.type, like.dtype, features, sizes)
+    return Problem(like.device.type, like.dtype, (), sizes, refusals)

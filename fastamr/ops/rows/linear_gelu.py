@@ -17,7 +17,7 @@ declare("linear_gelu", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference
 def linear_gelu(
     x: Tensor, weight: Tensor, bias: Tensor, *, slope: bool = True, backend: str | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """``gelu(x @ weight.T + bias)`` and GELU's derivative at the same places, in one pass.
+    """``gelu(x @ weight.T + bias)`` and GELU's derivative at the same points, in one pass.
 
     The backward needs neither the layer's input to GELU nor its polynomial again, only the saved slope. GELU is exact
     (erf) for float32 and float64; for the 16-bit dtypes it is a tanh form within 4.8e-5 of it, far below their
@@ -70,7 +70,7 @@ def linear_gelu_backward(
 
     Returns:
         ``du (M, F)`` of upstream's dtype, the gradient before GELU, and its column sums ``(F,)``, the gradient of
-        :func:`linear_gelu`'s bias: float32 (float64 for float64), of the numbers before they are rounded (choice).
+        :func:`linear_gelu`'s bias: float32 (float64 for float64), of the values before they are rounded (choice).
 
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`linear_gelu`.

@@ -11,15 +11,16 @@ from ..common.triton_support import TRITON_PRODUCTS
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, problem_of
 
-# The kernels hold whole rows in registers: the statistics need all of a row's numbers.
+# The kernels hold whole rows in registers: the statistics need all of a row's values.
 _MOST_WIDTH = 512
 
 declare("linear_residual_norm", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always))
 
 
-def _problem(rows: Tensor, width: int) -> Problem:
-    features = (f"rows of more than {_MOST_WIDTH} numbers",) if width > _MOST_WIDTH else ()
-    return problem_of(rows, *features, rows=rows.shape[0])
+def residual_norm_problem(rows: Tensor, width: int) -> Problem:
+    """Rows that become ``(M, width)``, as the back ends see the call."""
+    refusals = (f"rows of more than {_MOST_WIDTH} values",) if width > _MOST_WIDTH else ()
+    return problem_of(rows, *refusals, rows=rows.shape[0])
 
 
 def linear_residual_norm(
@@ -69,7 +70,7 @@ def linear_residual_norm(
     check_operand("residual", residual, (rows, width), "(M, D)", (x.dtype,), x, "x")
     check_operand("gamma", gamma, (width,), "(D,)", vectors, x, "x")
     check_operand("beta", beta, (width,), "(D,)", vectors, x, "x")
-    name = choose("linear_residual_norm", _problem(x, width), backend)
+    name = choose("linear_residual_norm", residual_norm_problem(x, width), backend)
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm as kernel
 
@@ -110,7 +111,7 @@ def linear_residual_norm_backward(
     Returns:
         ``dx (M, D)`` of upstream's dtype, the gradient of ``total`` and so of ``residual`` and of the product before
         it; the gradients ``(D,)`` of gamma and of beta; the column sums ``(D,)`` of dx, which are the gradient of
-        :func:`linear_residual_norm`'s bias. All sums are float32 (float64 for float64), of numbers that are not yet
+        :func:`linear_residual_norm`'s bias. All sums are float32 (float64 for float64), of values that are not yet
         rounded (choice).
 
     Raises:
@@ -127,7 +128,7 @@ def linear_residual_norm_backward(
     check_operand("gamma", gamma, (width,), "(D,)", (statistics, dtype), upstream, "upstream")
     if skip is not None:
         check_operand("skip", skip, (rows, width), "(M, D)", (dtype,), upstream, "upstream")
-    name = choose("linear_residual_norm", _problem(upstream, width), backend)
+    name = choose("linear_residual_norm", residual_norm_problem(upstream, width), backend)
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm_backward as kernel
 

@@ -29,9 +29,9 @@ def _why_not(problem: Problem) -> str | None:
     return native.why_not("cpu")
 
 
-CPP_ROWS = Backend("cpp", _why_not)
+CPP_ROWS = Backend("cpp", _why_not, automatic_on=("cpu",))
 
-# Parts of 8 bits that the products of float32 numbers take into account, by torch.get_float32_matmul_precision() and,
+# Parts of 8 bits that the products of float32 values take into account, by torch.get_float32_matmul_precision() and,
 # where that refuses because the setting was made for one library at a time, by the CPU library's.
 _FLOAT32_PARTS = {"highest": 3, "high": 2, "medium": 1}
 _PARTS_OF_LIBRARY = {"tf32": 2, "bf16": 1}
@@ -45,6 +45,12 @@ def products_why_not(problem: Problem) -> str | None:
     if reason is None and not native.has_matrix_unit():
         return "the processor has no matrix unit (AMX), FASTAMR_CPU leaves it out, or no GCC 11 built the extension"
     return reason
+
+
+def products_slower_because(problem: Problem) -> str | None:
+    """Why nothing is lost where the extension's products cannot run: there is no unit for them to run on."""
+    present = native.has_matrix_unit() or torch.cpu._is_amx_tile_supported()
+    return None if present else "the processor has no matrix unit (AMX)"
 
 
 def _parts(dtype: torch.dtype) -> int:
@@ -143,8 +149,8 @@ def _norm_backward(
     compute = accumulator(product.dtype)
     sums = torch.empty((3, product.shape[1]), dtype=compute)
     _raw("norm_backward_rows")(product, total, mean, rstd, gamma.to(compute), skip, dx, sums)
-    dgamma, dbeta, columns = sums.unbind()
-    return dx, dgamma, dbeta, columns
+    dgamma, dbeta, bias_grads = sums.unbind()
+    return dx, dgamma, dbeta, bias_grads
 
 
 def linear_residual_norm(
@@ -177,8 +183,8 @@ def linear_residual_norm_backward(
         dx, sums = torch.empty_like(total), torch.empty((3, total.shape[1]), dtype=torch.float32)
         gamma = gamma.to(torch.float32)
         _raw("norm_backward_product")(upstream, weight, total, mean, rstd, gamma, skip, parts, dx, sums)
-        dgamma, dbeta, columns = sums.unbind()
-        return dx, dgamma, dbeta, columns
+        dgamma, dbeta, bias_grads = sums.unbind()
+        return dx, dgamma, dbeta, bias_grads
     dnormed = torch.mm(upstream, weight)
     return _norm_backward(dnormed, dnormed, total, mean, rstd, gamma, skip)
 

@@ -96,7 +96,7 @@ def row_norm_backward(
 
     Returns:
         ``dx (M, D)`` of upstream's dtype; the gradients ``(D,)`` of gamma and of beta; the column sums ``(D,)`` of dx.
-        All sums are float32 (float64 for float64), of numbers that are not yet rounded (choice).
+        All sums are float32 (float64 for float64), of values that are not yet rounded (choice).
 
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`row_norm`.

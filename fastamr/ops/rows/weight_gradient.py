@@ -14,7 +14,7 @@ from ..common.triton_support import triton_why_not
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, problem_of
 
-# (F, D) of weights for which benchmarks/ops/bench_weight_gradient.py measured the kernel to be faster than the
+# (F, D) of weights for which benchmarks/ops/rows/bench_weight_gradient.py measured the kernel to be faster than the
 # library's product. Nothing has been measured yet, so the library runs.
 _KERNEL_IS_FASTER: frozenset[tuple[int, int]] = frozenset()
 
@@ -23,10 +23,10 @@ _GROUP_IS_FASTER: frozenset[tuple[tuple[int, int], ...]] = frozenset()
 
 
 def _group_problem(like: Tensor, shapes: Sequence[tuple[int, int]]) -> Problem:
-    """A call for a group of weights; its sizes carry the weights' places."""
+    """A call for a group of weights; its sizes carry the weights' positions."""
     sizes: dict[str, int] = {}
-    for place, (features, width) in enumerate(shapes):
-        sizes |= {f"outputs{place}": features, f"inputs{place}": width}
+    for position, (features, width) in enumerate(shapes):
+        sizes |= {f"outputs{position}": features, f"inputs{position}": width}
     return problem_of(like, **sizes)
 
 
@@ -42,7 +42,12 @@ def _kernel_slower_because(problem: Problem) -> str | None:
 declare(
     "weight_gradient",
     Backend("triton", triton_why_not, automatic_on=("cuda",), slower_because=_kernel_slower_because),
-    Backend("cpp", rows_native.products_why_not),
+    Backend(
+        "cpp",
+        rows_native.products_why_not,
+        automatic_on=("cpu",),
+        slower_because=rows_native.products_slower_because,
+    ),
     Backend("torch", can_always),
     Backend("reference", can_always),
 )
@@ -148,8 +153,8 @@ def weight_gradients(pairs: Sequence[tuple[Tensor, Tensor]], *, backend: str | N
     if not pairs:
         return []
     like = pairs[0][0]
-    for place, (upstream, x) in enumerate(pairs):
-        names = f"pairs[{place}][0]", f"pairs[{place}][1]"
+    for position, (upstream, x) in enumerate(pairs):
+        names = f"pairs[{position}][0]", f"pairs[{position}][1]"
         check_rows(names[0], upstream, "(M, F)")
         rows = upstream.shape[0]
         check_operand(names[0], upstream, tuple(upstream.shape), "(M, F)", (like.dtype,), like, "pairs[0][0]")

@@ -8,6 +8,7 @@ tokens take part.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Structure:
 
 
 def _padded_positions(cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
-    """Row of each place of the padded form ``(S, longest)`` (clamped) and the lengths ``(S,)``."""
+    """Row of each position of the padded form ``(S, longest)`` (clamped) and the lengths ``(S,)``."""
     lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
     longest = int(lengths.max()) if len(lengths) else 0
     step = torch.arange(longest, device=cu_seqlens.device)
@@ -113,17 +114,19 @@ def visible_attention(q: Tensor, kv: Tensor | None, structure: Structure) -> tup
     if structure.cu_seqlens is not None:
         return _packed(q, structure)
     queries, k, v = unpack(q, kv, structure)
-    return dense_attention(
-        queries,
-        k,
-        v,
-        scale=structure.scale,
-        counts=structure.counts,
-        query_counts=structure.counts if kv is None else None,
-        bias=dense_bias(queries, k, kv is None, structure),
-        dropout=structure.dropout,
-        seed=structure.seed,
-    )
+    return dense_attention(queries, k, v, **_dense_options(queries, k, kv is None, structure))
+
+
+def _dense_options(q: Tensor, k: Tensor, is_self: bool, structure: Structure) -> dict[str, Any]:
+    """What the dense form needs to know beside q, k and v."""
+    return {
+        "scale": structure.scale,
+        "counts": structure.counts,
+        "query_counts": structure.counts if is_self else None,
+        "bias": dense_bias(q, k, is_self, structure),
+        "dropout": structure.dropout,
+        "seed": structure.seed,
+    }
 
 
 def visible_attention_backward(
@@ -133,19 +136,8 @@ def visible_attention_backward(
     if structure.cu_seqlens is not None:
         return _packed_backward(grad, q, lse, structure)
     queries, k, v = unpack(q, kv, structure)
-    dq, dk, dv, dense = dense_attention_backward(
-        grad,
-        queries,
-        k,
-        v,
-        lse,
-        scale=structure.scale,
-        counts=structure.counts,
-        query_counts=structure.counts if kv is None else None,
-        bias=dense_bias(queries, k, kv is None, structure),
-        dropout=structure.dropout,
-        seed=structure.seed,
-    )
+    options = _dense_options(queries, k, kv is None, structure)
+    dq, dk, dv, dense = dense_attention_backward(grad, queries, k, v, lse, **options)
     joint = time = None
     if structure.joint_bias is not None:
         joint, time = _bias_gradient(dense, queries, k, kv is None, structure)

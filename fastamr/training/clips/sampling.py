@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import ops
+from ...features.sampling import sample_seen
 
 if TYPE_CHECKING:
     from ...data import PackedSkeletons
-
-# Interpolation between two valid frames gives 1 up to rounding; the nearest invalid frame is visible well
-# below it.
-_FULLY_VALID = 1.0 - 1e-6
 
 
 class FrameRows(NamedTuple):
@@ -86,24 +82,19 @@ class ClipSampler:
 
     def sample(self, rows: FrameRows, seed: Tensor) -> tuple[Tensor, Tensor | None]:
         """As calling the sampler, from frames that lie anywhere."""
-        clips = self._resize(rows.coords, rows, seed, self.max_angle)
-        valid = None
-        if rows.valid is not None:
-            valid = self._resize(rows.valid, rows, seed, 0.0)[..., 0] > _FULLY_VALID
-        if rows.empty is not None:
-            clips = clips.masked_fill_(rows.empty[:, None, None, None], 0.0)
-            valid = None if valid is None else valid.logical_or_(rows.empty[:, None, None])
-        return clips, valid
-
-    def _resize(self, source: Tensor, rows: FrameRows, seed: Tensor, max_angle: float) -> Tensor:
-        return ops.sample_clips(
-            source,
+        clips, valid = sample_seen(
+            rows.coords,
+            rows.valid,
             rows.offsets,
             rows.sequences,
             self.frames,
             seed,
             crop=self.crop,
             min_frames=self.min_frames,
-            max_angle=max_angle,
+            max_angle=self.max_angle,
             group=rows.group,
         )
+        if rows.empty is not None:
+            clips = clips.masked_fill_(rows.empty[:, None, None, None], 0.0)
+            valid = None if valid is None else valid.logical_or_(rows.empty[:, None, None])
+        return clips, valid

@@ -81,13 +81,13 @@ class MetricReader:
 
     def __init__(self, ring: MetricRing, update: int = 0) -> None:
         self.ring = ring
-        self._asked: tuple[int, int, _Copy, _Mark] | None = None
+        self._asked: tuple[int, int, _Copy, Mark] | None = None
         self.restart(update)
 
     def restart(self, update: int) -> None:
         """Start the clock and the next reading at an update; what was not read before is forgotten."""
         self._asked = None
-        self._first, self._mark = update, _Mark(self.ring.values.device)
+        self._first, self._mark = update, Mark(self.ring.values.device)
 
     def ask(self, end: int) -> None:
         """Ask for the updates since the last reading, up to ``end`` (excluded).
@@ -103,7 +103,7 @@ class MetricReader:
                 f"updates {self._first} to {end} are more than the {len(self.ring.values)} that the ring holds"
             )
         if end > self._first:
-            mark = _Mark(self.ring.values.device)
+            mark = Mark(self.ring.values.device)
             self._asked = (self._first, end, _Copy(self.ring.values), self._mark)
             self._first, self._mark = end, mark
 
@@ -146,7 +146,7 @@ class _Copy:
         return self._there is None or self._there.query()
 
 
-class _Mark:
+class Mark:
     """A point in the stream of work, and the time at which the device reached it."""
 
     def __init__(self, device: torch.device) -> None:
@@ -156,7 +156,11 @@ class _Mark:
             self._event = torch.cuda.Event(enable_timing=True)
             self._event.record(torch.cuda.current_stream(device))
 
-    def until(self, other: _Mark) -> float:
+    def reached(self) -> bool:
+        """Whether the device is there; nothing waits for it."""
+        return self._event is None or self._event.query()
+
+    def until(self, other: Mark) -> float:
         """Return the seconds from this mark to a later one, which the device must have reached."""
         if self._event is not None and other._event is not None:
             return self._event.elapsed_time(other._event) / 1e3

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard and a progress bar."""
+"""Where a run's numbers go: metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ...devices import environment as describe
 from ...files import write_text
-from ...version import __version__
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -20,8 +20,9 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsLog:
     """Appends records to ``metrics.jsonl`` and mirrors their numbers to TensorBoard.
 
-    Each line is one JSON object with a ``kind``: ``header`` (versions, device, sizes), ``train``, ``probe``,
-    ``warning``, ``summary``. A resumed run drops the lines of updates that its checkpoint does not hold.
+    Each line is one JSON object with a ``kind``: ``header`` (versions, device, sizes, plan), ``estimate`` (of the
+    time), ``train``, ``probe``, ``warning``, ``summary``. A resumed run drops the lines of updates that its checkpoint
+    does not hold.
 
     Args:
         folder: the run's folder.
@@ -52,52 +53,10 @@ class MetricsLog:
             self._board.close()
 
 
-class Progress:
-    """A progress bar over updates with loss and speed, on standard error; tqdm adds the time left.
-
-    Args:
-        total: updates of the run.
-        start: updates done before.
-        name: what stands before the bar.
-        show: False for silence.
-    """
-
-    def __init__(self, total: int, start: int, name: str, show: bool) -> None:
-        self._bar = None
-        if show:
-            from tqdm import tqdm
-
-            # A terminal is redrawn twice a second, a log file only now and then.
-            interval = 0.5 if sys.stderr.isatty() else 30.0
-            self._bar = tqdm(
-                total=total, initial=start, desc=name, unit="update", mininterval=interval, dynamic_ncols=True
-            )
-
-    def advance(self, updates: int, loss: float, speed: float) -> None:
-        """Show that so many more updates are done."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} sequences/s", refresh=False)
-            self._bar.update(updates)
-
-    def close(self) -> None:
-        """Leave the bar where it is."""
-        if self._bar is not None:
-            self._bar.close()
-
-
 def environment(device: torch.device) -> dict[str, Any]:
     """Return the versions and the device that a run's numbers hold for."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
-    return {
-        "fastamr": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": device.type,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return {**describe(device), "platform": platform.platform(), "started": started}
 
 
 def _lines_until(path: Path, update: int) -> list[str]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ...nn.stacks.working_weights import refresh_working_copy, register_working_copy
 from ...ops import adamw_update
+from ...ops.adamw_update import adamw_problem
+from ...ops.common.backends import Choice, explain
 
 _STATE = ("step", "exp_avg", "exp_avg_sq")
 # Bytes that each working copy's address is a multiple of.
@@ -187,6 +189,17 @@ class AdamW(torch.optim.Optimizer):
         if norm is not None:
             self.gradient_norm = norm
         return result
+
+    def explain(self) -> Choice:
+        """Say which back end updates the parameters, and why not a faster one; nothing is updated."""
+        parameters = [each for group in self.param_groups for each in group["params"]]
+        # What is not there yet will be like its parameter.
+        gradients = [each if each.grad is None else each.grad for each in parameters]
+        first, second = (
+            [self.state.get(each, {}).get(name, each) for each in parameters] for name in _STATE[1:]
+        )
+        copies = [self._copies.get(each, each) for each in parameters] if self._copies else []
+        return explain("adamw_update", adamw_problem(parameters, gradients, (first, second), copies))
 
     def _with_gradients(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
         for group in self.param_groups:

@@ -15,7 +15,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
 
     Args:
         precision: ``auto`` (bfloat16 on GPUs that have it, float32 elsewhere), ``float32``, ``tf32`` (float32 too, see
-            :func:`products_of`), ``bfloat16``, ``float16``.
+            :func:`matmul_precision_of`), ``bfloat16``, ``float16``.
         device: where the model is.
     """
     if precision == "auto":
@@ -29,7 +29,7 @@ def precision_name(precision: str, device: torch.device) -> str:
     return str(autocast_dtype("auto", device)).removeprefix("torch.") if precision == "auto" else precision
 
 
-def products_of(precision: str) -> str | None:
+def matmul_precision_of(precision: str) -> str | None:
     """How products of float32 matrices are computed, in the words of ``torch.set_float32_matmul_precision``.
 
     Args:

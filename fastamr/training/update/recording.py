@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 GRAPH_CHOICES = ("auto", True, False)
+Form = list[tuple[torch.Size, torch.dtype]]
 # PyTorch's own warm-up length. The runs are real ones: they initialise the optimizer's state, the libraries'
 # workspaces and the kernels, and nothing has to be undone afterwards.
 _EAGER_RUNS = 3
+# Calls that also prepare, by device: one on a CPU; on a GPU those that run eagerly and the one that is recorded.
+PREPARING = {"cpu": 1, "cuda": _EAGER_RUNS + 1}
 
 
 class Recorder(Protocol):
@@ -136,6 +139,7 @@ class RecordedCall:
     Attributes:
         reason: why calls are eager, or None while they are recorded or will be.
         recordings: how many recordings were made.
+        gave_up: recording was tried and failed.
     """
 
     def __init__(
@@ -148,11 +152,11 @@ class RecordedCall:
         reason: str | None = None,
         after_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        self.reason, self.recordings = reason, 0
+        self.reason, self.recordings, self.gave_up = reason, 0, False
         self._function, self._recorder, self._state, self._required = function, recorder, state, required
         self._after_failure, self._runs = after_failure, 0
         self._recorded: _Recording | None = None
-        self._form: list[tuple[torch.Size, torch.dtype]] | None = None
+        self._form: Form = []
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Run the function on inputs and return its result, which the next call may overwrite.
@@ -164,8 +168,8 @@ class RecordedCall:
         recorder = self._recorder
         if recorder is None:
             return self._function(*inputs)
-        self._form = self._form or _form(inputs)
-        if self._recorded is None and self._form != _form(inputs):
+        self._form = self._form or form_of(inputs)
+        if self._recorded is None and self._form != form_of(inputs):
             # Neither warms up nor is recorded: a smaller last batch among the first calls.
             return recorder.run(lambda: self._function(*inputs))
         if self._recorded is not None and not self._recorded.fits(inputs):
@@ -198,7 +202,7 @@ class RecordedCall:
     def _give_up(self, error: Exception) -> None:
         lines = str(error).strip().splitlines()
         self.reason = f"recording failed: {type(error).__name__}: {lines[0] if lines else ''}"
-        self._recorder = None
+        self._recorder, self.gave_up = None, True
         self._after_failure()
         if self._required:
             raise RuntimeError(
@@ -230,12 +234,13 @@ class _Recording:
         self.buffers, self.result, self.state = buffers, result, state
 
     def fits(self, inputs: Sequence[Tensor]) -> bool:
-        return _form(inputs) == _form(self.buffers)
+        return form_of(inputs) == form_of(self.buffers)
 
     def fill(self, inputs: Sequence[Tensor]) -> None:
         for buffer, tensor in zip(self.buffers, inputs, strict=True):
             buffer.copy_(tensor, non_blocking=True)
 
 
-def _form(tensors: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype]]:
+def form_of(tensors: Sequence[Tensor]) -> Form:
+    """Shapes and dtypes."""
     return [(tensor.shape, tensor.dtype) for tensor in tensors]

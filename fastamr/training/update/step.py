@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from ... import ops
+from ...ops.common.backends import Choice
 from ..clips.clip_streams import ClipStream
 from ..metrics.metric_ring import MetricRing
 from .adamw import AdamW
+from .explanation import Explanation, explain_model, is_compiled
 from .precision import matmul_precision
-from .recording import GRAPH_CHOICES, CudaRecorder, RecordedCall, Recorder
+from .recording import GRAPH_CHOICES, CudaRecorder, Form, RecordedCall, Recorder, form_of
 from .schedule import LearningRateSchedule
 
 
@@ -53,8 +55,8 @@ class PretrainStep:
         schedule: sets the learning rate of each update, a tensor on the device in every group of the optimizer; None
             leaves it to the caller.
         dtype: autocast's dtype, or float32 for none; float16 scales the loss.
-        products: ``highest``, ``high`` or ``medium``, see ``torch.set_float32_matmul_precision``, for the time of an
-            update; None leaves the process's setting.
+        matmul_precision: ``highest``, ``high`` or ``medium``, see ``torch.set_float32_matmul_precision``, for the
+            time of an update; None leaves the process's setting.
         accumulate: number of micro-batches, a divisor of the batch size.
         clip_grad: largest norm of the gradient, or None.
         graph: ``"auto"`` records on a GPU and is eager elsewhere or where recording fails (with a warning), False is
@@ -84,7 +86,7 @@ class PretrainStep:
         seed: Tensor | None = None,
         schedule: LearningRateSchedule | None = None,
         dtype: torch.dtype = torch.float32,
-        products: str | None = None,
+        matmul_precision: str | None = None,
         accumulate: int = 1,
         clip_grad: float | None = None,
         graph: str | bool = "auto",
@@ -93,16 +95,17 @@ class PretrainStep:
     ) -> None:
         self.model, self.optimizer, self.clips, self.schedule = model, optimizer, clips, schedule
         self.dtype, self.accumulate, self.clip_grad = dtype, accumulate, clip_grad
-        self.products = products
+        self.matmul_precision = matmul_precision
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.device = self._parameters[0].device
         self.seed = ops.make_seed(device=self.device) if seed is None else seed
         self.update, self.counter = 0, torch.zeros((), dtype=torch.int64, device=self.device)
         self.loss, self.terms = torch.zeros((), device=self.device), dict[str, Tensor]()
         self.metrics = MetricRing(window, self.device)
+        self._form: Form = []
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         if schedule is not None:
-            _rate_tensors(optimizer, self.device)  # so that a wrong one is told at once
+            _rate_tensors(optimizer, self.device)  # so that a wrong one fails at once
         if clip_grad is not None and isinstance(optimizer, AdamW):
             optimizer.clip_grad = clip_grad
         recorder, reason = _choose_recorder(graph, recorder, self.device)
@@ -119,6 +122,40 @@ class PretrainStep:
     def graph_reason(self) -> str | None:
         """Why updates run eagerly; None where they are recorded, or will be after the first three."""
         return self._call.reason
+
+    def explain(self, *inputs: Tensor) -> Explanation:
+        """Say how updates run: recorded or not, each stack of blocks fused or not, each op's back end, and why.
+
+        The answer is for the step's own tensors, as things stand now; it computes nothing and changes nothing. Print
+        ``"\n".join(step.explain().lines())``.
+
+        Args:
+            inputs: as in a call, for their shapes and dtypes; after the first call they may be left out.
+
+        Returns:
+            What is known. A model that cannot run on shapes alone (it reads values, or ``torch.compile`` took it over)
+            leaves its stacks and ops open: ``unknown`` says why.
+        """
+        stacks, ops, unknown = list[Choice](), list[Choice](), None
+        try:
+            forward = functools.partial(self._run_on_shapes, form_of(inputs) or self._form)
+            stacks, ops = explain_model(self.model, forward, self._autocast)
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            unknown = f"{type(error).__name__}: {lines[0] if lines else ''}"
+        if isinstance(self.optimizer, AdamW):
+            ops = [self.optimizer.explain(), *ops]
+        recordable = self.device.type == "cuda" or self._call.gave_up
+        return Explanation(self.device.type, self.graph_reason, recordable, stacks, ops, unknown)
+
+    def _run_on_shapes(self, form: Form, model: nn.Module) -> None:
+        """Run a micro-batch's forward pass where tensors have no values."""
+        if is_compiled(self.model):
+            raise RuntimeError("torch.compile took the model over, and fuses plain blocks itself")
+        if self.clips is None and not form:
+            raise RuntimeError("the inputs are not known before the first update: pass them to explain()")
+        inputs = tuple(torch.empty(shape, dtype=dtype, device=self.device) for shape, dtype in form)
+        self._forwards(model, inputs)[0]()
 
     def continue_from(self, update: int) -> None:
         """Set the number of updates made, for a resumed run."""
@@ -143,12 +180,13 @@ class PretrainStep:
             RuntimeError: ``graph=True`` and the step cannot be recorded.
         """
         self._check(inputs)
+        self._form = self._form or form_of(inputs)
         if isinstance(self.optimizer, AdamW):
             # A replay computes with low-precision copies, which somebody may have left behind by loading weights.
             self.optimizer.refresh_working_copies()
         if self.clips is not None:
             self.clips.advance(self.update)
-        with matmul_precision(self.products):
+        with matmul_precision(self.matmul_precision):
             self.loss, self.terms = self._call(*inputs)
         if self.clips is not None:
             self.clips.done(self.update)
@@ -176,8 +214,7 @@ class PretrainStep:
             rate = self.schedule(self.counter)
             for held in _rate_tensors(self.optimizer, self.device):
                 held.copy_(rate)
-        forwards = self._sampled_forwards() if self.clips is not None else self._given_forwards(inputs)
-        parts = [self._backward(forward) for forward in forwards]
+        parts = [self._backward(forward) for forward in self._forwards(self.model, inputs)]
         loss, terms = _add(part[0] for part in parts), {}
         for name in parts[0][1]:
             terms[name] = _add(part[1][name] for part in parts)
@@ -186,25 +223,21 @@ class PretrainStep:
         self.counter += 1
         return loss, terms
 
-    def _sampled_forwards(self) -> list[Callable[[], Any]]:
-        """Draw the update's clips and return the forward pass of each micro-batch."""
-        assert self.clips is not None
+    def _forwards(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Callable[[], Any]]:
+        """Return the forward pass of each micro-batch: of the caller's tensors, or of clips that are drawn."""
+        if self.clips is None:
+            pieces = [tensor.chunk(self.accumulate) for tensor in inputs] if self.accumulate > 1 else []
+            batches = list(zip(*pieces, strict=True)) or [inputs]
+            return [functools.partial(model, *batch) for batch in batches]
         clips, valid = self.clips.draw(self.counter, self.seed)
-        details = {"return_details": True} if getattr(self.model, "reports_terms", False) else {}
+        details = {"return_details": True} if getattr(model, "reports_terms", False) else {}
         size = len(clips) // self.accumulate
         parts = [slice(start, start + size) for start in range(0, len(clips), size)]
         valids = [None if valid is None else valid[part] for part in parts]
         return [
-            functools.partial(self.model, clips[part], seed=self.seed, valid=known, **details)
+            functools.partial(model, clips[part], seed=self.seed, valid=known, **details)
             for part, known in zip(parts, valids, strict=True)
         ]
-
-    def _given_forwards(self, inputs: tuple[Tensor, ...]) -> list[Callable[[], Any]]:
-        """Return the forward pass of each micro-batch of the caller's tensors."""
-        if self.accumulate == 1:
-            return [functools.partial(self.model, *inputs)]
-        parts = zip(*(tensor.chunk(self.accumulate) for tensor in inputs), strict=True)
-        return [functools.partial(self.model, *part) for part in parts]
 
     def _backward(self, forward: Callable[[], Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Run one micro-batch, advance the seed, and return its share of loss and terms."""

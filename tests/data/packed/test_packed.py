@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from fastamr.data import PackedSkeletons, Split
-from fastamr.data.packed.dataset import file as packed_file
+from fastamr.data.packed import file as packed_file
 from fastamr.skeleton import get_layout
 
 V = 17

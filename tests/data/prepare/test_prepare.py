@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +16,10 @@ from fastamr.data.prepare import work_folder as prepare_shards
 from fastamr.data.prepare.prepare import prepare
 from fastamr.data.preprocessing.apply import preprocess
 from fastamr.data.preprocessing.geometry import Step
-from fastamr.data.readers.common.bodies import BodyChoice
-from fastamr.data.readers.common.raw import Task
 from fastamr.data.readers.common.sources import Entry
-from fastamr.data.readers.ntu import NtuReader
+from fastamr.data.readers.raw_sets.bodies import BodyChoice
+from fastamr.data.readers.raw_sets.ntu import NtuReader
+from fastamr.data.readers.raw_sets.raw import Task
 
 from ..readers.writers import frames_of, skeleton_text, standing
 from .ntu_folder import NAMES, contents, fill, load, zipped
@@ -234,7 +235,8 @@ class TestInterruption:
             done.append(index)
             return prepare_shards.run_block(job, index, tasks)
 
-        monkeypatch.setattr("fastamr.data.prepare.prepare.run_block", run_block)
+        module = importlib.import_module("fastamr.data.prepare.prepare")
+        monkeypatch.setattr(module, "run_block", run_block)
 
     def test_continues(
         self, interrupted: Path, raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastamr.data import PackedSkeletons, Split, apply_missing, concatenate, preprocess
+from fastamr.data import PackedSkeletons, Split, apply_missing, concatenate, preprocess, read
 from fastamr.data.preprocessing.convert_layout import RULES, convert, joint_map, parts_of
-from fastamr.data.readers.registry import read_file
 from fastamr.layouts import PARTS, TREES
 from fastamr.skeleton import LAYOUTS, SkeletonLayout, get_layout
 
@@ -253,7 +252,7 @@ class TestConvert:
     )
     def test_real_bodies_keep_human_proportions(self, shared_data: Path, folder: str, target: str) -> None:
         """Interpolated joints lie within the body: every bone is shorter than the trunk and a leg together."""
-        data = read_file(shared_data / folder / f"{folder}.npz").select(range(0, 280, 7))
+        data = read(shared_data / folder / f"{folder}.npz").select(range(0, 280, 7))
         new = convert(data, target)
         seen = new.valid if new.valid is not None else torch.ones(new.coords.shape[:2], dtype=torch.bool)
         hip, knee, ankle = (new.coords[:, new.layout.index(name)] for name in leg_of(target))

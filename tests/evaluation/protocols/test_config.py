@@ -68,7 +68,9 @@ def test_results_of_other_settings_are_kept(tmp_path):
     def write(path, config):
         path.write_text(json.dumps({"config": dataclasses.asdict(config)}))
 
-    one = EvaluateConfig(str(tmp_path), ["x.st"], "detection", "official", detection={"window": 30, "iou": 0.5})
+    one = EvaluateConfig(
+        str(tmp_path), ["x.st"], "detection", "official", detection={"window": 30, "iou": 0.5}
+    )
     two = dataclasses.replace(one, detection={"window": 60, "iou": 0.5})
     plain = tmp_path / "evaluation-x-official-detection.json"
     second, third = (plain.with_name(f"{plain.stem}-{number}.json") for number in (2, 3))

@@ -43,8 +43,8 @@ def test_float64_takes_the_reference(op: str) -> None:
 
 def test_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert triton_why_not(Problem("cuda", torch.float16)) is None
-    features = ("a", "b")
-    assert triton_why_not(Problem("cuda", torch.float32, features)) == "the kernels do not cover a and b"
+    refused = Problem("cuda", torch.float32, refusals=("a", "b"))
+    assert triton_why_not(refused) == "the kernels do not cover a and b"
     assert "on 'mps'" in str(triton_why_not(Problem("mps", torch.float32)))
     monkeypatch.setattr(triton_support, "_INTERPRETED", False)
     assert "TRITON_INTERPRET=1" in str(triton_why_not(Problem("cpu", torch.float32)))

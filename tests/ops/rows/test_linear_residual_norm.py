@@ -86,7 +86,7 @@ def test_without_rows() -> None:
 def test_wide_rows_leave_the_kernels_to_the_reference() -> None:
     wide = torch.zeros(1, 600), torch.zeros(600, 600), torch.zeros(600), torch.zeros(1, 600)
     ops.linear_residual_norm(*wide, wide[2], wide[2])
-    with pytest.raises(RuntimeError, match="rows of more than 512 numbers"):
+    with pytest.raises(RuntimeError, match="rows of more than 512 values"):
         ops.linear_residual_norm(*wide, wide[2], wide[2], backend="triton")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastamr.training.metrics.metrics import MetricsLog, Progress, environment
+from fastamr.training.metrics.metrics import MetricsLog, environment
 
 
 def records(folder: Path) -> list[dict]:
@@ -59,20 +59,6 @@ def test_tensorboard_absent_is_said_once(
     log.close()
     assert capsys.readouterr().err.count("pip install 'fastamr[tensorboard]'") == 1
     assert records(tmp_path)[0]["loss"] == 1.0
-
-
-def test_progress_shows_loss_and_speed(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = Progress(4, 0, "amr", show=True)
-    bar.advance(4, 0.25, 1234.0)
-    bar.close()
-    shown = capsys.readouterr().err
-    assert "amr" in shown
-    assert "loss 0.2500" in shown
-    assert "1,234 sequences/s" in shown
-    quiet = Progress(4, 0, "amr", show=False)
-    quiet.advance(4, 0.25, 1234.0)
-    quiet.close()
-    assert capsys.readouterr().err == ""
 
 
 def test_environment_names_versions_and_device() -> None:

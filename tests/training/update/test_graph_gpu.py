@@ -281,5 +281,9 @@ def test_a_run_records_its_updates_and_can_be_repeated(
     assert log(whole)[0]["frames"] == ("resident" if budget is None else "prefetched")
     losses = [line["loss"] for line in log(whole) if line["kind"] == "train"]
     assert len(losses) == 6
+    (estimate,) = [line for line in log(whole) if line["kind"] == "estimate"]
+    assert 13 <= estimate["update"] <= 24
+    assert "measured over updates 5 to 13" in estimate["lines"][0]
+    assert estimate["each"] > 0
     again = pretrain(PretrainConfig(out=str(tmp_path / "b"), updates=24, **options), data=data)
     assert [line["loss"] for line in log(again) if line["kind"] == "train"] == pytest.approx(losses, rel=2e-2)

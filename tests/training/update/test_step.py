@@ -15,7 +15,7 @@ from fastamr.training.clips.batches import BatchOrder
 from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
 from fastamr.training.clips.sampling import ClipSampler
 from fastamr.training.update.optimizer import build_optimizer, learning_rate_tensor
-from fastamr.training.update.precision import autocast_dtype, precision_name, products_of
+from fastamr.training.update.precision import autocast_dtype, matmul_precision_of, precision_name
 from fastamr.training.update.schedule import LearningRateSchedule
 
 from .graphs import ReplayedCalls
@@ -141,12 +141,16 @@ def test_precision_names() -> None:
     assert autocast_dtype("float16", cpu) == torch.float16
     assert autocast_dtype("tf32", cpu) == torch.float32
     assert (precision_name("auto", cpu), precision_name("tf32", cpu)) == ("float32", "tf32")
-    assert (products_of("tf32"), products_of("float32"), products_of("auto")) == ("high", None, None)
+    assert (matmul_precision_of("tf32"), matmul_precision_of("float32"), matmul_precision_of("auto")) == (
+        "high",
+        None,
+        None,
+    )
 
 
 def test_products_are_rounded_during_an_update_only(tiny: Any, skeletons: Any) -> None:
     seen = []
-    step = build(tiny, skeletons, products="high")
+    step = build(tiny, skeletons, matmul_precision="high")
     step.model.register_forward_pre_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
     before = torch.get_float32_matmul_precision()
     step()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+from .reader import Source
 
 _BLOCK_BYTES = 1 << 26
 
@@ -34,6 +36,17 @@ def member_names(path: Path) -> set[str]:
     """Return the names of the arrays in an npz archive."""
     with readable(path), zipfile.ZipFile(path) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+
+
+def holds_arrays(*required: str) -> Callable[[Source], bool]:
+    """Return a look at whether an archive has some arrays."""
+
+    def sniff(source: Source) -> bool:
+        names = source.parsed(member_names)
+        source.seen = f"the arrays {', '.join(sorted(names)) or 'none'}"
+        return names >= set(required)
+
+    return sniff
 
 
 def read_member(path: Path, name: str) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Formats of arrays: npz archives and pickles. Pickles are interpreted, never unpickled."""

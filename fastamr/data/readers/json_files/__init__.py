@@ -1,0 +1,1 @@
+"""Formats in JSON. A file is parsed once, whichever of these readers it belongs to; errors name the entry."""

@@ -1,0 +1,1 @@
+"""Formats of rows and columns of text: one reader a form of table; errors name the line."""

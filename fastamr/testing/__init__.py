@@ -1,0 +1,9 @@
+"""What tests, benchmarks and tools share: comparers, random clips, and the table of the ops' cases in ``op_cases``.
+
+Product code imports nothing from here.
+"""
+
+from ..data.synthetic.random_clips import random_clips
+from .comparers import assert_as_good_as, relative_error
+
+__all__ = ["assert_as_good_as", "random_clips", "relative_error"]

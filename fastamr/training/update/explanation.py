@@ -1,0 +1,150 @@
+"""What a training step runs as, and what keeps its parts from their faster forms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+
+from ...nn import CrossAttentionStack, TransformerStack
+from ...ops.common.backends import Choice, explain, watched
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_FORMS = {"fused": "fused", "reference": "block by block"}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a step runs, see :meth:`fastamr.training.PretrainStep.explain`.
+
+    Attributes:
+        device: type of the device.
+        graph: why updates are not recorded as a CUDA graph; None where they are, or will be after the first ones.
+        recordable: whether they could be recorded on this device.
+        stacks: of each stack of blocks, ``"fused"`` or ``"reference"`` (block by block).
+        ops: of each op that the step runs, the back end; an op is listed twice where its calls differ.
+        unknown: why nothing is known of the model's own stacks and ops; None where it is.
+    """
+
+    device: str
+    graph: str | None
+    recordable: bool
+    stacks: list[Choice]
+    ops: list[Choice]
+    unknown: str | None = None
+
+    def lines(self) -> list[str]:
+        """Text: what is as fast as it gets in one line, then a line for each thing that is not, with the reason."""
+        fast, slow = [], []
+        if self.graph is None:
+            fast.append("updates recorded as a CUDA graph")
+        elif self.recordable:
+            way_on = (
+                "leave it at 'auto'" if self.graph == "graph=False" else "graph=True stops with the error"
+            )
+            slow.append(f"updates are not recorded as a CUDA graph: {self.graph}; {way_on}")
+        else:
+            fast.append("eager updates (CUDA graphs need an NVIDIA GPU)")
+        stacks = [replace(each, backend=_FORMS[each.backend]) for each in self.stacks]
+        for choice in _merged([*stacks, *self.ops]):
+            if not choice.faster:
+                fast.append(f"{choice.backend}: {choice.op}")
+            for name, reason in choice.faster.items():
+                slow.append(f"{choice.op}: {choice.backend} instead of {name}: {reason}")
+        if self.unknown is not None:
+            slow.append(f"the model's own parts are not known: {self.unknown}")
+        place = {"cpu": "CPU", "cuda": "GPU"}.get(self.device, self.device)
+        return [f"as fast as it gets on this {place}: {'; '.join(fast)}", *slow]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def _merged(choices: Iterable[Choice]) -> list[Choice]:
+    """Choices that differ in the op alone become one, with the ops' names side by side."""
+    groups: list[tuple[Choice, list[str]]] = []
+    for choice in choices:
+        for known, names in groups:
+            if (known.backend, known.faster) == (choice.backend, choice.faster):
+                names.append(choice.op)
+                break
+        else:
+            groups.append((choice, [choice.op]))
+    return [replace(choice, op=", ".join(names)) for choice, names in groups]
+
+
+def explain_model(
+    model: nn.Module,
+    forward: Callable[[nn.Module], object],
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> tuple[list[Choice], list[Choice]]:
+    """Find out how the stacks and ops of a training forward pass run, from shapes alone: nothing is computed.
+
+    A copy of the model without hooks, over the same parameters, is called with fake tensors:
+    they have a shape, a dtype and a device, and no values.
+
+    Args:
+        model: the model.
+        forward: calls the model that it is given.
+        autocast: makes the context of the forward pass.
+
+    Returns:
+        The choices for the stacks, under their names, and for the ops; each different one once.
+
+    Raises:
+        Exception: whatever a forward pass raises that reads values.
+    """
+    calls: list[tuple[str, str, tuple[Tensor, ...]]] = []
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        with FakeCopyMode(mode):
+            twin = copy.deepcopy(model, {id(each): each for each in model.parameters()})
+        names = {module: name for name, module in twin.named_modules()}
+        for module, name in names.items():
+            for hooks in _HOOKS:
+                getattr(module, hooks).clear()
+            if isinstance(module, (TransformerStack, CrossAttentionStack)):
+                module.__dict__["path"] = _noting(calls, name, names)
+        with watched() as chosen, autocast():
+            forward(twin)
+    stacks: list[Choice] = []
+    ops = [explain(*call) for call in chosen]
+    with autocast():
+        for name, norm, inputs in calls:
+            stack = model.get_submodule(name)
+            like = [
+                torch.empty((), dtype=each.dtype, device=each.device).expand(each.shape) for each in inputs
+            ]
+            first, *rows = stack.explain(*like, norm=model.get_submodule(norm))  # type: ignore[operator]
+            stacks.append(replace(first, op=name))
+            ops += rows
+    return _distinct(stacks), sorted(_distinct(ops), key=lambda choice: choice.op)
+
+
+def _noting(
+    calls: list[tuple[str, str, tuple[Tensor, ...]]], name: str, names: dict[nn.Module, str]
+) -> Callable[..., str]:
+    """Stand in for ``path`` of the stack of this name: note the call, and let plain blocks give its shapes."""
+
+    def path(*inputs: Tensor, norm: nn.LayerNorm) -> str:
+        calls.append((name, names[norm], inputs))
+        return "reference"
+
+    return path
+
+
+def _distinct(choices: list[Choice]) -> list[Choice]:
+    return [choice for place, choice in enumerate(choices) if choice not in choices[:place]]
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether ``torch.compile`` took over the model or a part of it."""
+    return any(
+        "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in model.modules()
+    )

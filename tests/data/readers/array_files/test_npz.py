@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastamr.data import PackedSkeletons
+from fastamr.data.readers import Source
+from fastamr.data.readers.array_files import npz_ctrgcn, npz_packed
+from fastamr.data.readers.common import npz
+from fastamr.data.readers.common.arrays import from_batch, trim_padding
+from fastamr.skeleton import get_layout
+
+
+def read_packed(path: Path) -> PackedSkeletons:
+    return npz_packed.read(Source(path)).data
+
+
+def read_ctrgcn(path: Path) -> PackedSkeletons:
+    return npz_ctrgcn.read(Source(path)).data
+
+
+def packed_arrays(**changes: Any) -> dict[str, Any]:
+    """Three sequences of 4, 1 and 3 frames with one body of the 20 Kinect joints, in millimetres as int16."""
+    layout = get_layout("kinect20")
+    arrays = {
+        "x": np.random.default_rng(0).integers(-2000, 2000, (8, 1, 20, 3)).astype(np.int16),
+        "x_scale": np.float32(0.001),
+        "offsets": np.array([0, 4, 5, 8]),
+        "label": np.array([2, 0, 1], dtype=np.int16),
+        "label_names": np.array(["run", "sit", "stand"]),
+        "joint_names": np.array(layout.joints),
+        "parents": np.array(layout.parents, dtype=np.int16),
+        "fps": np.float32(30),
+        "name": np.array(["p", "q", "r"]),
+    }
+    return {key: value for key, value in (arrays | changes).items() if value is not None}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "motion.npz"
+
+
+class TestPackedLayout:
+    def test_all_fields(self, path: Path) -> None:
+        arrays = packed_arrays(
+            view=np.array([3, 1, 2]), subject=np.array(["b", "a", "b"]), style=np.array([1, 0, 1])
+        )
+        np.savez_compressed(path, **arrays, style_names=np.array(["old", "young"]), other=np.zeros((2, 2)))
+        data = read_packed(path)
+        assert data.layout is get_layout("kinect20")
+        assert data.offsets.tolist() == [0, 4, 5, 8]
+        np.testing.assert_allclose(data.coords.numpy(), arrays["x"][:, 0] / 1000.0, atol=1e-6)
+        assert data.labels.tolist() == [2, 0, 1]
+        assert data.label_names == ("run", "sit", "stand")
+        assert data.fps.tolist() == [30, 30, 30]
+        assert data.names == ["p", "q", "r"]
+        assert {name: column.tolist() for name, column in data.columns.items()} == {
+            "style": [1, 0, 1],
+            "subject": [1, 0, 1],
+            "view": [3, 1, 2],
+        }
+        assert data.column_names == {"style": ("old", "young"), "subject": ("a", "b")}
+        assert data.splits == {}
+        assert data.summary()["single_frame_clips"] == 1
+
+    def test_only_what_is_needed(self, path: Path) -> None:
+        arrays = packed_arrays(label=None, label_names=None, fps=None, name=None, x_scale=None)
+        arrays["joint_names"] = np.array([f"joint{place}" for place in range(20)])
+        np.savez(path, **arrays)
+        data = read_packed(path)
+        assert data.layout.name == "motion"
+        assert data.labels.tolist() == [-1, -1, -1]
+        assert data.fps.isnan().all()
+        assert data.coords.max() > 100
+
+    def test_official_and_deduplicated_splits(self, path: Path) -> None:
+        np.savez(
+            path,
+            **packed_arrays(
+                is_train=np.array([True, True, False]), is_train_dedup=np.array([True, False, False])
+            ),
+        )
+        data = read_packed(path)
+        assert data.splits["official"].train.tolist() == [True, True, False]
+        assert data.splits["official"].test.tolist() == [False, False, True]
+        assert data.splits["dedup"].train.tolist() == [True, False, False]
+        assert data.splits["dedup"].test.tolist() == [False, False, True]
+        assert data.columns == {}
+
+    def test_folds(self, path: Path) -> None:
+        np.savez(path, **packed_arrays(fold=np.array([0, 2, 0]), is_train_repo=np.array([True, False, True])))
+        data = read_packed(path)
+        assert list(data.splits) == ["official", "fold0", "fold2"]
+        assert data.splits["fold0"].test.tolist() == [True, False, True]
+        assert data.splits["fold0"].train.tolist() == [False, True, False]
+
+    def test_an_empty_sequence_is_dropped_and_listed(self, path: Path) -> None:
+        np.savez(path, **packed_arrays(offsets=np.array([0, 4, 4, 8])))
+        data = read_packed(path)
+        assert data.dropped == {"q": "no frames"}
+        assert data.labels.tolist() == [2, 1]
+
+    def test_bad_coordinates_name_the_clip_and_the_frame(self, path: Path) -> None:
+        x = np.ones((8, 1, 20, 3), dtype=np.float32)
+        x[6, 0, 3, 1] = np.nan
+        np.savez(path, **packed_arrays(x=x))
+        with pytest.raises(ValueError, match=r"clip 2 \('r'\), frame 1, body 0, joint 3"):
+            read_packed(path)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"offsets": np.array([0, 4, 5, 9])},
+                "offsets goes from 0 to 9, expected to rise from 0 to the 8 frames",
+            ),
+            ({"offsets": np.array([0, 5, 4, 8])}, "offsets goes from 0 to 8, expected to rise"),
+            ({"offsets": np.array([0])}, "the data set is empty"),
+            ({"x": np.ones((8, 20, 3))}, "x has shape"),
+            ({"parents": np.zeros(20, dtype=int)}, "cycle"),
+            ({"label": np.zeros(2, dtype=int)}, "labels has 2 entries for 3 clips"),
+            ({"x": np.array([None] * 8)}, "array 'x': Object arrays cannot be loaded"),
+        ],
+    )
+    def test_bad_files(self, path: Path, changes: dict[str, Any], message: str) -> None:
+        np.savez(path, **packed_arrays(**changes))
+        with pytest.raises(ValueError, match=message):
+            read_packed(path)
+
+    @pytest.mark.parametrize(
+        ("folder", "clips", "bodies", "frames", "splits"),
+        [
+            ("nw_ucla", 1484, 1484, 58534, {"official": (1020, 464), "dedup": (925, 464)}),
+            ("hdm05_11class", 287, 287, 17878, {"official": (188, 99)}),
+            ("sbu_interaction", 282, 564, 13644, {"fold0": (227, 55)}),
+        ],
+    )
+    def test_real_data_sets(
+        self,
+        shared_data: Path,
+        folder: str,
+        clips: int,
+        bodies: int,
+        frames: int,
+        splits: dict[str, tuple[int, int]],
+    ) -> None:
+        data = read_packed(shared_data / folder / f"{folder}.npz")
+        assert (data.num_clips, data.num_bodies, data.num_frames) == (clips, bodies, frames)
+        for name, (train, test) in splits.items():
+            split = data.split(name)
+            assert (int(split.train.sum()), int(split.test.sum())) == (train, test)
+        assert data.dropped == {}
+
+    def test_nw_ucla_is_as_described(self, shared_data: Path) -> None:
+        data = read_packed(shared_data / "nw_ucla" / "nw_ucla.npz")
+        assert data.layout is get_layout("kinect20")
+        summary = data.summary()
+        assert summary["single_frame_clips"] == 2
+        assert summary["clip_frames"] == {"shortest": 1, "median": 31, "longest": 201}
+        assert len(data.label_names) == 10
+        assert torch.equal(data.splits["official"].test, data.columns["view"] == 3)
+
+
+class TestCtrgcnLayout:
+    @pytest.fixture
+    def clips(self) -> list[np.ndarray]:
+        rng = np.random.default_rng(0)
+        clips = [rng.normal(size=(frames, 2, 25, 3)).astype(np.float32) for frames in (7, 3, 10, 1)]
+        clips[1][:, 1] = 0
+        clips[2][4] = 0
+        return clips
+
+    @staticmethod
+    def padded(clips: list[np.ndarray], frames: int = 10) -> np.ndarray:
+        padded = np.zeros((len(clips), frames, 150), dtype=np.float32)
+        for place, clip in enumerate(clips):
+            padded[place, : len(clip)] = clip.reshape(len(clip), 150)
+        return padded
+
+    def save(self, path: Path, clips: list[np.ndarray], **changes: Any) -> None:
+        arrays = {
+            "x_train": self.padded(clips[:3]),
+            "y_train": np.eye(5, dtype=np.float32)[[4, 0, 2]],
+            "x_test": self.padded(clips[3:]),
+            "y_test": np.eye(5, dtype=np.float32)[[1]],
+        }
+        np.savez(path, **(arrays | changes))
+
+    def test_padding_goes_and_gaps_stay(self, path: Path, clips: list[np.ndarray]) -> None:
+        self.save(path, clips)
+        data = read_ctrgcn(path)
+        assert data.layout.name == "ntu25"
+        assert data.body_clip.tolist() == [0, 0, 1, 2, 2, 3, 3]
+        assert data.offsets.diff().tolist() == [7, 7, 3, 10, 10, 1, 1]
+        bodies = [
+            clips[0][:, 0],
+            clips[0][:, 1],
+            clips[1][:, 0],
+            *clips[2].swapaxes(0, 1),
+            *clips[3].swapaxes(0, 1),
+        ]
+        assert np.array_equal(data.coords.numpy(), np.concatenate(bodies))
+        assert data.labels.tolist() == [4, 0, 2, 1]
+        assert data.names == ["train0", "train1", "train2", "test0"]
+        assert data.splits["official"].train.tolist() == [True, True, True, False]
+        assert data.splits["official"].test.tolist() == [False, False, False, True]
+        assert data.fps.unique().tolist() == [30]
+
+    def test_an_empty_clip_is_dropped_and_listed(self, path: Path, clips: list[np.ndarray]) -> None:
+        clips[1][:] = 0
+        self.save(path, clips, y_train=np.array([3, 1, 2]))
+        data = read_ctrgcn(path)
+        assert data.dropped == {"train1": "no frames"}
+        assert data.labels.tolist() == [3, 2, 1]
+
+    def test_one_body_and_unknown_labels(self, path: Path, clips: list[np.ndarray]) -> None:
+        x_train = self.padded(clips[:3])[:, :, :75]
+        self.save(path, clips, x_train=x_train, y_train=np.zeros((3, 5)))
+        data = read_ctrgcn(path)
+        assert data.body_clip.tolist() == [0, 1, 2, 3, 3]
+        assert data.labels.tolist() == [-1, -1, -1, 1]
+
+    def test_pieces_give_the_same(
+        self, path: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.save(path, clips)
+        whole = read_ctrgcn(path)
+        monkeypatch.setattr(npz, "_BLOCK_BYTES", 10 * 150 * 4)
+        assert [len(block) for block in npz.read_blocks(path, "x_train")] == [1, 1, 1]
+        assert read_ctrgcn(path).fingerprint() == whole.fingerprint()
+
+    def test_bad_coordinates_name_the_clip_and_the_frame(self, path: Path, clips: list[np.ndarray]) -> None:
+        clips[2][9, 1, 24, 2] = np.inf
+        self.save(path, clips)
+        with pytest.raises(ValueError, match=r"clip 2 \('train2'\), frame 9, body 1, joint 24"):
+            read_ctrgcn(path)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"x_train": np.ones((3, 10, 100), dtype=np.float32)},
+                r"x_train has shape \(N, 10, 100\), expected .*150",
+            ),
+            ({"x_train": np.ones((3, 150), dtype=np.float32)}, "x_train has shape"),
+            ({"y_train": np.eye(5)[:2]}, r"y_train has shape \(2, 5\), expected \(3, classes\)"),
+            ({"x_test": np.array([None])}, "x_test.*expected plain numbers in C order"),
+            ({"x_train": np.ones((10, 150, 3)).T}, "in C order"),
+            ({"y_test": np.array([None])}, "y_test.*Object arrays"),
+        ],
+    )
+    def test_bad_files(
+        self, path: Path, clips: list[np.ndarray], changes: dict[str, Any], message: str
+    ) -> None:
+        self.save(path, clips, **changes)
+        with pytest.raises(ValueError, match=message):
+            read_ctrgcn(path)
+
+
+class TestArchives:
+    def test_a_missing_array_is_named(self, path: Path) -> None:
+        np.savez(path, x=np.ones(3))
+        with pytest.raises(ValueError, match=r"lacks an array: .*y"):
+            npz.read_member(path, "y")
+        with pytest.raises(ValueError, match=r"lacks an array: .*y"):
+            list(npz.read_blocks(path, "y"))
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+    def test_a_truncated_archive(self, path: Path, share: float) -> None:
+        np.savez(path, x=np.random.default_rng(0).normal(size=1000))
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        for read in (
+            npz.member_names,
+            lambda path: npz.read_member(path, "x"),
+            lambda p: list(npz.read_blocks(p, "x")),
+        ):
+            with pytest.raises(ValueError, match="no npz archive, or is truncated"):
+                read(path)
+
+    def test_a_damaged_archive(self, path: Path) -> None:
+        np.savez_compressed(path, x=np.random.default_rng(0).normal(size=1000))
+        content = bytearray(path.read_bytes())
+        content[2000:2100] = bytes(100)
+        path.write_bytes(content)
+        for read in (lambda path: npz.read_member(path, "x"), lambda path: list(npz.read_blocks(path, "x"))):
+            with pytest.raises(ValueError, match="no npz archive, or is truncated"):
+                read(path)
+
+
+class TestArrays:
+    def test_trim_padding(self) -> None:
+        padded = np.zeros((3, 5, 2, 4, 3))
+        padded[0, 1, 1, 2, 0] = 1
+        padded[2, 4, 0, 0, 2] = -1
+        lengths = [len(clip) for clip in trim_padding(padded)]
+        assert lengths == [2, 0, 5]
+
+    def test_from_batch(self) -> None:
+        batch = np.zeros((2, 3, 6, 17, 2))
+        batch[:, :, :4, :, 0] = np.random.default_rng(0).normal(size=(2, 3, 4, 17))
+        data = from_batch(torch.from_numpy(batch), layout="coco17", labels=[1, 0])
+        assert data.num_bodies == 2
+        assert data.offsets.tolist() == [0, 4, 8]
+        np.testing.assert_allclose(data.coords[5].numpy(), batch[1, :, 1, :, 0].T, atol=1e-6)
+        with pytest.raises(ValueError, match=r"shape \(2, 3\), expected \(N, C, T, V, M\)"):
+            from_batch(np.ones((2, 3)), layout="coco17")
