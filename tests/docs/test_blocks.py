@@ -21,7 +21,7 @@ import yaml
 
 from fastamr.cli import main
 from fastamr.commands.options import CommandParser
-from fastamr.data import synthetic_actions
+from fastamr.data import PackedSkeletons, synthetic_actions
 from fastamr.models import MODELS
 from fastamr.training import PretrainConfig
 
@@ -180,7 +180,7 @@ def test_every_block_runs(
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(ROOT / "examples")
-    monkeypatch.setattr("fastamr.data.synthetic.dataset.synthetic_actions", lambda: synthetic_actions(64))
+    monkeypatch.setattr("fastamr.data.synthetic.dataset.synthetic_actions", small_set)
     prepare_page(page, folder)
     session: dict[str, Any] = {"__name__": "page", **NAMES.get(page, dict)()}
     failed = []
@@ -193,6 +193,11 @@ def test_every_block_runs(
             capsys.readouterr()
     assert not failed, "\n\n".join(failed)
     LEARNT.get(page, lambda session: None)(session)
+
+
+def small_set(clips: int = 64, **options: Any) -> PackedSkeletons:
+    """What generates motion unless a page says how many clips."""
+    return synthetic_actions(clips, **options)
 
 
 def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> int:
