@@ -35,8 +35,6 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
     half = "all clips" if header["train_on"] == "all" or not header["split"] else f"split {header['split']}"
     done = f", {header['update']:,} of them done" if header["update"] else ""
     epochs = header["updates"] / header["updates_per_epoch"]
-    device = dict.fromkeys((header["device"], header["device_name"]))
-    threads = f", threads: {header['threads']}" if header["device"] == "cpu" else ""
     lines = {
         "model": f"{header['model']}, {header['parameters']:,} parameters",
         "tokens": f"N = {header['tokens']:,} a sequence, K = {header['visible']:,} visible",
@@ -44,7 +42,7 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
         f"(bodies: {header['bodies']})",
         "batch": f"{header['batch_size']:,} sequences",
         "length": f"{header['updates']:,} updates = {epochs:,.4g} epochs of {header['updates_per_epoch']:,}{done}",
-        "device": f"{', '.join(device)}{threads}, {header['precision']}",
+        "device": f"{header['device_name']}, {header['precision']}",
         "out": str(folder),
     }
     return [f"{name:<8} {text}" for name, text in lines.items()]

@@ -50,6 +50,7 @@ def test_mamp_predicts_hidden_motion(clips: Tensor) -> None:
     assert sum(losses[-10:]) / 10 < 0.6
 
 
+@pytest.mark.slow
 def test_gfp_predicts_features_that_do_not_collapse(clips: Tensor) -> None:
     """Most of the targets' variance is predicted at each level while it grows again and spans several directions."""
     outputs = train("gfp", clips, 300, levels=(2, 6), target_width=16, target_hidden=32, global_hidden=64)

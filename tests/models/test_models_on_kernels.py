@@ -9,12 +9,17 @@ import fastamr
 from fastamr import models
 from fastamr.testing import random_clips
 
+from ..interpreter import quicken_interpreter
+
+quicken_interpreter()
+
 SMALL = {
     "frames": 24, "width": 16, "depth": 1, "heads": 2,
     "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2,
 }  # fmt: skip
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", ["AMRModel", "SkeletonMAEModel", "MAMPModel"])
 @pytest.mark.parametrize("masked", [False, True], ids=["complete", "missing joints"])
 def test_loss_and_gradients(name: str, masked: bool) -> None:

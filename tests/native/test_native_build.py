@@ -227,18 +227,35 @@ def test_symbols() -> None:
 
 
 @needs_compiler
-def test_instruction_sets_share_no_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "instructions"),
+    [
+        # Compiling takes seconds: each source and each set once, all of them with --run-slow.
+        *(
+            pytest.param(source, name, marks=() if row == column else pytest.mark.slow)
+            for row, source in enumerate(build.CPU_KERNELS)
+            for column, name in enumerate(reversed(build.INSTRUCTION_SETS))
+        ),
+        pytest.param("tile_products.cpp", None, marks=pytest.mark.slow),
+    ],
+)
+def test_instruction_sets_share_no_code(source: str, instructions: str | None, tmp_path: Path) -> None:
     """A function with a shared name, compiled for AVX-512, could be linked into the code for older processors."""
-    plan = build.cpu_plan(build.find_torch())
-    for index, (source, command) in enumerate(plan.compilations):
-        if source.name not in (*build.CPU_KERNELS, "tile_products.cpp"):
-            continue
-        target = tmp_path / f"{index}.o"
-        subprocess.run([*build.filled(command, source=str(source), object=str(target))], check=True)
-        listing = subprocess.run(["nm", str(target)], capture_output=True, text=True, check=True).stdout
-        shared = [line.split()[-1] for line in listing.splitlines() if re.search(r" [TWVu] ", line)]
-        # The pointer to the handler of exceptions is data, the same in every file.
-        assert set(shared) <= {"DW.ref.__gxx_personality_v0"}
+    named = instructions and f'-DFASTAMR_KERNELS_NAME="{instructions}"'
+    commands = [
+        build.filled(command, source=str(path), object=str(tmp_path / "kernels.o"))
+        for path, command in build.cpu_plan(build.find_torch()).compilations
+        if path.name == source and (named is None or named in command)
+    ]
+    if not commands:
+        pytest.skip("not compiled for processors of this family")
+    subprocess.run([*commands[0]], check=True)
+    listing = subprocess.run(
+        ["nm", str(tmp_path / "kernels.o")], capture_output=True, text=True, check=True
+    ).stdout
+    shared = [line.split()[-1] for line in listing.splitlines() if re.search(r" [TWVu] ", line)]
+    # The pointer to the handler of exceptions is data, the same in every file.
+    assert set(shared) <= {"DW.ref.__gxx_personality_v0"}
 
 
 def test_a_wheel_carries_sources_and_never_fails(tmp_path: Path) -> None:

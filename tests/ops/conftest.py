@@ -1,0 +1,3 @@
+from ..interpreter import quicken_interpreter
+
+quicken_interpreter()
