@@ -285,13 +285,13 @@ def missing_rooms(cases: dict[str, bool], root: Path) -> list[str]:
     wings = op_files(root)
     missing = [f"a case of {op}" for op in wings.keys() - cases.keys()]
     missing += [f"fastamr/ops: {op}.py" for op in cases.keys() - wings.keys()]
-    for op in wings.keys() & cases.keys():
+    for op in wings:
         wanted = [
             f"fastamr/reference/{wings[op]}/{op}.py",
             f"tests/ops/**/test_{op}.py",
-            f"benchmarks/ops/bench_{op}.py",
+            f"benchmarks/ops/**/bench_{op}.py",
         ]
-        if cases[op]:
+        if cases.get(op):
             wanted += [f"kernels/{op}.py", f"tests/kernels/test_{op}.py"]
         missing += [pattern.replace("/./", "/") for pattern in wanted if not list(root.glob(pattern))]
     return sorted(missing)
@@ -303,7 +303,8 @@ def test_every_op_has_its_rooms() -> None:
     from fastamr.testing.op_cases import CASES
 
     kernels = {case.op: "triton" in ops.availability("cuda")[case.op] for case in CASES}
-    assert missing_rooms(kernels, ROOT) == []
+    missing = missing_rooms(kernels, ROOT)
+    assert missing == [], f"missing: {', '.join(missing)}"
     assert {case.op for case in CASES if case.compiled} == {op for op, has in kernels.items() if has}
 
 
@@ -332,7 +333,7 @@ class TestOpsWithoutRooms:
     @pytest.mark.parametrize("file", FILES[1:])
     def test_without_a_file(self, root: Path, file: str) -> None:
         (root / file).unlink()
-        assert missing_rooms({"turn": True}, root) == [file.replace("ops/test_", "ops/**/test_")]
+        assert missing_rooms({"turn": True}, root) == [re.sub(r"ops/(test|bench)_", r"ops/**/\1_", file)]
         assert (missing_rooms({"turn": False}, root) == []) == ("kernels/" in file)
 
     def test_without_a_case(self, root: Path) -> None:

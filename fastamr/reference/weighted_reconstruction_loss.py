@@ -27,7 +27,7 @@ def centre(
     if known is None:
         mean = values.mean(dims, keepdim=True)
         centred = values - mean
-        free: Tensor | int = max(math.prod(values.shape[dim] for dim in dims) - 1, 1)
+        free: Tensor | int = max(math.prod([values.shape[dim] for dim in dims]) - 1, 1)
     else:
         number = known.sum(dims, keepdim=True)
         mean = torch.where(known, values, 0).sum(dims, keepdim=True) / number.clamp(min=1)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..files import replaced
 from .config import PretrainConfig, current_names
+from .update.profiling import PROFILE_FILES
 
 STATE_FILE = "state.safetensors"
 MODEL_FILES = ("config.json", "model.safetensors")
@@ -201,7 +202,7 @@ def check_folder(folder: str | Path, *, resume: bool | Literal["auto"], overwrit
         return
     if resume is True:
         raise FileNotFoundError(
-            f"nothing to resume in {folder}, which holds no {STATE_FILE}: leave --resume out to start a run, or pass "
+            f"nothing to resume in {folder}, which holds no {STATE_FILE}: omit --resume to start a run, or pass "
             "--resume auto"
         )
     found = [name for name in (MODEL_FILES if resume else RUN_FILES) if (folder / name).exists()]
@@ -216,7 +217,7 @@ def check_folder(folder: str | Path, *, resume: bool | Literal["auto"], overwrit
 def clear_run(folder: str | Path) -> None:
     """Remove what a run wrote into a folder, and nothing else."""
     folder = Path(folder)
-    for path in [*(folder / name for name in RUN_FILES), *folder.glob("evaluation*.json")]:
+    for path in [*(folder / name for name in (*RUN_FILES, *PROFILE_FILES)), *folder.glob("evaluation*.json")]:
         path.unlink(missing_ok=True)
     for name in RUN_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -77,6 +77,8 @@ class PretrainConfig:
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
+        profile: profile this many of the first updates (kernels, gaps, a Chrome trace in the run's folder), then go on
+            with the run, whose results stay the same to the bit; 0 for none.
         resume: ``yes`` continues the run that the folder holds, and is an error where it holds none; ``auto`` continues
             it or starts one; ``no``. Kept as True, False and ``auto``.
         overwrite: replace the run that the folder holds.
@@ -115,6 +117,7 @@ class PretrainConfig:
     log_every: int = 10
     checkpoint_every: float = 20.0
     probe_every: float = 0.0
+    profile: int = 0
     resume: bool | Literal["auto"] = False
     overwrite: bool = False
     tensorboard: bool = True
@@ -153,7 +156,7 @@ class PretrainConfig:
         for name in ("epochs", "updates", "clip_grad"):
             value = getattr(self, name)
             _require(name, value, value is None or value > 0, "a positive number or null")
-        for name in ("weight_decay", "max_angle", "probe_every", "seed"):
+        for name in ("weight_decay", "max_angle", "probe_every", "profile", "seed"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
         budget = self.data_budget
         _require("data_budget", budget, budget is None or budget >= 0, "zero or more, or null")

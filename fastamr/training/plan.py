@@ -12,10 +12,8 @@ import torch
 
 from .config import PretrainConfig, model_config_class
 from .metrics.metric_ring import Mark
+from .update.recording import PREPARING
 
-# The updates that are timed come after those that also prepare: one on a CPU; on a GPU three that run eagerly and one
-# that is recorded.
-_PREPARING = {"cpu": 1, "cuda": 4}
 _TIMED = 9
 # A first update of more seconds gives a first guess.
 _LONG = 5.0
@@ -37,8 +35,6 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
     half = "all clips" if header["train_on"] == "all" or not header["split"] else f"split {header['split']}"
     done = f", {header['update']:,} of them done" if header["update"] else ""
     epochs = header["updates"] / header["updates_per_epoch"]
-    device = dict.fromkeys((header["device"], header["device_name"]))
-    threads = f", threads: {header['threads']}" if header["device"] == "cpu" else ""
     lines = {
         "model": f"{header['model']}, {header['parameters']:,} parameters",
         "tokens": f"N = {header['tokens']:,} a sequence, K = {header['visible']:,} visible",
@@ -46,7 +42,7 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
         f"(bodies: {header['bodies']})",
         "batch": f"{header['batch_size']:,} sequences",
         "length": f"{header['updates']:,} updates = {epochs:,.4g} epochs of {header['updates_per_epoch']:,}{done}",
-        "device": f"{', '.join(device)}{threads}, {header['precision']}",
+        "device": f"{header['device_name']}, {header['precision']}",
         "out": str(folder),
     }
     return [f"{name:<8} {text}" for name, text in lines.items()]
@@ -88,8 +84,10 @@ class Forecast:
     def __init__(self, config: PretrainConfig, device: torch.device, start: int, total: int) -> None:
         self.config, self.device = config, device
         self.updates, self._total = total - start, total
-        self._first = start + _PREPARING.get(device.type, 1)
-        self._last = self._first + _TIMED
+        self._first = start + PREPARING.get(device.type, 1)
+        # Profiled updates, and the one in which the profile is written, are slower.
+        self._before = self._first + (config.profile + 1 if config.profile else 0)
+        self._last = self._before + _TIMED
         self._to: Mark | None = None
         self._warned: list[str] = []
 
@@ -103,17 +101,19 @@ class Forecast:
         Args:
             update: updates made; called once after each.
         """
-        if update == self._first:
+        if update == self._before:
             self._from = Mark(self.device)
-            if self.device.type == "cpu" and self.updates > 1 and self._begin.until(self._from) > _LONG:
-                return self._estimate(self._begin.until(self._from), "first guess: ", "as the first one")
+        if update == self._first and self.device.type == "cpu" and self.updates > 1:
+            seconds = self._begin.until(Mark(self.device))
+            if seconds > _LONG:
+                return self._estimate(seconds, "first guess: ", "as the first one")
         elif update == self._last and update < self._total:
             self._to = Mark(self.device)
         if self._to is None or not self._to.reached():
             return None
         each = self._from.until(self._to) / _TIMED
         self._to = None
-        return self._estimate(each, "", f"measured over updates {self._first + 1} to {self._last}")
+        return self._estimate(each, "", f"measured over updates {self._before + 1} to {self._last}")
 
     def _estimate(self, each: float, kind: str, how: str) -> Estimate:
         seconds = each * self.updates

@@ -43,6 +43,7 @@ from .setup import (
 )
 from .update.optimizer import build_optimizer
 from .update.precision import autocast_dtype, matmul_precision_of, precision_name
+from .update.profiling import RunProfile
 from .update.schedule import LearningRateSchedule
 from .update.step import PretrainStep
 
@@ -56,8 +57,10 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     """Pre-train a model and write the run's folder.
 
     The folder receives ``config.yaml`` (complete), ``config.json`` and ``model.safetensors`` (the model, for
-    ``from_pretrained``), ``state.safetensors`` (for ``resume``), ``metrics.jsonl`` and ``tensorboard/``.
-    What the run is about to do is printed before it starts, and how long it takes after its first updates.
+    ``from_pretrained``), ``state.safetensors`` (for ``resume``), ``metrics.jsonl`` and ``tensorboard/``; with
+    ``profile`` also ``profile.txt``, ``profile.json`` and ``trace.json``.
+    What the run is about to do, and what keeps its updates from being faster, is printed before it starts; how long it
+    takes, after its first updates.
     SIGINT and SIGTERM end the run after the current update, with a checkpoint; a second one ends it at once, and where
     compiled code holds the main thread, the process (see :class:`fastamr.training.interrupt.StopSignals`).
 
@@ -81,7 +84,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     keep_freed_memory()
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
-    config.model_config()  # a wrong setting or step is told before any data is read
+    config.model_config()  # settings are checked before data is read
     parse_steps(config.preprocess)
     check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
     device = pick_device(config.device)
@@ -119,6 +122,7 @@ class _Run:
         )
         self.step = self._build_step()
         self.reader = MetricReader(self.step.metrics)
+        self.profile = RunProfile(config.profile, self.device, self.folder)
         self.report = RunReport(config, self.order, self.schedule, self.total, self.warmup, quiet=quiet)
 
     def _build_step(self) -> PretrainStep:
@@ -172,6 +176,7 @@ class _Run:
             "warmup_epochs": self.warmup / self.order.steps_per_epoch,
             "resume": False,
             "overwrite": False,
+            "profile": 0,
         }
         if self.config.updates is None:
             values["epochs"] = self.config.epochs or DEFAULT_EPOCHS
@@ -184,7 +189,7 @@ class _Run:
                 f"{self.folder} is complete: {self.update} updates; ask for more --epochs to go on"
             )
             return
-        self.report.open(self._header(), self.device)
+        self.report.open(self._header(), self.device, self.step.explain())
         try:
             with StopSignals(self._cut_short, FINISHING) as stop:
                 self._loop(stop)
@@ -193,6 +198,7 @@ class _Run:
             summary = self.report.summary(self.update, self.step.graph_reason or "recorded")
             self.report.write("summary", update=self.update, **summary)
         finally:
+            self.report.say(*self.profile.close())
             self.report.close()
         self.report.say(
             "done: {updates} updates = {epochs:.1f} epochs, {seconds:.1f} s, {sequences_per_second:,.0f} "
@@ -204,10 +210,13 @@ class _Run:
         self.report.start_clock()
         self.reader.restart(self.update)
         while self.update < self.total and not stop.requested:
+            self.profile.before()
             self.step()
             self.report.moved(self.update)
             save, probe = self._due(self.config.checkpoint_every), self._due(self.config.probe_every)
             pause = save or probe or self._last()
+            profiled = self.profile.after(last=pause or stop.requested)
+            pause = pause or profiled
             if pause or self.update % self.config.log_every == 0:
                 self._read(wait=pause)
             else:
@@ -216,7 +225,9 @@ class _Run:
                 self._probe()
             if save:
                 self.save()
-            if save or probe:
+            if profiled:
+                self._write_profile()
+            if save or probe or profiled:
                 self.reader.restart(self.update)
         self._read(wait=True)
         if self.report.saved_at != self.update:
@@ -243,6 +254,14 @@ class _Run:
         epoch = self.order.epoch_at(self.update)
         self.report.write("probe", update=self.update, epoch=epoch, knn_1=accuracy)
         self.report.say(f"epoch {epoch:.1f}: 1-NN {accuracy:.1f} % on split {self.split!r}")
+
+    def _write_profile(self) -> None:
+        config = self.config
+        what = (
+            f"{config.model}, {precision_name(config.precision, self.device)}, {config.batch_size} sequences"
+        )
+        with reported(self.folder):
+            self.report.say(*self.profile.write(environment(self.device), what))
 
     def save(self) -> None:
         """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from .metrics.collapse import CollapseGuard
 from .metrics.metric_ring import Reading
 from .metrics.metrics import MetricsLog
 from .plan import Forecast, plan_lines
+from .update.explanation import Explanation
 from .update.schedule import LearningRateSchedule
 
 
@@ -53,19 +55,22 @@ class RunReport:
         self._guard = CollapseGuard(config.batch_size // config.accumulate)
         self._latest = ""
 
-    def open(self, header: Mapping[str, Any], device: torch.device) -> None:
+    def open(self, header: Mapping[str, Any], device: torch.device, speed: Explanation) -> None:
         """Tell the plan, and begin metrics and bar.
 
         Args:
             header: the facts of the run, for the metrics.
             device: where it runs.
+            speed: how its updates run, and what keeps them from being faster.
         """
         folder, start = Path(self.config.out), header["update"]
-        plan = plan_lines(header, folder)
-        self.say(*plan)
+        plan = [*plan_lines(header, folder), *(f"{'speed':<8} {line}" for line in speed.lines())]
+        self.say(
+            *(textwrap.fill(line, 100, subsequent_indent=" " * 9, break_on_hyphens=False) for line in plan)
+        )
         self._forecast = Forecast(self.config, device, start, self.total)
         self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
-        self._metrics.write("header", **header, plan=plan)
+        self._metrics.write("header", **header, speed=speed.to_dict(), plan=plan)
         self._progress = Progress(self.total, self.config.model, start=start, show=self.config.progress)
 
     def close(self) -> None:

@@ -352,7 +352,7 @@ def test_what_the_kernels_do_not_cover_is_named(device: torch.device) -> None:
     long = torch.zeros(1, 8193, 1, 1, device=device)
     with pytest.raises(RuntimeError, match="4096 frames"):
         ops.weighted_reconstruction_loss(torch.zeros(1, 1, 8193, device=device), long, target_frames=8193)
-    with pytest.raises(RuntimeError, match="4096 numbers"):
+    with pytest.raises(RuntimeError, match="4096 values"):
         ops.weighted_reconstruction_loss(
             torch.zeros(1, 1, 8193, device=device), long, target_frames=8193, normalize="none"
         )

@@ -16,9 +16,10 @@ from fastamr.testing import relative_error
 from fastamr.testing.op_cases import CASES, Case
 from fastamr.testing.op_sizes import SMALL
 
+REGISTERED = [case for case in CASES if case.registered is not None]
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-# Arguments of AdamW that are not float64 beside float64 parameters.
-NARROW = ("steps", "lrs", "grad_scale", "found_inf", "working")
+# Arguments of AdamW whose dtypes are not that of the parameters.
+FIXED = ("steps", "lrs", "grad_scale", "found_inf", "working")
 
 
 def copied(values: Any, dtype: torch.dtype | None = None) -> Any:
@@ -32,9 +33,9 @@ def copied(values: Any, dtype: torch.dtype | None = None) -> Any:
     return pytree.tree_map_only(torch.dtype, lambda kept: dtype or kept, values)
 
 
-def widened(given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the float64 truth."""
-    return {name: copied(value, None if name in NARROW else torch.float64) for name, value in given.items()}
+def cast(given: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments in another dtype."""
+    return {name: copied(value, None if name in FIXED else dtype) for name, value in given.items()}
 
 
 def tensors(values: Any) -> list[Tensor]:
@@ -72,7 +73,7 @@ def tolerance(value: Tensor) -> float:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label.replace(" ", "_"))
 def test_back_ends_agree_with_float64(case: Case, device: str) -> None:
     given = case.arguments(replace(SMALL, grad=True, device=device))
-    truth = results(case, widened(given), "reference")
+    truth = results(case, cast(given, torch.float64), "reference")
     ran = []
     for backend in backends_of(case, device):
         try:
@@ -91,6 +92,23 @@ def test_back_ends_agree_with_float64(case: Case, device: str) -> None:
     assert "reference" in ran
 
 
+# AdamW's parameters are float32 or float64.
+DTYPES = [(case, torch.float64) for case in REGISTERED]
+DTYPES += [(case, torch.float16) for case in REGISTERED if case.op != "adamw_update"]
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"), DTYPES, ids=lambda x: getattr(x, "label", str(x)).replace(" ", "_")
+)
+def test_fakes_in_other_dtypes(case: Case, dtype: torch.dtype) -> None:
+    """The same shapes, dtypes and strides as come out of the reference and of the kernels."""
+    given = cast(case.arguments(SMALL), dtype)
+    for backend, reason in ops.availability("cpu", dtype)[case.op].items():
+        if backend in ("reference", "triton") and reason is None:
+            arguments = {**given, "backend": backend}
+            torch.library.opcheck(case.registered, (), arguments, test_utils="test_faketensor")
+
+
 # Ops that pass gradients on, by their cases.
 DIFFERENTIABLE = [
     case for case in CASES if any(x.requires_grad for x in tensors(case.arguments(replace(SMALL, grad=True))))
@@ -100,7 +118,7 @@ DIFFERENTIABLE = [
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=lambda case: case.label.replace(" ", "_"))
 def test_gradients_are_derivatives(case: Case) -> None:
     """The registered backward of the reference, against differences in float64."""
-    given = widened(case.arguments(replace(SMALL, grad=True)))
+    given = cast(case.arguments(replace(SMALL, grad=True)), torch.float64)
     names = [name for name, value in given.items() if isinstance(value, Tensor) and value.requires_grad]
 
     def function(*leaves: Tensor) -> Any:

@@ -39,7 +39,9 @@ def test_every_registered_op_has_a_case() -> None:
 def test_schemas_stay() -> None:
     """A line a registered op: saved programs and graphs name the ops by these."""
     found = [str(getattr(torch.ops.fastamr, name).default._schema) for name in sorted(registered_names())]
-    assert found == SCHEMAS.read_text(encoding="utf-8").splitlines()
+    known = SCHEMAS.read_text(encoding="utf-8").splitlines()
+    missing, outdated = set(found) - set(known), set(known) - set(found)
+    assert found == known, f"not in {SCHEMAS.name}: {missing}; only there: {outdated}"
 
 
 def tensors(values: Any) -> list[torch.Tensor]:

@@ -15,9 +15,7 @@ from fastamr.training.plan import Estimate, Forecast, in_words, plan_lines
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 HEADER: dict[str, Any] = {
     "update": 0,
-    "device": "cuda",
     "device_name": "NVIDIA H200",
-    "threads": 16,
     "model": "amr",
     "tokens": 750,
     "visible": 75,
@@ -42,7 +40,7 @@ def test_the_plan_says_what_a_run_is_about_to_do() -> None:
         "data     40,091 of 56,578 clips (split xsub), 50,100 sequences (bodies: existing)",
         "batch    256 sequences",
         "length   78,400 updates = 400 epochs of 196",
-        "device   cuda, NVIDIA H200, bfloat16",
+        "device   NVIDIA H200, bfloat16",
         "out      runs/amr",
     ]
 
@@ -52,10 +50,7 @@ def test_the_plan_says_what_a_run_is_about_to_do() -> None:
     [
         ({"update": 600}, "length   78,400 updates = 400 epochs of 196, 600 of them done"),
         ({"updates": 100}, "length   100 updates = 0.5102 epochs of 196"),
-        (
-            {"device": "cpu", "device_name": "cpu", "precision": "float32"},
-            "device   cpu, threads: 16, float32",
-        ),
+        ({"precision": "float32"}, "device   NVIDIA H200, float32"),
         (
             {"train_on": "all"},
             "data     40,091 of 56,578 clips (all clips), 50,100 sequences (bodies: existing)",

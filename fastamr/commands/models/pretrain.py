@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ... import training
 from ...training import PretrainConfig
-from ...training.config import merge_settings
+from ...training.config import RESUME, merge_settings
 from ..options import CommandParser, choice, usage
 from ..settings import add_model, look_ahead, preset_settings, read_files
 
@@ -18,9 +18,8 @@ MORE = {
     "more of the data": "train_on keep_empty_bodies crop min_frames max_angle data_budget",
     "more of the optimisation": "min_lr warmup_epochs betas weight_decay clip_grad accumulate seed",
     "more of the computation": "precision graph recompute side_branch",
-    "logs, checkpoints and probes": "log_every checkpoint_every probe_every tensorboard progress overwrite",
+    "logs, checkpoints and probes": "log_every checkpoint_every probe_every profile tensorboard progress overwrite",
 }
-RESUME = {"yes": True, "no": False, "auto": "auto"}
 _TEXT = "continue the run in the folder; with auto start it where there is none"
 _RESUME = {**choice("resume", RESUME), "nargs": "?", "const": "yes", "default": "no", "help": _TEXT}
 
@@ -35,8 +34,6 @@ def run(words: list[str]) -> None:
     given = _parser(model).parse(words).as_dict()
     for name in ("config", "preset", "model"):
         given.pop(name)
-    if isinstance(given.get("resume"), str):
-        given["resume"] = RESUME[given["resume"]]
     settings = merge_settings(preset_settings(ahead.preset, model), read_files(files, PretrainConfig, model))
     settings = merge_settings(settings, {**given, "model": model})
     training.pretrain(usage(PretrainConfig.from_dict, settings))

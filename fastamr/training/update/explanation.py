@@ -59,7 +59,8 @@ class Explanation:
                 slow.append(f"{choice.op}: {choice.backend} instead of {name}: {reason}")
         if self.unknown is not None:
             slow.append(f"the model's own parts are not known: {self.unknown}")
-        return [f"as fast as it gets on this {self.device}: {'; '.join(fast)}", *slow]
+        place = {"cpu": "CPU", "cuda": "GPU"}.get(self.device, self.device)
+        return [f"as fast as it gets on this {place}: {'; '.join(fast)}", *slow]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -14,11 +14,10 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from ...files import replaced, write_text
+from .recording import PREPARING
 
 # Calls by which the host gives the GPU work, as they are named in a trace.
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
-# Updates after which a step has its final form: on a GPU three run eagerly, one is recorded, one is the first replay.
-_PREPARING = {"cpu": 1, "cuda": 5}
 PROFILE_FILES = ("profile.txt", "profile.json", "trace.json")
 
 
@@ -163,7 +162,7 @@ class UpdateProfiler:
 class RunProfile:
     """Profiles some updates of a run while it goes on, and leaves ``PROFILE_FILES`` in the run's folder.
 
-    The first updates are left out: one on a CPU; on a GPU those before the first replay of a recorded update.
+    The first updates are left out: one on a CPU; on a GPU those that run eagerly and the one that is recorded.
 
     Args:
         updates: how many; 0 for none.
@@ -173,7 +172,7 @@ class RunProfile:
 
     def __init__(self, updates: int, device: torch.device, folder: Path) -> None:
         self.updates, self.device, self.folder = updates, device, folder
-        self.preparing = _PREPARING.get(device.type, 1)
+        self.preparing = PREPARING.get(device.type, 1)
         self._made, self._profiled = 0, 0
         self._running: UpdateProfiler | None = None
 
@@ -206,7 +205,10 @@ class RunProfile:
         assert self._running is not None
         profiler, self._running = self._running, None
         facts = {"date": time.strftime("%Y-%m-%d"), **environment}
-        result = profiler.result(self._profiled, facts, trace=self.folder / "trace.json", what=what)
+        try:
+            result = profiler.result(self._profiled, facts, trace=self.folder / "trace.json", what=what)
+        except RuntimeError as error:
+            return [f"no profile: {error}"]
         result.save(self.folder)
         files = ", ".join(PROFILE_FILES)
         return [*result.text(most=10).splitlines(), f"the whole profile: {files} in {self.folder}"]

@@ -171,7 +171,7 @@ def test_without_the_extension() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     first, *slow = run.stdout.splitlines()
-    assert first.startswith("as fast as it gets on this cpu: eager updates")
+    assert first.startswith("as fast as it gets on this CPU: eager updates")
     reason = "FASTAMR_BUILD=none leaves the cpu extension out"
     assert all(reason in line for line in slow)
     assert [line.partition(":")[0] for line in slow] == ["encoder.blocks, decoder.blocks", "adamw_update"]
@@ -198,7 +198,7 @@ def test_recorded_or_not() -> None:
         build_recorded()
         .explain(inputs)
         .lines()[0]
-        .startswith("as fast as it gets on this cpu: eager updates (CUDA graphs need an NVIDIA GPU)")
+        .startswith("as fast as it gets on this CPU: eager updates (CUDA graphs need an NVIDIA GPU)")
     )
     off = Explanation("cuda", "graph=False", True, [], [])
     assert off.lines()[1] == "updates are not recorded as a CUDA graph: graph=False; leave it at 'auto'"

@@ -13,7 +13,7 @@ import pytest
 import fastamr
 from fastamr import cli
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--model.width", "16", "--model.depth", "1", "--model.heads", "2"]
 SMALL += ["--model.frames=24", "--model.decoder-width", "16", "--model.decoder-depth=1"]
 SMALL += ["--model.decoder-heads", "2", "--device", "cpu"]
@@ -101,12 +101,13 @@ def test_resume_takes_the_configuration_of_the_run(tmp_path: Path, trained_with:
     assert config.resume
 
 
-def test_resume_has_three_forms(tmp_path: Path, trained_with: list[Any]) -> None:
+def test_resume_has_four_forms(tmp_path: Path, trained_with: list[Any]) -> None:
     (tmp_path / "config.yaml").write_text("model: gfp\nsteps: [bone]\n")
     for words, resume, model in (
         ([], False, "amr"),
         (["--resume"], True, "gfp"),
         (["--resume", "yes"], True, "gfp"),
+        (["--resume", "auto"], "auto", "gfp"),
         (["--resume=no"], False, "amr"),
     ):
         assert cli.main(["pretrain", "--out", str(tmp_path), *words]) == 0
