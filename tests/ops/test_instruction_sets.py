@@ -1,4 +1,4 @@
-"""The compiled CPU extension on older processors: each instruction set gives torch's results, in a process of its own."""
+"""The compiled CPU extension on older processors: each set gives torch's results, in its own process."""
 
 from __future__ import annotations
 
