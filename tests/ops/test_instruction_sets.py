@@ -1,4 +1,4 @@
-"""The compiled CPU extension on older processors: each set gives torch's results, in its own process."""
+"""The compiled CPU extension on older processors: each instruction set, in its own process, gives torch's results."""
 
 from __future__ import annotations
 
