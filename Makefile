@@ -29,11 +29,14 @@ check-tools:
 demo: install
 	$(RUN) -m fastamr demo --out demo
 
+# A worker a core, one thread each; the slowest are listed so that they stay few.
+PYTEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --durations 10
+
 test: install
-	$(RUN) -m pytest tests
+	$(PYTEST) tests
 
 test-slow: install
-	$(RUN) -m pytest tests --run-slow
+	$(PYTEST) tests --run-slow
 
 bench: install
 	$(RUN) -m pytest benchmarks --benchmark-only

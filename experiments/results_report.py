@@ -83,8 +83,10 @@ def _table(chosen: str, split: str, records: Sequence[Record]) -> str:
     lines = [
         f"**{chosen}**, {split} (percent, mean ± deviation over the seeds)",
         "",
-        "    python experiments/results.py --data ../shared/data --out results.jsonl "
+        "```sh",
+        "python experiments/results.py --data ../shared/data --out results.jsonl "
         f"--only {chosen} {_options(records)}",
+        "```",
         "",
     ]
     rows = [["encoder", "seeds", *PROBES.values(), "updates", "seconds a run"]]

@@ -1,6 +1,6 @@
 """The command line: ``fastamr COMMAND ...``; ``fastamr --help`` lists the commands.
 
-Exit codes: 0 done, 1 an error that is told in one line (``FASTAMR_DEBUG=1`` shows the traceback), 2 a wrong
+Exit codes: 0 done, 1 an error, printed in one line (``FASTAMR_DEBUG=1`` shows the traceback), 2 a wrong
 command or option, 3 done with findings (``prepare``: damaged files were left out; ``check --fail-on``), 130
 interrupted.
 """
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _prompt_interrupts() -> Iterator[None]:
-    """Let Ctrl-C inside an import end the process at once, with what is told elsewhere.
+    """Let Ctrl-C inside an import end the process at once, with the message printed elsewhere.
 
     Raised there, it may be swallowed, end in C++, or leave half-made modules whose errors are told instead.
     """

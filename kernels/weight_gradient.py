@@ -197,7 +197,7 @@ def weight_gradients(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
 def _slots(
     pairs: Sequence[tuple[Tensor, Tensor]], places: list[int], config: Config, tma: bool
 ) -> tuple[tuple[int, int], dict[str, object]]:
-    """Grid of a group, and what the kernel is told of its four weights.
+    """Grid of a group, and what the kernel is given of its four weights.
 
     Every weight has as many slices; those that begin behind a weight's last row hold zeros. A slot without a pair of
     its own repeats the first one and begins behind the last tile.

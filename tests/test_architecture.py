@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -290,7 +289,7 @@ def missing_rooms(cases: dict[str, bool], root: Path) -> list[str]:
         wanted = [
             f"fastamr/reference/{wings[op]}/{op}.py",
             f"tests/ops/**/test_{op}.py",
-            f"benchmarks/ops/bench_{op}.py",
+            f"benchmarks/ops/**/bench_{op}.py",
         ]
         if cases.get(op):
             wanted += [f"kernels/{op}.py", f"tests/kernels/test_{op}.py"]
@@ -334,7 +333,7 @@ class TestOpsWithoutRooms:
     @pytest.mark.parametrize("file", FILES[1:])
     def test_without_a_file(self, root: Path, file: str) -> None:
         (root / file).unlink()
-        assert missing_rooms({"turn": True}, root) == [file.replace("ops/test_", "ops/**/test_")]
+        assert missing_rooms({"turn": True}, root) == [re.sub(r"ops/(test|bench)_", r"ops/**/\1_", file)]
         assert (missing_rooms({"turn": False}, root) == []) == ("kernels/" in file)
 
     def test_without_a_case(self, root: Path) -> None:
@@ -347,15 +346,14 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_import_is_quick_and_light() -> None:
-    """Under 1.5 s, the best of three against a loaded machine; nothing heavy is loaded."""
+    """Under 1.5 s of processor time, whatever else the machine does, the best of three; nothing heavy is loaded."""
     best = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
         run = run_python(
-            "import fastamr, sys; assert 'triton' not in sys.modules; print(fastamr.__version__)"
+            "import fastamr, sys, time\nassert 'triton' not in sys.modules\nprint(time.process_time())"
         )
-        best = min(best, time.perf_counter() - start)
         assert run.returncode == 0, run.stderr
+        best = min(best, float(run.stdout))
     assert best < 1.5
 
 

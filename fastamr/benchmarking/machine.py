@@ -55,7 +55,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def load() -> float | None:
-    """Processes that want to run for each core, mean of the last minute; None where the system does not tell."""
+    """Processes that want to run for each core, mean of the last minute; None where the system does not say."""
     if not hasattr(os, "getloadavg"):
         return None
     return os.getloadavg()[0] / (os.cpu_count() or 1)

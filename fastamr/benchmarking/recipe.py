@@ -59,9 +59,7 @@ class RecipeOptions:
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
         if self.full and self.clips not in (None, recipe.clips):
-            raise ValueError(
-                f"full is the recipe with its {recipe.clips} clips: leave clips={self.clips} out"
-            )
+            raise ValueError(f"full is the recipe with its {recipe.clips} clips: omit clips={self.clips}")
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class PeakMemory:
                 self._before = None
 
     def read(self) -> int | None:
-        """The peak in bytes, or None where the system does not tell."""
+        """The peak in bytes, or None where the system does not say."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         peak = _status("VmHWM")

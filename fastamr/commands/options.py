@@ -282,7 +282,7 @@ def add_processing(parser: CommandParser) -> None:
 
 def add_reading(group: Any) -> None:
     """Add ``--layout`` and ``--min-confidence``, what a reader may need to know beside the file."""
-    add_layout(group, "the skeleton of a file that does not tell it")
+    add_layout(group, "the skeleton of a file that does not name it")
     group.add_argument("--min-confidence", type=float,
         help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
 

@@ -23,7 +23,7 @@ def run(words: list[str]) -> None:
     from ..visualization.curves import draw_curves, read_metrics
     from ..visualization.figures import new_figure
 
-    new_figure(1, 1)  # a missing matplotlib is told before anything is computed
+    new_figure(1, 1)  # fails before anything is computed where matplotlib is missing
     out = Path(given.out)
     folder = Path(given.run)
     draw: dict[str, Callable[[Path], None]] = {}

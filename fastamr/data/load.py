@@ -63,7 +63,7 @@ def read(
         source: a packed file, which is memory-mapped; a foreign file or folder; or the word ``"synthetic"``.
         kind: its kind, one of :func:`~fastamr.data.readers.registry.kinds`; None tells it from the ending, and from
             what the source holds.
-        layout: the skeleton of a file that does not tell it; None guesses from the joints' names or number.
+        layout: the skeleton of a file that does not name it; None guesses from the joints' names or number.
         min_confidence: joints below it are marked as not seen; None = those of confidence 0.
         fps: frames a second of clips that do not tell; None = unknown.
 
@@ -103,7 +103,7 @@ def import_file(
         steps: pre-processing to apply, see :func:`~fastamr.data.preprocessing.apply.parse_steps`.
         preset: a recipe whose steps are applied before, see :data:`~fastamr.data.preprocessing.presets.PRESETS`.
         dtype: ``"float32"``, or ``"float16"`` for centred data.
-        layout: the skeleton of a file that does not tell it.
+        layout: the skeleton of a file that does not name it.
         min_confidence: joints below it are marked as not seen; None = those of confidence 0.
 
     Returns:

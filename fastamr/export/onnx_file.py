@@ -71,9 +71,7 @@ def export_onnx(
         )
     assert program is not None
     if opset is not None and (written := program.model.opset_imports.get("")) != opset:
-        raise ValueError(
-            f"opset={opset} was asked for, PyTorch wrote {written}: ask for that, or leave opset out"
-        )
+        raise ValueError(f"opset={opset} was asked for, PyTorch wrote {written}: ask for that, or omit opset")
     text = json.dumps(describe(model, traced.inputs, traced.outputs, steps))
     for node in program.model.graph.all_nodes():
         # Where PyTorch had the node from: large, and of no use to a runtime.
@@ -152,7 +150,7 @@ def _check_opset(opset: int | None) -> None:
     newest = onnx_opset_version()
     if opset is not None and not OLDEST_OPSET <= opset <= newest:
         raise ValueError(
-            f"opset={opset} cannot be written: choose one from {OLDEST_OPSET} to {newest}, or leave opset out"
+            f"opset={opset} cannot be written: choose one from {OLDEST_OPSET} to {newest}, or omit opset"
         )
 
 

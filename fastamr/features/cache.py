@@ -46,7 +46,7 @@ def feature_key(model: SkeletonModel, data: PackedSkeletons, settings: Mapping[s
 def read_features(path: Path, clips: int) -> Tensor | None:
     """Return the ``(clips, D)`` float32 features of a file, or None where it is absent or damaged.
 
-    A damaged file is told by a warning; the caller computes and writes it anew.
+    A damaged file causes a warning; the caller computes and writes it anew.
     """
     if not path.is_file():
         return None

@@ -74,7 +74,7 @@ class ClassifierConfig:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
         if self.frozen and self.recipe:
             raise ValueError(
-                f"recipe.{next(iter(self.recipe))} has no effect with frozen, which trains no encoder: leave one out"
+                f"recipe.{next(iter(self.recipe))} has no effect with frozen, which trains no encoder: omit one of them"
             )
         check_part("recipe", self.recipe, FinetuneConfig)
         FinetuneConfig(**self.recipe)

@@ -85,7 +85,7 @@ class FinetuneConfig:
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"warmup_epochs={self.warmup_epochs} must be at least 0 and below epochs={self.epochs}: "
-                "leave it out for a fifth at most"
+                "omit it for a fifth at most"
             )
         if len(self.crop) != 2 or not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise ValueError(f"crop={self.crop} must be two shares with 0 < smallest <= largest <= 1")

@@ -103,7 +103,7 @@ class SkeletonModel(nn.Module):
             keep: ``(S, K)`` visible tokens; None draws them.
             seed: ``(2,)`` int64 for the draw; None draws the seed, too.
             generator: source of the seed.
-            valid: ``(S, T, V)`` bool; missing joints are chosen last and are no targets.
+            valid: ``(S, T, V)`` bool; missing joints are chosen last and are not targets.
             return_details: return a :class:`PretrainOutput` instead of the loss.
 
         Returns:
@@ -288,7 +288,7 @@ def check_finite(clips: Tensor) -> None:
         clip, frame, joint, _ = bad[0].tolist()
         raise ValueError(
             f"clips holds {clips[tuple(bad[0].tolist())].item()} in clip {clip}, frame {frame}, joint {joint} "
-            f"({len(bad)} such numbers): mark missing joints in valid=(S, T, V) or repair the data"
+            f"({len(bad)} such values): mark missing joints in valid=(S, T, V) or repair the data"
         )
 
 
@@ -325,7 +325,7 @@ def load_weights(model: nn.Module, path: Path, *, without: Collection[str] = ())
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file or is truncated ({error})") from error
+        raise ValueError(f"{path} is not a safetensors file or is truncated ({error})") from error
     state = model.state_dict()
     for name, value in state.items():
         if name not in tensors and name in without:

@@ -155,11 +155,11 @@ class ActionClassifier(nn.Module):
                 yield name, parameter
 
     def _set_drop_path(self, rate: float) -> None:
-        places = {match[0]: int(match[2]) for name in self._layers if (match := _BLOCK.match(name))}
+        positions = {match[0]: int(match[2]) for name in self._layers if (match := _BLOCK.match(name))}
         for name, module in self.named_modules():
             match = _BLOCK.match(name)
-            if isinstance(module, DropPath) and match is not None and match[0] in places:
-                module.rate = rate * places[match[0]] / max(1, self.depth - 1)
+            if isinstance(module, DropPath) and match is not None and match[0] in positions:
+                module.rate = rate * positions[match[0]] / max(1, self.depth - 1)
 
     def features(self, clips: Tensor, *, valid: Tensor | None = None, owner: Tensor | None = None) -> Tensor:
         """Pool the tokens of each body and average the bodies of each clip.

@@ -96,13 +96,13 @@ class MaskedAutoencoder(SkeletonModel):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no checkpoint of that code, or of its other variant; what is missing or unexpected
-                is named.
+            ValueError: the file is not a checkpoint of that code, or of its other variant; the message names
+                what is missing or unexpected.
         """
         checkpoint = read_released(path)
         written_by = str(checkpoint.arguments.get("model", cls.released_module))
         if not written_by.startswith(cls.released_module):
-            raise ValueError(f"{path} was written by {written_by!r}, which is no {cls.__name__}")
+            raise ValueError(f"{path} was written by {written_by!r}, which is not a {cls.__name__}")
         config = {**cls.Config().to_dict(), **released_config(checkpoint, path), **options}
         model = cls.from_config(cls.Config.from_dict(config))
         model.load_state_dict(released_weights(checkpoint.weights, model.state_dict(), path))

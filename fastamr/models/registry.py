@@ -32,7 +32,7 @@ def register_model(model: type[SkeletonModel]) -> type[SkeletonModel]:
         The class.
 
     Raises:
-        TypeError: it is no subclass of :class:`SkeletonModel`, or has no ``name``.
+        TypeError: it is not a subclass of :class:`SkeletonModel`, or has no ``name``.
         ValueError: another class has the name.
     """
     if not (isinstance(model, type) and issubclass(model, SkeletonModel)):

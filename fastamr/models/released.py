@@ -60,7 +60,7 @@ def read_released(path: str | Path) -> ReleasedCheckpoint:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{path} is no checkpoint of tensors and plain values, and nothing else is loaded ({reason})"
+            f"{path} is not a checkpoint of tensors and plain values, and nothing else is loaded ({reason})"
         ) from error
     except (RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error})") from error
@@ -75,14 +75,14 @@ def read_released(path: str | Path) -> ReleasedCheckpoint:
 
 
 def released_config(checkpoint: ReleasedCheckpoint, path: str | Path) -> dict[str, Any]:
-    """Options of the model that a checkpoint was written by, as far as it tells.
+    """Options of the model that a checkpoint was written by, as far as it holds them.
 
     Args:
         checkpoint: from :func:`read_released`.
         path: for the messages.
 
     Raises:
-        ValueError: a tensor that tells a size is missing, or tokens span more than one joint.
+        ValueError: a tensor that gives a size is missing, or tokens span more than one joint.
     """
     weights = checkpoint.weights
     width, channels, patch_frames, patch_joints = _sizes(weights, _EMBED, 4, path)

@@ -33,7 +33,7 @@ def cross_correlation(first: Tensor, second: Tensor, *, eps: float = 1e-5) -> Te
 class BarlowTwinsLoss(nn.Module):
     """``sum_i (1 - C_ii)^2 + weight * sum_{i != j} C_ij^2`` of the cross-correlation C (Zbontar et al., ICML 2021).
 
-    C is a statistic of the rows at hand: the loss of a batch is not the mean of the losses of its parts.
+    C is a statistic of all rows of the call: the loss of a batch is not the mean of the losses of its parts.
 
     Args:
         weight: of the redundancy, lambda (ASMa and PSTL: 2e-4).

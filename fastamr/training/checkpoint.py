@@ -202,7 +202,7 @@ def check_folder(folder: str | Path, *, resume: bool | Literal["auto"], overwrit
         return
     if resume is True:
         raise FileNotFoundError(
-            f"nothing to resume in {folder}, which holds no {STATE_FILE}: leave --resume out to start a run, or pass "
+            f"nothing to resume in {folder}, which holds no {STATE_FILE}: omit --resume to start a run, or pass "
             "--resume auto"
         )
     found = [name for name in (MODEL_FILES if resume else RUN_FILES) if (folder / name).exists()]

@@ -84,7 +84,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     keep_freed_memory()
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
-    config.model_config()  # a wrong setting or step is told before any data is read
+    config.model_config()  # settings are checked before data is read
     parse_steps(config.preprocess)
     check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
     device = pick_device(config.device)

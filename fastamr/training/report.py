@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,9 @@ class RunReport:
         """
         folder, start = Path(self.config.out), header["update"]
         plan = [*plan_lines(header, folder), *(f"{'speed':<8} {line}" for line in speed.lines())]
-        self.say(*plan)
+        self.say(
+            *(textwrap.fill(line, 100, subsequent_indent=" " * 9, break_on_hyphens=False) for line in plan)
+        )
         self._forecast = Forecast(self.config, device, start, self.total)
         self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
         self._metrics.write("header", **header, speed=speed.to_dict(), plan=plan)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ANIMATIONS = ("gif", "mp4")
-# Where the file does not tell the frame rate (choice); players show GIFs faster than 50 a second slowly.
+# Where the file has no frame rate (choice); players show GIFs faster than 50 a second slowly.
 UNKNOWN_RATE, _FASTEST_GIF = 12.0, 50.0
 
 

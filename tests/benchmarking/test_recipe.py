@@ -128,7 +128,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert "unknown preset 'ntu-60'" in refused("--recipe", "ntu-60")
     assert "updates is 0, expected at least 1" in refused("--updates", "0")
-    assert "leave clips=100 out" in refused("--full", "--clips", "100")
+    assert "omit clips=100" in refused("--full", "--clips", "100")
     assert "did you mean 'amr'" in refused("--model", "amrr", code=2)
     assert "did you mean --model.depth" in refused("--model.dept", "4", code=2)
     assert RecipeOptions(full=True, clips=40_091).full

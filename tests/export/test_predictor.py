@@ -256,7 +256,7 @@ class TestCommand:
         make_data().save(tmp_path / "data.safetensors")
         common = ["predict", "--model", str(folder), str(tmp_path / "data.safetensors")]
         assert main([*common, "--min-confidence", "0.3"]) == 1
-        assert "leave --min-confidence out" in capsys.readouterr().err
+        assert "omit --min-confidence" in capsys.readouterr().err
         assert main([*common, "--fps", "-1"]) == 1
         assert "fps=-1.0 must be a positive number" in capsys.readouterr().err
 

@@ -297,8 +297,8 @@ def test_decay_groups() -> None:
     assert len(decayed["params"]) + len(free["params"]) == len(names)
 
 
-# Inductor takes half a minute for each model: without it the graph is as whole. ASMa, with six streams, has a test of its
-# own.
+# Inductor takes half a minute for each model: without it the graph is as whole. ASMa, with six streams, has a test of
+# its own.
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "asma"])
 def test_compiles_whole(name: str, backend: str) -> None:

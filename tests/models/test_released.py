@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 3 dimensions, expected 4"):
         load({**state, "temp_embed": torch.zeros(6, 1, 16)})
     with pytest.raises(
-        ValueError, match=r"written by 'model_mamp\.transformer\.Transformer', which is no SkeletonMAE"
+        ValueError, match=r"written by 'model_mamp\.transformer\.Transformer', which is not a SkeletonMAE"
     ):
         SkeletonMAEModel.from_released(path, layout=CHAIN)
 

@@ -176,7 +176,7 @@ def test_folder_that_holds_a_run(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"already holds a run \(metrics\.jsonl\); pass --resume"):
         check_folder(tmp_path, resume=False, overwrite=False)
     check_folder(tmp_path, resume=False, overwrite=True)
-    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*: leave --resume out"):
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*: omit --resume"):
         check_folder(tmp_path, resume=True, overwrite=False)
     (tmp_path / "state.safetensors").write_text("")
     check_folder(tmp_path, resume=True, overwrite=False)

@@ -267,7 +267,7 @@ def test_halves_of_files_are_removed(tmp_path: Path, skeletons: Any) -> None:
 
 
 def test_resume_without_a_run_is_refused(tmp_path: Path, skeletons: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*run, .*leave --resume out to start"):
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*run, .*omit --resume to start"):
         pretrain(configure(tmp_path / "run", resume=True), data=skeletons)
     assert not (tmp_path / "run").exists()
 

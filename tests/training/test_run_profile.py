@@ -19,7 +19,7 @@ def _use_tiny(tiny: type) -> None:
 
 def configure(out: Path, **options: Any) -> PretrainConfig:
     defaults: dict[str, Any] = {
-        "model": "tiny", "out": str(out), "steps": [], "batch_size": 8, "min_frames": 8, "updates": 12,
+        "model": "tiny", "out": str(out), "preprocess": [], "batch_size": 8, "min_frames": 8, "updates": 12,
         "log_every": 3, "lr": 1e-2, "tensorboard": False, "progress": False, "device": "cpu",
         "checkpoint_every": 100.0,
     }  # fmt: skip
@@ -119,10 +119,14 @@ def test_a_failing_update_leaves_no_profiler_behind(
     assert not torch.autograd._profiler_enabled()
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"data_budget": 0.0}, {"keep_empty_bodies": True}, {"accumulate": 2}], ids=str
+)
 def test_a_run_says_once_how_fast_its_updates_are(
-    tmp_path: Path, skeletons: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, make_skeletons: Any, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
 ) -> None:
-    out = pretrain(configure(tmp_path / "run", graph="off"), data=skeletons)
+    data = make_skeletons(20, with_valid=True)
+    out = pretrain(configure(tmp_path / "run", graph="off", **options), data=data)
     said = capsys.readouterr().err
     assert said.count("as fast as it gets on this CPU: eager updates") == 1
     (header,) = records(out, "header")

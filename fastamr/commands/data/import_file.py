@@ -11,7 +11,7 @@ def run(words: list[str]) -> None:
 
     text = f"Convert a motion file to the packed format: {endings()}."
     parser = CommandParser("import", "FILE OUT", text)
-    parser.add_argument("file", metavar="FILE", help="the file, or the folder of NW-UCLA, to read")
+    parser.add_argument("file", metavar="FILE", help="the file or folder to read")
     parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ucla.safetensors")
     add_reading(parser.add_argument_group("reading"))
     add_processing(parser)

@@ -72,6 +72,6 @@ def _parser() -> CommandParser:
     group = parser.more("how the file is read")
     add_reading(group)
     group.add_argument("--fps", type=float, metavar="RATE",
-        help="frames per second of data that does not tell")  # fmt: skip
+        help="frames per second of data that does not say")  # fmt: skip
     group.add_argument("--batch-size", type=int, default=64, metavar="CLIPS", help="clips at a time")
     return parser

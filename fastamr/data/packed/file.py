@@ -90,8 +90,14 @@ def fingerprint(data: PackedFields) -> str:
 
 
 def _tensors(data: PackedFields) -> dict[str, Tensor]:
-    """Return what is written as tensors, contiguous and on the CPU."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(data).items()}
+    """Return what is written as tensors, contiguous, on the CPU, each in memory of its own, as safetensors wants."""
+    found: dict[str, Tensor] = {}
+    addresses = set()
+    for name, tensor in _named_tensors(data).items():
+        tensor = tensor.detach().cpu().contiguous()
+        found[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor
+        addresses.add(tensor.data_ptr())
+    return found
 
 
 def _named_tensors(data: PackedFields) -> dict[str, Tensor]:

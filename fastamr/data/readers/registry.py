@@ -108,7 +108,7 @@ def _check_options(readers: Sequence[Reader], given: Mapping[str, Any], source: 
     for name, value in given.items():
         if readers and not any(name in reader.options for reader in readers):
             raise ValueError(
-                f"{name} is {value!r}, but {source.path} tells it itself; leave --{name.replace('_', '-')} out"
+                f"{name} is {value!r}, but it is read from {source.path}; omit --{name.replace('_', '-')}"
             )
 
 

@@ -220,7 +220,7 @@ def _draw_chunk(options: _Options, number: int, clips: int) -> _Chunk:
     bodies = np.array([ACTIONS[name].bodies for name in options.actions])[labels]
     body_clip = np.repeat(np.arange(clips), bodies)
     second = np.concatenate([[False], body_clip[1:] == body_clip[:-1]])
-    # Either of the two comes first, so that the order of the bodies does not tell who acts.
+    # Either of the two comes first, so that the order of the bodies does not show who acts.
     partner_first = (draws.uniform() < 0.5) & (bodies == 2)
     role = (second ^ partner_first[body_clip]).astype(np.int64)
     return _Chunk(number, labels, frames + low, subject, view, table[:, 4:], body_clip, role)

@@ -116,7 +116,7 @@ class EvaluateConfig:
         if self.fuse and self.protocol not in FUSED:
             raise ValueError(
                 f"fuse is given with protocol={self.protocol!r}, but scores are fused for {', '.join(FUSED)} only: "
-                "leave fuse out, or choose one of these"
+                "omit fuse, or choose one of these"
             )
         wanted = 1 + len(self.fuse)
         if self.weights and not self.fuse:

@@ -1,4 +1,4 @@
-"""Decoders over all tokens: the visible ones in their places, a learned mask token everywhere else."""
+"""Decoders over all tokens: the visible ones at their positions, a learned mask token everywhere else."""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ def motion_scores(
 ) -> Tensor:
     """Log-probability of each token to be hidden, by its motion (MAMP).
 
-    The intensity of a patch is the mean of ``|patch(t) - patch(t-1)|`` over its numbers; the first patch copies the
+    The intensity of a patch is the mean of ``|patch(t) - patch(t-1)|`` over its values; the first patch copies the
     second. Divided by ``tau`` times the sequence's largest, the intensities of all tokens pass a softmax.
 
     Args:
         clips: ``(S, T, V, C)``.
         patch_frames: l.
         tau: temperature; the smaller, the more the moving tokens stand out.
-        valid: ``(S, T, V)`` bool; the mean leaves out numbers that are missing in one of the two patches, and a patch
+        valid: ``(S, T, V)`` bool; the mean leaves out values that are missing in one of the two patches, and a patch
             of none has intensity 0 (choice).
 
     Returns:

@@ -63,7 +63,7 @@ def _after(weights: StackWeights, index: int) -> Norm:
 
 
 def self_layers(plan: Plan, weights: StackWeights, x: Tensor) -> tuple[Stream, list[LayerTensors]]:
-    """All self-attention blocks of rows ``x (M, D)``: the last stream, and what the backward needs if plan says so."""
+    """All self-attention blocks of ``x (M, D)``: the last stream, and with ``plan.saves`` what the backward needs."""
     stream = Stream(x, *ops.row_norm(x, *weights.layers[0].norm1))
     kept: list[LayerTensors] = []
     for index, layer in enumerate(weights.layers):
@@ -142,7 +142,7 @@ def _load(ctx: Any) -> tuple[Stream, list[LayerTensors], Tensor]:
 def _start_backward(
     weights: StackWeights, last: Stream, dtotal: Tensor | None, dnormed: Tensor | None, gradients: Gradients
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the last stream, and its column sums."""
+    """Gradient of the last stream, and the sums of its columns, a bias's gradient."""
     if dnormed is None:
         assert dtotal is not None
         dx = dtotal.reshape(last.total.shape).contiguous()
@@ -159,7 +159,7 @@ def _start_backward(
 def _begin_backward(
     layer: Layer, before: Stream, dproject: Tensor, skip: Tensor, gradients: Gradients
 ) -> tuple[Tensor, Tensor]:
-    """From the gradient of a block's first projection to that of its input, and the latter's column sums."""
+    """Gradient of a block's input from that of its first projection, and the sums of its columns, a bias's gradient."""
     dx, dgamma, dbeta, bias_grads = ops.linear_residual_norm_backward(
         *(dproject, layer.project.weight, before.total, before.mean, before.rstd, layer.norm1.gamma, skip)
     )

@@ -1,6 +1,6 @@
 """What one layer of a fused stack computes, forward and backward, on flat rows and without autograd.
 
-:mod:`.stack_functions` chains these pieces into one autograd function per stack. Rows are ``(M, D)`` with M = sequences
+:mod:`.functions` chains these pieces into one autograd function per stack. Rows are ``(M, D)`` with M = sequences
 times tokens, in the activation dtype; sums and statistics are float32 (float64 for float64).
 """
 
@@ -242,7 +242,7 @@ def finish_backward(
 ) -> Tensor:
     """Backward of :func:`finish_layer` up to the stream after attention.
 
-    The gradient of ``mlp.fc2.bias`` is dafter's column sums, which its maker has at hand already.
+    The gradient of ``mlp.fc2.bias`` is the sums of dafter's columns; whatever made dafter has computed them.
 
     Args:
         layer: the block.

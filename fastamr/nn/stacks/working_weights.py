@@ -3,8 +3,8 @@
 A parameter stays the float32 truth: it is what ``state_dict`` holds. A fused layer computes with
 ``working_weight(parameter, dtype)``; where the optimizer registered a copy, that is the copy which its last update
 wrote, else a fresh cast. A copy that the parameter has left behind (``load_state_dict``, any in-place write) is never
-returned: PyTorch's version counter tells, and for ``parameter.data = ...`` the address. Writes into ``parameter.data``
-stay unseen, as autograd does not see them either: write under ``torch.no_grad()`` instead.
+returned: PyTorch's version counter shows it, and for ``parameter.data = ...`` the address. Writes into
+``parameter.data`` stay unseen, as autograd does not see them either: write under ``torch.no_grad()`` instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _WorkingCopy(NamedTuple):
 
 
 def register_working_copy(parameter: Tensor, copy: Tensor) -> None:
-    """Say that ``copy`` now holds the parameter's numbers.
+    """Say that ``copy`` now holds the parameter's values.
 
     Args:
         parameter: float32.

@@ -14,7 +14,7 @@ from .checks import accumulator, check_operand, check_rows, problem_of
 
 
 def _library_is_faster(problem: Problem) -> str | None:
-    """What benchmarks/ops/bench_row_linear.py found: without a pass at the product's end there is nothing to gain."""
+    """What bench_row_linear.py found: without a pass at the product's end there is nothing to gain."""
     if problem.dtype == torch.bfloat16:
         return "PyTorch's bfloat16 product uses the same unit"
     return rows_native.products_slower_because(problem)
@@ -42,7 +42,7 @@ def row_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None =
     The back end ``torch`` is the library's product; ``cpp`` is a CPU's matrix unit, whose products of float32 values
     follow ``torch.get_float32_matmul_precision()``: all 24 bits (``highest``), 16 (``high``) or 8 (``medium``) of each
     value above 1e-31. ``auto`` takes it for float32, whatever the size, and PyTorch's product, which uses the same
-    unit, for bfloat16 (``benchmarks/ops/bench_row_linear.py``).
+    unit, for bfloat16 (``benchmarks/ops/rows/bench_row_linear.py``).
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
     not registered with PyTorch's dispatcher.

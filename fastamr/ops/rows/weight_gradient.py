@@ -14,7 +14,7 @@ from ..common.triton_support import triton_why_not
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, problem_of
 
-# (F, D) of weights for which benchmarks/ops/bench_weight_gradient.py measured the kernel to be faster than the
+# (F, D) of weights for which benchmarks/ops/rows/bench_weight_gradient.py measured the kernel to be faster than the
 # library's product. Nothing has been measured yet, so the library runs.
 _KERNEL_IS_FASTER: frozenset[tuple[int, int]] = frozenset()
 

@@ -210,7 +210,7 @@ class AdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what this class or ``torch.optim.AdamW`` saved.
 
-        All numbers are copied into the tensors that are there. A parameter that the saved optimizer had no state for
+        All values are copied into the existing tensors. A parameter that the saved optimizer had no state for
         starts anew.
 
         Args:
@@ -249,9 +249,9 @@ class AdamW(torch.optim.Optimizer):
                 target.zero_()
 
     def refresh_working_copies(self) -> bool:
-        """Bring up to date the working copies whose parameter somebody else wrote.
+        """Bring up to date the working copies whose parameter was written by other code.
 
-        :func:`~fastamr.nn.stacks.working_weights.working_weight` does so by itself when it is called, but a
+        :func:`~fastamr.nn.stacks.working_weights.working_weight` does so when it is called, but a
         replayed graph does not call it: call this before a replay.
 
         Returns:

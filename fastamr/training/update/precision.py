@@ -1,4 +1,4 @@
-"""The numbers that a training step computes with."""
+"""The precision that a training step computes with."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def matmul_precision_of(precision: str) -> str | None:
         precision: as for :func:`autocast_dtype`.
 
     Returns:
-        ``high`` for ``tf32``: TF32 on a GPU, sums of two bfloat16 numbers on a CPU's matrix unit; else None, which
+        ``high`` for ``tf32``: TF32 on a GPU, sums of two bfloat16 values on a CPU's matrix unit; else None, which
         leaves the process's setting (PyTorch's default is ``highest``).
     """
     return "high" if precision == "tf32" else None

@@ -80,13 +80,13 @@ class CudaRecorder:
         """Put right what PyTorch may leave undone where the end of a recording fails, so that eager calls go on.
 
         The side stream stays current, the allocator takes the recording to be under way (before PyTorch 2.12: its pull
-        request 180395), and the generator refuses to draw outside of it. Only a recording that ends well tells the
-        generator so; a state of its own would part it from the graphs that draw from it.
+        request 180395), and the generator refuses to draw outside of it. Only a recording that succeeds resets the
+        generator; a state of its own would part it from the graphs that draw from it.
         """
         torch.cuda.set_stream(current)
         with contextlib.suppress(RuntimeError):  # nothing is under way
             torch._C._cuda_endAllocateToPool(self.device.index, pool)
-            # Nobody else would: a graph gives its pool back only where its recording has ended well.
+            # A graph gives its pool back only after a recording that succeeded.
             torch._C._cuda_releasePool(self.device.index, pool)
         with (
             _without_collector(),
@@ -109,7 +109,7 @@ class CudaRecorder:
 def _without_collector() -> Iterator[None]:
     """Collect garbage now and not within: another graph that dies during a recording spoils it.
 
-    See PyTorch's pull request 161037; ``torch.cuda.graph`` collects no longer by itself.
+    See PyTorch's pull request 161037; ``torch.cuda.graph`` no longer collects.
     """
     enabled = gc.isenabled()
     gc.collect()

@@ -37,7 +37,7 @@ class PretrainStep:
     On a GPU the first three updates run eagerly, the fourth is recorded as a CUDA graph (clips, masks, forward,
     backward, clipping, optimizer, learning rate, seed, metrics), and from then on an update is one launch. These
     eager updates are the run's own, so nothing has to be restored after the warm-up. Weights and optimizer state that
-    are loaded between two launches are taken over; what a graph holds fast (addresses, weight decay, ``model.eval()``,
+    are loaded between two launches are taken over; what a graph keeps (addresses, weight decay, ``model.eval()``,
     frozen parameters) is compared before each launch, and recorded anew where it changed.
 
     With ``accumulate=k`` the batch is sampled once and then passes the model in ``k`` equal micro-batches
@@ -74,7 +74,7 @@ class PretrainStep:
         scaler: scales the loss under float16.
 
     Raises:
-        ValueError: a wrong ``graph``; ``graph=True`` without a GPU; a learning rate that is no tensor on the device.
+        ValueError: a wrong ``graph``; ``graph=True`` without a GPU; a learning rate that is not a tensor on the device.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class PretrainStep:
         self._form: Form = []
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         if schedule is not None:
-            _rate_tensors(optimizer, self.device)  # so that a wrong one is told at once
+            _rate_tensors(optimizer, self.device)  # raises now if one is wrong
         if clip_grad is not None and isinstance(optimizer, AdamW):
             optimizer.clip_grad = clip_grad
         recorder, reason = _choose_recorder(graph, recorder, self.device)
@@ -182,7 +182,7 @@ class PretrainStep:
         self._check(inputs)
         self._form = self._form or form_of(inputs)
         if isinstance(self.optimizer, AdamW):
-            # A replay computes with low-precision copies, which somebody may have left behind by loading weights.
+            # A replay computes with low-precision copies, which are out of date after weights were loaded.
             self.optimizer.refresh_working_copies()
         if self.clips is not None:
             self.clips.advance(self.update)

@@ -138,7 +138,7 @@ class TestImport:
         with pytest.raises(ValueError, match=r"is a folder; .* fastamr prepare"):
             import_file(tmp_path, tmp_path / "out.safetensors")
         write.write_nw_ucla(tmp_path, {"a01_s01_e00_v01": np.ones((2, 20, 3))})
-        with pytest.raises(ValueError, match=r"layout is 'ntu25', but .* tells it itself"):
+        with pytest.raises(ValueError, match=r"layout is 'ntu25', but it is read from .*"):
             import_file(tmp_path / "a01_s01_e00_v01.json", tmp_path / "out.safetensors", layout="ntu25")
         np.savez(tmp_path / "x.npz", x=np.ones(3))
         with pytest.raises(ValueError, match=r"min_confidence is 0\.5, but"):

@@ -172,7 +172,15 @@ class TestOptions:
 def test_ctrl_c_and_again(tmp_path: Path, out: Path) -> None:
     raw = fill(tmp_path / "raw", 3000, skeleton_text(frames_of((7, 0, standing(60)))))
     command = [sys.executable, "-m", "fastamr", "prepare", "ntu60", str(raw), str(out), "--workers", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # What runs the tests may ignore the signal, as a shell's background job does.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     partial = tmp_path / "ntu60.safetensors.partial"
     while len(list(partial.glob("0*.json"))) < 3 and process.poll() is None:
         time.sleep(0.05)

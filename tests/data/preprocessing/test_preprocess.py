@@ -380,6 +380,6 @@ class TestSteps:
             layout=get_layout("ntu25"),
             names=["x"] * clips,
         )
-        start = time.perf_counter()
+        start = time.process_time()
         preprocess(data, ["center", "align_body", "scale:unit=torso", "drop_empty_frames"])
-        assert time.perf_counter() - start < 10
+        assert time.process_time() - start < 10

@@ -95,9 +95,7 @@ class TestANewFormat:
         assert "ends in '.txt', expected .toy (a toy), .npz" in capsys.readouterr().err
 
     def test_an_option_that_it_does_not_take(self, clip: Path, tmp_path: Path) -> None:
-        with pytest.raises(
-            ValueError, match=r"layout is 'ntu25', but .* tells it itself; leave --layout out"
-        ):
+        with pytest.raises(ValueError, match=r"layout is 'ntu25', but it is read from .*; omit --layout"):
             read(clip, layout="ntu25")
         with pytest.raises(ValueError, match="kind 'toy' has none"):
             prepare("toy", clip, tmp_path / "out", options={"layout": "ntu25"})
@@ -135,7 +133,7 @@ class TestForeignFiles:
         assert read(tmp_path / "odd.name").fingerprint() == small.fingerprint()
         assert run("import", tmp_path / "odd.name", tmp_path / "out.safetensors") == 0
         assert load(tmp_path / "out.safetensors").fingerprint() == small.fingerprint()
-        with pytest.raises(ValueError, match="leave --min-confidence out"):
+        with pytest.raises(ValueError, match="omit --min-confidence"):
             read("synthetic", min_confidence=0.5)
 
     def test_what_is_not_there(self, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def read_numbers(content: bytes) -> NumberText:
 
     Raises:
         DamagedFile: the text is empty, in another encoding than ASCII (or UTF-8 with its mark), or something in it
-            is no number; the line is told. NaN and infinity are numbers here.
+            is no number; the message names the line. NaN and infinity are numbers here.
     """
     content = _check_encoding(content)
     if not content.endswith(b"\n"):

@@ -20,7 +20,7 @@ class Task:
 
     Args:
         name: what it is called, for example the clip's name.
-        entries: the files; damage is told of the first one.
+        entries: the files; damage is reported of the first one.
     """
 
     name: str

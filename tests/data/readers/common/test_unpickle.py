@@ -250,7 +250,7 @@ def test_claimed_sizes_allocate_nothing(tmp_path: Path, name: str) -> None:
 def test_values_that_hold_themselves_many_times_over(tmp_path: Path) -> None:
     """Sixty levels of pairs of the same value: 2^60 leaves, one object each level."""
     layers = b"\x80\x02)" + b"2\x86" * 60
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="uses opcode DUP"):
         load(tmp_path, layers + b".")
     remembered = b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
@@ -259,7 +259,7 @@ def test_values_that_hold_themselves_many_times_over(tmp_path: Path) -> None:
     for end in (b"K\x01s.", b"cnumpy\ndtype\nh\x3b\x85R.", b"h\x3bh\x3b\x93.", b"h\x3bb."):
         with pytest.raises(ValueError, match=r"some\.pkl"):
             load(tmp_path, b"\x80\x02})" + remembered + end)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_deep_nesting_does_not_end_the_process(tmp_path: Path) -> None:

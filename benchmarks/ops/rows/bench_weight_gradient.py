@@ -12,8 +12,8 @@ import torch
 from fastamr import native, ops
 from fastamr.testing import relative_error
 
-from ..conftest import Clock
-from ..forms import gflop, in_both_dtypes, number_of_bytes
+from ...conftest import Clock
+from ...forms import gflop, in_both_dtypes, number_of_bytes
 
 SHAPES = {"mlp": (1024, 256), "qkv": (768, 256), "output": (256, 256), "memory": (2560, 256)}
 

@@ -15,8 +15,8 @@ import torch
 from fastamr import native, ops
 from fastamr.testing import relative_error
 
-from ..conftest import Clock
-from ..forms import gflop, number_of_bytes
+from ...conftest import Clock
+from ...forms import gflop, number_of_bytes
 
 SHAPES = {"mlp": (1024, 256), "qkv": (768, 256), "output": (256, 256), "memory": (2560, 256)}
 # Relative errors that are allowed: whether the library rounds float32 inputs where it may is its own affair.

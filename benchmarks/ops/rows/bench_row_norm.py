@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from fastamr import ops
 from fastamr.testing import relative_error
 
-from ..conftest import Clock
-from ..forms import in_both_dtypes, number_of_bytes
+from ...conftest import Clock
+from ...forms import in_both_dtypes, number_of_bytes
 
 WIDTH = 256
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from fastamr import ops, reference
 from fastamr.testing import relative_error
 
-from ..conftest import Clock
-from ..forms import ROW_FORMS, gflop, in_both_dtypes, in_row_form, number_of_bytes
+from ...conftest import Clock
+from ...forms import ROW_FORMS, gflop, in_both_dtypes, in_row_form, number_of_bytes
 
 WIDTH = 256
 
