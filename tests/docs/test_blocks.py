@@ -65,6 +65,7 @@ SMALL = {
 SMALLER = {
     "--min-updates": "--min-updates 5",
     "--protocol semi": "--shares 0.25",
+    "--profile": "--profile 1 --updates 4",
     "--protocol detection": "--min-updates 5",
 }
 # Exit codes other than 0.
