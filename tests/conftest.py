@@ -23,24 +23,35 @@ if not torch.cuda.is_available():
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run tests and cases that take long")
+    parser.addoption(
+        "--run-long", action="store_true", help="also run tests that take a quarter of an hour and more"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    slow = pytest.mark.skip(reason="takes long: run with --run-slow")
-    gpu = pytest.mark.skip(reason="needs an NVIDIA GPU; torch.cuda.is_available() is false")
-    out = thinned_out(items)
+    run_long = config.getoption("--run-long")
+    run_slow = run_long or config.getoption("--run-slow")
+    skipped = {
+        "slow": None if run_slow else "takes long: run with --run-slow",
+        "long": None if run_long else "takes a quarter of an hour and more: run with --run-long",
+        "gpu": None
+        if torch.cuda.is_available()
+        else "needs an NVIDIA GPU; torch.cuda.is_available() is false",
+    }
+    if run_slow:
+        # The slowest first, so that in the end no worker waits for another's.
+        items.sort(key=lambda item: "slow" not in item.keywords)
+    out = dict.fromkeys(thinned_out(items))
+    if not run_slow:
+        config.hook.pytest_deselected(items=list(out))
+        items[:] = [item for item in items if item not in out]
     for item in out:
         item.add_marker("slow")
-    if not config.getoption("--run-slow"):
-        left_out = set(out)
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if item not in left_out]
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--run-slow"):
-            item.add_marker(slow)
-        if "gpu" in item.keywords and not torch.cuda.is_available():
-            item.add_marker(gpu)
+        for name, reason in skipped.items():
+            if reason and name in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def thinned_out(items: list[pytest.Item]) -> list[pytest.Item]:

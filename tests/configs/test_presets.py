@@ -55,8 +55,8 @@ def test_compact_is_small_and_trains(model: str, motion: PackedSkeletons, tmp_pa
         tensorboard=False,
         device="cpu",
     )
-    paper = PretrainConfig.load(preset_file("paper", "amr")).model_config()
-    assert config.model_config().tokens <= 0.27 * paper.tokens
+    small = PretrainConfig.load(preset_file("small", model)).model_config()
+    assert config.model_config().tokens == 100 == small.tokens / 4
     assert config.model_config().width == 128
     run = pretrain(config, data=motion)
     trained = load_pretrained(run)

@@ -30,7 +30,7 @@ def results() -> Iterator[ModuleType]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastamr.models.MODELS", dict(MODELS))
+        patch.setattr("fastamr.models.registry.MODELS", dict(MODELS))
         patch.setitem(sys.modules, "results", module)
         spec.loader.exec_module(module)
         yield module

@@ -27,7 +27,7 @@ OPTIONS |= {
 
 @pytest.fixture
 def decoders(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(fastamr.models, "MODELS", dict(fastamr.models.MODELS))
+    monkeypatch.setattr("fastamr.models.registry.MODELS", dict(fastamr.models.MODELS))
     spec = importlib.util.spec_from_file_location(
         "results_decoders", ROOT / "experiments" / "results_decoders.py"
     )

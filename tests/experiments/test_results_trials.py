@@ -29,7 +29,7 @@ def trials() -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(spec)
     before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastamr.models.MODELS", dict(MODELS))
+        patch.setattr("fastamr.models.registry.MODELS", dict(MODELS))
         spec.loader.exec_module(module)
         yield module
         for name in set(sys.modules) - before:
