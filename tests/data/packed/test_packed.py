@@ -329,7 +329,9 @@ class TestFile:
     def test_splits_and_columns_that_share_a_tensor_come_back(self, path: Path) -> None:
         data = make()
         half, view = data.splits["official"], data.columns["view"]
-        data = dataclasses.replace(data, splits={"one": half, "two": half}, columns={"view": view, "camera": view})
+        data = dataclasses.replace(
+            data, splits={"one": half, "two": half}, columns={"view": view, "camera": view}
+        )
         data.save(path)
         assert_same(PackedSkeletons.load(path), data)
 
