@@ -212,10 +212,10 @@ class TestOnnx:
         with pytest.raises(FileNotFoundError, match=r"no ONNX file .*none.onnx"):
             OnnxModel(tmp_path / "none.onnx")
         (tmp_path / "text.onnx").write_text("hello")
-        with pytest.raises(ValueError, match=r"text.onnx is no ONNX file"):
+        with pytest.raises(ValueError, match=r"text.onnx is not an ONNX file"):
             OnnxModel(tmp_path / "text.onnx")
         (tmp_path / "half.onnx").write_bytes(onnx_file.read_bytes()[:2000])
-        with pytest.raises(ValueError, match=r"half.onnx is no ONNX file"):
+        with pytest.raises(ValueError, match=r"half.onnx is not an ONNX file"):
             OnnxModel(tmp_path / "half.onnx")
         model = onnx.load(str(onnx_file))
         for text, message in (
