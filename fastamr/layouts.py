@@ -132,6 +132,6 @@ PARTS: dict[str, str] = {
 
 The part of a joint is where it lies, whatever it is called: the joint ``spine`` of ntu25 lies between the shoulders
 (``shoulder_center``), that of kinect20 in the middle of the trunk; OpenPose's ``neck`` is by definition the point
-between the shoulders; a BVH file's hand begins at the wrist. The places of the joints of bandai21 and hdm31 were
-measured on the data sets (a standing body), since the bones' names say little about the joints' places.
+between the shoulders; a BVH file's hand begins at the wrist. The positions of the joints of bandai21 and hdm31
+were measured on the data sets (a standing body), since the bones' names say little about them.
 """

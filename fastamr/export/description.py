@@ -31,7 +31,7 @@ def check_ending(path: str | Path, ending: str) -> None:
     """Raise ``ValueError`` for a file whose name does not end as readers expect."""
     found = Path(path).suffix
     if found != ending:
-        raise ValueError(f"{path} ends in {found or 'nothing'!r}, expected {ending}: name the file so")
+        raise ValueError(f"{path} ends in {found or 'nothing'!r}, expected {ending}: rename the file")
 
 
 def describe(

@@ -201,5 +201,5 @@ def _refuse_own_ops(program: ExportedProgram) -> None:
     if found:
         raise ValueError(
             f"the model calls {', '.join(sorted(found))}, which other runtimes do not have: "
-            "encode with plain PyTorch operations, or teach fastamr.export.graph.plain_copy to replace the layer"
+            "encode with plain PyTorch operations, or extend fastamr.export.graph.plain_copy to replace the layer"
         )

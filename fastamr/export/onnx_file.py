@@ -111,7 +111,7 @@ class OnnxModel:
             )
         except Exception as error:  # onnxruntime's exceptions have no common base below this one
             reason = str(error).splitlines()[0]
-            raise ValueError(f"{path} is no ONNX file that onnxruntime can read ({reason})") from None
+            raise ValueError(f"{path} is not an ONNX file that onnxruntime can read ({reason})") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.description = read_text(metadata.get(KEY), path)
 

@@ -46,7 +46,7 @@ class Answer:
     Attributes:
         clip: the clip's name.
         first: its first frame, from 0.
-        end: the frame behind its last one.
+        end: the frame after its last one.
         start_time: seconds, None = unknown.
         end_time: seconds, None = unknown.
         top: the most probable classes; empty where no body is shown.
@@ -280,10 +280,12 @@ def load_predictor(source: str | Path, *, batch_size: int = 64, device: str = "c
     path = Path(source)
     if path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
-            raise ValueError(f"device {device!r} is not for {path}: ONNX files run on the CPU here")
+            raise ValueError(
+                f"device {device!r} does not suit {path}: ONNX files run on the CPU; omit device"
+            )
         return Predictor(OnnxModel(path), batch_size=batch_size)
     if path.is_file():
-        raise ValueError(f"{path} is no model: expected the folder of a classifier, or a file *.onnx")
+        raise ValueError(f"{path} is not a model: expected the folder of a classifier, or a file *.onnx")
     classifier = ActionClassifier.from_pretrained(path)
     return Predictor(classifier, batch_size=batch_size, device=pick_device(device))
 
@@ -294,7 +296,7 @@ def check_windows(top: int, window: int | None, stride: int | None) -> None:
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     if window is None and stride is not None:
-        raise ValueError(f"stride={stride} needs window, the frames of a window")
+        raise ValueError(f"stride={stride} was given without window: give window too, the frames of a window")
 
 
 def _span(clip: str, first: int, end: int, rate: float) -> Span:

@@ -40,7 +40,7 @@ class StreamReader:
     A line is one body ``[[x, y, z], ...]`` with a triple a joint in the order of the layout (a pair in 2-D), several
     bodies ``[BODY, ...]``, nobody (``[]`` or ``null``), or an object ``{"time": seconds, "bodies": ...}`` with any of
     these, or with bodies by name, ``{"bodies": {"7": BODY}}``, which keep their names when others come and go. Bodies
-    in a list are told apart by their place. A joint that was not seen is ``null``. Empty lines are skipped.
+    in a list are matched by their order. A joint that was not seen is ``null``. Empty lines are skipped.
 
     Args:
         layout: the joints.
@@ -68,7 +68,7 @@ class StreamReader:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise self._error(f"no JSON ({error})") from None
+            raise self._error(f"not JSON ({error})") from None
         time = None
         if isinstance(value, dict):
             if "bodies" not in value:

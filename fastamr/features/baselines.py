@@ -49,7 +49,7 @@ def raw_features(data: PackedSkeletons, *, frames: int = RAW_FRAMES, bodies: int
         data: packed data with the y axis up (or down).
         frames: T, frames of a resized body.
         bodies: bodies of a clip that count; None = as many as the fullest clip has, at most 2. The bodies of
-            a clip are ordered by how much they move, the liveliest first (choice: trackers number them at
+            a clip are ordered by how much they move, the most active first (choice: trackers number them at
             random); an absent one is 0.
 
     Returns:
@@ -88,7 +88,7 @@ def _flattened(
     bodies: int | None,
     prepare: Callable[[PackedSkeletons, Tensor, int], tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """Return the bodies of each clip side by side, the liveliest first, ``(N, bodies * frames * V * C)``."""
+    """Return the bodies of each clip side by side, the most active first, ``(N, bodies * frames * V * C)``."""
     counts = torch.bincount(data.body_clip, minlength=data.num_clips)
     if bodies is None:
         bodies = min(int(counts.max()), RAW_BODIES)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 BACKGROUND = -1
 
 IGNORED = -2
-"""Frames of this label are not counted: nobody knows what happens there."""
+"""Frames of this label are not counted: what happens there is unknown."""
 
-# Steps whose result depends on the clip that they see, hence on its being a window and not the stream.
+# Steps whose result depends on the whole clip, so that a window and its stream differ.
 _OF_THE_CLIP = ("center", "align_body", "fit_box", "close_gaps", "drop_empty_frames", "drop_empty_bodies")
 
 

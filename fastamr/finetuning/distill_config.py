@@ -134,7 +134,7 @@ class DistillConfig:
             raise ValueError("resume and overwrite exclude each other: pass one of the two")
         check_distillation(self.temperature, self.soft, self.feature)
         if self.soft == 0 and self.feature == 0:
-            raise ValueError("soft=0 and feature=0 leave the teacher nothing to teach: set one above 0")
+            raise ValueError("soft=0 and feature=0 give the teacher no effect: set one above 0")
         check_part("student", self.student, StudentConfig)
         check_part("recipe", self.recipe, StudentRecipe)
         self.student_config()

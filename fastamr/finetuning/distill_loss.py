@@ -67,7 +67,7 @@ class DistillationLoss(nn.Module):
     Args:
         student_width: F of the student's features.
         teacher_width: F of the teacher's features.
-        temperature: of the soft labels (choice: 2; the papers do not tell theirs).
+        temperature: of the soft labels (choice: 2; the papers give none).
         soft: weight of the soft labels against the true ones, 0 to 1 (choice: 0.5).
         feature: weight of the features, 0 = no projection (choice: 0.2).
         label_smoothing: of the cross-entropy with the true labels.

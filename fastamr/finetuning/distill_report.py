@@ -27,7 +27,7 @@ def build_report(
     student: tuple[ActionClassifier, Path],
     runs: Mapping[str, Sequence[dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Put the numbers of a distillation together; latency is measured here.
+    """Put the results of a distillation together; latency is measured here.
 
     Args:
         config: the configuration.

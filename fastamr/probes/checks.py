@@ -26,7 +26,7 @@ def check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Ten
         if not bool(torch.isfinite(value).all()):
             clip = int((~torch.isfinite(value)).any(1).nonzero()[0])
             raise ValueError(
-                f"{name} is not finite in row {clip}: look at this clip's coordinates and at the weights"
+                f"{name} is not finite in row {clip}: check this clip's coordinates and the weights"
             )
     if len(train_x) == 0:
         raise ValueError("train_x holds no clip, expected at least one")
@@ -41,7 +41,7 @@ def check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Ten
             )
         if labels.is_floating_point() or bool((labels < 0).any()):
             raise ValueError(
-                f"{name} holds {labels.min().item()}, expected class indices from 0: leave unlabelled out"
+                f"{name} holds {labels.min().item()}, expected class indices from 0: remove unlabelled clips"
             )
 
 

@@ -24,7 +24,7 @@ def average_precision(
         train_y: ``(N,)`` int64 class indices.
         test_x: ``(M, D)`` features of the queries.
         test_y: ``(M,)`` int64 class indices.
-        chunk: queries ranked at a time, so that memory stays at a few times ``chunk * N`` numbers.
+        chunk: queries ranked at a time, so that memory stays at a few times ``chunk * N`` values.
 
     Returns:
         ``(M,)`` float64 from 0 to 1, on the device of the features.

@@ -56,7 +56,7 @@ def draw_animation(
     figure = new_figure(6.4, 6.0)
     step = max(1, math.ceil(rate / _FASTEST_GIF)) if ending == "gif" else 1
     stage = Stage(clip, overlay, **view)
-    # The writers tell the format by the ending, so they get a folder of their own.
+    # The writers choose the format by the ending, so they get a folder of their own.
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"clip.{ending}"
         _write(figure, stage, made, rate / step, range(0, len(clip.coords), step), unit, dpi)

@@ -121,7 +121,9 @@ def find_clip(data: PackedSkeletons, clip: str | int) -> int:
     except ValueError:
         near = difflib.get_close_matches(text, data.names, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no clip is named {text!r}{hint} (0 to {data.num_clips - 1} work, too)") from None
+        raise ValueError(
+            f"no clip is named {text!r}{hint} (0 to {data.num_clips - 1} are valid too)"
+        ) from None
     if not 0 <= index < data.num_clips:
         raise ValueError(f"clip {index} is out of range: the file has clips 0 to {data.num_clips - 1}")
     return index

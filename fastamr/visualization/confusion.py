@@ -41,7 +41,7 @@ def draw_confusion(
     """
     total = int(counts.sum())
     if total == 0:
-        raise ValueError("no test clip was probed, so there is nothing to confuse")
+        raise ValueError("no test clip was probed, so there is no confusion matrix")
     rows = np.flatnonzero(counts.sum(axis=1)).tolist()
     columns = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1)).tolist()
     shares = 100 * counts[np.ix_(rows, columns)] / counts[rows].sum(axis=1, keepdims=True)

@@ -31,7 +31,7 @@ def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
             records.setdefault(record["kind"], []).append(record)
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is no record of a run: {line[:60]!r}") from None
+                raise ValueError(f"{path}, line {number} is not a record of a run: {line[:60]!r}") from None
     if not records.get("train"):
         raise ValueError(
             f"{path} has no record of the training yet: plot it after the first --log-every updates"

@@ -1,4 +1,4 @@
-"""Features in two dimensions, by principal components or t-SNE, with classes told by colour and marker."""
+"""Features in two dimensions, by principal components or t-SNE, with a colour and a marker for each class."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
 def predict(model: SkeletonModel, given: ModelClip, *, seed: int = 0, unit: str = "m") -> Prediction:
     """Mask a clip, let a model predict the target, and bring the prediction back to coordinates.
 
-    AMR and SkeletonMAE predict numbers that were standardised with the truth's own mean and deviation; these are
+    AMR and SkeletonMAE predict values that were standardised with the truth's own mean and deviation; these are
     borrowed from the truth. A predicted motion is added up from the true pose at the start of each target patch,
     so the distance from the truth is 0 there and grows. SkeletonMAE's visible tokens are no targets: there the
     truth is drawn.

@@ -10,7 +10,8 @@ import contextlib
 import io
 import re
 import runpy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,14 +185,18 @@ def test_every_block_runs(
     monkeypatch.setattr("fastamr.data.synthetic.dataset.synthetic_actions", small_set)
     prepare_page(page, folder)
     session: dict[str, Any] = {"__name__": "page", **NAMES.get(page, dict)()}
+    monkeypatch.delitem(sys.modules, "new_method", raising=False)
     failed = []
-    for block in blocks(page):
-        if block.language == "python":
-            exec(compile(block.text, f"{page}:{block.line}", "exec"), session)
-        for command in commands(block) if block.language == "sh" else ():
-            if why_not_run(command) is None and (code := run(command, monkeypatch)) not in codes_of(command):
-                failed.append(f"{command}: exit code {code}\n{''.join(capsys.readouterr())[-2000:]}")
-            capsys.readouterr()
+    with own_models():
+        for block in blocks(page):
+            if block.language == "python":
+                exec(compile(block.text, f"{page}:{block.line}", "exec"), session)
+            for command in commands(block) if block.language == "sh" else ():
+                if why_not_run(command) is None and (code := run(command, monkeypatch)) not in codes_of(
+                    command
+                ):
+                    failed.append(f"{command}: exit code {code}\n{''.join(capsys.readouterr())[-2000:]}")
+                capsys.readouterr()
     assert not failed, "\n\n".join(failed)
     LEARNT.get(page, lambda session: None)(session)
 
@@ -213,15 +218,23 @@ def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> int:
         exec(words[2], {})
         return 0
     monkeypatch.setattr("sys.argv", words[1:])
+    with own_models():
+        try:
+            runpy.run_path(str(ROOT / words[1]), run_name="__main__")
+        except SystemExit as stop:
+            return int(stop.code or 0)
+    return 0
+
+
+@contextlib.contextmanager
+def own_models() -> Iterator[None]:
+    """Forget the models that are registered inside, as at the end of a process."""
     known = dict(MODELS)
     try:
-        runpy.run_path(str(ROOT / words[1]), run_name="__main__")
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:  # as in a process of its own
+        yield
+    finally:
         MODELS.clear()
         MODELS.update(known)
-    return 0
 
 
 def small(command: Command) -> list[str]:

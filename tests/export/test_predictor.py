@@ -132,7 +132,7 @@ class TestWindows:
         [
             ({"top": 0}, "top=0 must be at least 1"),
             ({"window": 0}, "window=0"),
-            ({"stride": 5}, "stride=5 needs window"),
+            ({"stride": 5}, "stride=5 was given without window"),
         ],
     )
     def test_wrong_options(self, classifier, make_data, options, message) -> None:
@@ -162,7 +162,9 @@ class TestRefusals:
         with pytest.raises(FileNotFoundError, match=r"config.json"):
             load_predictor(tmp_path)
         (tmp_path / "model.bin").write_text("x")
-        with pytest.raises(ValueError, match=r"model.bin is no model: expected the folder of a classifier"):
+        with pytest.raises(
+            ValueError, match=r"model.bin is not a model: expected the folder of a classifier"
+        ):
             load_predictor(tmp_path / "model.bin")
         classifier.encoder.save_pretrained(tmp_path / "run")
         with pytest.raises(

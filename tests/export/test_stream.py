@@ -129,8 +129,8 @@ class TestReader:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("{", "no JSON"),
-            ("[" * 100_000, "no JSON"),
+            ("{", "not JSON"),
+            ("[" * 100_000, "not JSON"),
             ("3", "int instead of bodies"),
             ('{"time": 1}', "an object without 'bodies'"),
             ('{"time": "now", "bodies": []}', "time is 'now', expected seconds"),

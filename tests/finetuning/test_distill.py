@@ -271,7 +271,7 @@ class TestConfig:
         [
             ({"seeds": []}, r"seeds=\[\] must hold"),
             ({"seeds": [1, 1]}, "none twice"),
-            ({"soft": 0.0, "feature": 0.0}, "nothing to teach"),
+            ({"soft": 0.0, "feature": 0.0}, "give the teacher no effect"),
             ({"recipe": {"mixup": 0.5}}, "mixup=0.5 must be 0"),
             ({"recipe": {"epoch": 5}}, "unknown option of recipe 'epoch'.*'epochs'"),
             ({"student": {"with": 5}}, "unknown option of student 'with'.*'width'"),

@@ -39,7 +39,7 @@ class Block(NamedTuple):
     start: int
 
     def owner(self) -> Index:
-        """Return ``(n,)``: for each frame the place of its body in this block."""
+        """Return ``(n,)``: for each frame the position of its body in this block."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def bodies(self) -> Iterator[tuple[int, slice]]:

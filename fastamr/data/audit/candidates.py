@@ -27,7 +27,7 @@ def candidate_pairs(described: Described, residual: float, max_shift: int) -> tu
         max_shift: frames by which one may start, and end, earlier than the other.
 
     Returns:
-        ``(P, 2)`` int64 places in ``described``, the lower first, and for how many bodies only the 32 nearest
+        ``(P, 2)`` int64 positions in ``described``, the lower first, and for how many bodies only the 32 nearest
         candidates are among them.
     """
     # Sorted by length, those that can match are neighbours.

@@ -1,4 +1,4 @@
-"""Exact duplicates: clips whose coordinates are the same numbers, however they are packed."""
+"""Exact duplicates: clips whose coordinates are the same values, whatever their packing."""
 
 from __future__ import annotations
 

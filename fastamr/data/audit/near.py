@@ -1,7 +1,7 @@
 """Near duplicates: the same motion with another origin, some noise, or cut a few frames earlier or later.
 
 Two bodies are near duplicates when, after the best shift in time and of the origin, what is left is small beside
-their motion and small beside a body. Pairs are proposed by a descriptor (:mod:`.motion`), sifted on four numbers a
+their motion and small beside a body. Pairs are proposed by a descriptor (:mod:`.motion`), sifted on four values a
 frame, many pairs at once, and then compared in full. Sifting loses nothing, as a projection brings sequences
 closer, never further apart.
 """

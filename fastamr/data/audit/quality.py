@@ -144,7 +144,7 @@ class _View:
     Attributes:
         body: ``(n,)`` the body of each frame.
         clip: ``(n,)`` its clip.
-        frame: ``(n,)`` its place within the body.
+        frame: ``(n,)`` its index within the body.
         same: ``(n,)`` bool: the frame before belongs to the same body.
         finite: ``(n, V)`` bool.
         repeated: ``(n,)`` bool: equal to the frame before, and not empty.

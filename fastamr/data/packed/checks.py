@@ -100,7 +100,7 @@ def _check_bodies(data: PackedFields) -> None:
     if int(lengths.min()) < 1:
         body = int(lengths.argmin())
         raise ValueError(
-            f"offsets: body {body} has {int(lengths[body])} frames, expected at least 1; leave out empty sequences"
+            f"offsets: body {body} has {int(lengths[body])} frames, expected at least 1; remove empty sequences"
         )
     steps = data.body_clip.diff()
     ends = (int(data.body_clip[0]), int(data.body_clip[-1]))

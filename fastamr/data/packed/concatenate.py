@@ -73,12 +73,10 @@ def _check_same(first: PackedSkeletons, other: PackedSkeletons) -> None:
     channels = (first.coords.shape[-1], other.coords.shape[-1])
     if channels[0] != channels[1]:
         raise ValueError(
-            f"sets: {channels[0]} and {channels[1]} channels; only sets with as many train together"
+            f"sets: {channels[0]} and {channels[1]} channels; only sets with the same number of channels train together"
         )
     if first.device != other.device:
-        raise ValueError(
-            f"sets: they are on {first.device} and {other.device}; move them to one device first"
-        )
+        raise ValueError(f"sets lie on {first.device} and {other.device}; move them to one device first")
 
 
 def _unify(parts: Sequence[tuple[Tensor, tuple[str, ...]]]) -> tuple[Tensor, tuple[str, ...]]:

@@ -54,7 +54,7 @@ class PackedSkeletons(PackedFields):
 
     Raises:
         ValueError: shapes, types, ranges or order do not fit together. The coordinates themselves are read by
-            :meth:`check` only, so that a large file opens at once.
+            :meth:`check` only, so that a large file opens without delay.
         TypeError: a field is not a tensor.
     """
 
@@ -179,7 +179,7 @@ class PackedSkeletons(PackedFields):
         return fingerprint(self)
 
     def describe(self) -> dict[str, Any]:
-        """Return what tells the data set from another, as reports hold it."""
+        """Return what identifies the data set in reports."""
         return {
             "fingerprint": self.fingerprint(),
             "clips": self.num_clips,

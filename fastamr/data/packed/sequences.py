@@ -41,6 +41,6 @@ def to_sequences(batch: Tensor, *, keep_empty_bodies: bool = False) -> tuple[Ten
     if clips.shape[0] == 0:
         raise ValueError(
             f"batch of shape {tuple(batch.shape)} holds no body with a coordinate other than 0; "
-            f"leave out empty clips, or pass keep_empty_bodies=True"
+            f"remove empty clips, or pass keep_empty_bodies=True"
         )
     return clips, clip_index

@@ -28,7 +28,7 @@ def _text(value: Any) -> str:
 
 
 def summarise(data: PackedFields) -> Summary:
-    """Return the counts that tell whether an import went well.
+    """Return the counts that show whether an import went well.
 
     ``clip_frames`` are the shortest, median and longest clip; ``bodies_per_clip`` counts clips by their number of
     bodies; ``action_frames``, where frames are labelled, the rows that show an action; ``dropped_clips`` lists name

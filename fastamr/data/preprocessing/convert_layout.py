@@ -44,8 +44,8 @@ RULES: dict[str, tuple[dict[str, float], ...]] = {
 
 The first alternative whose parts can all be found holds; weights sum to 1. Choices: half-way points where a part lies
 between two others; neck, wrist and hand by the bone lengths of Drillis and Contini (1966) that the generated motion
-uses, too (the hand lies beyond the wrist on the line of the forearm); where a layout does not tell them apart, the nose
-is the head, an ankle the foot. Eyes, ears, thumbs, heels and small toes have no rule.
+uses, too (the hand lies beyond the wrist on the line of the forearm); where a layout does not distinguish them, the
+nose is the head, an ankle the foot. Eyes, ears, thumbs, heels and small toes have no rule.
 """
 
 MISSING = ("interpolate", "mask", "refuse")
@@ -63,7 +63,7 @@ class JointMap:
         target: the layout to convert to.
         copied: for target joints, the source joint that is the same part.
         interpolated: for target joints, weights of source joints.
-        missing: target joints that nothing tells the place of.
+        missing: target joints without a source.
     """
 
     source: SkeletonLayout
@@ -168,7 +168,7 @@ def convert(
     Args:
         data: the data set; it is left as it is.
         layout: the new layout.
-        missing: what becomes of joints that the old layout lacks: ``"interpolate"`` them where a rule tells how, and
+        missing: what becomes of joints that the old layout lacks: ``"interpolate"`` them where there is a rule, and
             mark the others as not seen; ``"mask"`` all of them; or ``"refuse"`` to convert.
 
     Raises:

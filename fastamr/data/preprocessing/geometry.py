@@ -88,7 +88,7 @@ class AlignBody(Step):
     """Turn each body about the origin so that it faces +z upright: takes the camera's view out.
 
     With 3 channels the axis from the right to the left hip becomes x, the spine lies in the upper x-y plane, and z
-    completes a right-handed system, hence the chest looks along +z. With 2 channels the spine becomes y. With
+    completes a right-handed system, so the chest looks along +z. With 2 channels the spine becomes y. With
     ``up="vertical"`` the body is only turned about the y axis of the data, until the level part of the hip axis
     lies along x: for data whose y is up, lying stays lying and a bow stays a bow.
 

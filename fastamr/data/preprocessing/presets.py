@@ -30,7 +30,7 @@ PRESETS: dict[str, tuple[str | dict[str, Any], ...]] = {
 """Steps for :func:`~fastamr.data.preprocessing.apply.parse_steps`, by name.
 
 Cropping and resizing in time (``valid_crop_resize`` in CTR-GCN and MAMP) belong to training, see ``--crop`` and
-``--model.frames`` of ``fastamr pretrain``. The recipes name joints of ntu25 or kinect20, hence refuse other
+``--model.frames`` of ``fastamr pretrain``. The recipes name joints of ntu25 or kinect20, so they refuse other
 layouts instead of doing something else there.
 """
 

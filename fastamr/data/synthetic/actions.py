@@ -1,6 +1,6 @@
 """The actions of the synthetic data set, as curves of joint angles over time.
 
-An action moves a person between poses that other actions visit too: what tells it apart is the order, the
+An action moves a person between poses that other actions visit too: it differs by the order, the
 rhythm and the speed (a wave and a sip raise the hand alike, a punch, a throw and a pointing arm end alike,
 standing up is sitting down backwards). Each action is drawn for many clips at once on a
 :class:`~fastamr.data.synthetic.timeline.Stage`. All numbers here are choices.

@@ -1,4 +1,4 @@
-"""Random smooth motion, for measurements and tests that need numbers and no actions."""
+"""Random smooth motion, for measurements and tests that need values and no actions."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ class EvaluateConfig:
             table shows mean and deviation.
         cache: keep features in the checkpoint's folder, keyed by weights, data and settings.
         shares: shares of the labels that ``semi`` trains on.
-        missing: joints of the encoder's layout that the data of ``transfer`` lacks: ``interpolate`` them where a rule
-            tells how and mark the others as not seen, ``mask`` all of them, or ``refuse``.
+        missing: joints of the encoder's layout that the data of ``transfer`` lacks: ``interpolate`` them where there is
+            a rule and mark the others as not seen, ``mask`` all of them, or ``refuse``.
         with_finetune: ``transfer`` also fine-tunes the encoder, which takes longer.
         fuse: further runs, pre-trained on other streams (bone, motion), whose class scores are added to those of
             ``checkpoint``; for the protocols ``knn``, ``linear``, ``all`` and ``finetune``.

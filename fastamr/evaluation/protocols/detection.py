@@ -138,7 +138,7 @@ def window_features(
         windows = cut_windows(source, stream.clip, stream.starts, window)
         if windows is None:
             raise ValueError(
-                f"stream {data.names[stream.clip]!r} shows no body in any frame: leave it out of the split"
+                f"stream {data.names[stream.clip]!r} shows no body in any frame: remove it from the split"
             )
         ready = apply_missing(windows, steps)
         features.append(extract(ready).float().cpu())
@@ -308,7 +308,7 @@ def detection_scores(
     detected = [
         segment
         for place, one in enumerate(scores)
-        # Where nobody knows what happens nothing is detected.
+        # Nothing is detected where the label is unknown.
         for segment in detect_segments(_masked(one, streams[place].labels), place, config)
     ]
     true = [segment for place, stream in enumerate(streams) for segment in segments_of(stream.labels, place)]

@@ -125,7 +125,7 @@ def segment_average_precision(
     over union); it counts for the one it overlaps most, and of several for one only the first is right, the others
     are wrong. Ranked by score, precision at a recall is the best one at this or any higher recall, and the average
     precision is its integral over recall. Source: PKU-MMD (Liu et al. 2017), interval evaluation. The script published
-    with it takes the precision at other places (with the wrong detections before the next right one), so its numbers
+    with it takes the precision at other points (with the wrong detections before the next right one), so its numbers
     differ somewhat. Equal scores rank in the order given (choice).
 
     Args:

@@ -24,8 +24,8 @@ def to_layout(
 
     Returns:
         The data in the new layout, with a note in its steps, and the note: ``source`` and ``target`` layout, the
-        joints that were ``copied``, the ``interpolated`` ones with their weights, those that are ``masked`` because
-        nothing tells their place, and the joints of the data that are ``unused``.
+        joints that were ``copied``, the ``interpolated`` ones with their weights, those that are ``masked`` for lack
+        of a source, and the joints of the data that are ``unused``.
 
     Raises:
         ValueError: the layouts have no joint in common (naming the joints that are missing), or joints are missing

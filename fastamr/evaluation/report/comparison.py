@@ -60,7 +60,7 @@ class Row:
     Args:
         method: the encoder, or the baseline.
         run: folder of the run; "" for what does not depend on one.
-        source: where the numbers come from: ``"measured"``, or the paper.
+        source: where the values come from: ``"measured"``, or the paper.
         cells: by column; None = could not run.
         settings: of the evaluation, as text.
         note: the settings in which it differs from other rows of the same method and run; "" where it is alone.
@@ -119,12 +119,12 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON ({error}): evaluate the run again") from None
+        raise ValueError(f"{path} is not JSON ({error}): evaluate the run again") from None
     parts = ("config", "model", "split", "results")
     missing = [part for part in parts if not isinstance(report, dict) or part not in report]
     if missing:
         raise ValueError(
-            f"{path} is not of fastamr evaluate (it lacks {', '.join(missing)}): name files that it wrote"
+            f"{path} was not written by fastamr evaluate (it lacks {', '.join(missing)}): name files that it wrote"
         )
     return report
 
@@ -199,7 +199,7 @@ def _tell_apart(rows: Sequence[Row]) -> None:
 
 
 def _says_all(row: Row, other: Row) -> bool:
-    """Return whether a row holds every number of another one of the same encoder."""
+    """Return whether a row holds every value of another one of the same encoder."""
     same = (row.method, row.run, row.source) == (other.method, other.run, other.source)
     return same and other.cells.items() <= row.cells.items()
 
@@ -207,7 +207,7 @@ def _says_all(row: Row, other: Row) -> bool:
 def average_folds(groups: Iterable[Group]) -> list[Group]:
     """Return the groups with those of splits ``fold0``, ``fold1``, ... of one data set and protocol made one.
 
-    A row's number for a seed is its mean over the folds, so that the spread is that of the seeds. Rows that are not
+    A row's value for a seed is its mean over the folds, so that the spread is that of the seeds. Rows that are not
     there for every fold, or more than once for one, are left out, because their mean would be of something else.
 
     Raises:

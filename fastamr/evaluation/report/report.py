@@ -72,7 +72,7 @@ def split_warnings(
 ) -> list[str]:
     """Return a line for each run that was pre-trained on the training half of another split than is evaluated.
 
-    Its accuracy may be that of clips which it was trained on. Transfer is to other data, so that a split's name tells
+    Its accuracy may be that of clips which it was trained on. Transfer is to other data, so that a split's name means
     nothing there.
 
     Args:

@@ -1,4 +1,4 @@
-"""What tells two evaluations of one encoder apart: their settings, as a few words."""
+"""How two evaluations of one encoder differ: their settings, in a few words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..protocols.config import PARTS, EvaluateConfig
 
-# Said elsewhere in a table, or without influence on the numbers.
+# Shown elsewhere in a table, or without influence on the values.
 _NOT_SHOWN = ("checkpoint", "fuse", "data", "split", "out", "batch_size", "device", "cache")
 
 

@@ -326,6 +326,15 @@ class TestFile:
         data.save(path)
         assert_same(PackedSkeletons.load(path), data)
 
+    def test_splits_and_columns_that_share_a_tensor_come_back(self, path: Path) -> None:
+        data = make()
+        half, view = data.splits["official"], data.columns["view"]
+        data = dataclasses.replace(
+            data, splits={"one": half, "two": half}, columns={"view": view, "camera": view}
+        )
+        data.save(path)
+        assert_same(PackedSkeletons.load(path), data)
+
     def test_a_set_of_one_clip_without_a_name(self, path: Path) -> None:
         data = PackedSkeletons.from_clips([np.ones((1, 1, V, 2))], layout="coco17", names=[""])
         data.save(path)
