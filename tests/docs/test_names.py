@@ -33,8 +33,8 @@ COMMANDS = (
 )  # fmt: skip
 # Options of other programs: pytest, experiments/results.py, pip and git.
 OTHERS = {
-    "--run-slow", "--benchmark-only", "--benchmark-timer", "--only", "--methods", "--variants", "--features", "--again",
-    "--report", "--list", "--no-build-isolation", "--unshallow",
+    "--run-slow", "--run-long", "--benchmark-only", "--benchmark-timer", "--only", "--methods", "--variants",
+    "--features", "--again", "--report", "--list", "--no-build-isolation", "--unshallow",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.
 FILES = {"fastamr.json"}
@@ -144,7 +144,7 @@ def test_every_choice_is_described(page: str, known: Iterable[str]) -> None:
 
 
 @functools.cache
-def known_tests() -> dict[str, set[str]]:
+def the_suites_tests() -> dict[str, set[str]]:
     """Return the tests of each file, by its name."""
     found: dict[str, set[str]] = {}
     for path in [*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "benchmarks").rglob("bench_*.py")]:
@@ -155,7 +155,7 @@ def known_tests() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("page", [page for page in EVERY_PAGE if "test_" in read(page)])
 def test_every_test_exists(page: str) -> None:
-    suite = known_tests()
+    suite = the_suites_tests()
     everywhere = set().union(*suite.values())
     wrong = []
     for span in [span for span in spans(page) if "NAME" not in span]:
