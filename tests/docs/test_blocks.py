@@ -185,7 +185,6 @@ def test_every_block_runs(
     monkeypatch.setattr("fastamr.data.synthetic.dataset.synthetic_actions", small_set)
     prepare_page(page, folder)
     session: dict[str, Any] = {"__name__": "page", **NAMES.get(page, dict)()}
-    monkeypatch.delitem(sys.modules, "new_method", raising=False)
     failed = []
     with own_models():
         for block in blocks(page):
@@ -228,13 +227,18 @@ def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> int:
 
 @contextlib.contextmanager
 def own_models() -> Iterator[None]:
-    """Forget the models that are registered inside, as at the end of a process."""
-    known = dict(MODELS)
+    """Forget the models that are registered inside, and the files that did it, as at the end of a process."""
+    known, modules, path = dict(MODELS), set(sys.modules), list(sys.path)
     try:
         yield
     finally:
         MODELS.clear()
         MODELS.update(known)
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if Path(file).parent in (ROOT / "examples", ROOT / "experiments"):
+                del sys.modules[name]
 
 
 def small(command: Command) -> list[str]:
