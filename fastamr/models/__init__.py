@@ -5,6 +5,9 @@ Parts that several of them share lie in :mod:`.parts`; the names in a ``state_di
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+
 from .amr import AMRConfig, AMRModel
 from .asma import ASMaConfig, ASMaModel
 from .base import PretrainOutput, SkeletonModel
@@ -15,6 +18,10 @@ from .mamp import MAMPConfig, MAMPModel
 from .parts.config import ModelConfig
 from .registry import MODELS, build_model, load_pretrained, register_model
 from .skeleton_mae import SkeletonMAEConfig, SkeletonMAEModel
+
+# Modules that the documentation of earlier releases named.
+for _name in ("encoder", "masking"):
+    sys.modules[f"{__name__}.{_name}"] = import_module(f".parts.{_name}", __name__)
 
 __all__ = [
     "MODELS",

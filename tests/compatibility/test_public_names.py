@@ -24,6 +24,13 @@ def test_every_public_name_is_still_importable(package: str) -> None:
     assert [name for name in NAMES[package] if not hasattr(module, name)] == []
 
 
+def test_modules_that_the_documentation_named_are_still_importable() -> None:
+    assert importlib.import_module("fastamr.models.encoder").SkeletonEncoder.__module__.startswith(
+        "fastamr.models"
+    )
+    assert callable(importlib.import_module("fastamr.models.masking").choose_visible)
+
+
 @pytest.fixture(scope="module")
 def today() -> dict[str, dict[str, str]]:
     return runpy.run_path(str(SAVED / "make.py"))["state_dicts"]()
