@@ -13,6 +13,7 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -228,17 +229,28 @@ def run(command: Command, monkeypatch: pytest.MonkeyPatch) -> int:
 @contextlib.contextmanager
 def own_models() -> Iterator[None]:
     """Forget the models that are registered inside, and the files that did it, as at the end of a process."""
-    known, modules, path = dict(MODELS), set(sys.modules), list(sys.path)
+    known, path, before = dict(MODELS), list(sys.path), our_scripts()
+    for name in before:
+        del sys.modules[name]
     try:
         yield
     finally:
         MODELS.clear()
         MODELS.update(known)
         sys.path[:] = path
-        for name in set(sys.modules) - modules:
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            if Path(file).parent in (ROOT / "examples", ROOT / "experiments"):
-                del sys.modules[name]
+        for name in our_scripts():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def our_scripts() -> dict[str, ModuleType]:
+    """Return the modules of examples/ and experiments/ that are imported now."""
+    folders = (ROOT / "examples", ROOT / "experiments")
+    return {
+        name: module
+        for name, module in sys.modules.items()
+        if Path(getattr(module, "__file__", None) or "").parent in folders
+    }
 
 
 def small(command: Command) -> list[str]:

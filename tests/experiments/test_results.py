@@ -32,6 +32,8 @@ def results() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastamr.models.registry.MODELS", dict(MODELS))
         patch.setitem(sys.modules, "results", module)
+        for name in ("results_decoders", "results_probes"):  # imported, and registered, anew
+            patch.delitem(sys.modules, name, raising=False)
         spec.loader.exec_module(module)
         yield module
         del sys.modules["results_decoders"], sys.modules["results_probes"]
