@@ -280,11 +280,21 @@ def add_processing(parser: CommandParser) -> None:
         help="of the coordinates; float16 is for centred data")  # fmt: skip
 
 
-def add_reading(group: Any) -> None:
-    """Add ``--layout`` and ``--min-confidence``, what a reader may need to know beside the file."""
+def add_reading(group: Any, *, rate: bool = True) -> None:
+    """Add what a reader may need to know beside the file; :func:`reading` returns what was asked for."""
     add_layout(group, "the skeleton of a file that does not name it")
     group.add_argument("--min-confidence", type=float,
         help="mark joints of a lower confidence as not seen; by default those of confidence 0")  # fmt: skip
+    if rate:
+        group.add_argument("--fps", type=float, metavar="RATE",
+            help="frames per second of data that does not say")  # fmt: skip
+    group.add_argument("--track", action=FLAG, default=None,
+        help="link people from frame to frame where a file tells no tracks; --no-track refuses that")  # fmt: skip
+
+
+def reading(given: Given, *, rate: bool = True) -> dict[str, Any]:
+    """Return the options of :func:`fastamr.data.read` that were asked for by those of :func:`add_reading`."""
+    return {name: given[name] for name in ("layout", "min_confidence", "track", *["fps"] * rate)}
 
 
 def add_layout(group: Any, text: str) -> None:

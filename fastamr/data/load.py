@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ import torch
 
 from ..errors import check_name
 from ..files import check_writable, make_folder
+from ..progress import say as print_line
 from ..skeleton import SkeletonLayout
 from .packed.concatenate import concatenate
 from .packed.dataset import PackedSkeletons, Summary
@@ -56,6 +57,8 @@ def read(
     layout: str | SkeletonLayout | None = None,
     min_confidence: float | None = None,
     fps: float | None = None,
+    track: bool | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> PackedSkeletons:
     """Read a file or a folder of any kind that a reader knows (see :mod:`~fastamr.data.readers`).
 
@@ -66,6 +69,8 @@ def read(
         layout: the skeleton of a file that does not name it; None guesses from the joints' names or number.
         min_confidence: joints below it are marked as not seen; None = those of confidence 0.
         fps: frames a second of clips that do not tell; None = unknown.
+        track: link people from frame to frame where the source tells no tracks (None = True); False refuses it.
+        say: takes each line that a person should know of how the source was understood; None = standard error.
 
     Returns:
         The clips on the CPU; ``dropped`` lists what was left out, and why.
@@ -77,7 +82,10 @@ def read(
     """
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"fps={fps} must be a positive number of frames per second")
-    data = read_source(source, kind=kind, layout=layout, min_confidence=min_confidence).data
+    reading = read_source(source, kind=kind, layout=layout, min_confidence=min_confidence, track=track)
+    data = reading.data
+    for note in reading.notes:
+        (say or print_line)(f"note: {note}")
     return data if fps is None else dataclasses.replace(data, fps=torch.where(data.fps > 0, data.fps, fps))
 
 
@@ -92,8 +100,7 @@ def import_file(
     steps: Iterable[str | Mapping[str, Any] | Step] = (),
     preset: str | None = None,
     dtype: str = "float32",
-    layout: str | SkeletonLayout | None = None,
-    min_confidence: float | None = None,
+    **options: Any,
 ) -> Summary:
     """Convert a file or a folder to the packed format; see :func:`read` for what is read.
 
@@ -103,8 +110,7 @@ def import_file(
         steps: pre-processing to apply, see :func:`~fastamr.data.preprocessing.apply.parse_steps`.
         preset: a recipe whose steps are applied before, see :data:`~fastamr.data.preprocessing.presets.PRESETS`.
         dtype: ``"float32"``, or ``"float16"`` for centred data.
-        layout: the skeleton of a file that does not name it.
-        min_confidence: joints below it are marked as not seen; None = those of confidence 0.
+        options: how it is read, see :func:`read`.
 
     Returns:
         The summary of what was written; it prints as one line per fact.
@@ -117,7 +123,7 @@ def import_file(
     parsed = (*parse_steps(preset_steps(preset)), *parse_steps(steps))
     check_name("dtype", dtype, _DTYPES)
     check_writable(out)
-    data = preprocess(read(path, layout=layout, min_confidence=min_confidence), parsed)
+    data = preprocess(read(path, **options), parsed)
     if dtype == "float16":
         data = data.half()
     data.save(make_folder(out))

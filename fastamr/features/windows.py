@@ -87,7 +87,7 @@ def cut_windows(data: PackedSkeletons, clip: int, starts: Tensor, window: int) -
         where all are. Splits and other columns are left out, labels are unknown.
     """
     bodies = (data.body_clip == clip).nonzero()[:, 0].tolist()
-    rows, lengths, owners, begins = [], [], [], []
+    rows, lengths, owners, begins, sources = [], [], [], [], []
     for place, start in enumerate(starts.tolist()):
         for body in bodies:
             offset = int(data.body_start[body])
@@ -102,6 +102,7 @@ def cut_windows(data: PackedSkeletons, clip: int, starts: Tensor, window: int) -
                 rows.append(part)
                 lengths.append(end - first)
                 owners.append(place)
+                sources.append(body)
                 begins.append(max(offset - start, 0))
     if not rows:
         return None
@@ -120,6 +121,7 @@ def cut_windows(data: PackedSkeletons, clip: int, starts: Tensor, window: int) -
         fps=data.fps[clip].expand(count).clone(),
         names=[f"{data.names[clip]}@{int(starts[place])}" for place in shown.tolist()],
         columns={"window": shown},
+        body_names=[data.body_names[body] for body in sources] if data.body_names else [],
         column_names={},
         splits={},
     )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..options import FLAG, CommandParser, add_reading, choice
+from ..options import FLAG, CommandParser, add_reading, choice, reading
 
 FOUND = 3
 """Exit status where something was found that ``--fail-on`` names."""
@@ -25,7 +25,7 @@ def run(words: list[str]) -> None:
             check_writable(path)
     near = NearOptions(max_shift=given.max_shift, residual=given.residual)
     quality = QualityOptions(jump=given.jump, freeze=given.freeze)
-    data = read(given.file, layout=given.layout, min_confidence=given.min_confidence)
+    data = read(given.file, **reading(given))
     found = audit(data, near=near, search_near=given.near, quality=quality)
     report: dict[str, Any] = {"file": str(given.file)} | found
     if given.json == "-":

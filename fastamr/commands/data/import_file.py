@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..options import CommandParser, add_processing, add_reading
+from ..options import CommandParser, add_processing, add_reading, reading
 
 
 def run(words: list[str]) -> None:
@@ -25,7 +25,6 @@ def run(words: list[str]) -> None:
             steps=given.preprocess,
             preset=given.preset,
             dtype=given.dtype,
-            layout=given.layout,
-            min_confidence=given.min_confidence,
+            **reading(given),
         )
     )

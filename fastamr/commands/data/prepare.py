@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..options import FLAG, CommandParser, Given, add_processing, add_reading, choice
+from ..options import FLAG, CommandParser, Given, add_processing, add_reading, choice, reading
 
 DAMAGED = 3
 """The exit code where damaged files were left out."""
@@ -82,7 +82,7 @@ def _parser() -> CommandParser:
     add("--strict", action=FLAG, help="stop at the first damaged file")
     add("--progress", action=FLAG, default=True, help="show the progress bar")
     parser.add_fields(BodyChoice, {}, rest="NTU RGB+D: choice of people; the defaults are the field's recipe")
-    add_reading(parser.more("reading"))
+    add_reading(parser.more("reading"), rate=False)
     add = parser.more("NTU RGB+D: clips and joints").add_argument
     add("--skip", metavar="FILE", help="text file that names clips to leave out, as the authors' list")
     add("--min-state", type=int, choices=(0, 1, 2),
@@ -113,8 +113,8 @@ def _options(given: Given) -> dict[str, Any]:
             raise UsageError(str(error)) from None
     if given.skip is not None:
         ntu["skip"] = _skip(given.skip)
-    reading = {"layout": given.layout, "min_confidence": given.min_confidence}
-    return ntu | pku | {name: value for name, value in reading.items() if value is not None}
+    asked = reading(given, rate=False)
+    return ntu | pku | {name: value for name, value in asked.items() if value is not None}
 
 
 def _skip(path: str) -> frozenset[str]:

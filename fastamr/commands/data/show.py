@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UsageError
-from ..options import FLAG, CommandParser, Given, add_reading, choice
+from ..options import FLAG, CommandParser, Given, add_reading, choice, reading
 
 AXES = ("y", "z", "-y", "auto")
 
@@ -48,7 +48,7 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     from ...visualization.overlays import guidance_overlay, mask_overlay, model_clip
     from ...visualization.reconstruction import predict
 
-    data = read(given.data, layout=given.layout, min_confidence=given.min_confidence)
+    data = read(given.data, **reading(given, rate=False))
     index = find_clip(data, given.clip)
     if not chosen:
         clip = read_clip(data, index).part(given.start, given.stop)
@@ -112,5 +112,5 @@ def _parser() -> CommandParser:
     add("--elevation", type=float, default=12.0, metavar="DEGREES", help="vertical angle of view")
     add("--unit", default="m", metavar="NAME",
         help="unit of the coordinates, written on the axes; '' for none")  # fmt: skip
-    add_reading(parser.more("how the file is read"))
+    add_reading(parser.more("how the file is read"), rate=False)
     return parser

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..options import FLAG, CommandParser, add_reading
+from ..options import FLAG, CommandParser, add_reading, reading
 
 if TYPE_CHECKING:
     from ...export import Answer
@@ -32,7 +32,7 @@ def run(words: list[str]) -> None:
     if given.input == STREAM:
         answers = predict_stream(predictor, sys.stdin, fps=given.fps, **options)
     else:
-        data = read(given.input, layout=given.layout, min_confidence=given.min_confidence, fps=given.fps)
+        data = read(given.input, **reading(given))
         answers = predictor.predict(data, **options)
     lines = (json.dumps(answer.to_dict()) if given.json else str(answer) for answer in answers)
     if given.out:
@@ -71,7 +71,5 @@ def _parser() -> CommandParser:
     add("--device", default="cpu", metavar="NAME", help="of a classifier's folder: cpu, cuda or auto")
     group = parser.more("how the file is read")
     add_reading(group)
-    group.add_argument("--fps", type=float, metavar="RATE",
-        help="frames per second of data that does not say")  # fmt: skip
     group.add_argument("--batch-size", type=int, default=64, metavar="CLIPS", help="clips at a time")
     return parser

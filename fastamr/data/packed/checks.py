@@ -77,6 +77,10 @@ def _check_fields(data: PackedFields) -> None:
     _check_length("fps", data.fps, data.num_clips)
     if len(data.names) != data.num_clips:
         raise ValueError(f"names has {len(data.names)} entries for {data.num_clips} clips, expected one each")
+    if data.body_names and len(data.body_names) != data.num_bodies:
+        raise ValueError(
+            f"body_names has {len(data.body_names)} entries for {data.num_bodies} bodies, expected one each, or none"
+        )
 
 
 def _check_length(field: str, tensor: Tensor, count: int) -> None:

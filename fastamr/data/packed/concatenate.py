@@ -60,6 +60,7 @@ def concatenate(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
         steps=_steps(sets),
         dropped={name: reason for data in sets for name, reason in data.dropped.items()},
         frame_labels=_frame_labels(sets, label_names),
+        body_names=_body_names(sets),
     )
 
 
@@ -103,6 +104,12 @@ def _split(sets: Sequence[PackedSkeletons], name: str) -> Split:
     neither = [torch.zeros_like(data.labels, dtype=torch.bool) for data in sets]
     parts = [data.splits.get(name, Split(none, none)) for data, none in zip(sets, neither, strict=True)]
     return Split(torch.cat([part.train for part in parts]), torch.cat([part.test for part in parts]))
+
+
+def _body_names(sets: Sequence[PackedSkeletons]) -> list[str]:
+    if not any(data.body_names for data in sets):
+        return []
+    return [name for data in sets for name in data.body_names or [""] * data.num_bodies]
 
 
 def _valid(sets: Sequence[PackedSkeletons]) -> Tensor | None:

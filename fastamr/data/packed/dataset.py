@@ -51,6 +51,8 @@ class PackedSkeletons(PackedFields):
         dropped: name and reason of clips that were left out.
         frame_labels: ``(F,)`` int16, the class of each row of ``coords`` in an untrimmed stream; ``-1`` = no action,
             ``-2`` = unknown. None = not labelled by frame.
+        body_names: ``B`` names, who each body is within its clip: a track's number, a person's name. Empty = not
+            known.
 
     Raises:
         ValueError: shapes, types, ranges or order do not fit together. The coordinates themselves are read by
@@ -237,6 +239,7 @@ class PackedSkeletons(PackedFields):
             splits={name: split.take(chosen) for name, split in self.splits.items()},
             valid=None if self.valid is None else self.valid[rows],
             frame_labels=None if self.frame_labels is None else self.frame_labels[rows],
+            body_names=[self.body_names[place] for place in bodies.tolist()] if self.body_names else [],
         )
 
     def _clip_indices(self, clips: Any) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,14 +107,24 @@ def _named_tensors(data: PackedFields) -> dict[str, Tensor]:
     tensors |= {f"column.{name}": column for name, column in data.columns.items()}
     for name, split in data.splits.items():
         tensors |= {f"split.{name}.train": split.train, f"split.{name}.test": split.test}
-    # Names are a tensor, because safetensors limits the size of the JSON header.
-    text = "\0".join(data.names)
-    if text.count("\0") != data.num_clips - 1:
-        raise ValueError(
-            "names: a clip name holds a NUL character, which ends a name in the file; rename the clip"
-        )
-    tensors["names"] = torch.from_numpy(np.array(bytearray(text.encode()), dtype=np.uint8))
+    tensors["names"] = _text_tensor(data.names, "clip")
+    if data.body_names:
+        tensors["body_names"] = _text_tensor(data.body_names, "body")
     return tensors
+
+
+def _text_tensor(names: Sequence[str], what: str) -> Tensor:
+    """Return names as one tensor of bytes: safetensors limits the size of the JSON header."""
+    text = "\0".join(names)
+    if text.count("\0") != len(names) - 1:
+        raise ValueError(
+            f"names: a {what} name holds a NUL character, which ends a name in the file; rename the {what}"
+        )
+    return torch.from_numpy(np.array(bytearray(text.encode()), dtype=np.uint8))
+
+
+def _texts(tensor: Tensor) -> list[str]:
+    return tensor.numpy().tobytes().decode().split("\0")
 
 
 def _header(data: PackedFields) -> str:
@@ -172,7 +182,8 @@ def _check_format(path: Path, metadata: dict[str, str]) -> None:
 def _fields(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
     fields |= {name: tensors.get(name) for name in _OPTIONAL}
-    fields["names"] = tensors["names"].numpy().tobytes().decode().split("\0")
+    fields["names"] = _texts(tensors["names"])
+    fields["body_names"] = _texts(tensors["body_names"]) if "body_names" in tensors else []
     fields["layout"] = SkeletonLayout.from_dict(header["layout"])
     fields["columns"] = {name: tensors[f"column.{name}"] for name in header["columns"]}
     fields["splits"] = {

@@ -32,6 +32,7 @@ class PackedFields:
     steps: tuple[dict[str, Any], ...] = ()
     dropped: dict[str, str] = field(default_factory=dict)
     frame_labels: Tensor | None = None
+    body_names: list[str] = field(default_factory=list)
 
     @property
     def num_clips(self) -> int:

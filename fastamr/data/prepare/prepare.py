@@ -156,7 +156,7 @@ def _prepare_file(
     data = preprocess(reading.data, steps)
     data = data.half() if dtype == "float16" else data
     data.save(make_folder(report.output))
-    report.files, report.damaged = reading.files, reading.damaged
+    report.files, report.damaged, report.notes = reading.files, reading.damaged, reading.notes
     files = {damage.file for damage in reading.damaged}
     report.dropped = {name: why for name, why in data.dropped.items() if name not in files}
     report.summary = data.summary()

@@ -85,6 +85,7 @@ def keep_frames(data: PackedSkeletons, keep: Tensor) -> PackedSkeletons:
         names=[data.names[place] for place in chosen.tolist()],
         columns={name: column[chosen] for name, column in data.columns.items()},
         splits={name: split.take(chosen) for name, split in data.splits.items()},
+        body_names=[data.body_names[place] for place in bodies.tolist()] if data.body_names else [],
         dropped=data.dropped
         | {data.names[place]: "no body" for place in (~clips).nonzero().squeeze(1).tolist()},
     )

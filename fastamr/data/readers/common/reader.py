@@ -90,11 +90,14 @@ class Reading:
         data: its clips.
         files: how many files were read, the damaged ones among them.
         damaged: files that were left out because of what is in them; ``data.dropped`` lists them, too.
+        notes: what a person must know of how the source was understood, a line each: a skeleton told by the number of
+            joints, columns that were not read, how people were linked.
     """
 
     data: PackedSkeletons
     files: int = 1
     damaged: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
