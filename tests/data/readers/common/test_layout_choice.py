@@ -308,7 +308,7 @@ class TestNames:
 
     def test_nothing_in_common_with_the_layout_asked_for(self) -> None:
         with pytest.raises(
-            ValueError, match="f: the joints a, b have no name of layout 'coco17'; .*NAME.yaml"
+            ValueError, match=r"f: the joints a, b have no name of layout 'coco17'; .*NAME\.yaml"
         ):
             joints_by_name(["a", "b"], "f", given="coco17")
 
@@ -359,7 +359,8 @@ class TestTrees:
 class TestCount:
     @pytest.mark.parametrize(
         ("count", "name"), [(18, "openpose18"), (20, "kinect20"), (22, "smpl22"), (33, "mediapipe33"), (13, "penn13"),
-                            (26, "halpe26"), (133, "coco_wholebody133"), (136, "halpe136"), (32, "azure32"), (16, "mpii16")]
+                            (26, "halpe26"),
+                            (133, "coco_wholebody133"), (136, "halpe136"), (32, "azure32"), (16, "mpii16")]
     )  # fmt: skip
     def test_a_count_that_fits_one_layout(self, count: int, name: str) -> None:
         found = joints_by_count(count, 3, "f")
@@ -404,7 +405,9 @@ class TestIndex:
         np.testing.assert_array_equal(asked.take(coords, np.ones((1, 18), bool))[0], coords[:, 1:])
 
     def test_several_layouts_have_as_many(self) -> None:
-        message = r"f \(joint 0 never occurs, so they are counted from 1\): 17 joints.*--layout coco17 or --layout h36m17"
+        message = (
+            r"f \(joint 0 never occurs, so they are counted from 1\): 17 joints.*coco17 or --layout h36m17"
+        )
         with pytest.raises(ValueError, match=message):
             joints_by_index(range(1, 18), 2, "f")
         assert joints_by_index(range(1, 18), 2, "f", usual={17: "coco17"}).order == tuple(range(1, 18))
