@@ -19,6 +19,7 @@ from ...errors import check_name
 from ...layouts import PARTS
 from ...skeleton import LAYOUTS, SkeletonLayout, get_layout
 from ..packed.dataset import PackedSkeletons
+from .bone_names import bone_parts
 from .geometry import Step
 
 RULES: dict[str, tuple[dict[str, float], ...]] = {
@@ -90,11 +91,14 @@ def parts_of(layout: SkeletonLayout) -> dict[str, str]:
     """Return the part of the body that each joint is, by joint.
 
     A joint of a layout that is not built in is the part whose name it bears, whatever the case, the separators and the
-    place of ``left`` and ``right``; a name that no rule knows is a part of its own.
+    place of ``left`` and ``right``; a name that no rule knows is a part of its own. Skeletons of animation software
+    name joints after bones (:mod:`.bone_names`).
     """
     built_in = LAYOUTS.get(layout.name)
-    known = PARTS.get(layout.name, "") if built_in is not None and built_in.joints == layout.joints else ""
-    own = dict(entry.split("=") for entry in known.split())
+    if built_in is not None and built_in.joints == layout.joints:
+        own = dict(entry.split("=") for entry in PARTS[layout.name].split())
+    else:
+        own = bone_parts(layout.joints)
     return {joint: own.get(joint, _plain_part(joint)) for joint in layout.joints}
 
 
