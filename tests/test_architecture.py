@@ -83,7 +83,7 @@ training/clips: data data/packed features
 training/metrics:
 training/update: models nn nn/stacks ops ops/common training/clips training/metrics
 version:
-visualization: data features models models/parts nn ops reference
+visualization: data data/preprocessing features models models/parts nn ops reference
 """
 ARROWS = {
     room.strip(".") if room == "." else room: set(others.split())
