@@ -37,6 +37,7 @@ __all__ = [
     "Scale",
     "Step",
     "apply_missing",
+    "missing_steps",
     "parse_steps",
     "preprocess",
 ]
@@ -76,14 +77,21 @@ def apply_missing(data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any]
     Raises:
         ValueError: an unknown step or parameter.
     """
-    done = list(data.steps)
+    missing = missing_steps(data, steps)
+    return preprocess(data, missing) if missing else data
+
+
+def missing_steps(
+    data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any] | Step]
+) -> tuple[Step, ...]:
+    """Return the steps that :func:`apply_missing` applies; the arguments are its own."""
+    steps, done = list(steps), list(data.steps)
     names = {step["name"] for step in done}
-    missing = [
+    return tuple(
         step
         for given, step in zip(steps, parse_steps(steps), strict=True)
         if step.to_dict() not in done and not (given == step.name and step.name in names)
-    ]
-    return preprocess(data, missing) if missing else data
+    )
 
 
 def parse_steps(steps: Iterable[str | Mapping[str, Any] | Step]) -> tuple[Step, ...]:
