@@ -106,8 +106,8 @@ def size_warning(
     size, wanted = body_size(data, steps), METRES if reference is None else reference
     if size is None or 1 / FACTOR < size / wanted < FACTOR:
         return None
-    expected = "metres give about 0.5" if reference is None else f"those of the training had {wanted:.3g}"
-    factor = _mending(wanted / size, data.coords.shape[-1] == 3, inverse=reference is not None)
+    expected = "metres give 0.5" if reference is None else f"those of the training had {wanted:.3g}"
+    factor = mending(wanted / size, data, inverse=reference is not None)
     return (
         f"{where}: the median trunk is {size:.3g} long, {expected}: if only the unit differs, the step "
         f"scale:factor={factor} mends it (fastamr convert IN OUT --preprocess scale:factor={factor}, or of a "
@@ -115,14 +115,28 @@ def size_warning(
     )
 
 
-def _mending(ratio: float, in_space: bool, *, inverse: bool) -> str:
-    """Return the factor to write: that of a known unit where one fits, else the ratio itself."""
+def mending(ratio: float, data: PackedSkeletons, *, inverse: bool = True) -> str:
+    """Return the factor of a step ``scale`` that gives bodies another size.
+
+    Args:
+        ratio: the wanted size over the size that there is.
+        data: the data set; in three dimensions the factor is that of a known unit, where one fits.
+        inverse: whether units may be small ones: inches made of metres.
+
+    Returns:
+        The factor as a step is written, without an exponent.
+    """
     units = [*(10.0**power for power in range(-9, 10)), *_UNITS]
     units += [1 / unit for unit in _UNITS] if inverse else []
     nearest = min(units, key=lambda unit: abs(math.log(unit / ratio)))
-    if in_space and abs(math.log(nearest / ratio)) < math.log(2):
-        return f"{nearest:.4g}"
-    return f"{ratio:.2g}"
+    if data.coords.shape[-1] == 3 and abs(math.log(nearest / ratio)) < math.log(2):
+        return _written(f"{nearest:.4g}")
+    return _written(f"{ratio:.2g}")
+
+
+def _written(number: str) -> str:
+    """Return a number without an exponent."""
+    return f"{float(number):.12f}".rstrip("0").rstrip(".")
 
 
 def _normalises(step: Mapping[str, Any]) -> bool:

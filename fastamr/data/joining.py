@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..skeleton import SkeletonLayout
-from .body_size import FACTOR, body_size, size_warning
+from .body_size import FACTOR, body_size, mending, size_warning
 from .load import SYNTHETIC, concatenate, load
 from .packed.dataset import PackedSkeletons, Split
 from .packed.joint_order import in_order_of, joint_order
@@ -245,7 +245,7 @@ def size_warnings(
                 text = (
                     f"{source} and {sources[0]} are not of one unit: their median trunks are {size:.3g} and "
                     f"{first:.3g} long; scale one (fastamr convert IN OUT --preprocess scale:factor="
-                    f"{first / size:.2g}), or both with --preprocess center scale:unit=torso"
+                    f"{mending(first / size, data)}), or both with --preprocess center scale:unit=torso"
                 )
         found += [] if text is None else [text]
     return found

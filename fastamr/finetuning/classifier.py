@@ -208,10 +208,12 @@ def prepare_data(
     sources: list[str],
     steps: Any,
     given: PackedSkeletons | None,
+    split: str | None = None,
 ) -> PackedSkeletons:
-    """Load the data, or take what is given, and apply the steps that it lacks."""
+    """Load the data, or take what is given, with its split, and apply the steps that it lacks."""
     sets, names = (open_sets(sources), sources) if given is None else ([given], ["the data"])
-    return _fitting(model, gather(sets, names, steps, layout=_encoder(model).layout)).data
+    split = None if split is None else choose_split(split, sets)
+    return _fitting(model, gather(sets, names, steps, split=split, layout=_encoder(model).layout)).data
 
 
 def gather_data(

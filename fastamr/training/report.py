@@ -67,11 +67,11 @@ class RunReport:
         plan = [*plan_lines(header, folder), *(f"{'speed':<8} {line}" for line in speed.lines())]
         self.say(
             *(textwrap.fill(line, 100, subsequent_indent=" " * 9, break_on_hyphens=False) for line in plan),
-            *(remarks := [f"{kind[:-1]}: {text}" for kind in ("notes", "warnings") for text in header[kind]]),
+            *(f"{kind[:-1]}: {text}" for kind in ("notes", "warnings") for text in header[kind]),
         )
         self._forecast = Forecast(self.config, device, start, self.total)
         self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
-        self._metrics.write("header", **header, speed=speed.to_dict(), plan=[*plan, *remarks])
+        self._metrics.write("header", **header, speed=speed.to_dict(), plan=plan)
         self._progress = Progress(self.total, self.config.model, start=start, show=self.config.progress)
 
     def close(self) -> None:

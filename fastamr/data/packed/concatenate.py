@@ -117,7 +117,9 @@ def _with_names(
         if data.label_names or highest < 0 or unnamed == "unknown":
             result.append(data)
             continue
-        known, classes = int((data.labels >= 0).sum()), f"{len(names)} classes ({', '.join(names[:3])}, ...)"
+        known = int((data.labels >= 0).sum())
+        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        classes = f"{len(names)} class{'es'[: 2 * (len(names) > 1)]} ({some})"
         if unnamed == "refuse":
             raise ValueError(
                 f"{source} labels {known} of its {data.num_clips} clips by number (0 to {highest}) and names no class, "

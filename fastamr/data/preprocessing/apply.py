@@ -9,6 +9,7 @@ name, or as a dictionary (from YAML)::
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -116,7 +117,7 @@ def _parse_step(step: Any) -> Step:
     if isinstance(step, str):
         name, _, text = step.partition(":")
         pairs = [item.partition("=") for item in text.split(",") if item]
-        step = {"name": name.strip(), **{key.strip(): yaml.safe_load(value) for key, _, value in pairs}}
+        step = {"name": name.strip(), **{key.strip(): _value(value) for key, _, value in pairs}}
     if not isinstance(step, Mapping) or "name" not in step:
         raise TypeError(f"step {step!r}: expected a name, a dictionary with a 'name', or a Step")
     name = step["name"]
@@ -130,3 +131,9 @@ def _parse_step(step: Any) -> Step:
                 raise ValueError(f"pre-processing step {name!r} takes no parameter, got {key!r}")
             raise unknown_name(f"parameter of step {name!r}", key, known)
     return STEPS[name](**parameters)
+
+
+def _value(text: str) -> Any:
+    """Return the value of a parameter; ``1e-3`` is a number here, although YAML 1.1 takes it for a string."""
+    value = yaml.safe_load(text)
+    return float(text) if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+e[-+]?\d+\s*", text) else value
