@@ -100,7 +100,9 @@ def gather(
     notes = settled.notes + (class_notes(sets, sources) if labelled else [])
     lost = sum(int((one.labels >= 0).sum()) for one in sets) - int((joined.labels >= 0).sum())
     if unnamed == "unknown" and lost > 0:
-        notes.append(f"{lost} labels are not used: numbers without names, beside sets that name their classes")
+        notes.append(
+            f"{lost} labels are not used: numbers without names, beside sets that name their classes"
+        )
     return Gathered(joined, split, body_size(largest, steps), tuple(notes), (*sizes, *settled.warnings))
 
 
@@ -253,7 +255,9 @@ def size_warnings(
 
 def class_notes(sets: Sequence[PackedSkeletons], sources: Sequence[str]) -> list[str]:
     """Return a line where sets that name their classes name different ones."""
-    named = [(data.label_names, source) for data, source in zip(sets, sources, strict=True) if data.label_names]
+    named = [
+        (data.label_names, source) for data, source in zip(sets, sources, strict=True) if data.label_names
+    ]
     if all(set(names) == set(named[0][0]) for names, _ in named):
         return []
     every = list(dict.fromkeys(name for names, _ in named for name in names))

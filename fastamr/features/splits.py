@@ -72,9 +72,7 @@ def describe_halves(data: PackedSkeletons, name: str | None, halves: tuple[Tenso
     train, test = halves
     known, classes = data.labels >= 0, int(data.labels[train].unique().numel())
     what = "all clips train" if name is None else f"split {name!r}"
-    line = (
-        f"{what}: {int(train.sum())} training and {int(test.sum())} test clips with a label, {classes} classes"
-    )
+    line = f"{what}: {int(train.sum())} training and {int(test.sum())} test clips with a label, {classes} classes"
     missing, neither = int((~known).sum()), int((known & ~(train | test)).sum())
     line += f"; {missing} without a label are left out" if missing else ""
     return line + (f"; {neither} in neither half are left out" if neither else "")
@@ -88,7 +86,9 @@ def untrained_classes(data: PackedSkeletons, halves: tuple[Tensor, Tensor]) -> l
     texts = []
     for label in lacking:
         clips = (test & (data.labels == label)).nonzero()[:, 0].tolist()
-        named = ", ".join(data.names[clip] for clip in clips[:_SHOWN]) + (", ..." if len(clips) > _SHOWN else "")
+        named = ", ".join(data.names[clip] for clip in clips[:_SHOWN]) + (
+            ", ..." if len(clips) > _SHOWN else ""
+        )
         name = repr(data.label_names[label]) if data.label_names else f"class {label}"
         texts.append(f"{name} ({len(clips)} clip{'s'[: len(clips) != 1]}: {named})")
     if not texts:

@@ -149,7 +149,11 @@ def train_classifier(
     classifier.save_pretrained(out)
     write_text(out / REPORT_FILE, json.dumps(report, indent=2) + "\n")
     if not quiet:
-        tested = f"{accuracy:.1f} % of {report['clips']['test']} test clips" if test.any() else "nothing was tested"
+        tested = (
+            f"{accuracy:.1f} % of {report['clips']['test']} test clips"
+            if test.any()
+            else "nothing was tested"
+        )
         print(f"{tested}; the classifier is in {out}")
     return report
 

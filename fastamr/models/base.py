@@ -276,7 +276,7 @@ def write_model(
     content = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
     with replaced(directory / WEIGHTS_FILE) as temporary:
         save_file(content, temporary, metadata={"format": "pt"})
-    description = {"model": name, "config": config}
+    description: dict[str, Any] = {"model": name, "config": config}
     description |= {} if body_size is None else {BODY_SIZE: body_size}
     write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
 

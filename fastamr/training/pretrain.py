@@ -116,9 +116,7 @@ def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
 class _Run:
     """One run: its data, its model and where it stands."""
 
-    def __init__(
-        self, config: PretrainConfig, gathered: Gathered, device: torch.device, quiet: bool
-    ) -> None:
+    def __init__(self, config: PretrainConfig, gathered: Gathered, device: torch.device, quiet: bool) -> None:
         self.config, self.folder, self.device = config, Path(config.out), device
         self.split, data = gathered.split, gathered.data
         self.remarks = {"notes": list(gathered.notes), "warnings": list(gathered.warnings)}

@@ -23,23 +23,6 @@ DEFAULT_SPLIT = "official"
 BODY_SLOTS = 2
 
 
-def load_data(sources: Sequence[str], steps: Sequence[str]) -> PackedSkeletons:
-    """Load files as one data set and apply the pre-processing that they lack.
-
-    Args:
-        sources: packed files of one layout, or ``synthetic``.
-        steps: pre-processing steps, see :func:`fastamr.data.apply_missing`.
-
-    Raises:
-        ValueError: no data is named, or the files do not fit together.
-        FileNotFoundError: a file does not exist.
-    """
-    from .. import data
-    from ..data.joining import open_sets
-
-    return data.concatenate([data.apply_missing(one, steps) for one in open_sets(sources)], sources=sources)
-
-
 def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
     """Return all pre-processing that the data has been through, as ``config.yaml`` lists it.
 

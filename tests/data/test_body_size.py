@@ -23,7 +23,9 @@ PAIRS = SkeletonLayout.from_joints(
 BARE = SkeletonLayout("bare3", ("a", "b", "c"), (-1, 0, 1))
 
 
-def standing(layout: SkeletonLayout = SPINE, size: float = 0.5, frames: int = 9, **more: Any) -> PackedSkeletons:
+def standing(
+    layout: SkeletonLayout = SPINE, size: float = 0.5, frames: int = 9, **more: Any
+) -> PackedSkeletons:
     """Three clips of a body whose trunk has a length; it walks along z, far from the origin."""
     poses = {
         "trunk3": [[0, 0, 0], [0, size, 0], [0, 1.5 * size, 0]],
@@ -78,7 +80,9 @@ class TestBodySize:
         data = standing()
         assert body_size(data, [step]) is None
         assert body_size(preprocess(data, [step])) is None
-        joined = dataclasses.replace(data, steps=({"name": "concatenate", "steps": [[{"name": "scale", "unit": "torso"}]]},))
+        joined = dataclasses.replace(
+            data, steps=({"name": "concatenate", "steps": [[{"name": "scale", "unit": "torso"}]]},)
+        )
         assert body_size(joined) is None
 
     def test_streams_have_the_size_of_their_places(self) -> None:

@@ -17,7 +17,9 @@ from fastamr.data.joining import choose_split, gather, open_sets, settle
 from fastamr.data.packed.joint_order import in_order_of, joint_order
 from fastamr.skeleton import SkeletonLayout
 
-LAYOUT = SkeletonLayout("cross4", ("root", "chest", "hip_left", "hip_right"), (-1, 0, 0, 0), ((2, 3),), (2, 3), (0, 1))
+LAYOUT = SkeletonLayout(
+    "cross4", ("root", "chest", "hip_left", "hip_right"), (-1, 0, 0, 0), ((2, 3),), (2, 3), (0, 1)
+)
 TRAIN = torch.tensor([True, True, False, False])
 NAMES = ("sit", "walk")
 
@@ -173,7 +175,9 @@ class TestJoints:
 
     def test_what_does_not_fit_names_the_way_on(self) -> None:
         chain = dataclasses.replace(make(1), layout=SkeletonLayout("chain", LAYOUT.joints, (-1, 0, 1, 2)))
-        with pytest.raises(ValueError, match=r"^a and b: layouts 'cross4'.*fastamr convert IN OUT --layout cross4"):
+        with pytest.raises(
+            ValueError, match=r"^a and b: layouts 'cross4'.*fastamr convert IN OUT --layout cross4"
+        ):
             gather([make(), chain], ["a", "b"])
         flat = dataclasses.replace(make(1), coords=make(1).coords[..., :2])
         with pytest.raises(ValueError, match=r"^a and b: 3 and 2 channels.*import both with the same"):
@@ -186,7 +190,10 @@ def shuffled(data: PackedSkeletons, order: list[int], upper: bool = False) -> Pa
     joints = [LAYOUT.joints[joint].upper() if upper else LAYOUT.joints[joint] for joint in order]
     valid = None if data.valid is None else data.valid[:, order]
     return dataclasses.replace(
-        data, coords=data.coords[:, order], valid=valid, layout=SkeletonLayout("other", tuple(joints), tuple(parents))
+        data,
+        coords=data.coords[:, order],
+        valid=valid,
+        layout=SkeletonLayout("other", tuple(joints), tuple(parents)),
     )
 
 

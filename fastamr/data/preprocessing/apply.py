@@ -82,9 +82,7 @@ def apply_missing(data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any]
     return preprocess(data, missing) if missing else data
 
 
-def missing_steps(
-    data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any] | Step]
-) -> tuple[Step, ...]:
+def missing_steps(data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any] | Step]) -> tuple[Step, ...]:
     """Return the steps that :func:`apply_missing` applies; the arguments are its own."""
     steps, done = list(steps), list(data.steps)
     names = {step["name"] for step in done}
