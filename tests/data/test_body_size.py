@@ -93,8 +93,9 @@ class TestBodySize:
 
 class TestWarning:
     @pytest.mark.parametrize(
-        ("size", "factor"), [(500, "0.001"), (50, "0.01"), (19.7, "0.0254"), (1.64, "0.3048"), (5e5, "0.000001"), (0.05, "10")]
-    )  # fmt: skip
+        ("size", "factor"),
+        [(500, "0.001"), (50, "0.01"), (19.7, "0.0254"), (1.64, "0.3048"), (5e5, "0.000001"), (0.05, "10")],
+    )
     def test_names_the_factor_of_the_unit(self, size: float, factor: str) -> None:
         text = size_warning(standing(size=size), where="clips.safetensors")
         assert text is not None

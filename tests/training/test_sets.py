@@ -15,7 +15,10 @@ from fastamr.models import load_pretrained
 from fastamr.training import PretrainConfig, pretrain
 from fastamr.training.setup import pick_split, training_sequences
 
-TINY = {"frames": 8, "width": 8, "depth": 1, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2, "target_patches": 1}  # fmt: skip
+TINY = {
+    "frames": 8, "width": 8, "depth": 1, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2,
+    "target_patches": 1,
+}  # fmt: skip
 
 
 def run(folder: Path, *data: PackedSkeletons, **options: Any) -> tuple[Path, dict[str, Any]]:
