@@ -62,8 +62,8 @@ def evaluate(
         What the JSON holds: configuration, the command that repeats it, versions, data, split, the configuration of
         the pre-training, ``notes`` and ``warnings`` in words, and ``results`` with the scores of ``raw``, ``input``,
         ``random`` and ``encoder``. Fine-tuning has the last two, and ``recipes`` with every setting. With ``fuse``
-        these are the fused scores, and ``streams`` has each run's own; ``transfer`` says what became of each joint, ``detection`` has all
-        settings of the windows.
+        these are the fused scores, and ``streams`` has each run's own; ``transfer`` says what became of each joint,
+        ``detection`` has all settings of the windows.
 
     Raises:
         FileNotFoundError: no model in the folder, or no such data file.
