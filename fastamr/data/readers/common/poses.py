@@ -11,7 +11,7 @@ import torch
 
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
-from .frame_steps import mostly_empty, without_step
+from ..numbering.frame_steps import mostly_empty, without_step
 
 FREE_FRAMES = 1_000_000
 MAX_STRETCH = 100
@@ -70,7 +70,7 @@ def pack_poses(
 ) -> PackedSkeletons:
     """Pack poses; a body's frames between its first and its last one that were not detected are empty.
 
-    A constant step of the frame numbers is divided out, of the frame rate too (see :mod:`.frame_steps`). A clip with
+    A constant step of the frame numbers is divided out, of the frame rate too (see :mod:`..numbering.frame_steps`). A clip with
     more empty than filled frames is left out and listed; it is an error where no clip is left.
 
     Args:
