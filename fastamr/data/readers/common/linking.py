@@ -69,9 +69,8 @@ def link_people(clip: np.ndarray, frame: np.ndarray, coords: np.ndarray, seen: n
     rows = np.flatnonzero(seen.any(axis=1) & np.isin(clip, shared_clips(clip, frame)))
     if len(rows) == 0:
         return tracks
-    points, joints = coords[rows].astype(np.float64), seen[rows]
-    points[~joints] = 0
-    middles = points.sum(axis=1) / joints.sum(axis=1)[:, None]
+    points, joints = np.where(seen[rows][..., None], coords[rows], 0).astype(np.float64), seen[rows]
+    middles = _middles(points, joints)
     # Equal middles are told apart by the joints, so that the order in the file never counts.
     keys = (*points.reshape(len(rows), -1).T[::-1], *middles.T[::-1], frame[rows], clip[rows])
     order = np.lexsort(keys)
@@ -135,6 +134,13 @@ def tracks_without_ids(
     return link_people(clip, frame, coords, seen), (NOTE,) if len(shared) else ()
 
 
+def _middles(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Return the mean of each pose's seen joints ``(n, C)``, 0 where there are none."""
+    total = np.where(joints[..., None], points, 0).sum(axis=1, dtype=np.float64)
+    middles: np.ndarray = total / np.maximum(joints.sum(axis=1), 1)[:, None]
+    return middles
+
+
 def _sizes(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """Return the diagonal of the box about each pose's seen joints ``(n,)``."""
     low = np.where(joints[..., None], points, np.inf).min(axis=1)
@@ -169,7 +175,7 @@ class Bodies:
     """The bodies of poses.
 
     Args:
-        body: ``(n,)`` int64, the body of each pose, numbered by clip, first frame and id.
+        body: ``(n,)`` int64, the body of each pose, numbered by clip, then as they begin, then by their ids.
         names: their ids, "" where people were linked; empty where no file tells any.
         notes: how people were told, a line each.
     """
@@ -193,8 +199,8 @@ def bodies_of(
     """Return the bodies of poses by their track ids, and by :func:`link_people` where they have none.
 
     An id that several people of a frame share, in half of its frames or as the only one of the clip, is none: tools
-    write it where no tracker ran. A pose of several ids, a detection that was merged from several, is the one of them that is nowhere else
-    in its frame and has most poses.
+    write it where no tracker ran. A pose of several ids, a detection that was merged from several, is the one of them
+    that is nowhere else in its frame and has most poses.
 
     Args:
         clip, frame, coords, seen: as in :func:`link_people`.
@@ -221,8 +227,8 @@ def bodies_of(
             where=lambda row: where(int(bare[row])),
             way_on=way_on,
         )
-    first: dict[tuple[int, str, int], int] = {}
     keys = [(int(clip[row]), str(told[row]), int(linked[row])) for row in range(len(clip))]
+    first: dict[tuple[int, str, int], int] = {}
     for key, now in zip(keys, frame.tolist(), strict=True):
         first[key] = min(first.get(key, now), now)
     ordered = sorted(first, key=lambda key: (key[0], first[key], _natural(key[1]), key[2]))
@@ -251,7 +257,9 @@ def _without_shared(
                 told[mine] = ""
                 found[name] = None
     shown = ", ".join(list(found)[:4])
-    return told, (f"several people of an image share the track id {shown}, which is taken as none",) * bool(found)
+    return told, (f"several people of an image share the track id {shown}, which is taken as none",) * bool(
+        found
+    )
 
 
 def _single_ids(
@@ -272,7 +280,9 @@ def _single_ids(
         if free:
             told[row] = max(free, key=lambda name: counts[place[0], name])
             taken.add((*place, told[row]))
-    note = f"{len(several)} poses name several track ids, of merged detections: the one with most poses is taken"
+    note = (
+        f"{len(several)} poses name several track ids, of merged detections: the one with most poses is taken"
+    )
     return told, (note,)
 
 

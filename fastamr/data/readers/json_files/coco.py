@@ -11,21 +11,28 @@ clip, or those of each folder where names have folders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ....skeleton import SkeletonLayout
+from ....skeleton import LAYOUTS, SkeletonLayout
 from ..common import json_text
-from ..common.layout_choice import joints_by_count, joints_by_name
+from ..common.layout_choice import Joints, joints_by_count, joints_by_name
 from ..common.linking import bodies_of
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
-from .coco_annotations import Annotations, Kind, kinds_of, sound_annotations
-from .coco_images import Images, images_of, images_of_names
+from .coco_annotations import Annotations, is_numbered, kinds_of, sound_annotations
+from .coco_images import images_of, images_of_names
 
-_USUAL = {17: "coco17", 18: "openpose18", 26: "halpe26", 133: "coco_wholebody133", 136: "halpe136", 16: "mpii16"}
+_USUAL = {
+    17: "coco17",
+    18: "openpose18",
+    26: "halpe26",
+    133: "coco_wholebody133",
+    136: "halpe136",
+    16: "mpii16",
+}
 _TRACKER = {
     True: "give the annotations of a person one 'track_id'",
     False: "run AlphaPose with --pose_track, or give the entries of a person one 'track_id'",
@@ -87,22 +94,25 @@ def read(
 
     kinds = kinds_of(document, str(path)) if is_object else []
     found = sound_annotations(entries, kinds, where)
-    images = images_of(document, path) if is_object else images_of_names(found, path, where)
-    found = found.within(images.places, where)
-    joints, layout_notes = _skeleton(found, layout, str(path))
-    coords, seen = joints(found.points[..., :2], found.seen & seen_from(found.points[..., 2], min_confidence))
-    clip, frame = np.array([images.places[key] for key in found.images]).T
 
     def here(row: int) -> str:
         return where(found.rows[row])
 
+    images = images_of(document, path) if is_object else images_of_names(found.images, path, here)
+    found = found.within(images.places, where)
+    joints = _joints(found, layout, str(path))
+    coords, seen = joints.take(
+        found.points[..., :2], found.seen & seen_from(found.points[..., 2], min_confidence)
+    )
+    clip, frame = np.array([images.places[key] for key in found.images], dtype=np.int64).T
+
     bodies = bodies_of(
         clip, frame, coords, seen, found.ids, track=track, where=here, way_on=_TRACKER[is_object]
     )
-    notes = [*layout_notes, *images.notes, *bodies.notes, *found.notes]
+    notes = [*joints.notes, *images.notes, *bodies.notes, *found.notes]
     data = pack_poses(
         Poses(clip, bodies.body, frame, coords, seen),
-        layout=layout_notes.layout,
+        layout=joints.layout,
         names=images.names,
         where=here,
         labels=images.labels,
@@ -114,3 +124,43 @@ def read(
         way_on=_STILLS,
     )
     return Reading(data, notes=notes)
+
+
+READER = Reader(
+    "coco",
+    (".json",),
+    read,
+    sniff,
+    title="COCO key points, AlphaPose",
+    holds=("'annotations'", "a list of key points by 'image_id'"),
+)
+
+
+def _by_image(document: Mapping[str, Any]) -> bool:
+    """Tell whether an object holds lists of key points by the names of images."""
+    lists = list(document.values())
+    people = [person for people in lists if isinstance(people, list) for person in people]
+    return (
+        bool(people)
+        and all(isinstance(people, list) for people in lists)
+        and all(isinstance(person, Mapping) and "keypoints" in person for person in people[:1])
+    )
+
+
+def _listed(document: Mapping[str, Any]) -> list[Any]:
+    """Return the people of an object by images as a list of results."""
+    return [
+        {"image_id": image, **person} if isinstance(person, Mapping) else person
+        for image, people in document.items()
+        for person in people
+    ]
+
+
+def _joints(found: Annotations, layout: str | SkeletonLayout | None, where: str) -> Joints:
+    """Return the skeleton: by the names of the category's key points, else by their number."""
+    count = found.points.shape[1]
+    names = found.kind.joints if found.kind and len(found.kind.joints) == count else ()
+    if found.kind and names and not is_numbered(names):
+        return joints_by_name(names, where, given=layout, own_name=f"{found.kind.name}{count}")
+    usual = {joints: name for joints, name in _USUAL.items() if name in LAYOUTS}
+    return joints_by_count(count, 2, where, given=layout, usual=usual)
