@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ....skeleton import LAYOUTS, SkeletonLayout
+from ....skeleton import SkeletonLayout
 from ..common import json_text
 from ..common.layout_choice import Joints, joints_by_count, joints_by_name
 from ..common.linking import bodies_of
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
-from .coco_annotations import Annotations, is_numbered, kinds_of, sound_annotations
+from .coco_annotations import Annotations, kinds_of, sound_annotations
 from .coco_images import images_of, images_of_names
 
 _USUAL = {
@@ -158,9 +158,10 @@ def _listed(document: Mapping[str, Any]) -> list[Any]:
 
 def _joints(found: Annotations, layout: str | SkeletonLayout | None, where: str) -> Joints:
     """Return the skeleton: by the names of the category's key points, else by their number."""
-    count = found.points.shape[1]
-    names = found.kind.joints if found.kind and len(found.kind.joints) == count else ()
-    if found.kind and names and not is_numbered(names):
-        return joints_by_name(names, where, given=layout, own_name=f"{found.kind.name}{count}")
-    usual = {joints: name for joints, name in _USUAL.items() if name in LAYOUTS}
-    return joints_by_count(count, 2, where, given=layout, usual=usual)
+    count, kind = found.points.shape[1], found.kind
+    if kind is not None and len(kind.joints) == count:
+        own_name = f"{kind.name}{count}"
+        return joints_by_name(
+            kind.joints, where, given=layout, edges=kind.bones, own_name=own_name, usual=_USUAL
+        )
+    return joints_by_count(count, 2, where, given=layout, usual=_USUAL)

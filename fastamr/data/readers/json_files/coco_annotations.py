@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ class Kind:
     Args:
         key: its id.
         name: what it is.
-        joints: the names of its key points, or () where they are only numbers.
+        joints: the names of its key points.
         bones: pairs of places among the joints, from 0.
     """
 
@@ -109,13 +108,6 @@ def kinds_of(document: Mapping[str, Any], where: str) -> list[Kind]:
                 Kind(category.get("id"), str(category.get("name", category.get("id"))), joints, bones)
             )
     return found
-
-
-def is_numbered(names: Sequence[str]) -> bool:
-    """Tell whether names of joints only count them: 1, 2, kp_3, keypoint 4."""
-    return all(
-        re.fullmatch(r"(?:kpt?|key_?points?|points?|joints?)?[-_ ]*\d+", name.lower()) for name in names
-    )
 
 
 def _bones(edges: Any, count: int) -> tuple[tuple[int, int], ...]:
