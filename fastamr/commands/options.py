@@ -288,13 +288,16 @@ def add_reading(group: Any, *, rate: bool = True) -> None:
     if rate:
         group.add_argument("--fps", type=float, metavar="RATE",
             help="frames per second of data that does not say")  # fmt: skip
+    group.add_argument(
+        "--markers", metavar="FILE.yaml", help="which joints the markers of a C3D file make up"
+    )
     group.add_argument("--track", action=FLAG, default=None,
         help="link people from frame to frame where a file tells no tracks; --no-track refuses that")  # fmt: skip
 
 
 def reading(given: Given, *, rate: bool = True) -> dict[str, Any]:
     """Return the options of :func:`fastamr.data.read` that were asked for by those of :func:`add_reading`."""
-    return {name: given[name] for name in ("layout", "min_confidence", "track", *["fps"] * rate)}
+    return {name: given[name] for name in ("layout", "min_confidence", "track", "markers", *["fps"] * rate)}
 
 
 def add_layout(group: Any, text: str) -> None:

@@ -21,6 +21,7 @@ from ...layouts import PARTS
 from ...layouts.names import body_part
 from ...skeleton import LAYOUTS, SkeletonLayout, get_layout
 from ..packed.dataset import PackedSkeletons
+from .bone_names import bone_parts
 from .geometry import Step
 
 RULES: dict[str, tuple[dict[str, float], ...]] = {
@@ -112,16 +113,17 @@ def parts_of(layout: SkeletonLayout) -> dict[str, str]:
 
     A joint of a layout that is not built in is the part whose name it bears, whatever the case, the separators and the
     place of ``left`` and ``right`` (or ``L`` and ``R``), or another name of which it bears (``MidHip``); a name that no
-    rule knows is a part of its own.
+    rule knows is a part of its own. Skeletons of animation software name joints after bones (:mod:`.bone_names`).
     """
     built_in = LAYOUTS.get(layout.name)
     if built_in is not None and built_in.joints == layout.joints:
         own = dict(entry.split("=") for entry in PARTS[layout.name].split())
         return {joint: own.get(joint, _plain_part(joint)) for joint in layout.joints}
-    parts = {joint: _plain_part(joint) for joint in layout.joints}
+    bones = bone_parts(layout.joints)
+    parts = {joint: bones.get(joint, _plain_part(joint)) for joint in layout.joints}
     for joint in layout.joints:
         part = body_part(joint)
-        if part is not None and part not in parts.values():
+        if joint not in bones and part is not None and part not in parts.values():
             parts[joint] = part
     return parts
 

@@ -115,7 +115,6 @@ def joints_by_index(
     indices: Iterable[int],
     channels: int,
     where: str,
-    *,
     given: str | SkeletonLayout | None = None,
     usual: Mapping[int, str] | None = None,
 ) -> Joints:
