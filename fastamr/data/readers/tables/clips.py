@@ -15,7 +15,10 @@ from ...packed.split import Split
 from .columns import Plan
 from .text import Codes, Columns, is_missing
 
-_TRAIN, _TEST = {"train", "training", "1", "true", "yes"}, {"test", "testing", "eval", "evaluation", "0", "false", "no"}
+_TRAIN, _TEST = (
+    {"train", "training", "1", "true", "yes"},
+    {"test", "testing", "eval", "evaluation", "0", "false", "no"},
+)
 _HELD = {"val", "valid", "validation", "dev"}
 _IMAGE = re.compile(r"(?i).*\.(?:jpe?g|png|bmp|tiff?|webp)")
 # How far from an even grid times may lie, in frames, to be placed on it (choice).
@@ -122,7 +125,7 @@ class Clips:
         place = self.plan.roles.get(role)
         return None if place is None else self.columns.codes[place]
 
-    def _drop(self, bad: np.ndarray, what: str) -> None:
+    def drop(self, bad: np.ndarray, what: str) -> None:
         """Leave rows out, said once; raise where that is most of them."""
         bad = bad & self.keep
         if not bad.any():
@@ -170,7 +173,7 @@ class Clips:
         if codes is None:
             return np.zeros(self.count, dtype=np.int64), [default]
         empty = np.array([is_missing(name) for name in codes.names])
-        self._drop(empty[codes.values], f"{role} is empty")
+        self.drop(empty[codes.values], f"{role} is empty")
         return codes.values, codes.names
 
     def _frames(self, clip: np.ndarray, body: np.ndarray, frames_of_names: Callable[..., Any]) -> np.ndarray:
@@ -190,11 +193,13 @@ class Clips:
             is_missing(text) or _real(text) is not None for text in codes.names
         ):
             return self._frames_of_names(codes, frames_of_names)
-        found = np.array([-1 if number is None else number for number in numbers], dtype=np.int64)[codes.values]
+        found = np.array([-1 if number is None else number for number in numbers], dtype=np.int64)[
+            codes.values
+        ]
         bad = found < 0
         if bad.any():
             text = codes.names[codes.values[int((bad & self.keep).argmax())]]
-            self._drop(bad, f"frame is {text[:60]!r}, expected a whole number from 0")
+            self.drop(bad, f"frame is {text[:60]!r}, expected a whole number from 0")
         return found
 
     def _frames_of_names(self, codes: Codes, frames_of_names: Callable[..., Any]) -> np.ndarray:
@@ -228,7 +233,7 @@ class Clips:
 
     def _frames_of_times(self, clip: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Return the frame of each time: on an even grid where the times lie on one, else in their order."""
-        self._drop(~np.isfinite(times), "its time is no number")
+        self.drop(~np.isfinite(times), "its time is no number")
         frame = np.zeros(self.count, dtype=np.int64)
         uneven = 0
         for rows in _groups(clip, self.keep):
@@ -276,7 +281,9 @@ class Clips:
             texts, row = self._of_clips(codes, clip, count)
             rates = np.array([_real(text) or np.nan for text in texts])
             if row is not None:
-                self.notes.append(f"column {self.names[self.plan.roles['fps']]!r} differs within a clip: not read")
+                self.notes.append(
+                    f"column {self.names[self.plan.roles['fps']]!r} differs within a clip: not read"
+                )
                 rates[:] = np.nan
         times = self._times_quietly()
         if times is not None:
@@ -302,7 +309,9 @@ class Clips:
         found, at = np.unique(clip[rows], return_index=True)
         first[found] = codes.values[rows[at]]
         differ = rows[codes.values[rows] != first[clip[rows]]]
-        return ["" if code < 0 else codes.names[code] for code in first], int(differ[0]) if len(differ) else None
+        return ["" if code < 0 else codes.names[code] for code in first], int(differ[0]) if len(
+            differ
+        ) else None
 
     def _add_split(
         self, about: About, name: str, place: int, clip: np.ndarray, clip_names: list[str]
@@ -328,7 +337,11 @@ class Clips:
         about.splits[name] = Split(*masks)
         self.notes.append(
             f"column {self.names[place]!r} gives split {name!r}: {int(masks[0].sum())} train / {int(masks[1].sum())} test"
-            + (f", {sum(half in _HELD for half in halves)} in neither" if test is _TEST and words & _HELD else "")
+            + (
+                f", {sum(half in _HELD for half in halves)} in neither"
+                if test is _TEST and words & _HELD
+                else ""
+            )
         )
 
     def _add_column(self, about: About, name: str, place: int, clip: np.ndarray, count: int) -> None:
@@ -346,7 +359,10 @@ class Clips:
             about.columns[name] = torch.tensor([-1.0 if real is None else real for real in reals]), ()
         else:
             known = sorted(set(filter(None, texts)))
-            about.columns[name] = torch.tensor([known.index(text) if text else -1 for text in texts]), tuple(known)
+            about.columns[name] = (
+                torch.tensor([known.index(text) if text else -1 for text in texts]),
+                tuple(known),
+            )
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

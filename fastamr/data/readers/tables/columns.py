@@ -18,7 +18,19 @@ UNITS = {
 }  # fmt: skip
 """Metres of a unit that a column's name may state."""
 _PIXELS = {"px", "pixel", "pixels", "norm", "normalized", "normalised", "raw"}
-_PLACES = {"pos", "position", "coord", "coordinate", "coordinates", "coords", "loc", "location", "2d", "3d", "value"}
+_PLACES = {
+    "pos",
+    "position",
+    "coord",
+    "coordinate",
+    "coordinates",
+    "coords",
+    "loc",
+    "location",
+    "2d",
+    "3d",
+    "value",
+}
 _FILLERS = {
     "kp", "kpt", "keypoint", "keypoints", "joint", "joints", "landmark", "landmarks", "lm", "point", "pt", "marker",
     "node", "part", "bodypart", "pose", "world", "image", "img", "camera", "cam", "body", "skeleton", "k4abt", "azure",
@@ -159,7 +171,9 @@ def plan_columns(header: Header, where: str) -> Plan:
     used = {place for joint in plan.joints for place in (*joint.axes, joint.score)}
     _find_roles(plan, names, used, where)
     if header.paths is not None:
-        plan.roles.setdefault("frame", next(p for p, path in reversed([*enumerate(header.paths)]) if not any(path)))
+        plan.roles.setdefault(
+            "frame", next(p for p, path in reversed([*enumerate(header.paths)]) if not any(path))
+        )
     axes = _axes(names, parts, where) if "joint" in plan.roles else {}
     _choose_form(plan, axes, parts, names, f"{where}, line {header.line}")
     units = {parts[place].unit for place in plan.numbers if parts[place] and parts[place].value in "xyz"}  # type: ignore[union-attr]
@@ -181,13 +195,17 @@ def _choose_form(
     is_long = "joint" in plan.roles and {"x", "y"} <= set(axes)
     if is_long and len(plan.joints) > 2:
         raise ValueError(
-            f"{where}: the columns are those of two forms, {names[plan.roles['joint']]!r} with {names[axes['x']]!r} and "
-            f"{names[plan.joints[0].axes[0]]!r}; keep {LONG} or {WIDE}"
+            f"{where}: the columns are those of two forms, {names[plan.roles['joint']]!r} with "
+            f"{names[axes['x']]!r} and {names[plan.joints[0].axes[0]]!r}; keep {LONG} or {WIDE}"
         )
     if is_long:
         plan.joints = []
         plan.axes = tuple(axes[axis] for axis in "xyz" if axis in axes)
-        scores = [(part.rank, place) for place, part in enumerate(parts) if part and part.value == "score" and not part.joint]
+        scores = [
+            (part.rank, place)
+            for place, part in enumerate(parts)
+            if part and part.value == "score" and not part.joint
+        ]
         plan.score = _one(scores, names, where, "the confidence")
         return
     if len(plan.joints) > 1:
@@ -234,7 +252,9 @@ def _find_roles(plan: Plan, names: Sequence[str], used: Iterable[int | None], wh
         chosen = _one(fitting, names, where, f"the {role}")
         if chosen is not None:
             plan.roles[role] = chosen
-    times = {place: _time_unit(names[place]) for place, name in free.items() if name and _TIME.fullmatch(name)}
+    times = {
+        place: _time_unit(names[place]) for place, name in free.items() if name and _TIME.fullmatch(name)
+    }
     times = {place: unit for place, unit in times.items() if place not in plan.roles.values()}
     if times:
         # A time with its unit says more than one without.

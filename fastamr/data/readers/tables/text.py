@@ -104,8 +104,8 @@ class Table:
 
     def _first_lines(self) -> tuple[str, int, str]:
         """Return the line of column names, how many lines stand before it, and the separator where one is named."""
-        before, comments, separator = 0, [], ""
-        for line in self._lines:
+        comments, separator = [], ""
+        for before, line in enumerate(self._lines):
             text = line.strip()
             if text.startswith("#"):
                 comments.append(text.lstrip("# "))
@@ -117,7 +117,6 @@ class Table:
                 return comments[-1] + "\n", before - 1, separator
             elif text:
                 return line, before, separator
-            before += 1
         raise ValueError(
             f"{self.path}: empty, expected a line of column names such as frame, joint, x, y, then rows"
         )
@@ -139,7 +138,9 @@ class Table:
             raise ValueError(f"{self.path}: the lines of column names lack bodyparts or coords (DeepLabCut)")
         none = [""] * len(names)
         rows = (levels.get("individuals", none), levels["bodyparts"], levels["coords"])
-        paths = [path if place and path[2] else ("", "", "") for place, path in enumerate(zip(*rows, strict=True))]
+        paths = [
+            path if place and path[2] else ("", "", "") for place, path in enumerate(zip(*rows, strict=True))
+        ]
         return Header(
             ["_".join(filter(None, path)) or f"column {place + 1}" for place, path in enumerate(paths)],
             paths, self._line, separator,
@@ -266,7 +267,8 @@ def _of_size(
             bad.add(at, f"{cells} cells, expected at least {least}; give each row a cell for every column")
         elif any(map(str.strip, row[width:])):
             bad.add(
-                at, f"{cells} cells, expected {width}; with decimal commas, separate the columns by semicolons"
+                at,
+                f"{cells} cells, expected {width}; with decimal commas, separate the columns by semicolons",
             )
         else:
             kept[0].append(at)
