@@ -238,14 +238,9 @@ class Clips:
         uneven = 0
         for rows in _groups(clip, self.keep):
             ticks, order = np.unique(times[rows], return_inverse=True)
-            frame[rows] = order
-            if len(ticks) > 2:
-                places = (ticks - ticks[0]) / np.median(np.diff(ticks))
-                on_grid = np.rint(places)
-                if np.abs(places - on_grid).max() <= _UNEVEN and (np.diff(on_grid) > 0).all():
-                    frame[rows] = on_grid.astype(np.int64)[order]
-                else:
-                    uneven += 1
+            grid = _grid(ticks)
+            uneven += grid is None
+            frame[rows] = (np.arange(len(ticks)) if grid is None else grid)[order]
         name = self.names[self.plan.roles["time"]]
         self.notes.append(
             f"frames are counted from column {name!r}"
@@ -335,20 +330,18 @@ class Clips:
         test = _TEST if words & _TEST else _HELD
         masks = [torch.tensor([half in chosen for half in halves]) for chosen in (_TRAIN, test)]
         about.splits[name] = Split(*masks)
+        held = sum(half in _HELD for half in halves) if test is _TEST else 0
         self.notes.append(
-            f"column {self.names[place]!r} gives split {name!r}: {int(masks[0].sum())} train / {int(masks[1].sum())} test"
-            + (
-                f", {sum(half in _HELD for half in halves)} in neither"
-                if test is _TEST and words & _HELD
-                else ""
-            )
+            f"column {self.names[place]!r} gives split {name!r}: {int(masks[0].sum())} train / "
+            f"{int(masks[1].sum())} test" + (f", {held} in neither" if held else "")
         )
 
     def _add_column(self, about: About, name: str, place: int, clip: np.ndarray, count: int) -> None:
         """Keep a column that has one value a clip; name it among those that are not read where it has more."""
         texts, row = self._of_clips(self.columns.codes[place], clip, count)
         if row is not None or not any(texts) or not name or name in about.columns:
-            self.unread.append(place)
+            if name or any(texts):
+                self.unread.append(place)
             return
         numbers = [_whole(text) for text in texts]
         reals = [_real(text) for text in texts]
@@ -404,6 +397,19 @@ def _groups(key: np.ndarray, keep: np.ndarray) -> list[np.ndarray]:
     if not len(order):
         return []
     return np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
+
+
+def _grid(ticks: np.ndarray) -> np.ndarray | None:
+    """Return the frames of increasing times that lie near an even grid, or None."""
+    if len(ticks) < 3:
+        return np.arange(len(ticks))
+    steps = np.diff(ticks)
+    for step in (np.median(steps), steps.min()):
+        places = (ticks - ticks[0]) / step
+        frames = np.rint(places)
+        if np.abs(places - frames).max() <= _UNEVEN and (np.diff(frames) > 0).all():
+            return frames.astype(np.int64)
+    return None
 
 
 def _order_in_group(key: np.ndarray) -> np.ndarray:

@@ -282,7 +282,7 @@ def _one(fitting: Sequence[tuple[int, int]], names: Sequence[str], where: str, w
     if not fitting:
         return None
     best = [place for tier, place in fitting if tier == min(fitting)[0]]
-    named = [place for place in best if _plain(names[place]).endswith(("name", "label"))]
+    named = [place for place in best if re.search(r"name$|.label$", _plain(names[place]))]
     if len(best) > 1 and len(named) == 1:
         best = named
     if len(best) > 1:
@@ -355,6 +355,7 @@ def _part(name: str) -> _Part | None:
     ``nose_x``, ``nose.X``, ``noseX``, ``X_nose``, ``x0``, ``0_x``, ``kp0_x``, ``landmark_00_x``, ``nose x pos``,
     ``person1_nose_x``, ``nose_x_mm``, ``nose_x (mm)``; without a joint ``x``, ``pos_x``, ``x_px``.
     """
+    name = re.sub(r"(?i)[(\[]\s*([xyz])\s*[)\]]", r"_\1", name)
     bracket = re.search(r"[(\[]\s*([\w%]+)\s*[)\]]", name)
     text = re.sub(r"\(.*?\)|\[.*?\]", " ", name).strip()
     text = re.sub(r"(?<=[^\W_A-Z])([XYZ])$", r"_\1", text)

@@ -10,6 +10,8 @@ import numpy as np
 from ....skeleton import SkeletonLayout, get_layout
 from ..common.layout_choice import Joints, joints_by_count, joints_by_name
 
+_MOST = 9999
+
 
 def joints_of(
     names: Sequence[str], channels: int, where: str, given: str | SkeletonLayout | None = None
@@ -25,7 +27,7 @@ def joints_of(
     Raises:
         ValueError: names and numbers are mixed, or the layout cannot be told or does not fit.
     """
-    numbers = [int(name) if name.isdecimal() and len(name) < 6 else -1 for name in names]
+    numbers = [int(name) if name.isdecimal() and len(name) < 18 else -1 for name in names]
     if all(number >= 0 for number in numbers):
         return joints_by_index(numbers, channels, where, given)
     if any(number >= 0 for number in numbers):
@@ -51,6 +53,8 @@ def joints_by_index(
     """
     first, last = min(numbers), max(numbers)
     layout = None if given is None else get_layout(given)
+    if layout is None and last > _MOST:
+        raise ValueError(f"{where}: joint {last}, expected numbers of joints, from 0; name them in a column 'joint'")
     if layout is not None:
         from_one = first > 0 and last == layout.num_joints
         if last - from_one >= layout.num_joints:
