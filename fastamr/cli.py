@@ -65,10 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
     try:
+        code = _run(words)
+    except BrokenPipeError as error:
+        if _broken_output():
+            return 0
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    _broken_output()
+    return code
+
+
+def _run(words: list[str]) -> int:
+    """Carry out a command and return its exit code; errors are printed."""
+    try:
         with _prompt_interrupts():
             return _dispatch(words)
     except SystemExit as stop:  # after --help, or with the status of a command
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
@@ -80,6 +95,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
+
+
+def _broken_output() -> bool:
+    """Tell whether the reader of the output has seen enough (``| head``), and let what is left go nowhere.
+
+    Python would else complain when it flushes at the end.
+    """
+    is_broken = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            is_broken = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return is_broken
 
 
 @contextlib.contextmanager

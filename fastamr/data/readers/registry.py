@@ -15,7 +15,7 @@ from .json_files import coco, nw_ucla
 from .own import SYNTHETIC
 from .raw_sets import ntu, pku
 from .raw_sets.raw import RawSet
-from .tables import csv
+from .tables import csv, msr_action3d
 
 READERS: list[Reader | RawSet] = [
     *ntu.SETS,
@@ -27,6 +27,7 @@ READERS: list[Reader | RawSet] = [
     coco.READER,
     nw_ucla.READER,
     csv.READER,
+    msr_action3d.READER,
     ntu.READER,
 ]
 """Every format. Of those that a source may have, the first is asked first."""

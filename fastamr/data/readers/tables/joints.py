@@ -54,7 +54,9 @@ def joints_by_index(
     first, last = min(numbers), max(numbers)
     layout = None if given is None else get_layout(given)
     if layout is None and last > _MOST:
-        raise ValueError(f"{where}: joint {last}, expected numbers of joints, from 0; name them in a column 'joint'")
+        raise ValueError(
+            f"{where}: joint {last}, expected numbers of joints, from 0; name them in a column 'joint'"
+        )
     if layout is not None:
         from_one = first > 0 and last == layout.num_joints
         if last - from_one >= layout.num_joints:
