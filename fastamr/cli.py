@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
 import signal
 import sys
 import threading
 import types
 from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 from .errors import UsageError, unknown_name
 from .memory import keep_freed_memory
@@ -106,10 +108,25 @@ def _broken_output() -> bool:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
+            found = _has_no_reader(stream)
         except BrokenPipeError:
+            found = True
+        if found:
             is_broken = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return is_broken
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Tell whether a stream is a pipe whose other end is closed; without a buffer a flush does not tell."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # a stream in memory
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextlib.contextmanager

@@ -148,8 +148,8 @@ class Predictor:
         """
         if data.coords.shape[-1] != self.channels:
             raise ValueError(
-                f"the data has {data.coords.shape[-1]} channels, the model knows {self.channels}, and no step makes one "
-                f"of the other: use data of its kind, or fine-tune a classifier on data like this"
+                f"the data has {data.coords.shape[-1]} channels, the model knows {self.channels}, and no step makes "
+                f"one of the other: use data of its kind, or fine-tune a classifier on data like this"
             )
         converts = data.layout != self.layout
         steps = [step for step in self.steps if converts or step.name != _CONVERT]

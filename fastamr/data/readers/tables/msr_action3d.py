@@ -28,8 +28,8 @@ _JOINTS = (
 )  # fmt: skip
 _ACTION3D = (
     "high arm wave", "horizontal arm wave", "hammer", "hand catch", "forward punch", "high throw", "draw x",
-    "draw tick", "draw circle", "hand clap", "two hand wave", "side boxing", "bend", "forward kick", "side kick", "jogging",
-    "tennis swing", "tennis serve", "golf swing", "pickup and throw",
+    "draw tick", "draw circle", "hand clap", "two hand wave", "side boxing", "bend", "forward kick", "side kick",
+    "jogging", "tennis swing", "tennis serve", "golf swing", "pickup and throw",
 )  # fmt: skip
 _DAILY = (
     "drink", "eat", "read book", "call cellphone", "write on a paper", "use laptop", "use vacuum cleaner", "cheer up",
@@ -98,15 +98,8 @@ def read(
         fps=[float("nan") if is_daily else _FPS],
         steps=() if is_daily else reading_note(min_confidence),
     )
-    return Reading(
-        _with_columns(data, dict(zip(("subject", "rep"), columns, strict=True))),
-        notes=[*joints.notes, *notes],
-    )
-
-
-def _with_columns(data: PackedSkeletons, columns: dict[str, int]) -> PackedSkeletons:
-    data.columns.update({name: torch.tensor([value]) for name, value in columns.items()})
-    return data
+    data.columns.update(zip(("subject", "rep"), map(torch.tensor, [[value] for value in columns]), strict=True))
+    return Reading(data, notes=[*(joints.notes if layout is not None else ()), *notes])
 
 
 _HOLDS = (
