@@ -358,6 +358,7 @@ def _part(name: str) -> _Part | None:
     name = re.sub(r"(?i)[(\[]\s*([xyz])\s*[)\]]", r"_\1", name)
     bracket = re.search(r"[(\[]\s*([\w%]+)\s*[)\]]", name)
     text = re.sub(r"\(.*?\)|\[.*?\]", " ", name).strip()
+    text = re.sub(r"(?i)(?<=[xyz])(?=[23]d$)", "_", text)
     text = re.sub(r"(?<=[^\W_A-Z])([XYZ])$", r"_\1", text)
     text = re.sub(r"(?i)^([xyzcvps])(?=\d+$)", r"\1_", text)
     text = re.sub(r"(?<=\d)([xyzcv])$", r"_\1", text)
