@@ -98,7 +98,9 @@ def read(
         fps=[float("nan") if is_daily else _FPS],
         steps=() if is_daily else reading_note(min_confidence),
     )
-    data.columns.update(zip(("subject", "rep"), map(torch.tensor, [[value] for value in columns]), strict=True))
+    data.columns.update(
+        zip(("subject", "rep"), map(torch.tensor, [[value] for value in columns]), strict=True)
+    )
     return Reading(data, notes=[*(joints.notes if layout is not None else ()), *notes])
 
 
