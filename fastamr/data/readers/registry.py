@@ -16,7 +16,7 @@ from .mocap import bvh, c3d_markers
 from .own import SYNTHETIC
 from .raw_sets import ntu, pku
 from .raw_sets.raw import RawSet
-from .tables import csv
+from .tables import csv, msr_action3d
 
 READERS: list[Reader | RawSet] = [
     *ntu.SETS,
@@ -28,6 +28,7 @@ READERS: list[Reader | RawSet] = [
     coco.READER,
     nw_ucla.READER,
     csv.READER,
+    msr_action3d.READER,
     bvh.READER,
     c3d_markers.READER,
     ntu.READER,
