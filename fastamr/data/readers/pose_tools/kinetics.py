@@ -7,6 +7,7 @@ coordinates are shares of the image. ``kinetics_train`` and ``kinetics_val`` are
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -25,11 +26,10 @@ from ..common.sources import DamagedFile, Entry, list_files
 from .frames import Form
 from .people import Person, person_of
 from .points import Points, array_of, points_of
-from .tool import Session, Tool, list_frame_files, unread_of
+from .tool import Session, Tool, list_frame_files, sample, unread_of
 
 _HALF = re.compile(r"(?:^|[-_])(train|training|val|valid|validation|test|eval)$", re.IGNORECASE)
 _LABEL_FILE = re.compile(r"label.*\.json$", re.IGNORECASE)
-_SAMPLES = 5
 
 
 def _is_person(entry: Any) -> bool:
@@ -150,18 +150,18 @@ def _add_folder(session: Session, classes: _Classes, folder: Path, halves: dict[
                 continue
             if not _is_clip(document) and not _is_empty(document):
                 raise ValueError("no clip of this kind ('data' with 'skeleton')")
-            if name in people.names:
+            if name in halves:
                 raise ValueError("a second clip of this name")
+            half = _HALF.search(Path(str(entry)).parent.name)
+            halves[name] = "" if half is None else "train" if half[1].lower().startswith("train") else "test"
             session.add_document(document, str(entry), name, label=classes.add(document))
         except (DamagedFile, ValueError) as error:
             people.lose(str(entry), str(error))
-            continue
-        half = _HALF.search(Path(str(entry)).parent.name)
-        halves[name] = "" if half is None else "train" if half[1].lower().startswith("train") else "test"
+    places = {name: place for place, name in enumerate(people.names)}
     for name, entry in told.items():
         label = classes.add(entry)
-        if name in people.names and people.labels[people.names.index(name)] < 0:
-            people.labels[people.names.index(name)] = label
+        if name in places and people.labels[places[name]] < 0:
+            people.labels[places[name]] = label
 
 
 def _is_empty(document: Any) -> bool:
@@ -186,9 +186,7 @@ def _halves(folder: Path) -> list[Path]:
 
 def _sample(folder: Path) -> list[Any]:
     documents = []
-    for entry in [entry for entry in _entries(folder) if not _LABEL_FILE.search(entry.base)][:_SAMPLES]:
-        try:
-            documents.append(parse_json(entry.read(), ""))
-        except (DamagedFile, ValueError):
-            continue
+    for content in sample([entry for entry in _entries(folder) if not _LABEL_FILE.search(entry.base)]):
+        with contextlib.suppress(ValueError):
+            documents.append(parse_json(content, ""))
     return documents

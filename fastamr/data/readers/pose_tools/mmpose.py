@@ -50,7 +50,7 @@ def _person(entry: Any, kind: str, where: str) -> Person:
 def _naming(document: Any) -> Naming | None:
     """Return the joints' names of ``meta_info``."""
     key = named(document, ("metainfo", "datasetmeta"))
-    about = document[key] if key is not None else None
+    about = document[key] if key is not None else {}
     by_id, by_name = (named(about, (name,)) for name in ("keypointid2name", "keypointname2id"))
     if by_id is not None and isinstance(about[by_id], Mapping):
         pairs = [(place, name) for place, name in about[by_id].items()]

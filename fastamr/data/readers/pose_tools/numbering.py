@@ -79,7 +79,7 @@ def number_frames(frames: Sequence[Frame], where: str) -> Numbers:
         found.notes += time_notes
     else:
         found = Numbers(np.arange(len(frames)), notes=time_notes)
-    return _even(found)
+    return found
 
 
 def rate_of(document: Any) -> float:
@@ -194,16 +194,3 @@ def _rate(frames: np.ndarray, seconds: np.ndarray, lost: Mapping[int, str]) -> f
     if len(numbers) < 2 or (np.diff(times) <= 0).any():
         return math.nan
     return float(1 / np.median(np.diff(times) / np.diff(numbers)))
-
-
-def _even(found: Numbers) -> Numbers:
-    """Return frames that are numbered in steps, 0, 5, 10, as neighbours."""
-    rows = [place for place in range(len(found.frames)) if place not in found.lost]
-    steps = np.diff(np.unique(found.frames[rows]))
-    step = int(np.gcd.reduce(steps)) if len(steps) else 1
-    if step <= 1 or len(steps) < 2:
-        return found
-    found.frames = found.frames // step
-    found.fps /= step
-    found.notes.append(f"frames are numbered in steps of {step} and taken as neighbours")
-    return found

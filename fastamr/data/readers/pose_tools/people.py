@@ -11,7 +11,7 @@ import numpy as np
 
 from ....skeleton import SkeletonLayout
 from ..common.layout_choice import Joints
-from ..common.linking import NOTE, link_people
+from ..common.linking import tracks_without_ids
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Damage, Reading
 from ..common.score_channel import looks_like_score
@@ -191,6 +191,7 @@ class People:
             fps=self.fps,
             body_names=body_names,
             steps=reading_note(min_confidence),
+            notes=self.notes,
         )
         data.dropped |= {damage.file: damage.reason for damage in self.damaged}
         return Reading(data, self.files, self.damaged, self.notes)
@@ -238,11 +239,9 @@ class People:
         people = [row[2] for row in self._rows]
         coords = np.stack([person.coords for person in people])
         confidence = np.ones(coords.shape[:2], dtype=np.float32)
-        told = [place for place, person in enumerate(people) if person.confidence is not None]
-        if told:
-            confidence[told] = np.stack([people[place].confidence for place in told])
-        untold = np.setdiff1d(np.arange(len(people)), told)
-        confidence[untold] = ~np.isnan(coords[untold]).any(axis=2)
+        for place, person in enumerate(people):
+            told = person.confidence
+            confidence[place] = ~np.isnan(coords[place]).any(axis=1) if told is None else told
         if all(person.is_open for person in people) and _is_score(coords):
             self.say("the third number of each joint lies within 0 and 1 and is taken as its confidence")
             confidence = np.where(confidence > 0, coords[..., 2], 0)
@@ -277,15 +276,13 @@ class People:
                     body[place] = numbers.setdefault((int(clip[place]), "id", name), len(numbers))
             linked[members] = [name is None for name in ids]
         left = np.flatnonzero(linked)
-        crowded = _first_crowd(clip[left], frame[left])
-        if crowded is not None:
-            if not track:
-                raise ValueError(
-                    f"{rows[left[crowded]][3]}: several people in a frame and no track tells who is who; leave out "
-                    f"--no-track to link them by the overlap of their poses"
-                )
-            self.say(NOTE)
-        tracks = link_people(clip[left], frame[left], coords[left], seen[left]) if crowded is not None else 0 * left
+        tracks, notes = tracks_without_ids(
+            *(clip[left], frame[left], coords[left], seen[left]),
+            track=track,
+            where=lambda place: rows[left[place]][3],
+            way_on="run the tool with tracking",
+        )
+        self.say(*notes)
         for place, number in zip(left, tracks, strict=True):
             body[place] = numbers.setdefault((int(clip[place]), "linked", str(number)), len(numbers))
         names = [name if kind == "id" else f"linked {name}" for _, kind, name in numbers]
@@ -324,10 +321,3 @@ def _is_score(coords: np.ndarray) -> bool:
         return True
     values = coords[np.isfinite(coords).all(axis=2)]
     return bool(len(values)) and bool((values >= 0).all() and (values <= 1).all() and values[:, 2].any())
-
-
-def _first_crowd(clip: np.ndarray, frame: np.ndarray) -> int | None:
-    """Return the first of ``(n,)`` people who shares clip and frame with one before, or None."""
-    order = np.lexsort((frame, clip))
-    same = (np.diff(clip[order]) == 0) & (np.diff(frame[order]) == 0)
-    return int(order[1:][same].min()) if same.any() else None

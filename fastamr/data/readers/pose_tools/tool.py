@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,6 @@ from .numbering import number_frames, rate_of
 from .people import People, Person
 
 _SAMPLES = 12
-_SAMPLE_BYTES = 4 << 20
 _SHOWN = 5
 
 
@@ -269,7 +270,9 @@ def add_clips(people: People, folder: Path, entries: Sequence[Entry]) -> list[tu
     """
     if not entries:
         return []
-    found = clips_of_names([entry.name for entry in entries], lambda place: str(entries[place]))
+    # OpenPose's names end so; it is no part of the clip's name.
+    names = [re.sub(r"[-_](?:keypoints|pose)(?=\.\w+$)", "", entry.name) for entry in entries]
+    found = clips_of_names(names, lambda place: str(entries[place]))
     people.say(*found.notes)
     title = folder.stem if folder.suffix.lower() == ".zip" else folder.absolute().name
     clips = [people.clip(name or title, fps=fps) for name, fps in zip(found.names, found.fps, strict=True)]
@@ -277,24 +280,32 @@ def add_clips(people: People, folder: Path, entries: Sequence[Entry]) -> list[tu
 
 
 def is_folder_of_frames(tool: Tool, source: Source) -> bool:
-    """Tell by a few files whether those of a folder each hold one frame of a format."""
-    documents = source.parsed(_sample)
-    known = [document for document in documents if tool.knows(document)]
+    """Tell by a few files whether those of a folder each hold one frame of a format, and are numbered."""
+    known = [document for document in source.parsed(_sample) if tool.knows(document)]
     try:
         return bool(known) and all(len(frames_of(document, tool.form)) <= 1 for document in known)
     except ValueError:
         return False
 
 
+def sample(entries: Sequence[Entry], most: int = 4 << 20) -> list[bytes]:
+    """Return the content of some files, from the first to the last, without those that cannot be read or are large."""
+    small = [entry for entry in entries if entry.size <= most]
+    places = sorted({round(part * (len(small) - 1) / _SAMPLES) for part in range(_SAMPLES + 1)} if small else ())
+    contents = []
+    for place in places:
+        with contextlib.suppress(DamagedFile):
+            contents.append(small[place].read())
+    return contents
+
+
 def _sample(path: Path) -> list[Any]:
-    """Return some documents of a folder, from its whole length."""
-    entries = [entry for entry in list_frame_files(path, (".json",)).entries if entry.size <= _SAMPLE_BYTES]
+    """Return some documents of a folder; none where names have no numbers, which frames do."""
+    entries = [entry for entry in list_frame_files(path, (".json",)).entries if re.search(r"\d", entry.base)]
     documents = []
-    for place in sorted({round(part * (len(entries) - 1) / _SAMPLES) for part in range(_SAMPLES + 1)} if entries else ()):
-        try:
-            documents.append(parse_json(entries[place].read(), ""))
-        except (DamagedFile, ValueError):
-            continue
+    for content in sample(entries):
+        with contextlib.suppress(ValueError):
+            documents.append(parse_json(content, ""))
     return documents
 
 
@@ -311,4 +322,5 @@ def track_of(entry: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 def unread_of(entry: Mapping[str, Any], used: Sequence[str]) -> list[str]:
     """Return the keys of a person's entry that hold something and are not among some plain names."""
-    return [str(key) for key, value in entry.items() if plain_key(str(key)) not in used and value not in (None, [], {}, "")]
+    told = [key for key, value in entry.items() if value not in (None, [], {}, "")]
+    return [str(key) for key in told if plain_key(str(key)) not in used]
