@@ -78,7 +78,9 @@ def yolo_detection(points: np.ndarray, track: int | None = None, name: str = "pe
 
 def yolo_line(points: np.ndarray, *, visible: bool = True, score: float | None = None, track: int | None = None) -> str:
     numbers = flat(points, 0.875) if visible else points.astype(float).ravel().tolist()
-    words = ["0", "0.5", "0.5", "0.25", "0.5", *(f"{number:g}" for number in numbers)]
+    low, high = points.min(0), points.max(0)
+    box = (f"{number:g}" for number in [*((low + high) / 2), *(high - low)])
+    words = ["0", *box, *(f"{number:g}" for number in numbers)]
     words += [] if score is None else [f"{score:g}"]
     return " ".join(words + ([] if track is None else [str(track)]))
 

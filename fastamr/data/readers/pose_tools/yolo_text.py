@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ....skeleton import LAYOUTS, SkeletonLayout, get_layout
+from ....skeleton import SkeletonLayout, get_layout
 from ..common.layout_choice import Joints, joints_by_count
 from ..common.reader import Reader, Reading, Source
 from ..common.sources import DamagedFile, Entry
@@ -139,12 +139,10 @@ def _columns(rows: list[np.ndarray], layout: str | SkeletonLayout | None, where:
             is_track = extra == 2 or (extra == 1 and _are_tracks(usual[:, -1]))
             options.append(_Columns(joints, width, extra == 2 or (extra == 1 and not is_track), is_track))
     options = [option for option in options if _fits(usual, option)]
-    if layout is not None:
-        wanted = {get_layout(layout).num_joints}
-    else:
-        known = {item.num_joints for item in LAYOUTS.values()}
-        wanted = {_USUAL} if any(option.joints == _USUAL for option in options) else known
-    found = [option for option in options if option.joints in wanted]
+    wanted = _USUAL if layout is None else get_layout(layout).num_joints
+    found = [option for option in options if option.joints == wanted]
+    if layout is None and not found:
+        found = [option for option in options if _are_in_box(usual, option)] if len(options) > 1 else options
     if len(found) == 1:
         return found[0]
     shown = " or ".join(f"{option.joints} joints of {option.width}" for option in found or options)
@@ -166,8 +164,21 @@ def _fits(rows: np.ndarray, option: _Columns) -> bool:
     score = rows[:, -2] if option.has_track else rows[:, -1]
     if option.has_score and not ((score >= 0) & (score <= 1)).all():
         return False
-    points = rows[:, _BOX : _BOX + option.joints * option.width].reshape(len(rows), option.joints, option.width)
+    points = _points(rows, option)
     return option.width == 2 or bool(np.isin(points[..., 2], (0, 1, 2)).all() or (points[..., 2] <= 1).all())
+
+
+def _points(rows: np.ndarray, option: _Columns) -> np.ndarray:
+    return rows[:, _BOX : _BOX + option.joints * option.width].reshape(len(rows), option.joints, option.width)
+
+
+def _are_in_box(rows: np.ndarray, option: _Columns) -> bool:
+    """Tell whether nearly all points that were found lie in the lines' boxes, made a quarter wider."""
+    points = _points(rows, option)[..., :2]
+    low, high = rows[:, None, 1:3] - 0.75 * rows[:, None, 3:5], rows[:, None, 1:3] + 0.75 * rows[:, None, 3:5]
+    inside = ((points >= low) & (points <= high)).all(axis=2)
+    found = (points != 0).any(axis=2)
+    return bool(found.any()) and bool(inside[found].mean() >= 0.9)
 
 
 def _person(row: np.ndarray, columns: _Columns) -> Person:
@@ -177,7 +188,7 @@ def _person(row: np.ndarray, columns: _Columns) -> Person:
     lacks_track = columns.has_track and len(row) == expected - 1
     if len(row) != expected and not lacks_track:
         raise ValueError(f"{len(row)} numbers, most lines have {expected}")
-    points = row[_BOX : _BOX + columns.joints * columns.width].reshape(columns.joints, columns.width)
+    points = _points(row[None], columns)[0]
     with np.errstate(over="ignore"):
         coords = points.astype(np.float32)
     track = str(int(row[-1])) if columns.has_track and not lacks_track and np.isfinite(row[-1]) else None

@@ -9,16 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastamr.data import PackedSkeletons, read
+from fastamr.data import read
 
 from .. import writers_pose as pose
 from ..reading import clip_of, one_line
-
-
-def read_all(path: Path, **options: Any) -> tuple[PackedSkeletons, str]:
-    notes: list[str] = []
-    data = read(path, say=notes.append, **options)
-    return data, "\n".join(notes)
+from .helpers import read_all
 
 
 class TestFolder:
