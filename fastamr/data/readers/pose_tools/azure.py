@@ -18,6 +18,7 @@ _KEYS = ("jointpositions", "joints", "positions")
 _LEVELS = ("jointconfidencelevels", "confidencelevels", "jointconfidences", "confidences", "confidence")
 _IDS = ("bodyid", "id", "trackid")
 _MILLIMETRES = 1e-3
+_JOINTS = 32
 
 
 def _is_person(entry: Any) -> bool:
@@ -31,6 +32,11 @@ def _person(entry: Any, kind: str, where: str) -> Person:
         points = Points(points.values, array_of(entry[levels], f"{where}, {levels}", (None,)))
     unread = unread_of(entry, (*_IDS, *_LEVELS, *_KEYS))
     return person_of(points, where, third="depth", track=track_of(entry, _IDS), unread=unread)
+
+
+def _own(count: int, where: str) -> None:
+    if count != _JOINTS:
+        raise ValueError(f"{where}: {count} joints, Azure Kinect has {_JOINTS}; name another skeleton with --layout")
 
 
 def _naming(document: Any) -> Naming | None:
@@ -47,6 +53,7 @@ TOOL = Tool(
     _person,
     usual={3: {32: "azure32"}},
     naming=_naming,
+    own=_own,
     scale=_MILLIMETRES,
     marks=lambda document: isinstance(document, Mapping) and "k4abt_sdk_version" in document,
 )
