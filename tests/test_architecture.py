@@ -39,10 +39,11 @@ data/packed:
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed
 data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files
-    data/readers/raw_sets data/readers/tables data/synthetic
+    data/readers/pose_tools data/readers/raw_sets data/readers/tables data/synthetic
 data/readers/array_files: data/packed data/readers/common
 data/readers/common: data/packed
 data/readers/json_files: data/packed data/readers/common
+data/readers/pose_tools: data/packed data/readers/common
 data/readers/raw_sets: data/packed data/readers/common
 data/readers/tables: data/packed data/readers/common
 data/synthetic: data/packed

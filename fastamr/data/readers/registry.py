@@ -31,9 +31,9 @@ READERS: list[Reader | RawSet] = [
     azure.READER,
     mmpose.READER,
     yolo.READER,
+    nw_ucla.READER,
     mediapipe.READER,
     coco.READER,
-    nw_ucla.READER,
     csv.READER,
     ntu.READER,
 ]

@@ -116,6 +116,8 @@ class _Classes:
 
     def add(self, entry: Any) -> int:
         """Return the class of an object with ``label`` and ``label_index``, -1 = none."""
+        if not isinstance(entry, Mapping):
+            return -1
         index, name = entry.get("label_index"), entry.get("label")
         if isinstance(index, int) and not isinstance(index, bool) and index >= 0:
             if isinstance(name, str):
@@ -146,7 +148,7 @@ def _add_folder(session: Session, classes: _Classes, folder: Path, halves: dict[
         try:
             document = parse_json(entry.read(), str(entry))
             if _LABEL_FILE.search(entry.base) and not _is_clip(document):
-                told |= {key: value for key, value in document.items() if isinstance(value, Mapping)}
+                told |= {key: value for key, value in dict(document).items() if isinstance(value, Mapping)}
                 continue
             if not _is_clip(document) and not _is_empty(document):
                 raise ValueError("no clip of this kind ('data' with 'skeleton')")

@@ -25,7 +25,7 @@ _KEYS = {
 }
 _ALL = tuple(name for names in _KEYS.values() for name in names)
 _IDS = ("trackid", "personid", "poseid", "id")
-_PEOPLE = ("poses", "people", "persons", "bodies", "skeletons", "multiposelandmarks", "detections")
+_PEOPLE = ("poses", "people", "persons", "bodies", "multiposelandmarks", "detections")
 _AROUND = ("frame", "frameid", "frameindex", "framenumber", "timestamp", "timestampms", "time", "timesec", "t")
 _FEWEST = 5
 # The hips' middle is this close to the origin in world landmarks, in metres (choice).
