@@ -12,6 +12,7 @@ from . import own
 from .array_files import npz_ctrgcn, npz_packed, pyskl
 from .common.reader import Reader, Reading, Source
 from .json_files import coco, nw_ucla
+from .mocap import bvh, c3d_markers
 from .own import SYNTHETIC
 from .pose_tools import azure, kinetics, mediapipe, mmpose, openpose, yolo, yolo_text
 from .raw_sets import ntu, pku
@@ -35,6 +36,8 @@ READERS: list[Reader | RawSet] = [
     mediapipe.READER,
     coco.READER,
     csv.READER,
+    bvh.READER,
+    c3d_markers.READER,
     ntu.READER,
 ]
 """Every format. Of those that a source may have, the first is asked first."""

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from .time_stamps import SLOWEST, Rhythm, Stamps, rhythm_of, stamps_of
+from ..numbering.time_stamps import SLOWEST, Rhythm, Stamps, rhythm_of, stamps_of
 
 _FRAME_WORDS = {"frame", "frames", "frm", "fr", "f", "img", "image", "im", "idx"}
 _CLIP_WORDS = {

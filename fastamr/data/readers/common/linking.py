@@ -1,8 +1,9 @@
-"""Who is who from frame to frame, where a file tells no tracks."""
+"""Who is who from frame to frame: by the ids of tracks, and by nearness where a file tells none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +69,8 @@ def link_people(clip: np.ndarray, frame: np.ndarray, coords: np.ndarray, seen: n
     rows = np.flatnonzero(seen.any(axis=1) & np.isin(clip, shared_clips(clip, frame)))
     if len(rows) == 0:
         return tracks
-    points, joints = coords[rows].astype(np.float64), seen[rows]
-    points[~joints] = 0
-    middles = points.sum(axis=1) / joints.sum(axis=1)[:, None]
+    points, joints = np.where(seen[rows][..., None], coords[rows], 0).astype(np.float64), seen[rows]
+    middles = _middles(points, joints)
     # Equal middles are told apart by the joints, so that the order in the file never counts.
     keys = (*points.reshape(len(rows), -1).T[::-1], *middles.T[::-1], frame[rows], clip[rows])
     order = np.lexsort(keys)
@@ -134,6 +134,13 @@ def tracks_without_ids(
     return link_people(clip, frame, coords, seen), (NOTE,) if len(shared) else ()
 
 
+def _middles(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Return the mean of each pose's seen joints ``(n, C)``, 0 where there are none."""
+    total = np.where(joints[..., None], points, 0).sum(axis=1, dtype=np.float64)
+    middles: np.ndarray = total / np.maximum(joints.sum(axis=1), 1)[:, None]
+    return middles
+
+
 def _sizes(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """Return the diagonal of the box about each pose's seen joints ``(n,)``."""
     low = np.where(joints[..., None], points, np.inf).min(axis=1)
@@ -161,3 +168,127 @@ def _pairs(
             if cost[place, at] < GATE:
                 found[int(place)] = tracks[at]
     return [(place, found.get(place)) for place in range(len(points))]
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """The bodies of poses.
+
+    Args:
+        body: ``(n,)`` int64, the body of each pose, numbered by clip, then as they begin, then by their ids.
+        names: their ids, "" where people were linked; empty where no file tells any.
+        notes: how people were told, a line each.
+    """
+
+    body: np.ndarray
+    names: list[str]
+    notes: tuple[str, ...]
+
+
+def bodies_of(
+    clip: np.ndarray,
+    frame: np.ndarray,
+    coords: np.ndarray,
+    seen: np.ndarray,
+    ids: Sequence[tuple[str, ...]],
+    *,
+    track: bool,
+    where: Callable[[int], str],
+    way_on: str,
+) -> Bodies:
+    """Return the bodies of poses by their track ids, and by :func:`link_people` where they have none.
+
+    An id that several people of a frame share, in half of its frames or as the only one of the clip, is none: tools
+    write it where no tracker ran. A pose of several ids, a detection that was merged from several, is the one of them
+    that is nowhere else in its frame and has most poses.
+
+    Args:
+        clip, frame, coords, seen: as in :func:`link_people`.
+        ids: the ids of each pose, () = none.
+        track: whether people without ids may be linked.
+        where: tells in words where a pose stands, for errors.
+        way_on: how to come by tracks, for errors.
+
+    Raises:
+        ValueError: several people without ids are in a frame, and ``track`` is false.
+    """
+    told, notes = _single_ids(clip, frame, ids)
+    told, shared = _without_shared(clip, frame, told)
+    bare = np.flatnonzero(told == "")
+    linked = np.zeros(len(clip), dtype=np.int64)
+    linking: tuple[str, ...] = ()
+    if len(bare):
+        linked[bare], linking = tracks_without_ids(
+            clip[bare],
+            frame[bare],
+            coords[bare],
+            seen[bare],
+            track=track,
+            where=lambda row: where(int(bare[row])),
+            way_on=way_on,
+        )
+    keys = [(int(clip[row]), str(told[row]), int(linked[row])) for row in range(len(clip))]
+    first: dict[tuple[int, str, int], int] = {}
+    for key, now in zip(keys, frame.tolist(), strict=True):
+        first[key] = min(first.get(key, now), now)
+    ordered = sorted(first, key=lambda key: (key[0], first[key], _natural(key[1]), key[2]))
+    numbers = {key: number for number, key in enumerate(ordered)}
+    names = [name for _, name, _ in ordered]
+    notes = tuple(dict.fromkeys((*notes, *shared, *linking)))
+    return Bodies(np.array([numbers[key] for key in keys]), names if any(names) else [], notes)
+
+
+def _without_shared(
+    clip: np.ndarray, frame: np.ndarray, told: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the ids without those that stand for nobody in particular, "" in their place, and the notes about them.
+
+    Such an id is the only one of its clip, or several people have it in at least half of its frames.
+    """
+    found: dict[str, None] = {}
+    for number in shared_clips(clip, frame):
+        rows = np.flatnonzero(clip == number)
+        own = sorted({str(told[row]) for row in rows} - {""}, key=_natural)
+        for name in own:
+            mine = rows[told[rows] == name]
+            _, counts = np.unique(frame[mine], return_counts=True)
+            doubled = int((counts > 1).sum())
+            if doubled and (len(own) == 1 or 2 * doubled >= len(counts)):
+                told[mine] = ""
+                found[name] = None
+    shown = ", ".join(list(found)[:4])
+    return told, (f"several people of an image share the track id {shown}, which is taken as none",) * bool(
+        found
+    )
+
+
+def _single_ids(
+    clip: np.ndarray, frame: np.ndarray, ids: Sequence[tuple[str, ...]]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return one id for each pose, "" = none, and the note about those that had several."""
+    unique = [tuple(sorted(set(own), key=_natural)) for own in ids]
+    told = np.array([own[0] if len(own) == 1 else "" for own in unique], dtype=object)
+    several = [row for row, own in enumerate(unique) if len(own) > 1]
+    if not several:
+        return told, ()
+    counts = Counter(zip(clip.tolist(), told.tolist(), strict=True))
+    taken = set(zip(clip.tolist(), frame.tolist(), told.tolist(), strict=True))
+    several.sort(key=lambda row: (int(clip[row]), int(frame[row]), len(unique[row]), unique[row]))
+    for row in several:
+        place = int(clip[row]), int(frame[row])
+        free = [name for name in unique[row] if (*place, name) not in taken]
+        if free:
+            told[row] = max(free, key=lambda name: counts[place[0], name])
+            taken.add((*place, told[row]))
+    note = (
+        f"{len(several)} poses name several track ids, of merged detections: the one with most poses is taken"
+    )
+    return told, (note,)
+
+
+def _natural(name: str) -> tuple[int, float, str]:
+    """Return a key that sorts numbers by value and before words."""
+    try:
+        return 0, float(name), name
+    except ValueError:
+        return 1, 0.0, name

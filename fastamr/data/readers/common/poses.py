@@ -11,7 +11,7 @@ import torch
 
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
-from .frame_steps import mostly_empty, without_step
+from ..numbering.frame_steps import mostly_empty, without_step
 
 FREE_FRAMES = 1_000_000
 MAX_STRETCH = 100
@@ -70,8 +70,8 @@ def pack_poses(
 ) -> PackedSkeletons:
     """Pack poses; a body's frames between its first and its last one that were not detected are empty.
 
-    A constant step of the frame numbers is divided out, of the frame rate too (see :mod:`.frame_steps`). A clip with
-    more empty than filled frames is left out and listed; it is an error where no clip is left.
+    A constant step of the frame numbers is divided out, of the frame rate too (see :mod:`..numbering.frame_steps`). A
+    clip with more empty than filled frames is left out and listed; it is an error where no clip is left.
 
     Args:
         poses: at least one; those without any seen joint are left out.
@@ -92,9 +92,11 @@ def pack_poses(
     """
     notes = [] if notes is None else notes
     even = without_step(poses.clip, poses.frame)
+    rows = np.flatnonzero(poses.valid.any(axis=1))
+    _check_spans(poses, rows, even.frame, where)
     hollow = _hollow(poses, even.frame, names, where, notes, way_on)
     notes += even.notes
-    rows = np.flatnonzero(poses.valid.any(axis=1) & ~np.isin(poses.clip, list(hollow)))
+    rows = rows[~np.isin(poses.clip[rows], list(hollow))]
     if len(rows) == 0:
         raise ValueError(f"{where(0)}: no pose of the file has a joint that was seen; the data set is empty")
     rows = rows[np.lexsort((even.frame[rows], poses.body[rows], poses.clip[rows]))]
@@ -105,12 +107,6 @@ def pack_poses(
     first = np.flatnonzero(begins)
     last = np.r_[first[1:], len(rows)] - 1
     lengths = frame[last] - frame[first] + 1
-    if int(lengths.sum()) > FREE_FRAMES + MAX_STRETCH * len(rows):
-        longest = int(lengths.argmax())
-        raise ValueError(
-            f"{where(int(rows[last[longest]]))}: frame {poses.frame[rows[last[longest]]]}, but the body begins in "
-            f"frame {poses.frame[rows[first[longest]]]}; number the frames of a clip without such gaps"
-        )
     offsets = np.r_[0, lengths.cumsum()]
     places = offsets[track] + frame - frame[first][track]
     kept, clip_of_body = np.unique(clip[first], return_inverse=True)
@@ -140,6 +136,20 @@ def pack_poses(
     )
 
 
+def _check_spans(poses: Poses, rows: np.ndarray, frame: np.ndarray, where: Callable[[int], str]) -> None:
+    """Raise where the bodies' frames would fill the memory: frame numbers too far apart for the number of poses."""
+    order = rows[np.lexsort((frame[rows], poses.body[rows], poses.clip[rows]))]
+    ends = np.flatnonzero(np.diff(poses.clip[order]) | np.diff(poses.body[order]))
+    first, last = order[np.r_[0, ends + 1][: len(order)]], order[np.r_[ends, len(order) - 1][: len(order)]]
+    lengths = frame[last] - frame[first] + 1
+    if int(lengths.sum()) > FREE_FRAMES + MAX_STRETCH * len(rows):
+        longest = int(lengths.argmax())
+        raise ValueError(
+            f"{where(int(last[longest]))}: frame {poses.frame[last[longest]]}, but the body begins in frame "
+            f"{poses.frame[first[longest]]}; number the frames of a clip without such gaps"
+        )
+
+
 def _hollow(
     poses: Poses,
     frame: np.ndarray,
@@ -157,9 +167,11 @@ def _hollow(
     if len(hollow) == len(np.unique(poses.clip)):
         numbers = np.unique(poses.frame[own])
         shown = ", ".join(str(number) for number in numbers[:4]) + ", ..." * (len(numbers) > 4)
+        after = numbers[1:][np.diff(numbers).argmax()]
+        row = int(np.flatnonzero(own & (poses.frame == after))[0])
         raise ValueError(
-            f"{where(int(np.flatnonzero(own)[0]))}: clip {names[first]!r} has poses in frames {shown}: "
-            f"{hollow[first]}, which is no motion; {way_on}"
+            f"{where(row)}: clip {names[first]!r} has poses in frames {shown}: {hollow[first]}, which is no motion; "
+            f"{way_on}"
         )
     shown = ", ".join(f"{names[clip]} ({reason})" for clip, reason in list(hollow.items())[:3])
     notes.append(f"left out {len(hollow)} clips with more empty than filled frames: {shown}; {way_on}")
@@ -173,7 +185,7 @@ def _check_poses(poses: Poses, rows: np.ndarray, begins: np.ndarray, where: Call
         one, other = sorted((int(rows[twice[0]]), int(rows[twice[0] + 1])))
         raise ValueError(
             f"{where(other)}: its body is in frame {poses.frame[other]} already, see {where(one)}; give each body of "
-            f"a frame a number of its own"
+            f"a frame a number of its own, or leave the numbers out to have people linked by their poses"
         )
     broken = poses.valid[rows] & ~np.isfinite(poses.coords[rows]).all(axis=2)
     if broken.any():

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..common.frame_names import frames_of_names
 from ..common.layout_choice import plain
-from ..common.time_stamps import rhythm_of
+from ..numbering.time_stamps import rhythm_of
 from .frames import Frame, frame_key, named
 
 _UNITS = {

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastamr.data.readers.common.frame_names import clips_of_names, frames_of_names
-from fastamr.data.readers.common.time_stamps import rhythm_of
+from fastamr.data.readers.numbering.time_stamps import rhythm_of
 
 
 def where(place: int) -> str:
