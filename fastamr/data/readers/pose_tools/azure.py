@@ -41,7 +41,9 @@ def _own(count: int, where: str) -> None:
 
 def _naming(document: Any) -> Naming | None:
     names = document.get("joint_names") if isinstance(document, Mapping) else None
-    return Naming(tuple(map(str, names))) if isinstance(names, list) and names else None
+    if not isinstance(names, list) or not names:
+        return None
+    return Naming.of_bones([str(name) for name in names], document.get("bone_list", ()))
 
 
 TOOL = Tool(

@@ -60,7 +60,9 @@ def _naming(document: Any) -> Naming | None:
         return None
     if not all(str(place).isdigit() for place, _ in pairs):
         return None
-    return Naming(tuple(str(name) for _, name in sorted(pairs, key=lambda pair: int(pair[0]))))
+    names = [str(name) for _, name in sorted(pairs, key=lambda pair: int(pair[0]))]
+    links = named(about, ("skeletonlinks",))
+    return Naming.of_bones(names, about[links] if links is not None else ())
 
 
 TOOL = Tool(

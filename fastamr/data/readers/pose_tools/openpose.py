@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..common.layout_choice import Joints, joints_by_name
+from ....skeleton import SkeletonLayout
+from ..common.layout_choice import Joints
 from .frames import Form, named
 from .people import Person, person_of
 from .points import points_of
@@ -51,7 +52,9 @@ def _person(entry: Any, kind: str, where: str) -> Person:
 def _own(count: int, where: str) -> Joints | None:
     if count != len(MPI15):
         return None
-    return joints_by_name(MPI15, where, parents=MPI15_PARENTS, own_name="openpose15")
+    layout = SkeletonLayout.from_joints("openpose15", MPI15, MPI15_PARENTS)
+    note = "15 joints without names are taken as those of OpenPose's MPI model; --layout says otherwise"
+    return Joints(layout, tuple(range(count)), (note,))
 
 
 TOOL = Tool(

@@ -32,11 +32,21 @@ class Naming:
 
     Args:
         names: the ``J`` joints.
-        parents: the tree, or None.
+        edges: the bones, pairs of joints, or None.
     """
 
     names: tuple[str, ...]
-    parents: tuple[int, ...] | None = None
+    edges: tuple[tuple[int, int], ...] | None = None
+
+    @classmethod
+    def of_bones(cls, names: Sequence[str], bones: Any) -> Naming:
+        """Return joints with their bones, pairs of names or places; bones of another form are not used."""
+        places = {name: place for place, name in enumerate(names)} | {place: place for place in range(len(names))}
+        try:
+            edges = tuple((places[one], places[other]) for one, other in bones)
+        except (KeyError, TypeError, ValueError):
+            edges = ()
+        return cls(tuple(names), edges or None)
 
 
 @dataclass(frozen=True)
@@ -86,14 +96,17 @@ class Tool:
         def choose(
             count: int, channels: int, names: tuple[str, ...] | None, given: str | SkeletonLayout | None
         ) -> Joints:
-            parents = naming.parents if naming is not None else None
+            edges = naming.edges if naming is not None else None
+            usual = self.usual.get(channels)
             names = names or (naming.names if naming is not None else None)
             if names is not None and len(names) == count:
-                return joints_by_name(names, where, given=given, parents=parents, own_name=self.name)
+                return joints_by_name(
+                    names, where, given=given, edges=edges, own_name=self.name, channels=channels, usual=usual
+                )
             own = self.own(count, where) if given is None else None
             if own is not None:
                 return own
-            return joints_by_count(count, channels, where, given=given, usual=self.usual.get(channels))
+            return joints_by_count(count, channels, where, given=given, usual=usual)
 
         return choose
 

@@ -39,6 +39,10 @@ FORMS: dict[str, Any] = {
         {"frame": number, "landmarks": {name.upper(): point for name, point in zip(NAMES, points, strict=True)}}
         for number, points in enumerate(POINTS)
     ],
+    "by index": [
+        {"frame": number, "landmarks": {str(place): point for place, point in enumerate(points)}}
+        for number, points in enumerate(POINTS)
+    ],
     "by number": {f"frame_{number}": points for number, points in enumerate(POINTS)},
     "presence": [[point | {"presence": 1.0} for point in points] for points in POINTS],
     "people with poses": [{"poses": [{"id": 3, "landmarks": points}]} for points in POINTS],

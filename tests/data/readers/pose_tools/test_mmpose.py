@@ -78,11 +78,12 @@ class TestNames:
         assert "matched by name to layout coco17" in notes
 
     def test_other_names_are_a_layout_of_their_own(self, tmp_path: Path) -> None:
-        document = meta([f"paw_{place}" for place in range(17)])
+        document = meta([f"{'abcdefghijklmnopq'[place]}zz" for place in range(17)])
+        document["meta_info"]["skeleton_links"] = [[0, place] for place in range(1, 17)]
         document["instance_info"] = pose.mmpose_frames(CLIP)
         data, notes = read_all(pose.write(tmp_path / "some.json", document))
-        assert data.layout.joints[0] == "paw_0"
-        assert "no built-in layout" in notes
+        assert (data.layout.joints[0], data.layout.parents) == ("azz", (-1, *[0] * 16))
+        assert "a layout of their own" in notes
 
 
 class TestSpace:
