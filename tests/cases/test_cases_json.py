@@ -29,7 +29,9 @@ def test_20_openpose_folder() -> None:
     assert facts(data) == ("openpose25", 1, 1, 4)
     assert data.valid is not None
     unseen = {data.layout.joints[joint] for joint in (~data.valid).nonzero()[:, 1].tolist()}
-    assert unseen == {f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel")}
+    assert unseen == {
+        f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel")
+    }
 
 
 @pytest.mark.parametrize("name", ["predictions.json", "results.json"])

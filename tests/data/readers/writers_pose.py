@@ -1,4 +1,4 @@
-"""Writers of what pose tools write, for tests only; a motion is ``(T, M, V, C)`` and the people of a frame ``(M, V, C)``."""
+"""Writers of what pose tools write, for tests: a motion is ``(T, M, V, C)``, the people of a frame ``(M, V, C)``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-COCO_NAMES = (
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
-).split()
+from fastamr.skeleton import get_layout
+
+COCO_NAMES = get_layout("coco17").joints
 
 
-def motion(frames: int, people: int = 1, joints: int = 17, channels: int = 2, *, scale: float = 100.0) -> np.ndarray:
+def motion(
+    frames: int, people: int = 1, joints: int = 17, channels: int = 2, *, scale: float = 100.0
+) -> np.ndarray:
     """People who stand 5 body sizes apart and move slowly, ``(T, M, V, C)`` float32, never 0."""
     rng = np.random.default_rng(joints)
     body = rng.uniform(0.2, 1, (1, 1, joints, channels))
@@ -39,7 +40,9 @@ def openpose_frame(people: np.ndarray, ids: Sequence[int] | None = None, **field
     return {"version": 1.3, "people": entries}
 
 
-def write_openpose(folder: Path, clip: np.ndarray, name: str = "video", first: int = 0, **fields: Any) -> None:
+def write_openpose(
+    folder: Path, clip: np.ndarray, name: str = "video", first: int = 0, **fields: Any
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for frame, people in enumerate(clip, first):
         write(folder / f"{name}_{frame:012d}_keypoints.json", openpose_frame(people, **fields))
@@ -50,7 +53,8 @@ def kinetics_document(clip: np.ndarray, label: str = "waving", index: int = 0) -
         {
             "frame_index": frame,
             "skeleton": [
-                {"pose": points.ravel().astype(float).tolist(), "score": [0.5] * len(points)} for points in people
+                {"pose": points.ravel().astype(float).tolist(), "score": [0.5] * len(points)}
+                for points in people
             ],
         }
         for frame, people in enumerate(clip, 1)
@@ -71,12 +75,19 @@ def mmpose_frames(clip: np.ndarray, **fields: Any) -> list[dict[str, Any]]:
 
 def yolo_detection(points: np.ndarray, track: int | None = None, name: str = "person") -> dict[str, Any]:
     x, y = points.astype(float).T.tolist()
-    entry: dict[str, Any] = {"name": name, "class": 0, "confidence": 0.9, "box": {"x1": 0, "y1": 0, "x2": 9, "y2": 9}}
+    entry: dict[str, Any] = {
+        "name": name,
+        "class": 0,
+        "confidence": 0.9,
+        "box": {"x1": 0, "y1": 0, "x2": 9, "y2": 9},
+    }
     entry["keypoints"] = {"x": x, "y": y, "visible": [0.9] * len(points)}
     return entry if track is None else entry | {"track_id": track}
 
 
-def yolo_line(points: np.ndarray, *, visible: bool = True, score: float | None = None, track: int | None = None) -> str:
+def yolo_line(
+    points: np.ndarray, *, visible: bool = True, score: float | None = None, track: int | None = None
+) -> str:
     numbers = flat(points, 0.875) if visible else points.astype(float).ravel().tolist()
     low, high = points.min(0), points.max(0)
     box = (f"{number:g}" for number in [*((low + high) / 2), *(high - low)])
@@ -85,7 +96,9 @@ def yolo_line(points: np.ndarray, *, visible: bool = True, score: float | None =
     return " ".join(words + ([] if track is None else [str(track)]))
 
 
-def landmarks(points: np.ndarray, visibility: float | None = 0.9, names: Sequence[str] | None = None) -> list[Any]:
+def landmarks(
+    points: np.ndarray, visibility: float | None = 0.9, names: Sequence[str] | None = None
+) -> list[Any]:
     """A list of objects, as MediaPipe's landmarks are written."""
     entries = [dict(zip("xyz", map(float, point), strict=False)) for point in points]
     if visibility is not None:
@@ -95,7 +108,9 @@ def landmarks(points: np.ndarray, visibility: float | None = 0.9, names: Sequenc
     return entries
 
 
-def azure_document(clip: np.ndarray, names: Sequence[str] | None = None, *, step: int = 33333) -> dict[str, Any]:
+def azure_document(
+    clip: np.ndarray, names: Sequence[str] | None = None, *, step: int = 33333
+) -> dict[str, Any]:
     """``clip``: millimetres."""
     frames = [
         {

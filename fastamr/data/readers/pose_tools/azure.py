@@ -36,7 +36,9 @@ def _person(entry: Any, kind: str, where: str) -> Person:
 
 def _own(count: int, where: str) -> None:
     if count != _JOINTS:
-        raise ValueError(f"{where}: {count} joints, Azure Kinect has {_JOINTS}; name another skeleton with --layout")
+        raise ValueError(
+            f"{where}: {count} joints, Azure Kinect has {_JOINTS}; name another skeleton with --layout"
+        )
 
 
 def _naming(document: Any) -> Naming | None:

@@ -75,10 +75,15 @@ def frames_of(document: Any, form: Form, place: str = "") -> list[Frame]:
     if isinstance(document, Mapping):
         return _frames_of_object(document, form, place)
     if not isinstance(document, list):
-        raise ValueError(f"{place or 'the document'} is a {type(document).__name__}, expected frames of people")
-    if not form.lone and any(map(form.is_person, document)):
-        if not any(frame_key(entry) for entry in document):
-            return [Frame(place, document)]
+        raise ValueError(
+            f"{place or 'the document'} is a {type(document).__name__}, expected frames of people"
+        )
+    if (
+        not form.lone
+        and any(map(form.is_person, document))
+        and not any(frame_key(entry) for entry in document)
+    ):
+        return [Frame(place, document)]
     return [Frame(f"{place}[{number}]", entry) for number, entry in enumerate(document)]
 
 
@@ -157,7 +162,17 @@ def people_in(document: Any, form: Form, depth: int = _DEPTH) -> Iterator[Any]:
 
 
 _FRAMES = ("frameid", "frameindex", "frameidx", "framenumber", "framenum", "frameno", "frame", "framecount")
-_IMAGES = ("imageid", "imagename", "imagefile", "imagepath", "image", "imgpath", "imgname", "filename", "path")
+_IMAGES = (
+    "imageid",
+    "imagename",
+    "imagefile",
+    "imagepath",
+    "image",
+    "imgpath",
+    "imgname",
+    "filename",
+    "path",
+)
 
 
 def frame_key(entry: Any) -> str | None:

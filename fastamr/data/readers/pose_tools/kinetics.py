@@ -1,6 +1,6 @@
 """Kinetics-Skeleton of ST-GCN: a JSON file a clip, folders of them, and the folders of its training and test half.
 
-``{"data": [{"frame_index": 1, "skeleton": [{"pose": [x, y, ...], "score": [...]}]}], "label": "...", "label_index": 5}``;
+``{"data": [{"frame_index": 1, "skeleton": [{"pose": [x, y, ...], "score": [...]}]}], "label": "", "label_index": 5}``;
 coordinates are shares of the image. ``kinetics_train`` and ``kinetics_val`` are the split ``official``; the files
 ``kinetics_train_label.json`` beside them name all classes.
 """
@@ -57,8 +57,11 @@ TOOL = Tool(
 
 def _is_clip(document: Any) -> bool:
     data = document.get("data") if isinstance(document, Mapping) else None
-    return isinstance(data, list) and bool(data) and all(isinstance(entry, Mapping) for entry in data[:1]) and (
-        "skeleton" in data[0]
+    return (
+        isinstance(data, list)
+        and bool(data)
+        and all(isinstance(entry, Mapping) for entry in data[:1])
+        and ("skeleton" in data[0])
     )
 
 

@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
 from ...packed.dataset import PackedSkeletons
 from .frames import Form, named
 from .people import SHARES_NOTE, Person, person_of
@@ -26,7 +25,17 @@ _KEYS = {
 _ALL = tuple(name for names in _KEYS.values() for name in names)
 _IDS = ("trackid", "personid", "poseid", "id")
 _PEOPLE = ("poses", "people", "persons", "bodies", "multiposelandmarks", "detections")
-_AROUND = ("frame", "frameid", "frameindex", "framenumber", "timestamp", "timestampms", "time", "timesec", "t")
+_AROUND = (
+    "frame",
+    "frameid",
+    "frameindex",
+    "framenumber",
+    "timestamp",
+    "timestampms",
+    "time",
+    "timesec",
+    "t",
+)
 _FEWEST = 5
 # The hips' middle is this close to the origin in world landmarks, in metres (choice).
 _ORIGIN = 0.02
@@ -87,7 +96,9 @@ def _person(entry: Any, kind: str, where: str) -> Person:
         return person_of(points_of(by_name, where), where, track=track_of(entry, _IDS), unread=unread)
     key = _keys(entry)[kind]
     unread = [other for other in unread_of(entry, (*_AROUND, *_IDS)) if other != key]
-    return person_of(points_of(entry[key], f"{where}, {key}"), where, track=track_of(entry, _IDS), unread=unread)
+    return person_of(
+        points_of(entry[key], f"{where}, {key}"), where, track=track_of(entry, _IDS), unread=unread
+    )
 
 
 def _judge(data: PackedSkeletons, kind: str) -> Sequence[str]:

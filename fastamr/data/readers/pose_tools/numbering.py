@@ -141,11 +141,15 @@ def _seconds(frames: Sequence[Frame]) -> tuple[np.ndarray | None, list[str]]:
     key = next((key for frame in frames if (key := named(frame.content, tuple(_UNITS)))), None)
     if key is None:
         return None, []
-    values = [_time(frame.content.get(key)) if isinstance(frame.content, Mapping) else None for frame in frames]
+    values = [
+        _time(frame.content.get(key)) if isinstance(frame.content, Mapping) else None for frame in frames
+    ]
     known = [value for value in values if value is not None]
     if len(known) < len(values) or len(known) < 2:
         lacking = len(values) - len(known)
-        return None, [f"{key!r} is not understood in {lacking} of {len(values)} frames and not used"] * bool(lacking)
+        return None, [f"{key!r} is not understood in {lacking} of {len(values)} frames and not used"] * bool(
+            lacking
+        )
     times, unit = np.array(known), _UNITS[plain(key)]
     if any(_is_clock(frame.content[key]) for frame in frames):
         return times, []

@@ -25,7 +25,16 @@ _IDS = ("personid", "trackid", "idx", "id")
 _BODIES = ("people", "bodies", "persons")
 
 MPI15 = (
-    *("head", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
+    *(
+        "head",
+        "neck",
+        "right_shoulder",
+        "right_elbow",
+        "right_wrist",
+        "left_shoulder",
+        "left_elbow",
+        "left_wrist",
+    ),
     *("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "chest"),
 )
 """The joints of OpenPose's MPI model."""
@@ -34,7 +43,8 @@ MPI15_PARENTS = (1, 14, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1)
 
 def _is_person(entry: Any) -> bool:
     return isinstance(entry, Mapping) and any(
-        isinstance(entry.get(key), list) for key in ("pose_keypoints_2d", "pose_keypoints_3d", "pose_keypoints", "joints")
+        isinstance(entry.get(key), list)
+        for key in ("pose_keypoints_2d", "pose_keypoints_3d", "pose_keypoints", "joints")
     )
 
 

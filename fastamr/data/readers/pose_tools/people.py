@@ -82,7 +82,9 @@ def person_of(
     values, scores = points.values, points.scores
     count, width = values.shape
     if count == 0 or not 2 <= width <= 5:
-        raise ValueError(f"{where}: key points of shape {values.shape}, expected 2 to 5 numbers for each joint")
+        raise ValueError(
+            f"{where}: key points of shape {values.shape}, expected 2 to 5 numbers for each joint"
+        )
     if scores is not None and len(scores) != count:
         raise ValueError(f"{where}: {len(scores)} scores for {count} joints")
     channels = 2 if width == 2 or (width == 3 and scores is None and third == "score") else 3
@@ -198,7 +200,9 @@ class People:
 
     def _nobody(self) -> ValueError:
         if self.damaged:
-            return ValueError(f"{self.where}: nobody can be read; the first of {len(self.damaged)} is {self.damaged[0]}")
+            return ValueError(
+                f"{self.where}: nobody can be read; the first of {len(self.damaged)} is {self.damaged[0]}"
+            )
         return ValueError(f"{self.where}: nobody was seen in any frame; the data set is empty")
 
     def _keep_usual_shape(self) -> None:
@@ -212,7 +216,9 @@ class People:
         for row in self._rows:
             shape = row[2].coords.shape
             if shape != usual:
-                reason = f"{shape[0]} joints in {shape[1]} channels, most people have {usual[0]} in {usual[1]}"
+                reason = (
+                    f"{shape[0]} joints in {shape[1]} channels, most people have {usual[0]} in {usual[1]}"
+                )
                 self.lose(row[3], reason)
             elif row[2].names != names:
                 self.lose(row[3], "joints of other names or in another order than those of most people")
@@ -253,7 +259,10 @@ class People:
         broken = seen & ~(np.abs(coords) < _FARTHEST).all(axis=2)
         for row, joint in zip(*np.nonzero(broken & (broken.cumsum(axis=1) == 1)), strict=True):
             point = ", ".join(f"{value:g}" for value in coords[row, joint])
-            self.lose(self._rows[row][3], f"joint {joint} is at {point}, expected finite numbers below {_FARTHEST:g}")
+            self.lose(
+                self._rows[row][3],
+                f"joint {joint} is at {point}, expected finite numbers below {_FARTHEST:g}",
+            )
         return ~broken.any(axis=1)
 
     def _bodies(
@@ -294,18 +303,24 @@ class People:
         met: set[tuple[int, str]] = set()
         for row, name in zip(rows, ids, strict=True):
             if name is not None and (row[1], name) in met:
-                self.say(f"{row[3]}: id {name} is that of two people of the frame; the clip's ids are not used")
+                self.say(
+                    f"{row[3]}: id {name} is that of two people of the frame; the clip's ids are not used"
+                )
                 return [None] * len(rows)
             met.add((row[1], name or ""))
         if any(name is None for name in ids) and any(name is not None for name in ids):
-            self.say(f"{sum(name is None for name in ids)} of {len(ids)} poses have no track id and are linked apart")
+            self.say(
+                f"{sum(name is None for name in ids)} of {len(ids)} poses have no track id and are linked apart"
+            )
         return ids
 
     def _say_left_out(self) -> None:
         if self.unread:
             self.say(f"not read: {', '.join(self.unread)}")
         if self.damaged:
-            self.say(f"left out because of what is in them: {len(self.damaged)}; the first is {self.damaged[0]}")
+            self.say(
+                f"left out because of what is in them: {len(self.damaged)}; the first is {self.damaged[0]}"
+            )
 
 
 def _sizes(coords: np.ndarray, seen: np.ndarray) -> float:

@@ -11,7 +11,16 @@ import numpy as np
 from ..common.json_text import numbers
 from .frames import named
 
-_SCORES = ("visibility", "score", "confidence", "conf", "visible", "likelihood", "inframelikelihood", "presence")
+_SCORES = (
+    "visibility",
+    "score",
+    "confidence",
+    "conf",
+    "visible",
+    "likelihood",
+    "inframelikelihood",
+    "presence",
+)
 _NAMES = ("name", "part", "bodypart", "joint", "type", "keypoint", "label")
 _FEWEST = 3
 
@@ -115,7 +124,9 @@ def _columns(value: Mapping[str, Any], where: str) -> Points:
     scores = None if key is None or value[key] is None else array_of(value[key], f"{where}, {key}", (None,))
     lengths = {len(column) for column in [*columns, *([] if scores is None else [scores])]}
     if len(axes) < 2 or len(lengths) != 1:
-        raise ValueError(f"{where}: 'x', 'y' and what stands beside them differ in length, expected one number a joint")
+        raise ValueError(
+            f"{where}: 'x', 'y' and what stands beside them differ in length, expected one number a joint"
+        )
     return Points(np.stack(columns, axis=1), scores)
 
 
@@ -126,7 +137,9 @@ def _objects(value: list[Any], where: str) -> Points:
     axes = [axis for axis in "xyz" if axis in inner[0]]
     rows = [[point.get(axis) for axis in axes] for point in inner]
     key = next((found for point in value if (found := named(point, _SCORES))), None)
-    scores = None if key is None else array_of([point.get(key) for point in value], f"{where}, {key}", (None,))
+    scores = (
+        None if key is None else array_of([point.get(key) for point in value], f"{where}, {key}", (None,))
+    )
     name = named(value[0], _NAMES)
     names = None if name is None else tuple(str(point.get(name)) for point in value)
     used = {*axes, key, name, "position"}

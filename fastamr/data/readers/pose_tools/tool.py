@@ -41,7 +41,9 @@ class Naming:
     @classmethod
     def of_bones(cls, names: Sequence[str], bones: Any) -> Naming:
         """Return joints with their bones, pairs of names or places; bones of another form are not used."""
-        places = {name: place for place, name in enumerate(names)} | {place: place for place in range(len(names))}
+        places = {name: place for place, name in enumerate(names)} | {
+            place: place for place in range(len(names))
+        }
         try:
             edges = tuple((places[one], places[other]) for one, other in bones)
         except (KeyError, TypeError, ValueError):
@@ -264,7 +266,9 @@ def list_frame_files(path: Path, suffixes: Sequence[str]) -> Listing:
             listing.refused[item.path] = "is not a plain file"
         else:
             status = item.stat()
-            listing.entries.append(Entry(str(path), item.name, status.st_size, status.st_mtime_ns, archived=False))
+            listing.entries.append(
+                Entry(str(path), item.name, status.st_size, status.st_mtime_ns, archived=False)
+            )
     return listing
 
 
@@ -272,7 +276,9 @@ def note_others(people: People, listing: Listing) -> None:
     """Note what lies beside the files of frames."""
     if listing.others:
         more = ", ..." if len(listing.others) > _SHOWN else ""
-        people.say(f"{len(listing.others)} other names in the folder are not read: {', '.join(listing.others[:_SHOWN])}{more}")
+        people.say(
+            f"{len(listing.others)} other names in the folder are not read: {', '.join(listing.others[:_SHOWN])}{more}"
+        )
 
 
 def add_clips(people: People, folder: Path, entries: Sequence[Entry]) -> list[tuple[int, int]]:
@@ -304,7 +310,9 @@ def is_folder_of_frames(tool: Tool, source: Source) -> bool:
 def sample(entries: Sequence[Entry], most: int = 4 << 20) -> list[bytes]:
     """Return the content of some files, from the first to the last, without those that cannot be read or are large."""
     small = [entry for entry in entries if entry.size <= most]
-    places = sorted({round(part * (len(small) - 1) / _SAMPLES) for part in range(_SAMPLES + 1)} if small else ())
+    places = sorted(
+        {round(part * (len(small) - 1) / _SAMPLES) for part in range(_SAMPLES + 1)} if small else ()
+    )
     contents = []
     for place in places:
         with contextlib.suppress(DamagedFile):

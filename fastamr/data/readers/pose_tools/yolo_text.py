@@ -61,7 +61,9 @@ def read(
         ValueError: no line can be read, the numbers of a line fit several skeletons, or names are no sequence.
     """
     path = source.path
-    people = People(str(path), lambda count, channels, names, given: _choose(str(path), count, channels, given))
+    people = People(
+        str(path), lambda count, channels, names, given: _choose(str(path), count, channels, given)
+    )
     if source.is_folder:
         listing = list_frame_files(path, (".txt",))
         for place, reason in listing.refused.items():
@@ -107,7 +109,9 @@ def _rows(entry: Entry, people: People, is_one: bool) -> list[tuple[int, np.ndar
     try:
         content = entry.read().decode("utf-8-sig")
     except (DamagedFile, UnicodeDecodeError) as error:
-        people.lose(str(entry), "is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error))
+        people.lose(
+            str(entry), "is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        )
         return None
     rows: list[tuple[int, np.ndarray]] = []
     for number, line in enumerate(content.splitlines(), 1):
@@ -176,8 +180,8 @@ def _are_in_box(rows: np.ndarray, option: _Columns) -> bool:
     """Tell whether nearly all points that were found lie in the lines' boxes, made a quarter wider."""
     points = _points(rows, option)[..., :2]
     low, high = rows[:, None, 1:3] - 0.75 * rows[:, None, 3:5], rows[:, None, 1:3] + 0.75 * rows[:, None, 3:5]
-    inside = ((points >= low) & (points <= high)).all(axis=2)
-    found = (points != 0).any(axis=2)
+    inside: np.ndarray = np.all((points >= low) & (points <= high), axis=2)
+    found: np.ndarray = np.any(points != 0, axis=2)
     return bool(found.any()) and bool(inside[found].mean() >= 0.9)
 
 

@@ -20,7 +20,10 @@ CLIP = pose.motion(4, 2, joints=32, channels=3, scale=1000)
 
 
 def test_a_recording(tmp_path: Path) -> None:
-    document = pose.azure_document(CLIP, NAMES) | {"k4abt_sdk_version": "1.0", "bone_list": [["PELVIS", "NECK"]]}
+    document = pose.azure_document(CLIP, NAMES) | {
+        "k4abt_sdk_version": "1.0",
+        "bone_list": [["PELVIS", "NECK"]],
+    }
     data, notes = read_all(pose.write(tmp_path / "take.json", document))
     assert (data.names, data.layout.name, data.body_names) == (["take"], "azure32", ["1", "2"])
     np.testing.assert_allclose(np.stack(clip_of(data, "take"), 1), CLIP / 1000, rtol=1e-6)
@@ -30,7 +33,9 @@ def test_a_recording(tmp_path: Path) -> None:
 
 def test_names_in_another_order_and_none(tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(32)
-    path = pose.write(tmp_path / "a.json", pose.azure_document(CLIP[:, :, order], [NAMES[place] for place in order]))
+    path = pose.write(
+        tmp_path / "a.json", pose.azure_document(CLIP[:, :, order], [NAMES[place] for place in order])
+    )
     data, _ = read_all(path)
     np.testing.assert_allclose(clip_of(data, "a")[0], CLIP[:, 0] / 1000, rtol=1e-6)
     data, notes = read_all(pose.write(path, pose.azure_document(CLIP)))

@@ -47,7 +47,9 @@ class TestClip:
         with pytest.raises(ValueError, match="--no-track"):
             read(path, track=False)
 
-    @pytest.mark.parametrize("fields", [{"label": None, "label_index": -1}, {"label": "", "label_index": None}])
+    @pytest.mark.parametrize(
+        "fields", [{"label": None, "label_index": -1}, {"label": "", "label_index": None}]
+    )
     def test_no_label(self, tmp_path: Path, fields: dict[str, Any]) -> None:
         path = pose.write(tmp_path / "a.json", pose.kinetics_document(motion()) | fields)
         assert read_all(path)[0].labels.tolist() == [-1]
@@ -94,7 +96,10 @@ class TestFolder:
         for half, names in (("train", ["a", "b"]), ("val", ["c"])):
             labels = {}
             for place, name in enumerate(names):
-                document = pose.kinetics_document(motion(), "class 1", 1) | {"label": None, "label_index": None}
+                document = pose.kinetics_document(motion(), "class 1", 1) | {
+                    "label": None,
+                    "label_index": None,
+                }
                 pose.write(tmp_path / f"kinetics_{half}" / f"{name}.json", document)
                 labels[name] = {"has_skeleton": True, "label": f"class {place}", "label_index": place}
             pose.write(tmp_path / f"kinetics_{half}_label.json", labels)
@@ -106,8 +111,14 @@ class TestFolder:
 
     def test_labels_without_an_index_and_numbers_without_a_name(self, tmp_path: Path) -> None:
         for name, label, index in (("a", "x", None), ("b", "w", None), ("c", "x", None)):
-            pose.write(tmp_path / "words" / f"{name}.json", pose.kinetics_document(motion(), label) | {"label_index": index})
-            pose.write(tmp_path / "numbers" / f"{name}.json", pose.kinetics_document(motion()) | {"label": None, "label_index": 4})
+            pose.write(
+                tmp_path / "words" / f"{name}.json",
+                pose.kinetics_document(motion(), label) | {"label_index": index},
+            )
+            pose.write(
+                tmp_path / "numbers" / f"{name}.json",
+                pose.kinetics_document(motion()) | {"label": None, "label_index": 4},
+            )
         assert read_all(tmp_path / "words")[0].labels.tolist() == [0, 1, 0]
         numbers, _ = read_all(tmp_path / "numbers")
         assert (numbers.labels.tolist(), numbers.label_names) == ([4, 4, 4], ())

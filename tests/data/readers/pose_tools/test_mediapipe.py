@@ -30,13 +30,18 @@ FORMS: dict[str, Any] = {
     "landmarks": {"landmarks": POINTS},
     "frames": {"frames": [{"landmarks": points} for points in POINTS]},
     "frames with numbers": [{"frame": number, "landmarks": points} for number, points in enumerate(POINTS)],
-    "pose_landmarks of a task": [{"pose_landmarks": [points], "pose_world_landmarks": []} for points in POINTS],
+    "pose_landmarks of a task": [
+        {"pose_landmarks": [points], "pose_world_landmarks": []} for points in POINTS
+    ],
     "pose_landmarks": [{"pose_landmarks": points} for points in POINTS],
     "camel case": [{"poseLandmarks": points} for points in POINTS],
     "message": [{"pose_landmarks": {"landmark": points}} for points in POINTS],
     "by name": [dict(zip(NAMES, points, strict=True)) for points in POINTS],
     "by name below": [
-        {"frame": number, "landmarks": {name.upper(): point for name, point in zip(NAMES, points, strict=True)}}
+        {
+            "frame": number,
+            "landmarks": {name.upper(): point for name, point in zip(NAMES, points, strict=True)},
+        }
         for number, points in enumerate(POINTS)
     ],
     "by index": [
@@ -65,7 +70,10 @@ class TestWorld:
         "frame",
         [
             lambda number: {"pose_landmarks": POINTS[number], "pose_world_landmarks": WORLD_POINTS[number]},
-            lambda number: {"pose_landmarks": [POINTS[number]], "pose_world_landmarks": [WORLD_POINTS[number]]},
+            lambda number: {
+                "pose_landmarks": [POINTS[number]],
+                "pose_world_landmarks": [WORLD_POINTS[number]],
+            },
             lambda number: {"landmarks": [POINTS[number]], "worldLandmarks": [WORLD_POINTS[number]]},
         ],
     )
@@ -82,7 +90,8 @@ class TestWorld:
 
     def test_a_frame_that_lacks_the_world_is_left_out(self, tmp_path: Path) -> None:
         document: list[dict[str, Any]] = [
-            {"pose_landmarks": POINTS[number], "pose_world_landmarks": WORLD_POINTS[number]} for number in range(4)
+            {"pose_landmarks": POINTS[number], "pose_world_landmarks": WORLD_POINTS[number]}
+            for number in range(4)
         ]
         document[2]["pose_world_landmarks"] = None
         data, notes = read_all(pose.write(tmp_path / "some.json", document))
@@ -122,7 +131,8 @@ class TestFrames:
 
     def test_clocks_and_rates(self, tmp_path: Path) -> None:
         document: Any = [
-            {"timestamp": f"2026-01-02T03:04:05.{number * 50:03d}Z", "landmarks": POINTS[number]} for number in range(4)
+            {"timestamp": f"2026-01-02T03:04:05.{number * 50:03d}Z", "landmarks": POINTS[number]}
+            for number in range(4)
         ]
         assert read_all(pose.write(tmp_path / "a.json", document))[0].fps.tolist() == pytest.approx([20])
         document = {"fps": 24, "frames": POINTS}
@@ -161,10 +171,20 @@ class TestOtherTools:
         clip = pose.motion(3)
         order = np.random.default_rng(0).permutation(17)
         named = [
-            [{"score": 0.9, "keypoints": [
-                {"x": float(people[0, place, 0]), "y": float(people[0, place, 1]), "score": 0.5, "name": pose.COCO_NAMES[place]}
-                for place in order
-            ]}]
+            [
+                {
+                    "score": 0.9,
+                    "keypoints": [
+                        {
+                            "x": float(people[0, place, 0]),
+                            "y": float(people[0, place, 1]),
+                            "score": 0.5,
+                            "name": pose.COCO_NAMES[place],
+                        }
+                        for place in order
+                    ],
+                }
+            ]
             for people in clip
         ]
         data, notes = read_all(pose.write(tmp_path / "some.json", named))
@@ -172,8 +192,10 @@ class TestOtherTools:
         np.testing.assert_allclose(clip_of(data, "some")[0], clip[:, 0])
         assert "shares" not in notes
         typed = [
-            [{"type": name, "position": {"x": float(x), "y": float(y)}, "inFrameLikelihood": 0.9}
-             for name, (x, y) in zip(pose.COCO_NAMES, people[0], strict=True)]
+            [
+                {"type": name, "position": {"x": float(x), "y": float(y)}, "inFrameLikelihood": 0.9}
+                for name, (x, y) in zip(pose.COCO_NAMES, people[0], strict=True)
+            ]
             for people in clip
         ]
         assert read_all(pose.write(tmp_path / "some.json", typed))[0].coords.equal(data.coords)

@@ -20,7 +20,9 @@ CLIP = pose.motion(4)
 
 def meta(names: list[str], key: str = "keypoint_id2name") -> dict[str, Any]:
     if key == "keypoint_id2name":
-        return {"meta_info": {"dataset_name": "coco", key: {str(place): name for place, name in enumerate(names)}}}
+        return {
+            "meta_info": {"dataset_name": "coco", key: {str(place): name for place, name in enumerate(names)}}
+        }
     return {"meta_info": {key: {name: place for place, name in enumerate(names)}}}
 
 
@@ -31,10 +33,15 @@ FORMS = {
     "predictions": {"predictions": [[pose.mmpose_instance(points) for points in people] for people in CLIP]},
     "results": [{"predictions": [[pose.mmpose_instance(points) for points in people]]} for people in CLIP],
     "version 0": [
-        [{"bbox": [0, 0, 9, 9, 1], "keypoints": np.c_[points, np.full(17, 0.5)].tolist()} for points in people]
+        [
+            {"bbox": [0, 0, 9, 9, 1], "keypoints": np.c_[points, np.full(17, 0.5)].tolist()}
+            for points in people
+        ]
         for people in CLIP
     ],
-    "object of frames": {f"frame_{frame}": [pose.mmpose_instance(people[0])] for frame, people in enumerate(CLIP)},
+    "object of frames": {
+        f"frame_{frame}": [pose.mmpose_instance(people[0])] for frame, people in enumerate(CLIP)
+    },
     "flat frames": [
         {"frame_id": frame} | pose.mmpose_instance(people[0]) for frame, people in enumerate(CLIP)
     ],
@@ -49,7 +56,9 @@ def test_all_forms_are_one_clip(tmp_path: Path, form: str) -> None:
 
 
 def test_an_image(tmp_path: Path) -> None:
-    document = [pose.mmpose_instance(points, bbox=[[0, 0, 9, 9]], bbox_score=0.9) for points in pose.motion(1, 2)[0]]
+    document = [
+        pose.mmpose_instance(points, bbox=[[0, 0, 9, 9]], bbox_score=0.9) for points in pose.motion(1, 2)[0]
+    ]
     data, notes = read_all(pose.write(tmp_path / "some.json", document))
     assert (data.num_bodies, data.num_frames) == (2, 2)
     assert "2 people without a frame number are taken as those of one frame" in notes
@@ -99,13 +108,20 @@ class TestSpace:
         frames = pose.mmpose_frames(clip)
         for frame in frames:
             instance = frame["instances"][0]
-            instance["keypoints"], instance["keypoint_scores"] = [instance["keypoints"]], [instance["keypoint_scores"]]
+            instance["keypoints"], instance["keypoint_scores"] = (
+                [instance["keypoints"]],
+                [instance["keypoint_scores"]],
+            )
         assert read_all(pose.write(tmp_path / "some.json", frames))[0].layout.name == "h36m17"
 
     def test_points_in_space_before_those_of_the_image(self, tmp_path: Path) -> None:
         clip = pose.motion(3, channels=3, scale=1)
         frames = [
-            [pose.mmpose_instance(people[0, :, :2], keypoints_3d=np.c_[people[0], np.ones(17)].tolist(), track_id=3)]
+            [
+                pose.mmpose_instance(
+                    people[0, :, :2], keypoints_3d=np.c_[people[0], np.ones(17)].tolist(), track_id=3
+                )
+            ]
             for people in clip
         ]
         data, notes = read_all(pose.write(tmp_path / "some.json", frames))

@@ -120,7 +120,9 @@ class TestFolder:
 
 
 class TestDocuments:
-    @pytest.mark.parametrize("wrap", [list, lambda frames: {"frames": frames}, lambda frames: {"data": frames}])
+    @pytest.mark.parametrize(
+        "wrap", [list, lambda frames: {"frames": frames}, lambda frames: {"data": frames}]
+    )
     def test_a_list_of_frames(self, tmp_path: Path, wrap: Any) -> None:
         clip = pose.motion(3, joints=25)
         path = pose.write(tmp_path / "some.json", wrap([pose.openpose_frame(people) for people in clip]))
@@ -139,7 +141,10 @@ class TestDocuments:
         data, _ = read_all(pose.write(tmp_path / "open.json", frames))
         np.testing.assert_array_equal(clip_of(data, "open")[0], clip[:, 0])
         bodies = {
-            name: {"version": "AlphaPose v0.3", "bodies": [{"joints": frame["people"][0]["pose_keypoints_2d"]}]}
+            name: {
+                "version": "AlphaPose v0.3",
+                "bodies": [{"joints": frame["people"][0]["pose_keypoints_2d"]}],
+            }
             for name, frame in frames.items()
         }
         assert read_all(pose.write(tmp_path / "cmu.json", bodies))[0].coords.equal(data.coords)
@@ -172,7 +177,9 @@ class TestDocuments:
         one_line(error, "some.json", "--layout")
 
     def test_shares_of_the_image_are_said(self, tmp_path: Path) -> None:
-        path = pose.write(tmp_path / "some.json", [pose.openpose_frame(pose.motion(1, joints=25, scale=0.5)[0])])
+        path = pose.write(
+            tmp_path / "some.json", [pose.openpose_frame(pose.motion(1, joints=25, scale=0.5)[0])]
+        )
         assert "x and y are shares of the image's width and height" in read_all(path)[1]
 
 

@@ -14,7 +14,8 @@ from fastamr.data import read
 from fastamr.data.readers.common.reader import Reader, Source
 from fastamr.data.readers.registry import READERS
 
-from .. import writers_generic, writers_pose as pose
+from .. import writers_generic
+from .. import writers_pose as pose
 from ..reading import one_line, person
 
 CLIP = pose.motion(3)
@@ -42,7 +43,9 @@ def write_texts(folder: Path) -> Path:
 
 
 def write_coco_list(folder: Path) -> Path:
-    writers_generic.write_alphapose(folder / "some.json", [(f"{frame}.jpg", CLIP[frame, 0], None) for frame in range(3)])
+    writers_generic.write_alphapose(
+        folder / "some.json", [(f"{frame}.jpg", CLIP[frame, 0], None) for frame in range(3)]
+    )
     return folder / "some.json"
 
 
@@ -73,7 +76,10 @@ KINDS: dict[str, list[Callable[[Path], Path]]] = {
         write_json([[], [pose.mmpose_instance(CLIP[0, 0])]]),
         write_frames([[pose.mmpose_instance(points) for points in people] for people in CLIP]),
     ],
-    "yolo": [write_json([yolo(people) for people in CLIP]), write_frames([[], *(yolo(people) for people in CLIP)])],
+    "yolo": [
+        write_json([yolo(people) for people in CLIP]),
+        write_frames([[], *(yolo(people) for people in CLIP)]),
+    ],
     "yolo-txt": [write_texts],
     "mediapipe": [
         write_json([pose.landmarks(people[0]) for people in SPACE]),
@@ -89,10 +95,14 @@ KINDS: dict[str, list[Callable[[Path], Path]]] = {
 }
 
 
-@pytest.mark.parametrize(("kind", "number"), [(kind, number) for kind, some in KINDS.items() for number in range(len(some))])
+@pytest.mark.parametrize(
+    ("kind", "number"), [(kind, number) for kind, some in KINDS.items() for number in range(len(some))]
+)
 def test_one_reader_knows_a_source(tmp_path: Path, kind: str, number: int) -> None:
     source = Source(KINDS[kind][number](tmp_path))
-    readers = [reader for reader in READERS if isinstance(reader, Reader) and reader.suffixes and reader.fits(source)]
+    readers = [
+        reader for reader in READERS if isinstance(reader, Reader) and reader.suffixes and reader.fits(source)
+    ]
     asked = [reader.name for reader in readers if reader.name != "coco" and reader.sniff(source)]
     # COCO's reader is asked last of those that look into JSON, and takes any list of objects with key points.
     found = next(reader.name for reader in readers if reader.sniff(source))
@@ -104,14 +114,18 @@ class TestFolders:
     def test_an_empty_one(self, tmp_path: Path) -> None:
         for kind in KINDS:
             readers = [reader for reader in READERS if isinstance(reader, Reader) and reader.name == kind]
-            assert not any(reader.fits(Source(tmp_path)) and reader.sniff(Source(tmp_path)) for reader in readers)
+            assert not any(
+                reader.fits(Source(tmp_path)) and reader.sniff(Source(tmp_path)) for reader in readers
+            )
 
     def test_documents_of_many_frames_are_no_frames(self, tmp_path: Path) -> None:
         """A folder of videos is no video: each file is a clip."""
         for name in ("a1", "b2"):
             pose.write(tmp_path / f"{name}.json", pose.mmpose_frames(CLIP))
         assert not any(
-            reader.sniff(Source(tmp_path)) for reader in READERS if isinstance(reader, Reader) and reader.takes_folder
+            reader.sniff(Source(tmp_path))
+            for reader in READERS
+            if isinstance(reader, Reader) and reader.takes_folder
         )
 
     def test_the_look_is_short(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,15 +143,28 @@ class TestFolders:
 
         monkeypatch.setattr(Entry, "read", count)
         source = Source(tmp_path)
-        sniffed = [reader.name for reader in READERS if isinstance(reader, Reader) and reader.takes_folder and reader.sniff(source)]
+        sniffed = [
+            reader.name
+            for reader in READERS
+            if isinstance(reader, Reader) and reader.takes_folder and reader.sniff(source)
+        ]
         assert sniffed == ["openpose"]
         assert len(names) <= 30
 
 
-@pytest.mark.parametrize("document", [{}, {"a": 1}, [], [1], [[1, 2], [3, 4]], {"frames": []}, {"data": [{}]}, "x", None])
+@pytest.mark.parametrize(
+    "document", [{}, {"a": 1}, [], [1], [[1, 2], [3, 4]], {"frames": []}, {"data": [{}]}, "x", None]
+)
 def test_other_json_names_what_is_read(tmp_path: Path, document: Any) -> None:
     path = tmp_path / "some.json"
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"some\.json holds neither") as error:
         read(path)
-    one_line(error, "'people' with 'pose_keypoints_2d'", "'instance_info'", "'annotations'", "'skeletons'", "landmarks")
+    one_line(
+        error,
+        "'people' with 'pose_keypoints_2d'",
+        "'instance_info'",
+        "'annotations'",
+        "'skeletons'",
+        "landmarks",
+    )

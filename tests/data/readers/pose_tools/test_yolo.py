@@ -36,7 +36,9 @@ class TestTexts:
     @pytest.mark.parametrize("visible", [True, False])
     @pytest.mark.parametrize("score", [None, 0.75])
     @pytest.mark.parametrize("tracks", [None, (1, 2)])
-    def test_what_may_stand_on_a_line(self, tmp_path: Path, visible: bool, score: float | None, tracks: Any) -> None:
+    def test_what_may_stand_on_a_line(
+        self, tmp_path: Path, visible: bool, score: float | None, tracks: Any
+    ) -> None:
         write_texts(tmp_path / "walk", SHARES, visible=visible, score=score, tracks=tracks)
         data, notes = read_all(tmp_path / "walk")
         assert (data.names, data.layout.name, data.num_bodies) == (["walk"], "coco17", 2)
@@ -88,7 +90,7 @@ class TestTexts:
 
     def test_other_skeletons(self, tmp_path: Path) -> None:
         write_texts(tmp_path / "a", np.round(pose.motion(3, joints=26, scale=0.15), 4))
-        data, notes = read_all(tmp_path / "a", layout="halpe26")
+        data, _notes = read_all(tmp_path / "a", layout="halpe26")
         assert data.layout.name == "halpe26"
         assert read_all(tmp_path / "a")[0].layout.name == "halpe26"
         write_texts(tmp_path / "b", np.round(pose.motion(3, joints=11, scale=0.15), 4))
@@ -117,13 +119,17 @@ class TestTexts:
             (lambda words: words[:30], "30 numbers, most lines have 56"),
         ],
     )
-    def test_a_bad_line_costs_itself(self, tmp_path: Path, change: Callable[[list[str]], list[str]], reason: str) -> None:
+    def test_a_bad_line_costs_itself(
+        self, tmp_path: Path, change: Callable[[list[str]], list[str]], reason: str
+    ) -> None:
         write_texts(tmp_path, SHARES)
         path = tmp_path / "video_2.txt"
         lines = path.read_text().splitlines()
         path.write_text("\n".join([lines[0], " ".join(change(lines[1].split()))]))
         data, notes = read_all(tmp_path)
-        assert [("video_2.txt, line 2" in key, reason in why) for key, why in data.dropped.items()] == [(True, True)]
+        assert [("video_2.txt, line 2" in key, reason in why) for key, why in data.dropped.items()] == [
+            (True, True)
+        ]
         assert data.num_bodies == 2
         assert "video_2.txt, line 2" in notes
 
@@ -163,12 +169,16 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "a frame a line": lambda folder: pose.write_lines(folder / "a.jsonl", frames(CLIP)),
     "a frame a line in .json": lambda folder: pose.write_lines(folder / "a.json", frames(CLIP)),
     "objects of frames": lambda folder: pose.write(
-        folder / "a.json", [{"frame": number, "detections": people} for number, people in enumerate(frames(CLIP))]
+        folder / "a.json",
+        [{"frame": number, "detections": people} for number, people in enumerate(frames(CLIP))],
     ),
     "an object a line": lambda folder: pose.write_lines(
-        folder / "a.jsonl", [{"frame": number, "results": people} for number, people in enumerate(frames(CLIP))]
+        folder / "a.jsonl",
+        [{"frame": number, "results": people} for number, people in enumerate(frames(CLIP))],
     ),
-    "images": lambda folder: pose.write(folder / "a.json", {"images": [{"results": people} for people in frames(CLIP)]}),
+    "images": lambda folder: pose.write(
+        folder / "a.json", {"images": [{"results": people} for people in frames(CLIP)]}
+    ),
     "by number": lambda folder: pose.write(
         folder / "a.json", {str(number): people for number, people in enumerate(frames(CLIP))}
     ),
