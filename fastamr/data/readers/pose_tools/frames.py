@@ -98,6 +98,9 @@ def _frames_of_object(document: Mapping[str, Any], form: Form, place: str) -> li
         return [Frame(place, document)]
     if is_object_of_frames(document):
         return [Frame(f"{place}[{key!r}]", value, str(key)) for key, value in document.items()]
+    others = [key for key in document if _is_list_of_frames(document[key], form)]
+    if len(others) == 1:
+        return frames_of(document[others[0]], form, f"{place}.{others[0]}".lstrip("."))
     shown = ", ".join(str(key)[:40] for key in list(document)[:6])
     raise ValueError(f"{place or 'the document'} holds {shown or 'nothing'}, expected frames of people")
 
@@ -156,9 +159,16 @@ def people_in(document: Any, form: Form, depth: int = _DEPTH) -> Iterator[Any]:
             yield from people_in(parts, form, depth - 1)
             return
         values = [document[key]] if key is not None else list(document.values())
-        if key is not None or is_object_of_frames(document):
-            for value in values:
-                yield from people_in(value, form, depth - 1)
+        if key is None and not is_object_of_frames(document):
+            values = [value for value in values if _is_list_of_frames(value, form)]
+        for value in values:
+            yield from people_in(value, form, depth - 1)
+
+
+def _is_list_of_frames(value: Any, form: Form) -> bool:
+    """Tell a list of frames whose name is not known; nested lists of numbers may be anything."""
+    first = next(people_in(value, form, _DEPTH - 1), None) if isinstance(value, list) else None
+    return isinstance(first, Mapping) or (isinstance(first, list) and isinstance(first[0], Mapping))
 
 
 _FRAMES = ("frameid", "frameindex", "frameidx", "framenumber", "framenum", "frameno", "frame", "framecount")
@@ -173,6 +183,26 @@ _IMAGES = (
     "filename",
     "path",
 )
+
+
+_CLIPS = (
+    "video",
+    "videoid",
+    "videoname",
+    "videopath",
+    "clip",
+    "clipid",
+    "clipname",
+    "sequence",
+    "sequenceid",
+)
+
+
+def clip_of(frame: Frame) -> str | None:
+    """Return the video that a frame says it is of, or None."""
+    key = named(frame.content, _CLIPS)
+    value = frame.content[key] if key is not None else None
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
 
 
 def frame_key(entry: Any) -> str | None:

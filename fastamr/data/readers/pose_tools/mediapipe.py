@@ -37,6 +37,7 @@ _AROUND = (
     "t",
 )
 _FEWEST = 5
+_LANDMARKS = 33
 # The hips' middle is this close to the origin in world landmarks, in metres (choice).
 _ORIGIN = 0.02
 _WORLD_NOTE = "world landmarks: metres, y down, the origin between the hips; where the body goes is not told"
@@ -45,11 +46,19 @@ _IMAGE_NOTE = "image landmarks: z has about the scale of x, its origin between t
 
 def _is_person(entry: Any) -> bool:
     """Tell landmarks, or an object that holds those of one person."""
-    if are_points(entry):
+    if are_points(entry) or _is_flat(entry):
         return True
     if not isinstance(entry, Mapping) or "image_id" in entry:
         return False
-    return any(are_points(entry[key]) for key in _keys(entry).values()) or bool(_by_name(entry))
+    return any(are_points(entry[key]) or _is_flat(entry[key]) for key in _keys(entry).values()) or bool(
+        _by_name(entry)
+    )
+
+
+def _is_flat(entry: Any) -> bool:
+    """Tell the numbers of all landmarks in one list, two to five each."""
+    is_long = isinstance(entry, list) and len(entry) in range(2 * _LANDMARKS, 5 * _LANDMARKS + 1, _LANDMARKS)
+    return is_long and all(isinstance(value, (int, float)) for value in entry)
 
 
 def _keys(entry: Any) -> dict[str, str]:
@@ -82,14 +91,14 @@ def _is_list_of_people(value: Any) -> bool:
 
 
 def _kinds(entry: Any) -> list[str]:
-    if are_points(entry) or (isinstance(entry, Mapping) and _by_name(entry)):
+    if not isinstance(entry, Mapping) or are_points(entry) or _by_name(entry):
         return ["landmarks"]
-    return [kind for kind, key in _keys(entry).items() if are_points(entry[key])]
+    return [kind for kind, key in _keys(entry).items() if are_points(entry[key]) or _is_flat(entry[key])]
 
 
 def _person(entry: Any, kind: str, where: str) -> Person:
-    if are_points(entry):
-        return person_of(points_of(entry, where), where)
+    if not isinstance(entry, Mapping) or are_points(entry):
+        return person_of(points_of(entry, where, _stride(entry)), where)
     by_name = _by_name(entry)
     if by_name:
         unread = [key for key in unread_of(entry, (*_AROUND, *_IDS)) if key not in by_name]
@@ -97,8 +106,15 @@ def _person(entry: Any, kind: str, where: str) -> Person:
     key = _keys(entry)[kind]
     unread = [other for other in unread_of(entry, (*_AROUND, *_IDS)) if other != key]
     return person_of(
-        points_of(entry[key], f"{where}, {key}"), where, track=track_of(entry, _IDS), unread=unread
+        points_of(entry[key], f"{where}, {key}", _stride(entry[key])),
+        where,
+        track=track_of(entry, _IDS),
+        unread=unread,
     )
+
+
+def _stride(value: Any) -> int:
+    return len(value) // _LANDMARKS if _is_flat(value) else 0
 
 
 def _judge(data: PackedSkeletons, kind: str) -> Sequence[str]:

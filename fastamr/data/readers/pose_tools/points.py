@@ -43,14 +43,20 @@ class Points:
 
 
 def are_points(value: Any) -> bool:
-    """Tell whether something is a person's key points: a list of points, or an object of them; flat lists are not."""
+    """Tell whether something is a person's key points: a list of points, or an object of them; flat lists are not.
+
+    The first and the last points are looked at; :func:`points_of` reads all.
+    """
     if isinstance(value, Mapping):
         if {"x", "y"} <= value.keys():
             return isinstance(value["x"], list) and isinstance(value["y"], list)
-        if named(value, ("landmark",)) is not None:
-            return are_points(value[str(named(value, ("landmark",)))])
+        inner = named(value, ("landmark",))
+        if inner is not None:
+            return are_points(value[inner])
         return len(value) >= _FEWEST and all(map(_is_point, value.values()))
-    return isinstance(value, list) and len(value) >= _FEWEST and all(map(_is_point, value))
+    if not isinstance(value, list) or len(value) < _FEWEST:
+        return False
+    return _is_point(value[0]) and _is_point(value[1]) and _is_point(value[-1])
 
 
 def _is_point(value: Any) -> bool:

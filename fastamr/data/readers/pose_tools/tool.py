@@ -18,7 +18,7 @@ from ..common.json_text import load_json, parse_json
 from ..common.layout_choice import Joints, joints_by_count, joints_by_name
 from ..common.reader import Reader, Reading, Source
 from ..common.sources import DamagedFile, Entry, Listing, list_files
-from .frames import Form, Frame, frames_of, named, people_in, people_of, plain_key
+from .frames import Form, Frame, clip_of, frames_of, named, people_in, people_of, plain_key
 from .numbering import number_frames, rate_of
 from .people import People, Person
 
@@ -156,25 +156,29 @@ class Session:
         self.people = People(self.where, self.tool.choose(None, self.where))
 
     def add_document(self, document: Any, where: str, name: str, *, label: int = -1) -> None:
-        """Add a document of frames as a clip; what cannot be read is left out with its place.
+        """Add a document of frames as a clip, or as one for each video that its frames name; what cannot be read is left out with its place.
 
         Raises:
             ValueError: the document has no frames, or their numbers are no sequence.
         """
         frames = frames_of(document, self.tool.form)
-        numbers = number_frames(frames, where) if frames else None
         self._note_naming(document)
         told = rate_of(document)
-        fps = numbers.fps if numbers is not None and not math.isnan(numbers.fps) else told
-        clip = self.people.clip(name, fps=fps, label=label)
-        if numbers is None:
-            return
-        self.people.say(*numbers.notes)
-        for place, frame in enumerate(frames):
-            at = f"{where}, {frame.place}" if frame.place else where
-            if place in numbers.lost and frame.content not in (None, [], {}):
-                self.people.lose(at, numbers.lost[place])
-            else:
+        clips: dict[str | None, list[Frame]] = {}
+        for frame in frames:
+            clips.setdefault(clip_of(frame), []).append(frame)
+        if not frames:
+            self.people.clip(name, fps=told, label=label)
+        for video, members in clips.items():
+            numbers = number_frames(members, where)
+            fps = told if math.isnan(numbers.fps) else numbers.fps
+            clip = self.people.clip(video if video and len(clips) > 1 else name, fps=fps, label=label)
+            self.people.say(*numbers.notes)
+            for place, frame in enumerate(members):
+                at = f"{where}, {frame.place}" if frame.place else where
+                if place in numbers.lost and frame.content not in (None, [], {}):
+                    self.people.lose(at, numbers.lost[place])
+                    continue
                 count = self._add_people(clip, int(numbers.frames[place]), frame.content, at)
                 if not frame.place and isinstance(document, list) and count > 1:
                     self.people.say(f"{count} people without a frame number are taken as those of one frame")

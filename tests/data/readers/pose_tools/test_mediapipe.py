@@ -26,6 +26,11 @@ FORMS: dict[str, Any] = {
     "frames of landmarks": POINTS,
     "frames of lists": IMAGE[:, 0].tolist(),
     "frames of lists with visibility": np.concatenate([IMAGE[:, 0], np.full((4, 33, 1), 0.9)], 2).tolist(),
+    "flat frames": IMAGE[:, 0].reshape(4, 99).tolist(),
+    "flat frames with visibility": np.concatenate([IMAGE[:, 0], np.full((4, 33, 1), 0.9)], 2)
+    .reshape(4, 132)
+    .tolist(),
+    "another name": {"video": "a.mp4", "pose_data": [{"landmarks": points} for points in POINTS]},
     "frames of people": [[points] for points in POINTS],
     "landmarks": {"landmarks": POINTS},
     "frames": {"frames": [{"landmarks": points} for points in POINTS]},
@@ -156,6 +161,16 @@ class TestFrames:
         data, _ = read_all(tmp_path / "walk")
         assert data.names == ["walk"]
         np.testing.assert_allclose(clip_of(data, "walk")[0], IMAGE[:, 0], rtol=1e-6)
+
+    def test_several_videos_of_a_document(self, tmp_path: Path) -> None:
+        document = [
+            {"video": video, "frame": number, "landmarks": points}
+            for number, points in enumerate(POINTS)
+            for video in ("a", "b")
+        ]
+        data, _ = read_all(pose.write(tmp_path / "some.json", document))
+        assert (data.names, data.num_bodies) == (["a", "b"], 2)
+        np.testing.assert_allclose(clip_of(data, "b")[0], IMAGE[:, 0], rtol=1e-6)
 
     def test_several_people(self, tmp_path: Path) -> None:
         clip = pose.motion(4, 2, joints=33, channels=3, scale=0.2)
