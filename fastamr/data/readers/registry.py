@@ -14,6 +14,7 @@ from .common.reader import Reader, Reading, Source
 from .json_files import coco, nw_ucla
 from .mocap import bvh, c3d_markers
 from .own import SYNTHETIC
+from .pose_tools import azure, kinetics, mediapipe, mmpose, openpose, yolo, yolo_text
 from .raw_sets import ntu, pku
 from .raw_sets.raw import RawSet
 from .tables import csv, msr_action3d
@@ -25,8 +26,15 @@ READERS: list[Reader | RawSet] = [
     npz_packed.READER,
     npz_ctrgcn.READER,
     pyskl.READER,
-    coco.READER,
+    yolo_text.READER,
+    kinetics.READER,
+    openpose.READER,
+    azure.READER,
+    mmpose.READER,
+    yolo.READER,
     nw_ucla.READER,
+    mediapipe.READER,
+    coco.READER,
     csv.READER,
     msr_action3d.READER,
     bvh.READER,
