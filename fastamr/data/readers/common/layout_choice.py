@@ -60,7 +60,7 @@ def joints_by_name(
         names: the file's joints.
         where: names the file in errors.
         given: the layout that was asked for: joints that the file lacks are not seen, others are left out.
-        parents: the file's tree, for a layout of its own; None = told by the names.
+        parents: the file's tree, for a layout of its own; None = told by the names. A file with a tree lacks no joints.
         own_name: what a layout of its own is called.
 
     Raises:
@@ -83,7 +83,8 @@ def joints_by_name(
     holding = [
         name for name, joints in built_in.items() if wanted < joints and len(wanted) >= _SHARE * len(joints)
     ]
-    if holding:
+    # A file that brings its own tree has the whole of its skeleton.
+    if holding and parents is None:
         return _mapped(LAYOUTS[min(holding, key=lambda name: len(built_in[name]))], places, names, where)
     roots = [-1] * len(names) if parents is None else parents
     layout = SkeletonLayout.from_joints(own_name, [str(name) for name in names], roots)
