@@ -47,14 +47,16 @@ def to_clips(
         pass  # two coordinates of three bodies, or three of two: told apart by nobody
     elif orders and (orders[0] in fitting or not fitting) and _has_coordinates(orders[0], array.shape, clips):
         fitting = [orders[0]]
-    elif array.ndim == 4 and set(fitting) == {"MTVC", "NTVC"}:
-        fitting = ["MTVC"]
+    elif set(fitting) == {"MTVC", "CTVM"} and array.shape[3] == 3 and array.shape[0] == 2:
+        fitting = ["MTVC"]  # two people in 3-D; three people in 2-D is rarer, and the note says it (choice)
     if array.ndim == 2 and fitting == ["TF"]:
         return _of_rows(array, where, counts)
     if len(fitting) != 1:
         raise ValueError(
             f"{where} has shape {array.shape}, {'which may be ' if fitting else 'expected '}"
-            + " or ".join(_shown(order) for order in fitting or _ORDERS[3][:1] + _ORDERS[4][:1] + _ORDERS[5][:1])
+            + " or ".join(
+                _shown(order) for order in fitting or _ORDERS[3][:1] + _ORDERS[4][:1] + _ORDERS[5][:1]
+            )
             + "; save it as (frames, bodies, joints, coordinates)" * bool(fitting)
             + "; --layout names a skeleton of another number of joints" * (not fitting)
         )
@@ -89,20 +91,20 @@ def _has_coordinates(order: str, shape: tuple[int, ...], clips: int | None) -> b
     return sizes["C"] in (2, 3, 4, 5) and sizes.get("M", 1) <= MOST_BODIES
 
 
-def _of_rows(
-    array: np.ndarray, where: str, counts: Collection[int]
-) -> tuple[list[np.ndarray], list[str]]:
+def _of_rows(array: np.ndarray, where: str, counts: Collection[int]) -> tuple[list[np.ndarray], list[str]]:
     """Return rows of all coordinates of a frame, ``x, y[, z]`` of one joint after another, as a clip."""
     width = array.shape[1]
-    fitting = [
-        (width // size, size) for size in (3, 2, 4) if width % size == 0 and width // size in counts
-    ]
+    fitting = [(width // size, size) for size in (3, 2, 4) if width % size == 0 and width // size in counts]
     fitting = [pair for pair in fitting if pair[1] < 4 or pair[0] == 33] or fitting[:1]
     if len(fitting) != 1:
         may = " or ".join(f"{joints} joints in {size} coordinates" for joints, size in fitting)
         raise ValueError(
             f"{where} has shape {array.shape}, frames of {width} values, "
-            + (f"which may be {may}; name the skeleton with --layout" if may else "which is no known skeleton")
+            + (
+                f"which may be {may}; name the skeleton with --layout"
+                if may
+                else "which is no known skeleton"
+            )
             + "; or save it as (frames, joints, coordinates)"
         )
     joints, size = fitting[0]

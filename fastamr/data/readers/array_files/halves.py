@@ -13,7 +13,7 @@ from ...packed.dataset import Split
 _SPELLINGS = {
     "train": "training|trainval|train|trn",
     "val": "validation|valid|val|development|dev",
-    "test": "testing|test|tst|evaluation|eval|held_?out|hold_?out",
+    "test": "testing|test|tst|evaluation|eval|held[_ -]?out|hold[_ -]?out",
 }
 _WORDS = "|".join(f"(?P<{half}>{words})" for half, words in _SPELLINGS.items())
 _UNIT = "(?:[ _-]?(?:set|split|data|list|clips|videos|samples|names|files|ids))?"
@@ -33,7 +33,7 @@ def half_of(key: str) -> tuple[str, str] | None:
     ``xsub_train``, ``Train-xsub`` and ``xsubTrain`` are ``xsub``; ``Train``, ``trainset`` and ``training`` are
     ``official``, ``train1`` is ``official1``.
     """
-    text = _GLUED.sub(r"\1_", key.strip())
+    text = _GLUED.sub(r"\1_", re.sub(r"\.(txt|csv|json|pkl)$", "", key.strip()))
     found = _HALF.search(text)
     if found is None:
         return None
@@ -80,7 +80,9 @@ def join_halves(masks: Mapping[str, torch.Tensor]) -> tuple[dict[str, Split], li
         if "test" in parts and "val" in parts:
             splits[f"{base}_val"] = Split(train, parts["val"])
     unnamed = {key for key in masks if half_of(key) is None}
-    return splits, notes + empty_halves({name: split for name, split in splits.items() if name not in unnamed})
+    return splits, notes + empty_halves(
+        {name: split for name, split in splits.items() if name not in unnamed}
+    )
 
 
 def empty_halves(splits: Mapping[str, Split]) -> list[str]:
@@ -136,8 +138,12 @@ def _of_words(name: str, words: list[str]) -> tuple[dict[str, Split], list[str]]
         for half in sorted({half[1] for half in halves.values() if half})
     }
     if not masks:
-        raise ValueError(f"{name} holds {', '.join(map(repr, others[:5]))}; expected words such as train and test")
+        raise ValueError(
+            f"{name} holds {', '.join(map(repr, others[:5]))}; expected words such as train and test"
+        )
     splits, notes = join_halves(masks)
-    notes += [f"split {name!r}: clips marked {', '.join(map(repr, others[:5]))} are in neither half"] * bool(others)
+    notes += [f"split {name!r}: clips marked {', '.join(map(repr, others[:5]))} are in neither half"] * bool(
+        others
+    )
     renamed = {found.replace(OFFICIAL, name, 1): split for found, split in splits.items()}
     return renamed, [note.replace(repr(OFFICIAL), repr(name)) for note in notes]

@@ -32,16 +32,26 @@ _UTD_NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)_skeleton")
 _UTD_CLASSES = tuple(
     """swipe left; swipe right; wave; clap; throw; cross arms; basketball shoot; draw x; draw circle clockwise; draw circle
     counter clockwise; draw triangle; bowling; boxing; baseball swing; tennis swing; arm curl; tennis serve; push; knock;
-    catch; pick up and throw; jog; walk; sit to stand; stand to sit; lunge; squat""".replace("\n    ", " ").split("; ")
+    catch; pick up and throw; jog; walk; sit to stand; stand to sit; lunge; squat""".replace(
+        "\n    ", " "
+    ).split("; ")
 )
 _UTD_FPS = 30.0
 _PENN_JOINTS = [
     "head",
-    *(f"{side}_{part}" for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right")),
+    *(
+        f"{side}_{part}"
+        for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+        for side in ("left", "right")
+    ),
 ]
 _JHMDB_JOINTS = [
     *("neck", "belly", "face"),
-    *(f"{side}_{part}" for part in ("shoulder", "hip", "elbow", "knee", "wrist", "ankle") for side in ("right", "left")),
+    *(
+        f"{side}_{part}"
+        for part in ("shoulder", "hip", "elbow", "knee", "wrist", "ankle")
+        for side in ("right", "left")
+    ),
 ]
 _PLAIN = {"double", "single", "char", "logical"} | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -93,20 +103,30 @@ def read(
     joints: list[str] | None = None
     more: dict[str, Any] = {}
     notes: list[str] = []
-    if {"x", "y", "visibility"} <= set(arrays) and arrays["x"].shape == arrays["y"].shape and arrays["x"].ndim == 2:
+    if (
+        {"x", "y", "visibility"} <= set(arrays)
+        and arrays["x"].shape == arrays["y"].shape
+        and arrays["x"].ndim == 2
+    ):
         arrays, joints, more = _penn(arrays, path)
         notes.append(f"{path.name} is read as Penn Action")
         points: str | None = "keypoints"
     elif arrays.get("d_skel", np.empty(0)).shape[:2] == (20, 3):
         points, joints, more = "d_skel", _UTD_JOINTS, _utd(path)
         arrays = arrays | {"d_skel": _frames_first(arrays["d_skel"], (2, 0, 1))}
-        notes.append(f"{path.name} is read as UTD-MHAD: its own order of 20 joints, {_UTD_FPS:g} frames a second")
+        notes.append(
+            f"{path.name} is read as UTD-MHAD: its own order of 20 joints, {_UTD_FPS:g} frames a second"
+        )
     elif "pos_img" in arrays and arrays["pos_img"].shape[:2] == (2, 15):
         points, joints, more = "pos_img", _JHMDB_JOINTS, _jhmdb(path)
         arrays = arrays | {"pos_img": _frames_first(arrays["pos_img"], (2, 1, 0))}
-        notes.append(f"{path.name} is read as JHMDB: pixels" + f", class {more['label_names'][0]!r}" * bool(more))
+        notes.append(
+            f"{path.name} is read as JHMDB: pixels" + f", class {more['label_names'][0]!r}" * bool(more)
+        )
     else:
-        points = points_name({name: array.shape for name, array in arrays.items() if array.dtype.kind in "fiu"})
+        points = points_name(
+            {name: array.shape for name, array in arrays.items() if array.dtype.kind in "fiu"}
+        )
     if points is None:
         listed = ", ".join([*(f"{name} {array.shape}" for name, array in arrays.items()), *others])
         raise ValueError(
@@ -117,7 +137,9 @@ def read(
         arrays, points, path, layout=layout, min_confidence=min_confidence, joint_names=joints, more=more
     )
     reading.notes[:0] = notes
-    reading.notes += [f"variables that are no plain arrays and are not read: {', '.join(others)}"] * bool(others)
+    reading.notes += [f"variables that are no plain arrays and are not read: {', '.join(others)}"] * bool(
+        others
+    )
     return reading
 
 

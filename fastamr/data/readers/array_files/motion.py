@@ -77,7 +77,9 @@ def channels_of(clips: Sequence[np.ndarray], where: str, *, third_is_score: bool
         return Channels(2, 2, (f"the third channel, {told}, is taken as the joints' confidence",))
     if size == 3:
         flat = is_share and joints in _FLAT and last.any() and 0 <= np.nanmin(poses) <= np.nanmax(poses) <= 1
-        note = "all three channels lie within 0 and 1: read as x, y, z; give a confidence as an array of its own"
+        note = (
+            "all three channels lie within 0 and 1: read as x, y, z; give a confidence as an array of its own"
+        )
         return Channels(3, None, (note,) * bool(flat))
     if (size == 4 or (size == 5 and joints == 33)) and is_share:
         beside = "; the fifth (presence) is not read" if size == 5 else ""
@@ -135,7 +137,9 @@ def joints_of(
     """
     for what, values in (("joint_names", names), ("parents", parents or ())):
         if len(values) not in (0, count):
-            raise ValueError(f"{where}: {what} has {len(values)} entries for {count} joints, expected one each")
+            raise ValueError(
+                f"{where}: {what} has {len(values)} entries for {count} joints, expected one each"
+            )
     if names:
         return joints_by_name(names, where, given=given, parents=parents, own_name=own_name)
     if parents and given is None:
@@ -193,7 +197,9 @@ def finish(
         valid.append(seen)
     notes = [f"{broken} joints are NaN: marked as not seen"] * bool(broken)
     marked = scored or not all(seen.all() for seen in valid)
-    return Motion(done, valid if marked else None, joints.layout, [*channels.notes, *told(joints), *notes], scored)
+    return Motion(
+        done, valid if marked else None, joints.layout, [*channels.notes, *told(joints), *notes], scored
+    )
 
 
 def read_motion(
@@ -227,7 +233,9 @@ def read_motion(
         ValueError: no numbers, axes or a skeleton that cannot be told, or a confidence of another shape.
     """
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"{where} is of {array.dtype}, expected real numbers; save it as a plain numeric array")
+        raise ValueError(
+            f"{where} is of {array.dtype}, expected real numbers; save it as a plain numeric array"
+        )
     counts = joint_counts(layout) if not names else {len(names)}
     found, notes = to_clips(array, where, counts, clips=clips)
     if array.size == 0 or not any(len(clip) for clip in found):
@@ -243,7 +251,9 @@ def read_motion(
             )
         beside = [to_clips(confidence[..., None].repeat(2, -1), where, counts)[0][0][..., 0]]
         if beside[0].shape != sizes[0]:
-            raise ValueError(f"{where}: the confidence has shape {confidence.shape}, whose axes differ from {array.shape}")
+            raise ValueError(
+                f"{where}: the confidence has shape {confidence.shape}, whose axes differ from {array.shape}"
+            )
     joints = joints_of(
         found[0].shape[2], channels.coords, where,
         given=layout, usual=usual, names=names, parents=parents, own_name=own_name,

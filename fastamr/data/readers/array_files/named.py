@@ -17,17 +17,64 @@ from .halves import splits_of_marks
 from .motion import read_motion
 
 POINTS = (
-    *("joints", "joint_positions", "joints3d", "joints_3d", "joints2d", "joints_2d", "jtr", "j", "keypoints", "keypoint"),
-    *("keypoints_3d", "keypoints3d", "keypoints_2d", "keypoints2d", "kps", "kpts", "landmarks", "pose_landmarks"),
-    *("world_landmarks", "skeleton", "skeletons", "skel", "d_skel", "positions", "positions_3d", "positions_2d"),
-    *("pos_img", "pos_world", "pose", "poses", "poses_3d", "poses_2d", "pose3d", "pose2d", "coords", "coordinates"),
+    *(
+        "joints",
+        "joint_positions",
+        "joints3d",
+        "joints_3d",
+        "joints2d",
+        "joints_2d",
+        "jtr",
+        "j",
+        "keypoints",
+        "keypoint",
+    ),
+    *(
+        "keypoints_3d",
+        "keypoints3d",
+        "keypoints_2d",
+        "keypoints2d",
+        "kps",
+        "kpts",
+        "landmarks",
+        "pose_landmarks",
+    ),
+    *(
+        "world_landmarks",
+        "skeleton",
+        "skeletons",
+        "skel",
+        "d_skel",
+        "positions",
+        "positions_3d",
+        "positions_2d",
+    ),
+    *(
+        "pos_img",
+        "pos_world",
+        "pose",
+        "poses",
+        "poses_3d",
+        "poses_2d",
+        "pose3d",
+        "pose2d",
+        "coords",
+        "coordinates",
+    ),
     *("points", "xyz", "xy", "motion", "motions", "x", "data", "reconstruction", "arr_0"),
 )
 """Names of an array of coordinates, in lower case, the surest first."""
 
 CONFIDENCES = (
     *("visible", "visibility", "valid", "valid_mask", "confidence", "confidences", "conf", "score", "scores"),
-    *("keypoint_score", "keypoint_scores", "keypoints_score", "keypoints_scores", "joint_score", "joint_scores"),
+    *(
+        "keypoint_score",
+        "keypoint_scores",
+        "keypoints_score",
+        "keypoints_scores",
+        "joint_score",
+        "joint_scores",
+    ),
     *("likelihood", "presence"),
 )
 RATES = ("fps", "frame_rate", "framerate", "mocap_framerate", "mocap_frame_rate", "rate")
@@ -134,16 +181,24 @@ def _about_clips(fields: Fields, count: int, path: Path, notes: list[str]) -> di
     """Return the fields of :meth:`PackedSkeletons.from_clips` that describe ``count`` clips."""
     extra: dict[str, Any] = {"names": [path.stem] if count == 1 else None}
     label = fields.find(*LABELS)
-    if label is not None and (fields.arrays[label].size == count or fields.arrays[label].shape[:1] == (count,)):
+    if label is not None and (
+        fields.arrays[label].size == count or fields.arrays[label].shape[:1] == (count,)
+    ):
         given = fields.arrays[label]
-        column = class_column(given.reshape(count) if given.size == count else given, count, f"{path}, {label}")
+        column = class_column(
+            given.reshape(count) if given.size == count else given, count, f"{path}, {label}"
+        )
         classes = fields.take(*CLASS_NAMES)
         fields.read.add(label)
         extra["labels"], extra["label_names"] = class_labels(
             column, f"{path}, {label}", () if classes is None else texts(classes)
         )
     rate = fields.find(*RATES)
-    if rate is not None and fields.arrays[rate].dtype.kind in "fiu" and fields.arrays[rate].size in (1, count):
+    if (
+        rate is not None
+        and fields.arrays[rate].dtype.kind in "fiu"
+        and fields.arrays[rate].size in (1, count)
+    ):
         given = fields.arrays[rate].reshape(-1).astype(np.float32)
         extra["fps"] = float(given[0]) if given.size == 1 else given
         fields.read.add(rate)

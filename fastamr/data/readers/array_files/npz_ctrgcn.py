@@ -45,7 +45,9 @@ def read(source: Source) -> Reading:
     named = "label_names" in headers and not headers["label_names"][1].hasobject
     classes = texts(read_member(path, "label_names")) if named else ()
     if labels[0].dtype.kind != labels[1].dtype.kind:
-        raise ValueError(f"{path}: one of y_train and y_test is text and the other is not; give both in one form")
+        raise ValueError(
+            f"{path}: one of y_train and y_test is text and the other is not; give both in one form"
+        )
     indices, classes = class_labels(np.concatenate(labels), f"{path}, y_train and y_test", classes)
     rest = [name for name in headers if name not in (*REQUIRED, *["label_names"] * named)]
     data = PackedSkeletons.from_clips(

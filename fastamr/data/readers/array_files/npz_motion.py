@@ -15,8 +15,26 @@ from ..common.npz import member_headers, read_member
 from ..common.reader import Reader, Reading, Source
 from .named import POINTS, points_name, read_named
 
-_ROTATIONS = {"poses", "pose", "pose_body", "body_pose", "root_orient", "global_orient", "smpl_poses", "fullpose"}
-_OF_BODY_MODEL = {"trans", "transl", "betas", "dmpls", "gender", "surface_model_type", "smpl_trans", "smpl_scaling"}
+_ROTATIONS = {
+    "poses",
+    "pose",
+    "pose_body",
+    "body_pose",
+    "root_orient",
+    "global_orient",
+    "smpl_poses",
+    "fullpose",
+}
+_OF_BODY_MODEL = {
+    "trans",
+    "transl",
+    "betas",
+    "dmpls",
+    "gender",
+    "surface_model_type",
+    "smpl_trans",
+    "smpl_scaling",
+}
 
 
 def sniff(source: Source) -> bool:
@@ -53,7 +71,9 @@ def read(
             f"package smplx and the model's files, and save them as joints (T, 22, 3) in metres beside mocap_framerate"
         )
     if points is None:
-        raise ValueError(f"{path} holds {', '.join(headers)}; expected an array such as keypoints (frames, joints, 2 or 3)")
+        raise ValueError(
+            f"{path} holds {', '.join(headers)}; expected an array such as keypoints (frames, joints, 2 or 3)"
+        )
     readable = [name for name, (_, dtype) in headers.items() if not dtype.hasobject]
     reading = read_named(
         {name: read_member(path, name) for name in readable},
@@ -80,6 +100,8 @@ def _points(headers: _Headers) -> str | None:
     shapes = {name: shape for name, (shape, dtype) in headers.items() if dtype.kind in "fiu"}
     if _is_body_model(headers):
         shapes = {
-            name: shape for name, shape in shapes.items() if name.lower() in POINTS and name.lower() not in _ROTATIONS
+            name: shape
+            for name, shape in shapes.items()
+            if name.lower() in POINTS and name.lower() not in _ROTATIONS
         }
     return points_name(shapes)

@@ -72,7 +72,9 @@ def read(
     count = len(offsets) - 1
     notes = [*motion_notes]
     data = PackedSkeletons.from_clips(**packed, **_about(fields, path, count, x, offsets, notes))
-    data.steps = reading_note(min_confidence) if packed["valid"] is not None and _has_confidence(fields) else ()
+    data.steps = (
+        reading_note(min_confidence) if packed["valid"] is not None and _has_confidence(fields) else ()
+    )
     notes += [f"arrays of objects, which are never read: {', '.join(objects)}"] * bool(objects)
     return Reading(data, notes=notes + fields.unread())
 
@@ -120,7 +122,11 @@ def _motion(
     beside = _confidence(fields, path, x.shape)
     clips = [_scaled(x[start:end], factor, channels.coords) for start, end in cuts]
     motion = finish(
-        clips, None if beside is None else [beside[start:end] for start, end in cuts], joints, channels, min_confidence
+        clips,
+        None if beside is None else [beside[start:end] for start, end in cuts],
+        joints,
+        channels,
+        min_confidence,
     )
     notes = motion.notes
     if names is not None and parents is not None and motion.layout.name != path.stem:
@@ -139,7 +145,9 @@ def _other_tree(order: tuple[int, ...], layout: SkeletonLayout, parents: list[in
     """Return the note that the bones of a named skeleton are not those of the layout that has its joints."""
     places = {joint: place for place, joint in enumerate(order) if joint >= 0}
     mine = [places.get(parents[joint], -1) if joint >= 0 else -1 for joint in order]
-    return [f"parents differ from the bones of layout {layout.name}, which are taken"] * (mine != list(layout.parents))
+    return [f"parents differ from the bones of layout {layout.name}, which are taken"] * (
+        mine != list(layout.parents)
+    )
 
 
 def _has_confidence(fields: Fields) -> bool:
@@ -154,12 +162,18 @@ def _confidence(fields: Fields, path: Path, shape: tuple[int, ...]) -> np.ndarra
         if name.lower() not in CONFIDENCES or array.dtype.kind not in "biuf" or array.ndim < 2:
             continue
         if array.size != frames * bodies * joints or array.shape[0] != frames:
-            raise ValueError(f"{path}: {name} has shape {array.shape}, expected {shape[:3]}, one value a joint")
+            raise ValueError(
+                f"{path}: {name} has shape {array.shape}, expected {shape[:3]}, one value a joint"
+            )
         fields.read.add(name)
         values = array.reshape(frames, bodies, joints)
         values = values if values.dtype == np.bool_ else values.astype(np.float32)
         if found is not None:
-            values = np.where(found, values, 0) if found.dtype == np.bool_ else np.minimum(found, np.where(values, values, 0))
+            values = (
+                np.where(found, values, 0)
+                if found.dtype == np.bool_
+                else np.minimum(found, np.where(values, values, 0))
+            )
         found = values
     return found
 
@@ -193,7 +207,8 @@ def _about(
     columns = {name: values for name, values in flat.items() if not name.lower().endswith("_names")}
     code_names = {name: fields.take(f"{name.lower()}_names") for name in columns}
     about["columns"] = {
-        name: np.array(texts(values)) if values.dtype.kind == "S" else values for name, values in columns.items()
+        name: np.array(texts(values)) if values.dtype.kind == "S" else values
+        for name, values in columns.items()
     }
     about["column_names"] = {name: texts(array) for name, array in code_names.items() if array is not None}
     fields.read.update(columns)
@@ -226,7 +241,9 @@ def _splits(fields: Fields, path: Path, count: int, notes: list[str]) -> dict[st
     if excluded is None or fields.arrays[excluded].size != count:
         return splits
     kept = torch.from_numpy(~fields.arrays[excluded].reshape(-1).astype(bool))
-    notes += [f"{int((~kept).sum())} clips that {excluded!r} marks are in neither half of any split"] * bool(splits)
+    notes += [f"{int((~kept).sum())} clips that {excluded!r} marks are in neither half of any split"] * bool(
+        splits
+    )
     return {name: Split(split.train & kept, split.test & kept) for name, split in splits.items()}
 
 

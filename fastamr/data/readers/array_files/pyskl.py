@@ -76,7 +76,9 @@ def read(
     )
     scored = any(clip.score is not None for clip in clips)
     scores = [np.ones(clip.points.shape[:3], bool) if clip.score is None else clip.score for clip in clips]
-    motion = finish([clip.points for clip in clips], scores if scored else None, joints, channels, min_confidence)
+    motion = finish(
+        [clip.points for clip in clips], scores if scored else None, joints, channels, min_confidence
+    )
     names = [clip.name for clip in clips]
     lost = {damage.name for damage in damaged}
     masks, strangers, notes = _members(lists, names, lost, path)
@@ -133,9 +135,13 @@ def _parts(content: Any, path: Path) -> tuple[list[Any], dict[str, list[Any]]]:
         annotations = content
     elif _is_annotation(content):
         annotations = [content]
-    elif isinstance(content, dict) and content and all(
-        isinstance(part, list) and part and _is_annotation(part[0]) and half_of(str(key))
-        for key, part in content.items()
+    elif (
+        isinstance(content, dict)
+        and content
+        and all(
+            isinstance(part, list) and part and _is_annotation(part[0]) and half_of(str(key))
+            for key, part in content.items()
+        )
     ):
         annotations = [entry for part in content.values() for entry in part]
         lists = {str(key): [_name(entry) for entry in part] for key, part in content.items()}
@@ -181,7 +187,9 @@ def _sound(annotations: list[Any], path: Path) -> tuple[list[_Clip], list[_Lost]
             clips.append(_clip(entry, place))
         except ValueError as error:
             called = f" ({name!r})" if name is not None else ""
-            lost.append(_Lost(name or f"annotations[{place}]", f"{path}: annotations[{place}]{called}", str(error)))
+            lost.append(
+                _Lost(name or f"annotations[{place}]", f"{path}: annotations[{place}]{called}", str(error))
+            )
     _drop_strange(clips, lost, path, "joints and channels are", lambda clip: clip.points.shape[2:])
     _drop_strange(clips, lost, path, "'label' is", lambda clip: type(clip.label).__name__)
     if not clips:
@@ -195,7 +203,9 @@ def _drop_strange(clips: list[_Clip], lost: list[_Lost], path: Path, what: str, 
     if len(kinds) < 2:
         return
     usual = kinds.most_common(1)[0][0]
-    for clip in [clip for clip in clips if kind(clip) != usual and (clip.label != -1 or what != "'label' is")]:
+    for clip in [
+        clip for clip in clips if kind(clip) != usual and (clip.label != -1 or what != "'label' is")
+    ]:
         found = repr(clip.label) if what == "'label' is" else kind(clip)
         reason = f"{what} {found}, most others have {usual}"
         lost.append(_Lost(clip.name, f"{path}: annotations[{clip.place}] ({clip.name!r})", reason))
@@ -264,8 +274,12 @@ def _label(entry: Mapping[str, Any]) -> int | str:
     if isinstance(label, (float, np.floating)) and label == int(label):
         label = int(label)
     if not isinstance(label, (int, np.integer)) or label < -1:
-        shown = f"{label!r}"[:40] if isinstance(label, (int, float, np.number)) else f"a {type(label).__name__}"
-        raise ValueError(f"'label' is {shown}, no class index; number the classes from 0, or give their names")
+        shown = (
+            f"{label!r}"[:40] if isinstance(label, (int, float, np.number)) else f"a {type(label).__name__}"
+        )
+        raise ValueError(
+            f"'label' is {shown}, no class index; number the classes from 0, or give their names"
+        )
     return int(label)
 
 
@@ -299,7 +313,9 @@ def _members(
         masks[key][found] = True
         strangers |= {name: f"named in split {key}, but not among the annotations" for name in unknown}
         if unknown:
-            notes.append(f"split {key!r}: {len(unknown)} of {len(members)} names are no clip, the first is {unknown[0]!r}")
+            notes.append(
+                f"split {key!r}: {len(unknown)} of {len(members)} names are no clip, the first is {unknown[0]!r}"
+            )
     return masks, strangers, notes
 
 
@@ -316,7 +332,9 @@ def _fields(entries: list[Mapping[str, Any]], names: list[str], labels: np.ndarr
     fields: dict[str, Any] = {}
     columns: dict[str, list[float]] = {}
     shapes = [entry.get("img_shape") for entry in entries]
-    sizes = [shape[:2] for shape in shapes if isinstance(shape, (tuple, list, np.ndarray)) and len(shape) >= 2]
+    sizes = [
+        shape[:2] for shape in shapes if isinstance(shape, (tuple, list, np.ndarray)) and len(shape) >= 2
+    ]
     numeric = all(isinstance(size, (int, np.integer)) for pair in sizes for size in pair)
     if len(sizes) == len(shapes) and numeric:
         for axis, name in enumerate(("image_height", "image_width")):

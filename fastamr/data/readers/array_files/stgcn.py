@@ -27,7 +27,9 @@ from .motion import Motion, channels_of, finish, joints_of
 from .npy import open_array
 
 _DATA = re.compile(r"(?i)(.*?)_?data(_joint)?")
-_DERIVED = re.compile(r"(?i)(?:^|.*_)(bone|motion|velocity|vel|acc|angle|joint_bone|bone_motion|joint_motion)")
+_DERIVED = re.compile(
+    r"(?i)(?:^|.*_)(bone|motion|velocity|vel|acc|angle|joint_bone|bone_motion|joint_motion)"
+)
 _LABEL = re.compile(r"(?i)(.*?)_?labels?")
 _LABEL_ENDINGS = (".pkl", ".pickle", ".npy", ".json")
 _PROTOCOLS = ("xsub", "xview", "xset", "xsetup", "cs", "cv", "csub", "cview", "cset")
@@ -86,20 +88,32 @@ def read(
     given = {name: _read_part(file, layout, min_confidence) for name, file in files.items()}
     parts = list(given.values())
     if len({(part.motion.layout, part.motion.clips[0].shape[3]) for part in parts}) > 1:
-        raise ValueError(f"{path}: {', '.join(file.name for file in files.values())} have joints of different skeletons")
+        raise ValueError(
+            f"{path}: {', '.join(file.name for file in files.values())} have joints of different skeletons"
+        )
     first = parts[0]
     notes = list(dict.fromkeys(note for part in parts for note in part.motion.notes))
     notes += ["read together: " + ", ".join(part.data.name for part in parts)] * (len(parts) > 1)
-    notes += [f"{part.data.name}: no labels beside it, its classes are unknown" for part in parts if not part.names]
+    notes += [
+        f"{part.data.name}: no labels beside it, its classes are unknown" for part in parts if not part.names
+    ]
     names = [name for part in parts for name in _names(part)]
     codes = [ClipName.parse(name.partition(".")[0]) for name in names]
-    kinds = {part.labels.dtype.kind for part in parts if (part.labels.dtype.kind != "i" or (part.labels >= 0).any())}
+    kinds = {
+        part.labels.dtype.kind
+        for part in parts
+        if (part.labels.dtype.kind != "i" or (part.labels >= 0).any())
+    }
     if len(kinds) > 1:
-        raise ValueError(f"{path}: the labels of one half are text, those of the other are not; give both in one form")
+        raise ValueError(
+            f"{path}: the labels of one half are text, those of the other are not; give both in one form"
+        )
     is_ntu = all(codes) and first.motion.layout.name == "ntu25"
     column = np.concatenate([part.labels for part in parts])
     labels, classes = class_labels(column, f"{path}, labels", ())
-    if is_ntu and all(code is not None and code.action - 1 == label for code, label in zip(codes, labels, strict=True)):
+    if is_ntu and all(
+        code is not None and code.action - 1 == label for code, label in zip(codes, labels, strict=True)
+    ):
         classes = ACTIONS[:60] if labels.max() < 60 else ACTIONS
     splits, said = _splits(parts, path)
     scored = first.motion.scored
@@ -120,7 +134,9 @@ def read(
 
 
 READERS = [
-    Reader("st-gcn", (".npy",), read, sniff_array, title="ST-GCN", holds=("(N, C, T, V, M)",), takes_folder=True),
+    Reader(
+        "st-gcn", (".npy",), read, sniff_array, title="ST-GCN", holds=("(N, C, T, V, M)",), takes_folder=True
+    ),
     Reader("st-gcn", (".pkl", ".pickle"), read, sniff_labels, title="ST-GCN", holds=("(names, labels)",)),
 ]
 
@@ -159,7 +175,9 @@ def _files(path: Path) -> dict[str, Path]:
     named = half_of(match[1])
     if named is None:
         return {match[1]: chosen}
-    beside = {key: file for key, file in _arrays(chosen.parent).items() if (half_of(key) or ("",))[0] == named[0]}
+    beside = {
+        key: file for key, file in _arrays(chosen.parent).items() if (half_of(key) or ("",))[0] == named[0]
+    }
     return beside | {match[1]: chosen}
 
 
@@ -220,7 +238,9 @@ def _pair(content: Any) -> tuple[Any, Any] | None:
     if not isinstance(content, (tuple, list)) or len(content) != 2:
         return None
     names, labels = (part.tolist() if isinstance(part, np.ndarray) else part for part in content)
-    sound = isinstance(names, (list, tuple)) and isinstance(labels, (list, tuple)) and len(names) == len(labels)
+    sound = (
+        isinstance(names, (list, tuple)) and isinstance(labels, (list, tuple)) and len(names) == len(labels)
+    )
     is_named = sound and all(isinstance(name, str) for name in names)
     return (list(names), list(labels)) if is_named else None
 

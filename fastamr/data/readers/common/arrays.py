@@ -88,7 +88,9 @@ def class_column(given: Any, count: int, where: str) -> np.ndarray:
     wrong = (flat != np.floor(flat)) | (flat < -1) | (flat >= 2**31)
     if wrong.any():
         row = int(wrong.argmax())
-        raise ValueError(f"{where}, row {row}: {flat[row]:g} is no class index; number the classes from 0, -1 = unknown")
+        raise ValueError(
+            f"{where}, row {row}: {flat[row]:g} is no class index; number the classes from 0, -1 = unknown"
+        )
     return flat.astype(np.int64)
 
 
@@ -108,13 +110,17 @@ def class_labels(
     if column.dtype.kind not in "US":
         top = int(column.max(initial=-1))
         if names and top >= len(names):
-            raise ValueError(f"{where} holds class {top}, but {len(names)} classes are named, 0 to {len(names) - 1}")
+            raise ValueError(
+                f"{where} holds class {top}, but {len(names)} classes are named, 0 to {len(names) - 1}"
+            )
         return column, tuple(names)
     classes = tuple(names) or tuple(sorted({str(text) for text in column} - {""}))
     places = {name: place for place, name in enumerate(classes)}
     strange = sorted({str(text) for text in column} - {"", *classes})
     if strange:
-        raise ValueError(f"{where} holds {strange[0]!r}, which is not among the classes {', '.join(classes[:8])}")
+        raise ValueError(
+            f"{where} holds {strange[0]!r}, which is not among the classes {', '.join(classes[:8])}"
+        )
     return np.array([places.get(str(text), -1) for text in column], dtype=np.int64), classes
 
 
