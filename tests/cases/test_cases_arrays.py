@@ -38,7 +38,7 @@ def test_case_14_split_names() -> None:
     for name in ("Train_Test", "trainset_valset"):
         data, _ = told(f"14_split_names/{name}.pkl")
         assert {split: halves(part) for split, part in data.splits.items()} == {"official": (2, 2)}
-    with pytest.raises(ValueError, match="matches no clip: it names 'v0.mp4', the annotations 'v0'"):
+    with pytest.raises(ValueError, match=r"matches no clip: it names 'v0\.mp4', the annotations 'v0'"):
         told("14_split_names/other_names.pkl")
     with pytest.raises(ValueError, match="both have frame_dir 'v'"):
         told("14_split_names/one_name.pkl")

@@ -47,8 +47,8 @@ def half_of(key: str) -> tuple[str, str] | None:
 def join_halves(masks: Mapping[str, torch.Tensor]) -> tuple[dict[str, Split], list[str]]:
     """Return splits from halves by the keys that name them, and what a person must know of them.
 
-    The test half is ``test``, or ``val`` where there is none; with both a split ``NAME_val`` tests on ``val``. The clips
-    of a key that names no half are the training half of a split of its name.
+    The test half is ``test``, or ``val`` where there is none; with both a split ``NAME_val`` tests on ``val``. The
+    clips of a key that names no half are the training half of a split of its name.
 
     Args:
         masks: ``(N,)`` bool by key, which clips the key lists.
@@ -62,13 +62,14 @@ def join_halves(masks: Mapping[str, torch.Tensor]) -> tuple[dict[str, Split], li
         named = half_of(key)
         if named is None:
             notes.append(
-                f"split key {key!r} names no half, such as {key}_train and {key}_test: its clips are the training half of "
-                f"split {key!r}, whose test half is empty"
+                f"split key {key!r} names no half, such as {key}_train and {key}_test: its clips are the training "
+                f"half of split {key!r}, whose test half is empty"
             )
         base, half = named or (key, "train")
         if half in halves.setdefault(base, {}):
             raise ValueError(
-                f"split keys {halves[base][half][0]!r} and {key!r} both name the {half} half of split {base!r}; rename one"
+                f"split keys {halves[base][half][0]!r} and {key!r} both name the {half} half of split {base!r}; "
+                f"rename one"
             )
         halves[base][half] = (key, mask)
     none = torch.zeros(len(next(iter(masks.values()))) if masks else 0, dtype=torch.bool)
@@ -124,7 +125,8 @@ def splits_of_marks(
         told = "1 = train, 2 = test, others neither"
     else:
         raise ValueError(
-            f"{name} holds {sorted(values)[:5]}, expected True and False, 1 and 0, 1 and 2, or words such as train, test"
+            f"{name} holds {sorted(values)[:5]}, expected True and False, 1 and 0, 1 and 2, or words such as train, "
+            f"test"
         )
     splits = {name: Split(torch.from_numpy(train), torch.from_numpy(test))}
     return splits, [f"split {name!r}: {told}"] * (marks.dtype.kind != "b") + empty_halves(splits)

@@ -1,7 +1,7 @@
 """MATLAB's ``.mat`` files up to version 7, through ``scipy.io``: numeric and text arrays, never objects.
 
-UTD-MHAD (``d_skel (20, 3, T)``), Penn Action (``x``, ``y``, ``visibility (T, 13)``), JHMDB (``pos_img (2, 15, T)``), and any
-variable that may be coordinates by its name and axes.
+UTD-MHAD (``d_skel (20, 3, T)``), Penn Action (``x``, ``y``, ``visibility (T, 13)``), JHMDB (``pos_img (2, 15, T)``),
+and any variable that may be coordinates by its name and axes.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _UTD_JOINTS = [
 _UTD_NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)_skeleton")
 # As listed on the page of UTD-MHAD (Chen et al., ICIP 2015).
 _UTD_CLASSES = tuple(
-    """swipe left; swipe right; wave; clap; throw; cross arms; basketball shoot; draw x; draw circle clockwise; draw circle
-    counter clockwise; draw triangle; bowling; boxing; baseball swing; tennis swing; arm curl; tennis serve; push; knock;
-    catch; pick up and throw; jog; walk; sit to stand; stand to sit; lunge; squat""".replace(
+    """swipe left; swipe right; wave; clap; throw; cross arms; basketball shoot; draw x; draw circle clockwise; draw
+    circle counter clockwise; draw triangle; bowling; boxing; baseball swing; tennis swing; arm curl; tennis serve;
+    push; knock; catch; pick up and throw; jog; walk; sit to stand; stand to sit; lunge; squat""".replace(
         "\n    ", " "
     ).split("; ")
 )
@@ -86,8 +86,8 @@ def read(
 ) -> Reading:
     """Read a file of this kind: one clip, or a padded batch.
 
-    Names of UTD-MHAD's files (``a1_s1_t1_skeleton.mat``) give class, subject and repetition; Penn Action's ``action`` and
-    JHMDB's folder give the class; other files as :func:`.named.read_named`. Variables that are not read are named.
+    Names of UTD-MHAD's files (``a1_s1_t1_skeleton.mat``) give class, subject and repetition; Penn Action's ``action``
+    and JHMDB's folder give the class; other files as :func:`.named.read_named`. Variables that are not read are named.
 
     Args:
         source: the file.
@@ -130,8 +130,8 @@ def read(
     if points is None:
         listed = ", ".join([*(f"{name} {array.shape}" for name, array in arrays.items()), *others])
         raise ValueError(
-            f"{path} holds {listed or 'no variable'}; expected a numeric variable such as skeleton (frames, joints, 3); cells, "
-            f"structures and objects are not read: save their numbers as an array"
+            f"{path} holds {listed or 'no variable'}; expected a numeric variable such as skeleton (frames, joints, "
+            "3); cells, structures and objects are not read: save their numbers as an array"
         )
     reading = read_named(
         arrays, points, path, layout=layout, min_confidence=min_confidence, joint_names=joints, more=more

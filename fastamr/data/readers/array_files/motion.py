@@ -246,8 +246,8 @@ def read_motion(
         sizes = [clip.shape[:3] for clip in found]
         if len(found) != 1 or confidence.size != np.prod(sizes[0]):
             raise ValueError(
-                f"{where}: the confidence has shape {confidence.shape} for coordinates {array.shape}; give it the same axes "
-                f"without the coordinates"
+                f"{where}: the confidence has shape {confidence.shape} for coordinates {array.shape}; give it the "
+                "same axes without the coordinates"
             )
         beside = [to_clips(confidence[..., None].repeat(2, -1), where, counts)[0][0][..., 0]]
         if beside[0].shape != sizes[0]:

@@ -69,7 +69,8 @@ def read(
         joints = _HUMANML_FEATURES[array.shape[1]]
         raise ValueError(
             f"{path} has shape {array.shape}: the {array.shape[1]} features a frame of HumanML3D (new_joint_vecs), no "
-            f"positions; give the files of new_joints, or save recover_from_ric(features, {joints}) as (frames, {joints}, 3)"
+            f"positions; give the files of new_joints, or save recover_from_ric(features, {joints}) as (frames, "
+            f"{joints}, 3)"
         )
     motion = read_motion(
         array, str(path), layout=layout, min_confidence=min_confidence, usual=USUAL, own_name=path.stem

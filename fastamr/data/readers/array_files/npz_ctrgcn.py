@@ -43,12 +43,12 @@ def read(source: Source) -> Reading:
     train = torch.arange(len(clips)) < len(labels[0])
     headers = source.parsed(member_headers)
     named = "label_names" in headers and not headers["label_names"][1].hasobject
-    classes = texts(read_member(path, "label_names")) if named else ()
+    known = texts(read_member(path, "label_names")) if named else ()
     if labels[0].dtype.kind != labels[1].dtype.kind:
         raise ValueError(
             f"{path}: one of y_train and y_test is text and the other is not; give both in one form"
         )
-    indices, classes = class_labels(np.concatenate(labels), f"{path}, y_train and y_test", classes)
+    indices, classes = class_labels(np.concatenate(labels), f"{path}, y_train and y_test", known)
     rest = [name for name in headers if name not in (*REQUIRED, *["label_names"] * named)]
     data = PackedSkeletons.from_clips(
         clips,

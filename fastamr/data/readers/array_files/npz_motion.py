@@ -67,8 +67,9 @@ def read(
     points = _points(headers)
     if points is None and _is_body_model(headers):
         raise ValueError(
-            f"{path} holds rotations of a body model (AMASS, SMPL) and no positions of joints; compute the joints with the "
-            f"package smplx and the model's files, and save them as joints (T, 22, 3) in metres beside mocap_framerate"
+            f"{path} holds rotations of a body model (AMASS, SMPL) and no positions of joints; compute the joints "
+            "with the package smplx and the model's files, and save them as joints (T, 22, 3) in metres beside "
+            "mocap_framerate"
         )
     if points is None:
         raise ValueError(

@@ -19,14 +19,14 @@ from ..common.arrays import class_column, class_labels, texts
 from ..common.npz import holds_arrays, member_headers, read_member
 from ..common.poses import reading_note
 from ..common.reader import Reader, Reading, Source
-from .halves import OFFICIAL, empty_halves, splits_of_marks
-from .motion import channels_of, finish, joints_of, told
+from .halves import OFFICIAL, splits_of_marks
+from .motion import channels_of, finish, joints_of
 from .named import CLASS_NAMES, CONFIDENCES, JOINT_NAMES, LABELS, NAMES, RATES, USUAL, Fields
 
 REQUIRED = ("x", "offsets")
 
-_PUBLISHED = ("nw_ucla", "penn_action", "jhmdb_2d_ddnet", "msr_action3d")
 # Sets whose ``is_train`` is the split that was published with them, by the file's name; others say what it is.
+_PUBLISHED = ("nw_ucla", "penn_action", "jhmdb_2d_ddnet", "msr_action3d")
 _EXCLUDES = ("exclude", "excluded")
 _MARKS = ("is_train", "is_train_repo", "is_train_dedup", "is_test", "fold", "split")
 
@@ -36,14 +36,14 @@ def read(
 ) -> Reading:
     """Read a file of this layout.
 
-    Joint names decide the skeleton, in any order (NW-UCLA: ``kinect20``); without them the tree does, else the number of
-    joints. ``visible``, ``confidence``, ``score``, ... ``(sum_T, M, V)`` and NaN say which joints were seen. Fields of
-    ``N`` values become columns, or splits:
+    Joint names decide the skeleton, in any order (NW-UCLA: ``kinect20``); without them the tree does, else the number
+    of joints. ``visible``, ``confidence``, ``score``, ... ``(sum_T, M, V)`` and NaN say which joints were seen.
+    Fields of ``N`` values become columns, or splits:
 
     * ``split_NAME`` (bool, 0 and 1, 1 and 2, or words such as train and test) the split ``NAME``;
     * ``is_train`` the split that a text ``split_name`` says, ``official`` where it is known as the published one, else
       ``is_train``; ``is_test`` is its test half, where there is one. ``is_train_repo`` is ``official``;
-    * ``is_train_dedup`` the split ``dedup``, which has the test half of ``is_train``; ``fold`` the splits ``fold0``, ...
+    * ``is_train_dedup`` the split ``dedup``, which has the test half of ``is_train``; ``fold`` ``fold0``, ...
 
     Clips that ``exclude`` marks are in neither half of any split. Arrays that are not read are named in a note.
 
@@ -65,7 +65,8 @@ def read(
     )
     objects = [name for name, (_, dtype) in headers.items() if dtype.hasobject]
     x, offsets = fields.take("x"), fields.take("offsets")
-    assert x is not None and offsets is not None
+    assert x is not None
+    assert offsets is not None
     x = x[:, None] if x.ndim == 3 else x
     _check(path, offsets, x)
     motion_notes, packed = _motion(fields, path, x, offsets, layout, min_confidence)
@@ -89,8 +90,8 @@ def _check(path: Path, offsets: np.ndarray, x: np.ndarray) -> None:
         )
     if offsets.ndim != 1 or len(offsets) < 2 or offsets.dtype.kind not in "iu":
         raise ValueError(
-            f"{path}: offsets has shape {offsets.shape} of {offsets.dtype}, expected whole numbers (sequences + 1,): the "
-            f"data set is empty"
+            f"{path}: offsets has shape {offsets.shape} of {offsets.dtype}, expected whole numbers (sequences + 1,): "
+            "the data set is empty"
         )
     if offsets[0] != 0 or offsets[-1] != len(x) or (np.diff(offsets.astype(np.int64)) < 0).any():
         raise ValueError(
@@ -268,8 +269,8 @@ def _of_training(marks: dict[str, np.ndarray], name: str, notes: list[str]) -> d
     notes += said
     if name == "is_train":
         notes.append(
-            "array is_train does not say whose split it is: it is called 'is_train' (use --split is_train); a text array "
-            "split_name in the file names it"
+            "array is_train does not say whose split it is: it is called 'is_train' (use --split is_train); a text "
+            "array split_name in the file names it"
         )
     test = next(iter(found.values())).test
     if "is_test" in marks:

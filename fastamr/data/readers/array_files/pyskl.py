@@ -1,8 +1,8 @@
 """The annotation files of PYSKL and MMAction2: one pickle with the clips and the splits of a data set.
 
 ``{"split": {name: [frame_dir]}, "annotations": [{"frame_dir", "label", "total_frames", "keypoint" (M, T, V, C),
-"keypoint_score" (M, T, V), "img_shape"}]}``, the bare list of annotations of MMAction2 0.x, or a dictionary of such lists
-by half. It is read by :mod:`..common.unpickle`, which runs nothing.
+"keypoint_score" (M, T, V), "img_shape"}]}``, the bare list of annotations of MMAction2 0.x, or a dictionary of such
+lists by half. It is read by :mod:`..common.unpickle`, which runs nothing.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ def read(
 
     Coordinates stay as they are: metres for 3-D data, pixels with y down for 2-D data, whose image size becomes the
     columns ``image_height`` and ``image_width``; clips of NTU RGB+D also get ``setup``, ``view``, ``subject``, ``rep``,
-    their class names and 30 frames a second. ``X_train`` and ``X_test`` (or ``X_val``) become the split ``X``, ``Train`` and
-    ``Test``, ``trainset`` and ``valset`` the split ``official``, ``train1`` and ``test1`` the split ``official1``.
+    their class names and 30 frames a second. ``X_train`` and ``X_test`` (or ``X_val``) become the split ``X``,
+    ``Train`` and ``Test``, ``trainset`` and ``valset`` the split ``official``, ``train1`` and ``test1`` the split
+    ``official1``.
 
-    A joint with a NaN is not seen; an annotation that is not sound is left out and named. Labels of text become classes. A
-    third channel that is a score becomes the confidence.
+    A joint with a NaN is not seen; an annotation that is not sound is left out and named. Labels of text become
+    classes. A third channel that is a score becomes the confidence.
 
     Args:
         source: the pickle.
@@ -64,8 +65,8 @@ def read(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds more than plain arrays, has no sound annotation (the first, and why), has two
-            clips of one name, or a split names no clip of the file.
+        ValueError: the file is damaged, holds more than plain arrays, has no sound annotation (the first, and why),
+            has two clips of one name, or a split names no clip of the file.
     """
     path = source.path
     annotations, lists = _parts(source.parsed(unpickle), path)
@@ -121,7 +122,7 @@ def _parts(content: Any, path: Path) -> tuple[list[Any], dict[str, list[Any]]]:
     """Return the annotations, and the names of clips by the key of their list."""
     lists: dict[str, list[Any]] = {}
     if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
-        annotations = content["annotations"]
+        annotations = list(content["annotations"])
         given = content.get("split") or {}
         values = list(given.values()) if isinstance(given, dict) else [None]
         values = [value.tolist() if isinstance(value, np.ndarray) else value for value in values]
@@ -130,7 +131,7 @@ def _parts(content: Any, path: Path) -> tuple[list[Any], dict[str, list[Any]]]:
             for members in values
         ):
             raise ValueError(f"{path}: 'split' is no dictionary of lists of clip names")
-        lists = {str(key): list(members) for key, members in zip(given, values, strict=True)}
+        lists = {str(key): list(members or ()) for key, members in zip(given, values, strict=True)}
     elif isinstance(content, list) and any(_is_annotation(entry) for entry in content):
         annotations = content
     elif _is_annotation(content):
@@ -149,8 +150,8 @@ def _parts(content: Any, path: Path) -> tuple[list[Any], dict[str, list[Any]]]:
         pair = isinstance(content, (tuple, list)) and len(content) == 2
         hint = "; names and labels of ST-GCN belong to a file such as train_data_joint.npy, which is not beside it"
         raise ValueError(
-            f"{path}: no dictionary with a list 'annotations', and no list of them; this is no file of PYSKL or MMAction2"
-            + hint * pair
+            f"{path}: no dictionary with a list 'annotations', and no list of them; this is no file of PYSKL or "
+            f"MMAction2" + hint * pair
         )
     if not annotations:
         raise ValueError(f"{path}: 'annotations' is empty")
@@ -180,8 +181,8 @@ def _sound(annotations: list[Any], path: Path) -> tuple[list[_Clip], list[_Lost]
         name = _name(entry)
         if name is not None and places.setdefault(name, place) != place:
             raise ValueError(
-                f"{path}: annotations[{places[name]}] and annotations[{place}] both have frame_dir {name!r}, so that a split "
-                f"cannot tell them apart; give each clip a name of its own"
+                f"{path}: annotations[{places[name]}] and annotations[{place}] both have frame_dir {name!r}, so that "
+                "a split cannot tell them apart; give each clip a name of its own"
             )
         try:
             clips.append(_clip(entry, place))
@@ -307,11 +308,12 @@ def _members(
         unknown = [str(member) for member in members if str(member) not in places and str(member) not in lost]
         if members and not found and unknown:
             raise ValueError(
-                f"{path}: split {key!r} matches no clip: it names {unknown[0]!r}, the annotations {names[0]!r}; spell them alike"
+                f"{path}: split {key!r} matches no clip: it names {unknown[0]!r}, the annotations {names[0]!r}; spell "
+                f"them alike"
             )
         masks[key] = torch.zeros(len(names), dtype=torch.bool)
         masks[key][found] = True
-        strangers |= {name: f"named in split {key}, but not among the annotations" for name in unknown}
+        strangers |= dict.fromkeys(unknown, f"named in split {key}, but not among the annotations")
         if unknown:
             notes.append(
                 f"split {key!r}: {len(unknown)} of {len(members)} names are no clip, the first is {unknown[0]!r}"

@@ -1,7 +1,7 @@
 """The arrays of ST-GCN, 2s-AGCN and their successors: ``train_data_joint.npy`` with ``train_label.pkl``.
 
-``(N, C, T, V, M)``, padded with zeros; the pickle holds ``(names, labels)`` and is read by :mod:`..common.unpickle`, which
-runs nothing. The halves lie side by side: the file of one brings that of the other.
+``(N, C, T, V, M)``, padded with zeros; the pickle holds ``(names, labels)`` and is read by :mod:`..common.unpickle`,
+which runs nothing. The halves lie side by side: the file of one brings that of the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
-from ..common.arrays import class_column, class_labels, texts, trim_padding
+from ..common.arrays import class_column, class_labels, trim_padding
 from ..common.json_text import load_json
 from ..common.ntu_protocols import ACTIONS, ClipName
 from ..common.poses import reading_note
@@ -70,9 +70,10 @@ def read(
 ) -> Reading:
     """Read an array of this kind, and its other half beside it.
 
-    Frames of zeros at the end go. ``train_`` and ``val_`` (or ``test_``) arrays of one folder are the halves of one split,
-    which has the name of a folder ``xsub``, ``xview``, ``xset``, ..., else ``official``. Labels come from
-    ``train_label.pkl``, ``.npy`` or ``.json``; with names of NTU RGB+D the classes, columns and 30 frames a second, too.
+    Frames of zeros at the end go. ``train_`` and ``val_`` (or ``test_``) arrays of one folder are the halves of one
+    split, which has the name of a folder ``xsub``, ``xview``, ``xset``, ..., else ``official``. Labels come from
+    ``train_label.pkl``, ``.npy`` or ``.json``; with names of NTU RGB+D the classes, columns and 30 frames a second,
+    too.
 
     Args:
         source: a ``.npy`` file, its pickle of labels, or the folder of both.
@@ -165,8 +166,8 @@ def _files(path: Path) -> dict[str, Path]:
     elif _DATA.fullmatch(path.stem) is None:
         joint = re.sub(r"(?i)_data_.*", "_data_joint.npy", path.stem)
         raise ValueError(
-            f"{path} is a stream derived from the joints (bones or motion), no positions; give {joint}: the package makes "
-            f"such streams itself"
+            f"{path} is a stream derived from the joints (bones or motion), no positions; give {joint}: the package "
+            "makes such streams itself"
         )
     else:
         chosen = path
@@ -187,8 +188,8 @@ def _read_part(path: Path, layout: str | SkeletonLayout | None, min_confidence: 
     array = open_array(path)
     if array.ndim != 5 or array.shape[1] not in (2, 3) or array.dtype.kind not in "fiu":
         raise ValueError(
-            f"{path} has shape {array.shape} of {array.dtype}, expected numbers (clips, 2 or 3 coordinates, frames, joints, "
-            f"bodies)"
+            f"{path} has shape {array.shape} of {array.dtype}, expected numbers (clips, 2 or 3 coordinates, frames, "
+            "joints, bodies)"
         )
     count, size, _, joints, _ = array.shape
     clips: list[np.ndarray] = []
@@ -222,8 +223,8 @@ def _labels_of(path: Path, key: str, count: int) -> tuple[list[str], np.ndarray]
         names, labels = pair
         if len(labels) != count or len(names) not in (0, count):
             raise ValueError(
-                f"{file} names {len(names)} clips with {len(labels)} labels, but {path.name} has {count} clips; they do not "
-                f"belong together"
+                f"{file} names {len(names)} clips with {len(labels)} labels, but {path.name} has {count} clips; they "
+                "do not belong together"
             )
         column = class_column(np.asarray(labels), count, str(file))
         return ([str(name) for name in names] or [f"{key}{place}" for place in range(count)]), column

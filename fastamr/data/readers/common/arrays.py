@@ -71,8 +71,8 @@ def class_column(given: Any, count: int, where: str) -> np.ndarray:
         return np.array(texts(values))
     if values.ndim not in (1, 2) or len(values) != count or values.dtype.kind not in "biuf":
         raise ValueError(
-            f"{where} has shape {values.shape} of {values.dtype}, expected ({count}, classes) one-hot, or ({count},) or "
-            f"({count}, 1) indices or text"
+            f"{where} has shape {values.shape} of {values.dtype}, expected ({count}, classes) one-hot, or ({count},) "
+            f"or ({count}, 1) indices or text"
         )
     if values.ndim == 2 and values.shape[1] > 1:
         wrong = ~np.isin(values, (0, 1)).all(1) | (values.astype(np.float64).sum(1) > 1)

@@ -200,7 +200,9 @@ class TestNpz:
         }
         path = tmp_path / "walk_poses.npz"
         np.savez(path, **amass)
-        with pytest.raises(ValueError, match="rotations of a body model.*package smplx.*save them as joints"):
+        with pytest.raises(
+            ValueError, match=r"rotations of a body model.*package smplx.*save them as joints"
+        ):
             read(path)
         np.savez(path, **amass | {"poses": RNG.normal(size=(7, 52, 3))})
         with pytest.raises(ValueError, match="rotations of a body model"):

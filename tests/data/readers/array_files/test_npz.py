@@ -309,14 +309,14 @@ class TestPackedLayout:
         reading = npz_packed.read(Source(path))
         assert reading.data.layout is get_layout("kinect20")
         assert "told by their tree" in reading.notes[0]
-        np.savez(path, **packed_arrays(joint_names=None, parents=np.array([-1] + list(range(19)))))
+        np.savez(path, **packed_arrays(joint_names=None, parents=np.arange(-1, 19)))
         assert read_packed(path).layout.name == "motion"
         np.savez(path, **packed_arrays(joint_names=None, parents=None))
         reading = npz_packed.read(Source(path))
         assert (reading.data.layout.name, len(reading.notes)) == ("kinect20", 1)
         np.savez(path, **packed_arrays(joint_names=None, parents=None, x=np.ones((8, 17, 2))))
         with pytest.raises(
-            ValueError, match="17 joints without names, which several layouts have.*--layout coco17"
+            ValueError, match=r"17 joints without names, which several layouts have.*--layout coco17"
         ):
             read_packed(path)
         assert npz_packed.read(Source(path), layout="coco17").data.layout.name == "coco17"

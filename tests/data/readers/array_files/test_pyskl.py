@@ -267,7 +267,12 @@ class TestPyskl:
         path.write_bytes(pickle.dumps({"Train": annotations[:2], "Test": annotations[2:]}))
         assert read_pyskl(path).fingerprint() == expected.fingerprint()
         path.write_bytes(
-            pickle.dumps([entry | {"split": w} for entry, w in zip(annotations, ["train", "train", "val"])])
+            pickle.dumps(
+                [
+                    entry | {"split": w}
+                    for entry, w in zip(annotations, ["train", "train", "val"], strict=True)
+                ]
+            )
         )
         assert read_pyskl(path).fingerprint() == expected.fingerprint()
         path.write_bytes(pickle.dumps(annotations))
@@ -340,7 +345,7 @@ class TestPyskl:
     def test_layouts(self, tmp_path: Path) -> None:
         points = np.ones((1, 2, 25, 2), np.float32)
         write.write_pyskl(tmp_path / "some.pkl", [write.pyskl_annotation("v", points, 0)], None)
-        with pytest.raises(ValueError, match="several layouts have.*--layout ntu25 or --layout openpose25"):
+        with pytest.raises(ValueError, match=r"several layouts have.*--layout ntu25 or --layout openpose25"):
             read_pyskl(tmp_path / "some.pkl")
         assert read_pyskl(tmp_path / "some.pkl", layout="ntu25").layout.name == "ntu25"
         with pytest.raises(ValueError, match="25 joints, but layout 'coco17' has 17"):
