@@ -45,11 +45,16 @@ def to_clips(
     fitting = [order for order in orders if _fits(order, array.shape, counts, clips)]
     if array.ndim == 5 and {"NCTVM", "NMTVC"} <= set(fitting) and array.shape[1] <= 2 < array.shape[4]:
         pass  # two coordinates of three bodies, or three of two: told apart by nobody
-    elif orders and (orders[0] in fitting or not fitting) and _has_coordinates(orders[0], array.shape, clips):
+    elif (
+        array.ndim != 2
+        and orders
+        and (orders[0] in fitting or not fitting)
+        and _has_coordinates(orders[0], array.shape, clips)
+    ):
         fitting = [orders[0]]
     elif set(fitting) == {"MTVC", "CTVM"} and array.shape[3] == 3 and array.shape[0] == 2:
         fitting = ["MTVC"]  # two people in 3-D; three people in 2-D is rarer, and the note says it (choice)
-    if array.ndim == 2 and fitting == ["TF"]:
+    if array.ndim == 2 and "VC" not in fitting:
         return _of_rows(array, where, counts)
     if len(fitting) != 1:
         raise ValueError(
@@ -72,7 +77,7 @@ def to_clips(
 
 def _fits(order: str, shape: tuple[int, ...], counts: Collection[int], clips: int | None) -> bool:
     if order == "TF":
-        return True
+        return bool(_widths(shape[1], counts))
     return shape[order.index("V")] in counts and _has_coordinates(order, shape, clips)
 
 
@@ -91,11 +96,19 @@ def _has_coordinates(order: str, shape: tuple[int, ...], clips: int | None) -> b
     return sizes["C"] in (2, 3, 4, 5) and sizes.get("M", 1) <= MOST_BODIES
 
 
+def _widths(width: int, counts: Collection[int]) -> list[tuple[int, int]]:
+    """Return joints and coordinates that rows of so many values may have; four are MediaPipe's with visibility."""
+    return [
+        (width // size, size)
+        for size in (3, 2, 4)
+        if width % size == 0 and width // size in counts and (size < 4 or width == 4 * 33)
+    ]
+
+
 def _of_rows(array: np.ndarray, where: str, counts: Collection[int]) -> tuple[list[np.ndarray], list[str]]:
     """Return rows of all coordinates of a frame, ``x, y[, z]`` of one joint after another, as a clip."""
     width = array.shape[1]
-    fitting = [(width // size, size) for size in (3, 2, 4) if width % size == 0 and width // size in counts]
-    fitting = [pair for pair in fitting if pair[1] < 4 or pair[0] == 33] or fitting[:1]
+    fitting = _widths(width, counts)
     if len(fitting) != 1:
         may = " or ".join(f"{joints} joints in {size} coordinates" for joints, size in fitting)
         raise ValueError(

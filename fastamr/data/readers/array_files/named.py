@@ -113,6 +113,21 @@ class Fields:
         return [f"arrays that are not read: {', '.join(rest)}"] * bool(rest)
 
 
+def refuse_objects(path: Path, objects: list[str]) -> None:
+    """Raise where an array of objects, which is never read, has a name that would have been.
+
+    Raises:
+        ValueError: which array, and how to save it.
+    """
+    known = {*LABELS, *CLASS_NAMES, *JOINT_NAMES, *NAMES, *SPLITS, *CONFIDENCES, *RATES}
+    for name in objects:
+        if name.lower() in known:
+            raise ValueError(
+                f"{path}, array {name!r}: holds objects, which could run code and are not read; save it as plain "
+                "numbers, or as text with np.array(values, dtype=str)"
+            )
+
+
 def points_name(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return the name of the array of coordinates: the surest name with 3 to 5 axes, else the only such array."""
     many = {name: shape for name, shape in shapes.items() if 3 <= len(shape) <= 5}

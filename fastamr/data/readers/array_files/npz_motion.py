@@ -13,7 +13,7 @@ import numpy as np
 from ....skeleton import SkeletonLayout
 from ..common.npz import member_headers, read_member
 from ..common.reader import Reader, Reading, Source
-from .named import POINTS, points_name, read_named
+from .named import POINTS, points_name, read_named, refuse_objects
 
 _ROTATIONS = {
     "poses",
@@ -75,6 +75,7 @@ def read(
         raise ValueError(
             f"{path} holds {', '.join(headers)}; expected an array such as keypoints (frames, joints, 2 or 3)"
         )
+    refuse_objects(path, [name for name, (_, dtype) in headers.items() if dtype.hasobject])
     readable = [name for name, (_, dtype) in headers.items() if not dtype.hasobject]
     reading = read_named(
         {name: read_member(path, name) for name in readable},

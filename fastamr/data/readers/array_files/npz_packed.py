@@ -21,7 +21,7 @@ from ..common.poses import reading_note
 from ..common.reader import Reader, Reading, Source
 from .halves import OFFICIAL, splits_of_marks
 from .motion import channels_of, finish, joints_of
-from .named import CLASS_NAMES, CONFIDENCES, JOINT_NAMES, LABELS, NAMES, RATES, USUAL, Fields
+from .named import CLASS_NAMES, CONFIDENCES, JOINT_NAMES, LABELS, NAMES, RATES, USUAL, Fields, refuse_objects
 
 REQUIRED = ("x", "offsets")
 
@@ -64,6 +64,7 @@ def read(
         {name: read_member(path, name) for name, (_, dtype) in sorted(headers.items()) if not dtype.hasobject}
     )
     objects = [name for name, (_, dtype) in headers.items() if dtype.hasobject]
+    refuse_objects(path, objects)
     x, offsets = fields.take("x"), fields.take("offsets")
     assert x is not None
     assert offsets is not None
@@ -222,7 +223,11 @@ def _splits(fields: Fields, path: Path, count: int, notes: list[str]) -> dict[st
     for name, array in fields.arrays.items():
         lower = name.lower()
         is_mark = lower in _MARKS or (lower.startswith("split") and not lower.endswith(("_name", "_names")))
-        if is_mark and array.shape in ((count,), (count, 1)):
+        if is_mark and array.shape not in ((count,), (count, 1)):
+            raise ValueError(
+                f"{path}: {name} has shape {array.shape}, expected ({count},), one mark a sequence"
+            )
+        if is_mark:
             marks[lower] = array.reshape(-1)
             fields.read.add(name)
     splits = _of_training(marks, _name_of_split(fields, path), notes)
@@ -239,8 +244,10 @@ def _splits(fields: Fields, path: Path, count: int, notes: list[str]) -> dict[st
             splits |= found
             notes += said
     excluded = fields.find(*_EXCLUDES)
-    if excluded is None or fields.arrays[excluded].size != count:
+    if excluded is None:
         return splits
+    if fields.arrays[excluded].size != count:
+        raise ValueError(f"{path}: {excluded} has shape {fields.arrays[excluded].shape}, expected ({count},)")
     kept = torch.from_numpy(~fields.arrays[excluded].reshape(-1).astype(bool))
     notes += [f"{int((~kept).sum())} clips that {excluded!r} marks are in neither half of any split"] * bool(
         splits

@@ -121,7 +121,7 @@ class _Lost:
 def _parts(content: Any, path: Path) -> tuple[list[Any], dict[str, list[Any]]]:
     """Return the annotations, and the names of clips by the key of their list."""
     lists: dict[str, list[Any]] = {}
-    if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
+    if isinstance(content, Mapping) and isinstance(content.get("annotations"), (list, tuple)):
         annotations = list(content["annotations"])
         given = content.get("split") or {}
         values = list(given.values()) if isinstance(given, dict) else [None]
@@ -132,8 +132,8 @@ def _parts(content: Any, path: Path) -> tuple[list[Any], dict[str, list[Any]]]:
         ):
             raise ValueError(f"{path}: 'split' is no dictionary of lists of clip names")
         lists = {str(key): list(members or ()) for key, members in zip(given, values, strict=True)}
-    elif isinstance(content, list) and any(_is_annotation(entry) for entry in content):
-        annotations = content
+    elif isinstance(content, (list, tuple)) and any(_is_annotation(entry) for entry in content):
+        annotations = list(content)
     elif _is_annotation(content):
         annotations = [content]
     elif (

@@ -56,6 +56,16 @@ class TestAxes:
         assert [len(clip) for clip in clips] == [7] * 8
 
     @pytest.mark.parametrize(
+        ("shape", "found"), [((9, 60), (9, 1, 20, 3)), ((9, 132), (9, 1, 33, 4)), ((33, 4), (1, 1, 33, 4))]
+    )
+    def test_rows_and_single_frames(self, shape: tuple[int, ...], found: tuple[int, ...]) -> None:
+        array = RNG.normal(size=shape)
+        (clip,), notes = to_clips(array, "file", {20, 33})
+        assert clip.shape == found
+        assert np.array_equal(clip.ravel(), array.ravel())
+        assert len(notes) == 1
+
+    @pytest.mark.parametrize(
         ("shape", "message"),
         [
             (
@@ -66,6 +76,7 @@ class TestAxes:
             ((5,), r"expected \(frames, joints, coordinates\)"),
             ((50, 60, 70), "expected .*; --layout names a skeleton of another number of joints"),
             ((9, 7), "frames of 7 values, which is no known skeleton"),
+            ((33, 7), "frames of 7 values, which is no known skeleton"),
             (
                 (9, 66),
                 "22 joints in 3 coordinates or 33 joints in 2 coordinates; name the skeleton with --layout",

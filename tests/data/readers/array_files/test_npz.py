@@ -140,6 +140,12 @@ class TestPackedLayout:
                 {"label": np.array(["sit", "sat", "run"])},
                 "holds 'sat', which is not among the classes run, sit, stand",
             ),
+            (
+                {"label": np.array(["a", "b", "a"], dtype=object)},
+                "array 'label': holds objects, .* dtype=str",
+            ),
+            ({"is_train": np.array([True, False])}, r"is_train has shape \(2,\), expected \(3,\)"),
+            ({"exclude": np.array([True, False])}, r"exclude has shape \(2,\), expected \(3,\)"),
             ({"visible": np.ones((8, 1, 19))}, r"visible has shape \(8, 1, 19\), expected \(8, 1, 20\)"),
             (
                 {"split_x": np.array(["a", "b", "a"])},
