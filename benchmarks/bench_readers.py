@@ -139,3 +139,24 @@ def test_prepare(benchmark: BenchmarkFixture, tmp_path: Path, kind: str, workers
     if speed is not None:
         benchmark.extra_info["files_per_core_second"] = round(speed)
         assert speed >= TARGET
+
+
+def test_bvh(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """A chain of 31 joints, from angles to positions."""
+    joints, frames = 31, 1000
+    head = "".join(
+        f"{'JOINT' if joint else 'ROOT'} j{joint}\n{{\nOFFSET 0 1 0\nCHANNELS 3 Zrotation Xrotation Yrotation\n"
+        for joint in range(joints)
+    )
+    angles = np.random.default_rng(0).uniform(-90, 90, (frames, 3 * joints))
+    rows = "\n".join(" ".join(f"{value:.4f}" for value in row) for row in angles)
+    text = f"HIERARCHY\n{head}{'}' * joints}\nMOTION\nFrames: {frames}\nFrame Time: 0.01\n{rows}\n"
+    path = tmp_path / "chain.bvh"
+    path.write_text(text, encoding="utf-8")
+    assert read(path, say=lambda _: None).coords.shape == (frames, joints, 3)
+    clock = Clock(benchmark, CPU)
+    median = clock(lambda: read(path, say=lambda _: None), "read BVH", [frames, 1, joints, 3], rounds=5)
+    benchmark.extra_info |= {
+        "frames_per_second": round(frames / median),
+        "megabytes": round(len(text) / 1e6, 1),
+    }

@@ -29,6 +29,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "convert": ("data.convert", "map packed data to another joint layout, or apply pre-processing"),
         "check": ("data.check", "what is in a packed file, what is wrong with it, does it leak"),
         "show": ("data.show", "draw a clip: animation or strip of frames"),
+        "layouts": ("data.layouts", "the built-in skeletons, their joints and a drawing of each"),
     },
     "models": {
         "pretrain": ("models.pretrain", "pre-train a model on motion"),

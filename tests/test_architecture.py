@@ -34,15 +34,17 @@ commands/data: commands data data/audit data/prepare data/preprocessing data/rea
 commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
 data: data/packed data/preprocessing data/readers
-data/audit: data/packed
+data/audit: data data/packed
 data/packed:
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed
 data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files
-    data/readers/raw_sets data/readers/tables data/synthetic
+    data/readers/mocap data/readers/raw_sets data/readers/tables data/synthetic
 data/readers/array_files: data/packed data/readers/common
-data/readers/common: data/packed
+data/readers/common: data/packed data/readers/numbering
 data/readers/json_files: data/packed data/readers/common
+data/readers/mocap: data/packed data/readers/common
+data/readers/numbering:
 data/readers/raw_sets: data/packed data/readers/common
 data/readers/tables: data/packed data/readers/common
 data/synthetic: data/packed
@@ -52,8 +54,8 @@ errors:
 evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning models probes
 evaluation/protocols: data data/preprocessing features finetuning models probes
 evaluation/report: data evaluation/protocols features models
-export: data features models models/parts nn
-features: data models ops
+export: data data/packed data/preprocessing features models models/parts nn
+features: data data/packed models ops
 files:
 finetuning: data features models nn probes training
 info: native ops ops/common
@@ -82,7 +84,7 @@ training/clips: data data/packed features
 training/metrics:
 training/update: models nn nn/stacks ops ops/common training/clips training/metrics
 version:
-visualization: data features models models/parts nn ops reference
+visualization: data data/preprocessing features models models/parts nn ops reference
 """
 ARROWS = {
     room.strip(".") if room == "." else room: set(others.split())

@@ -14,7 +14,7 @@ import docstring_parser
 import jsonargparse
 
 from ..errors import UsageError, check_name
-from ..skeleton import LAYOUTS
+from ..skeleton import LAYOUTS, get_layout
 from .spelling import RENAMED, modern
 
 FLAG = jsonargparse.ActionYesNo(no_prefix="no-")
@@ -199,7 +199,7 @@ def checked(check: Callable[[str], object]) -> Callable[[str], str]:
     def read(word: str) -> str:
         try:
             check(word)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, FileNotFoundError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return word
 
@@ -288,15 +288,19 @@ def add_reading(group: Any, *, rate: bool = True) -> None:
     if rate:
         group.add_argument("--fps", type=float, metavar="RATE",
             help="frames per second of data that does not say")  # fmt: skip
+    group.add_argument(
+        "--markers", metavar="FILE.yaml", help="which joints the markers of a C3D file make up"
+    )
     group.add_argument("--track", action=FLAG, default=None,
         help="link people from frame to frame where a file tells no tracks; --no-track refuses that")  # fmt: skip
 
 
 def reading(given: Given, *, rate: bool = True) -> dict[str, Any]:
     """Return the options of :func:`fastamr.data.read` that were asked for by those of :func:`add_reading`."""
-    return {name: given[name] for name in ("layout", "min_confidence", "track", *["fps"] * rate)}
+    return {name: given[name] for name in ("layout", "min_confidence", "track", "markers", *["fps"] * rate)}
 
 
 def add_layout(group: Any, text: str) -> None:
     """Add ``--layout``."""
-    group.add_argument("--layout", **choice("layout", LAYOUTS), help=f"{text}: {', '.join(LAYOUTS)}")
+    group.add_argument("--layout", type=checked(get_layout), metavar="NAME",
+        help=f"{text}: {', '.join(LAYOUTS)}, or a YAML or JSON file with joints and parents")  # fmt: skip

@@ -58,6 +58,7 @@ def read(
     min_confidence: float | None = None,
     fps: float | None = None,
     track: bool | None = None,
+    markers: str | Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> PackedSkeletons:
     """Read a file or a folder of any kind that a reader knows (see :mod:`~fastamr.data.readers`).
@@ -70,6 +71,7 @@ def read(
         min_confidence: joints below it are marked as not seen; None = those of confidence 0.
         fps: frames a second of clips that do not tell; None = unknown.
         track: link people from frame to frame where the source tells no tracks (None = True); False refuses it.
+        markers: the YAML file that says which joints the markers of a C3D file make up.
         say: takes each line that a person should know of how the source was understood; None = standard error.
 
     Returns:
@@ -82,7 +84,9 @@ def read(
     """
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"fps={fps} must be a positive number of frames per second")
-    reading = read_source(source, kind=kind, layout=layout, min_confidence=min_confidence, track=track)
+    reading = read_source(
+        source, kind=kind, layout=layout, min_confidence=min_confidence, track=track, markers=markers
+    )
     data = reading.data
     for note in reading.notes:
         (say or print_line)(f"note: {note}")

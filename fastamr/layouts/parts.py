@@ -34,8 +34,8 @@ PARTS: dict[str, str] = {
     """,
     # The points of MediaPipe's hands are knuckles: the first of pinky and index, the second of the thumb.
     "mediapipe33": """
-        left_pinky=left_pinky_finger1 left_index=left_forefinger1 left_thumb=left_thumb3 left_foot_index=left_big_toe
-        right_pinky=right_pinky_finger1 right_index=right_forefinger1 right_thumb=right_thumb3
+        left_pinky=left_pinky_finger_1 left_index=left_forefinger_1 left_thumb=left_thumb_3 left_foot_index=left_big_toe
+        right_pinky=right_pinky_finger_1 right_index=right_forefinger_1 right_thumb=right_thumb_3
         right_foot_index=right_big_toe
     """,
     "halpe26": "head=head_top hip=pelvis",

@@ -12,6 +12,7 @@ from . import own
 from .array_files import mat, npy, npz_ctrgcn, npz_motion, npz_packed, pyskl, stgcn
 from .common.reader import Reader, Reading, Source
 from .json_files import coco, nw_ucla
+from .mocap import bvh, c3d_markers
 from .own import SYNTHETIC
 from .raw_sets import ntu, pku
 from .raw_sets.raw import RawSet
@@ -31,6 +32,8 @@ READERS: list[Reader | RawSet] = [
     coco.READER,
     nw_ucla.READER,
     csv.READER,
+    bvh.READER,
+    c3d_markers.READER,
     ntu.READER,
 ]
 """Every format. Of those that a source may have, the first is asked first."""

@@ -140,8 +140,16 @@ def joints_of(
             raise ValueError(
                 f"{where}: {what} has {len(values)} entries for {count} joints, expected one each"
             )
-    if names:
-        return joints_by_name(names, where, given=given, parents=parents, own_name=own_name)
+    if names and not (parents and given is None and _only_numbered(names)):
+        return joints_by_name(
+            names,
+            where,
+            given=given,
+            parents=parents,
+            own_name=own_name,
+            channels=channels,
+            usual=usual.get(channels),
+        )
     if parents and given is None:
         same = [layout.name for layout in LAYOUTS.values() if list(layout.parents) == list(parents)]
         if len(same) != 1:
@@ -154,6 +162,13 @@ def joints_of(
         note = f"{count} joints are taken as SMPL's: the first 22 are layout smpl22, the others are left out"
         return Joints(LAYOUTS["smpl22"], tuple(range(22)), (note,))
     return joints_by_count(count, channels, where, given=given, usual=usual.get(channels, {}))
+
+
+def _only_numbered(names: Sequence[str]) -> bool:
+    """Say whether names are one word with a number behind it, ``joint0``, ``joint1``, ...: they tell no skeleton."""
+    return len({name.rstrip("0123456789") for name in names}) == 1 and all(
+        name[-1:].isdigit() for name in names
+    )
 
 
 def told(joints: Joints) -> list[str]:

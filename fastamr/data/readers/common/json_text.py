@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,15 @@ def field(entry: Any, name: str, where: str) -> Any:
     if name not in entry:
         raise ValueError(f"{where}: {name!r} is missing")
     return entry[name]
+
+
+def whole(value: Any, where: str, what: str) -> int:
+    """Return a number as a whole one; ``what`` names it in errors.
+
+    Raises:
+        ValueError: it is no number, or not a whole one.
+    """
+    number = float(value) if isinstance(value, (int, float)) and abs(value) < 1 << 53 else math.nan
+    if isinstance(value, bool) or not number.is_integer():
+        raise ValueError(f"{where}: {what} is {str(value)[:60]!r}, expected a whole number")
+    return int(number)

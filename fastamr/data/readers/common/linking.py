@@ -1,71 +1,294 @@
-"""Who is who from frame to frame, where a file tells no tracks."""
+"""Who is who from frame to frame: by the ids of tracks, and by nearness where a file tells none."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 GATE = 1.0
-"""A pose belongs to a track where its joints lie within so many body sizes of the track's last pose (choice)."""
+"""A pose belongs to a track where its joints lie within so many body sizes of where the track should be (choice)."""
 MAX_GAP = 30
 """Frames after which a track that was not seen is closed (choice)."""
-NOTE = "the file tells no tracks: people are linked from frame to frame by the overlap of their poses"
+MAX_AHEAD = 10
+"""Frames that a lost track is thought to go on at its speed (choice)."""
+NOTE = (
+    "the file tells no tracks: people are linked from frame to frame by the overlap of their poses (Hungarian "
+    "assignment); --no-track refuses such files"
+)
 """What a reader says where it links people."""
+NO_TRACKS = "several people in an image and no tracks"
+"""What is wrong with a file without tracks that must not be linked."""
 
 
 @dataclass
 class _Track:
+    """A person so far: the last pose, the mean speed of its joints per frame, and the size of the body."""
+
     number: int
     frame: int
     coords: np.ndarray
     seen: np.ndarray
+    speed: np.ndarray
+    size: float
+
+    def ahead(self, now: int) -> np.ndarray:
+        """Return where the joints should be now."""
+        return self.coords + self.speed * min(now - self.frame, MAX_AHEAD)
+
+    def go_on(self, now: int, coords: np.ndarray, seen: np.ndarray, size: float) -> None:
+        """Take in the pose of a later frame; a joint that it does not show moves with the others."""
+        both = self.seen & seen
+        moved = (coords[both] - self.coords[both]).mean(axis=0) / (now - self.frame)
+        self.speed = 0.5 * (self.speed + moved)
+        self.coords = np.where(seen[:, None], coords, self.coords + moved * (now - self.frame))
+        self.seen, self.frame, self.size = self.seen | seen, now, max(size, 0.95 * self.size)
 
 
 def link_people(clip: np.ndarray, frame: np.ndarray, coords: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Link the poses of each clip to tracks: frame by frame, by the Hungarian method on the distance of poses.
+    """Link the poses of each clip to tracks, frame by frame.
+
+    The Hungarian method finds the poses that lie nearest to where the tracks should be, by their speed; a pose further
+    than :data:`GATE` begins a track. In a clip that never shows two people at once all poses are one person. The
+    order of the poses does not matter.
 
     Args:
         clip: ``(n,)`` int64, the clip of each pose.
         frame: ``(n,)`` int64, its frame, in any order.
         coords: ``(n, V, C)`` real numbers.
-        seen: ``(n, V)`` bool, which joints were seen.
+        seen: ``(n, V)`` bool, which joints were seen; a pose without any gets track 0.
 
     Returns:
-        ``(n,)`` int64, the track of each pose within its clip, from 0 in the order in which they begin.
+        ``(n,)`` int64, the track of each pose within its clip, from 0 in the order in which they begin, from the
+        smallest first coordinate on where they begin together.
     """
     tracks = np.zeros(len(clip), dtype=np.int64)
-    order = np.lexsort((frame, clip))
-    starts = np.flatnonzero(np.r_[True, (np.diff(clip[order]) != 0) | (np.diff(frame[order]) != 0)])
+    rows = np.flatnonzero(seen.any(axis=1) & np.isin(clip, shared_clips(clip, frame)))
+    if len(rows) == 0:
+        return tracks
+    points, joints = np.where(seen[rows][..., None], coords[rows], 0).astype(np.float64), seen[rows]
+    middles = _middles(points, joints)
+    # Equal middles are told apart by the joints, so that the order in the file never counts.
+    keys = (*points.reshape(len(rows), -1).T[::-1], *middles.T[::-1], frame[rows], clip[rows])
+    order = np.lexsort(keys)
+    rows, points, joints = rows[order], points[order], joints[order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(clip[rows]) != 0) | (np.diff(frame[rows]) != 0)])
+    sizes = _sizes(points, joints)
     open_tracks: list[_Track] = []
     count, before = 0, None
-    for rows in np.split(order, starts[1:]):
-        if clip[rows[0]] != before:
-            open_tracks, count, before = [], 0, clip[rows[0]]
-        now = int(frame[rows[0]])
+    for begin, end in zip(starts, np.r_[starts[1:], len(rows)], strict=True):
+        if clip[rows[begin]] != before:
+            open_tracks, count, before = [], 0, clip[rows[begin]]
+        now = int(frame[rows[begin]])
         open_tracks = [track for track in open_tracks if now - track.frame <= MAX_GAP]
-        costs = np.array(
-            [[_distance(track, coords[row], seen[row]) for track in open_tracks] for row in rows]
-        )
-        found = dict(zip(*linear_sum_assignment(costs), strict=True)) if open_tracks else {}
-        for place, row in enumerate(rows):
-            at = found.get(place)
-            if at is None or costs[place, at] > GATE:
-                track = _Track(count, now, coords[row], seen[row])
-                count += 1
+        part = slice(begin, end)
+        for place, track in _pairs(open_tracks, now, points[part], joints[part], sizes[part]):
+            at = begin + place
+            if track is None:
+                still = np.zeros(points.shape[2])
+                track = _Track(count, now, points[at], joints[at], still, float(sizes[at]))
                 open_tracks.append(track)
+                count += 1
             else:
-                track = open_tracks[at]
-                track.frame, track.coords, track.seen = now, coords[row], seen[row]
-            tracks[row] = track.number
+                track.go_on(now, points[at], joints[at], float(sizes[at]))
+            tracks[rows[at]] = track.number
     return tracks
 
 
-def _distance(track: _Track, coords: np.ndarray, seen: np.ndarray) -> float:
-    """Return the mean distance of the joints that both poses show, in body sizes; far where they share none."""
-    both = track.seen & seen
-    if not both.any():
-        return 2 * GATE
-    size = np.linalg.norm(np.ptp(track.coords[track.seen], axis=0)) or 1.0
-    return min(float(np.linalg.norm(track.coords[both] - coords[both], axis=-1).mean() / size), 2 * GATE)
+def shared_clips(clip: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Return the clips, int64, that have several poses in a frame."""
+    pairs, counts = np.unique(np.stack([clip, frame]), axis=1, return_counts=True)
+    return np.unique(pairs[0, counts > 1])
+
+
+def tracks_without_ids(
+    clip: np.ndarray,
+    frame: np.ndarray,
+    coords: np.ndarray,
+    seen: np.ndarray,
+    *,
+    track: bool,
+    where: Callable[[int], str],
+    way_on: str,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the tracks of poses that a file tells no ids of, and the note about them; see :func:`link_people`.
+
+    Args:
+        clip, frame, coords, seen: as in :func:`link_people`.
+        track: whether people may be linked.
+        where: tells in words where a pose stands, for errors.
+        way_on: how to come by tracks, for errors.
+
+    Raises:
+        ValueError: several people are in a frame, and ``track`` is false.
+    """
+    shared = shared_clips(clip, frame)
+    if len(shared) and not track:
+        row = int(np.flatnonzero(np.isin(clip, shared))[0])
+        raise ValueError(
+            f"{where(row)}: {NO_TRACKS}; {way_on}, or leave out --no-track to have people linked"
+        )
+    return link_people(clip, frame, coords, seen), (NOTE,) if len(shared) else ()
+
+
+def _middles(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Return the mean of each pose's seen joints ``(n, C)``, 0 where there are none."""
+    total = np.where(joints[..., None], points, 0).sum(axis=1, dtype=np.float64)
+    middles: np.ndarray = total / np.maximum(joints.sum(axis=1), 1)[:, None]
+    return middles
+
+
+def _sizes(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Return the diagonal of the box about each pose's seen joints ``(n,)``."""
+    low = np.where(joints[..., None], points, np.inf).min(axis=1)
+    high = np.where(joints[..., None], points, -np.inf).max(axis=1)
+    sizes: np.ndarray = np.linalg.norm(high - low, axis=-1)
+    return sizes
+
+
+def _pairs(
+    tracks: list[_Track], now: int, points: np.ndarray, joints: np.ndarray, sizes: np.ndarray
+) -> list[tuple[int, _Track | None]]:
+    """Return each pose of a frame with its track, or with None where it begins one."""
+    found: dict[int, _Track] = {}
+    if tracks:
+        there = np.stack([track.ahead(now) for track in tracks])
+        both = joints[:, None] & np.stack([track.seen for track in tracks])
+        size = np.maximum(sizes[:, None], [track.size for track in tracks])
+        far = np.linalg.norm(points[:, None] - there, axis=-1)
+        total = np.where(both, far, 0).sum(axis=2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cost = total / both.sum(axis=2) / size
+        # A pair that is too far apart costs as much as none: it must not push others from their places.
+        cost = np.minimum(np.nan_to_num(cost, nan=GATE, posinf=GATE), GATE)
+        for place, at in zip(*linear_sum_assignment(cost), strict=True):
+            if cost[place, at] < GATE:
+                found[int(place)] = tracks[at]
+    return [(place, found.get(place)) for place in range(len(points))]
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """The bodies of poses.
+
+    Args:
+        body: ``(n,)`` int64, the body of each pose, numbered by clip, then as they begin, then by their ids.
+        names: their ids, "" where people were linked; empty where no file tells any.
+        notes: how people were told, a line each.
+    """
+
+    body: np.ndarray
+    names: list[str]
+    notes: tuple[str, ...]
+
+
+def bodies_of(
+    clip: np.ndarray,
+    frame: np.ndarray,
+    coords: np.ndarray,
+    seen: np.ndarray,
+    ids: Sequence[tuple[str, ...]],
+    *,
+    track: bool,
+    where: Callable[[int], str],
+    way_on: str,
+) -> Bodies:
+    """Return the bodies of poses by their track ids, and by :func:`link_people` where they have none.
+
+    An id that several people of a frame share, in half of its frames or as the only one of the clip, is none: tools
+    write it where no tracker ran. A pose of several ids, a detection that was merged from several, is the one of them
+    that is nowhere else in its frame and has most poses.
+
+    Args:
+        clip, frame, coords, seen: as in :func:`link_people`.
+        ids: the ids of each pose, () = none.
+        track: whether people without ids may be linked.
+        where: tells in words where a pose stands, for errors.
+        way_on: how to come by tracks, for errors.
+
+    Raises:
+        ValueError: several people without ids are in a frame, and ``track`` is false.
+    """
+    told, notes = _single_ids(clip, frame, ids)
+    told, shared = _without_shared(clip, frame, told)
+    bare = np.flatnonzero(told == "")
+    linked = np.zeros(len(clip), dtype=np.int64)
+    linking: tuple[str, ...] = ()
+    if len(bare):
+        linked[bare], linking = tracks_without_ids(
+            clip[bare],
+            frame[bare],
+            coords[bare],
+            seen[bare],
+            track=track,
+            where=lambda row: where(int(bare[row])),
+            way_on=way_on,
+        )
+    keys = [(int(clip[row]), str(told[row]), int(linked[row])) for row in range(len(clip))]
+    first: dict[tuple[int, str, int], int] = {}
+    for key, now in zip(keys, frame.tolist(), strict=True):
+        first[key] = min(first.get(key, now), now)
+    ordered = sorted(first, key=lambda key: (key[0], first[key], _natural(key[1]), key[2]))
+    numbers = {key: number for number, key in enumerate(ordered)}
+    names = [name for _, name, _ in ordered]
+    notes = tuple(dict.fromkeys((*notes, *shared, *linking)))
+    return Bodies(np.array([numbers[key] for key in keys]), names if any(names) else [], notes)
+
+
+def _without_shared(
+    clip: np.ndarray, frame: np.ndarray, told: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the ids without those that stand for nobody in particular, "" in their place, and the notes about them.
+
+    Such an id is the only one of its clip, or several people have it in at least half of its frames.
+    """
+    found: dict[str, None] = {}
+    for number in shared_clips(clip, frame):
+        rows = np.flatnonzero(clip == number)
+        own = sorted({str(told[row]) for row in rows} - {""}, key=_natural)
+        for name in own:
+            mine = rows[told[rows] == name]
+            _, counts = np.unique(frame[mine], return_counts=True)
+            doubled = int((counts > 1).sum())
+            if doubled and (len(own) == 1 or 2 * doubled >= len(counts)):
+                told[mine] = ""
+                found[name] = None
+    shown = ", ".join(list(found)[:4])
+    return told, (f"several people of an image share the track id {shown}, which is taken as none",) * bool(
+        found
+    )
+
+
+def _single_ids(
+    clip: np.ndarray, frame: np.ndarray, ids: Sequence[tuple[str, ...]]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return one id for each pose, "" = none, and the note about those that had several."""
+    unique = [tuple(sorted(set(own), key=_natural)) for own in ids]
+    told = np.array([own[0] if len(own) == 1 else "" for own in unique], dtype=object)
+    several = [row for row, own in enumerate(unique) if len(own) > 1]
+    if not several:
+        return told, ()
+    counts = Counter(zip(clip.tolist(), told.tolist(), strict=True))
+    taken = set(zip(clip.tolist(), frame.tolist(), told.tolist(), strict=True))
+    several.sort(key=lambda row: (int(clip[row]), int(frame[row]), len(unique[row]), unique[row]))
+    for row in several:
+        place = int(clip[row]), int(frame[row])
+        free = [name for name in unique[row] if (*place, name) not in taken]
+        if free:
+            told[row] = max(free, key=lambda name: counts[place[0], name])
+            taken.add((*place, told[row]))
+    note = (
+        f"{len(several)} poses name several track ids, of merged detections: the one with most poses is taken"
+    )
+    return told, (note,)
+
+
+def _natural(name: str) -> tuple[int, float, str]:
+    """Return a key that sorts numbers by value and before words."""
+    try:
+        return 0, float(name), name
+    except ValueError:
+        return 1, 0.0, name

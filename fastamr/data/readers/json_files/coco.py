@@ -5,97 +5,125 @@ The object (COCO, PoseTrack, MMPose): ``images`` with ``id``, and ``video_id`` o
 perhaps ``videos`` with ``id``, ``name``, ``fps`` and ``label``, and ``categories`` with the ``keypoints``' names.
 
 The list (AlphaPose, Detectron2, COCO results): ``image_id`` (a file name or a number), ``keypoints`` (x, y, confidence)
-and ``idx`` or ``track_id``. All images are one clip, or those of each folder where names have folders.
+and ``idx`` or ``track_id``; or an object of such lists by image, as AlphaPose's PoseFlow writes it. All images are one
+clip, or those of each folder where names have folders.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from ....skeleton import SkeletonLayout
 from ..common import json_text
-from ..common.layout_choice import choose_layout, layout_of_names, plain
+from ..common.layout_choice import Joints, joints_by_count, joints_by_name
+from ..common.linking import bodies_of
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
+from .coco_annotations import Annotations, kinds_of, sound_annotations
+from .coco_images import images_of, images_of_names
 
-_FRAME_KEYS = ("frame_id", "frame_index", "frame")
-_VIDEO_KEYS = ("video_id", "vid_id")
-_TRACK_KEYS = ("track_id", "idx", "instance_id")
+_USUAL = {
+    17: "coco17",
+    18: "openpose18",
+    26: "halpe26",
+    133: "coco_wholebody133",
+    136: "halpe136",
+    16: "mpii16",
+}
+_TRACKER = {
+    True: "give the annotations of a person one 'track_id'",
+    False: "run AlphaPose with --pose_track, or give the entries of a person one 'track_id'",
+}
+_STILLS = (
+    "photographs are no motion; the images of a clip need 'video_id' and 'frame_id', or a folder of their own and "
+    "names with the frame's number"
+)
 
 
 def sniff(source: Source) -> bool:
-    """Tell whether a JSON document has either form."""
+    """Tell whether a JSON document has one of the forms."""
     document = source.parsed(json_text.load_json)
     if isinstance(document, Mapping):
-        return "annotations" in document
+        return "annotations" in document or _by_image(document)
     return (
         isinstance(document, list)
         and bool(document)
         and isinstance(document[0], Mapping)
         and "keypoints" in document[0]
+        and "image_id" in document[0]
     )
 
 
 def read(
-    source: Source, *, layout: str | SkeletonLayout | None = None, min_confidence: float = 0.0
+    source: Source,
+    *,
+    layout: str | SkeletonLayout | None = None,
+    min_confidence: float = 0.0,
+    track: bool = True,
 ) -> Reading:
-    """Read a file of either form.
+    """Read a file of any of the forms.
 
-    Coordinates stay pixels with y down. A track is a body; without tracks the first person of every image is one
-    body, the second another, and so on. A body's frames without a detection are empty.
+    Coordinates stay pixels with y down. A track is a body; people without tracks are linked from frame to frame (see
+    :func:`~fastamr.data.readers.common.linking.link_people`). A body's frames without a detection are empty. An
+    annotation that is not sound is left out, and named in the notes.
 
     Args:
         source: the file; its name is the clip's where nothing else names it.
         layout: the skeleton; None tells it from the categories' names or from the number of joints.
         min_confidence: joints whose v or confidence is below it, or 0, are marked as not seen.
+        track: link people where the file tells no tracks; False refuses several people in an image without.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another kind, or an entry is not sound (which, and why).
+        ValueError: the file is damaged or of another kind, no annotation is sound, images are no motion, several
+            kinds of objects have key points, or people must not be linked.
     """
     document, path = source.parsed(json_text.load_json), source.path
-    clips = _Clips(path)
-    if isinstance(document, Mapping):
-        entries = json_text.field(document, "annotations", str(path))
-        prefix, images = f"{path}: annotations", _images(document, path, clips)
-        names = _joint_names(document)
-    else:
-        entries, prefix, images, names = document, f"{path}: entry ", None, None
+    is_object = isinstance(document, Mapping) and "annotations" in document
+    if isinstance(document, Mapping) and not is_object:
+        document = _listed(document)
+    entries = json_text.field(document, "annotations", str(path)) if is_object else document
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path}: no annotations; the data set is empty")
 
     def where(place: int) -> str:
-        return f"{prefix}[{place}]" if images is not None else f"{prefix}{place}"
+        return f"{path}: annotations[{place}]" if is_object else f"{path}: entry {place}"
 
-    points = _points(entries, where)
-    if images is None:
-        images = _named_images(entries, where, clips)
-    clip, body, frame = _places(entries, images, where)
-    skeleton = layout
-    if layout is None and names is not None and len(names) == points.shape[1]:
-        skeleton = layout_of_names(names)
-    chosen = choose_layout(skeleton, points.shape[1], 2, str(path))
-    if layout is None and skeleton is not None and names is not None:
-        order = {plain(name): place for place, name in enumerate(names)}
-        points = points[:, [order[plain(joint)] for joint in chosen.joints]]
-    poses = Poses(clip, body, frame, points[..., :2], seen_from(points[..., 2], min_confidence))
-    data = pack_poses(
-        poses,
-        layout=chosen,
-        names=clips.names,
-        where=where,
-        labels=clips.labels,
-        fps=clips.fps,
-        steps=reading_note(min_confidence),
+    kinds = kinds_of(document, str(path)) if is_object else []
+    found = sound_annotations(entries, kinds, where)
+
+    def here(row: int) -> str:
+        return where(found.rows[row])
+
+    images = images_of(document, path) if is_object else images_of_names(found.images, path, here)
+    found = found.within(images.places, where)
+    joints = _joints(found, layout, str(path))
+    coords, seen = joints.take(
+        found.points[..., :2], found.seen & seen_from(found.points[..., 2], min_confidence)
     )
-    return Reading(data)
+    clip, frame = np.array([images.places[key] for key in found.images], dtype=np.int64).T
+
+    bodies = bodies_of(
+        clip, frame, coords, seen, found.ids, track=track, where=here, way_on=_TRACKER[is_object]
+    )
+    notes = [*joints.notes, *images.notes, *bodies.notes, *found.notes]
+    data = pack_poses(
+        Poses(clip, bodies.body, frame, coords, seen),
+        layout=joints.layout,
+        names=images.names,
+        where=here,
+        labels=images.labels,
+        label_names=images.label_names,
+        fps=images.fps,
+        body_names=bodies.names or None,
+        steps=reading_note(min_confidence),
+        notes=notes,
+        way_on=_STILLS,
+    )
+    return Reading(data, notes=notes)
 
 
 READER = Reader(
@@ -104,157 +132,36 @@ READER = Reader(
     read,
     sniff,
     title="COCO key points, AlphaPose",
-    holds=("'annotations'", "a list of key points"),
+    holds=("'annotations'", "a list of key points by 'image_id'"),
 )
 
 
-@dataclass
-class _Clips:
-    """The clips met so far: a number for each key."""
-
-    path: Path
-    numbers: dict[Any, int] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    fps: list[float] = field(default_factory=list)
-
-    def number(self, key: Any, name: str, label: int = -1, fps: float = float("nan")) -> int:
-        if key not in self.numbers:
-            self.numbers[key] = len(self.names)
-            self.names.append(name or self.path.stem)
-            self.labels.append(label)
-            self.fps.append(fps)
-        return self.numbers[key]
+def _by_image(document: Mapping[str, Any]) -> bool:
+    """Tell whether an object holds lists of key points by the names of images."""
+    lists = list(document.values())
+    people = [person for people in lists if isinstance(people, list) for person in people]
+    return (
+        bool(people)
+        and all(isinstance(people, list) for people in lists)
+        and all(isinstance(person, Mapping) and "keypoints" in person for person in people[:1])
+    )
 
 
-def _points(entries: list[Any], where: Any) -> np.ndarray:
-    """Return the key points of all entries ``(n, V, 3)``."""
-    rows: list[np.ndarray] = []
-    for place, entry in enumerate(entries):
-        flat = json_text.numbers(
-            json_text.field(entry, "keypoints", where(place)), f"{where(place)}, keypoints", (None,)
+def _listed(document: Mapping[str, Any]) -> list[Any]:
+    """Return the people of an object by images as a list of results."""
+    return [
+        {"image_id": image, **person} if isinstance(person, Mapping) else person
+        for image, people in document.items()
+        for person in people
+    ]
+
+
+def _joints(found: Annotations, layout: str | SkeletonLayout | None, where: str) -> Joints:
+    """Return the skeleton: by the names of the category's key points, else by their number."""
+    count, kind = found.points.shape[1], found.kind
+    if kind is not None and len(kind.joints) == count:
+        own_name = f"{kind.name}{count}"
+        return joints_by_name(
+            kind.joints, where, given=layout, edges=kind.bones, own_name=own_name, usual=_USUAL
         )
-        if len(flat) == 0 or len(flat) % 3:
-            raise ValueError(
-                f"{where(place)}: {len(flat)} numbers in 'keypoints', expected x, y, v for each joint"
-            )
-        if rows and len(flat) != len(rows[0]):
-            raise ValueError(
-                f"{where(place)}: {len(flat) // 3} joints, the entries before it have {len(rows[0]) // 3}"
-            )
-        rows.append(flat)
-    return np.stack(rows).reshape(len(rows), -1, 3)
-
-
-def _images(document: Mapping[str, Any], path: Path, clips: _Clips) -> dict[Any, tuple[int, int]]:
-    """Return the clip and the frame of each image by its id."""
-    images = json_text.field(document, "images", str(path))
-    videos = _videos(document, path)
-    places: dict[Any, tuple[int, int]] = {}
-    for place, image in enumerate(images if isinstance(images, list) else []):
-        where = f"{path}: images[{place}]"
-        key = json_text.field(image, "id", where)
-        if not isinstance(key, (int, str)):
-            raise ValueError(f"{where}: 'id' is a {type(key).__name__}, expected a number or a string")
-        name = str(image.get("file_name", ""))
-        video = next((image[item] for item in _VIDEO_KEYS if isinstance(image.get(item), (int, str))), None)
-        if video is None:
-            folder = str(PurePosixPath(name).parent)
-            clip = clips.number(("folder", folder), "" if folder == "." else folder)
-        else:
-            label, fps, title = videos.get(video, (-1, float("nan"), str(video)))
-            clip = clips.number(("video", video), title, label, fps)
-        given = next((image[item] for item in _FRAME_KEYS if item in image), None)
-        frame = _whole(given, where, "the frame number") if given is not None else _frame_in(name)
-        if frame is None:
-            raise ValueError(f"{where}: neither a frame number ('frame_id') nor a 'file_name' with a number")
-        places[key] = clip, frame
-    return places
-
-
-def _videos(document: Mapping[str, Any], path: Path) -> dict[Any, tuple[int, float, str]]:
-    """Return label, frame rate and name of each video by its id."""
-    found: dict[Any, tuple[int, float, str]] = {}
-    videos = document.get("videos", [])
-    for place, video in enumerate(videos if isinstance(videos, list) else []):
-        where = f"{path}: videos[{place}]"
-        key = json_text.field(video, "id", where)
-        label = _whole(video.get("label", -1), where, "the label")
-        fps = video.get("fps", float("nan"))
-        if (
-            isinstance(fps, bool)
-            or not isinstance(fps, (int, float))
-            or not isinstance(key, (int, str))
-            or label < -1
-        ):
-            raise ValueError(f"{where}: 'id', 'label' or 'fps' is no number")
-        found[key] = label, float(fps), str(video.get("name", video.get("file_name", key)))
-    return found
-
-
-def _joint_names(document: Mapping[str, Any]) -> list[str] | None:
-    categories = document.get("categories")
-    if isinstance(categories, list) and categories and isinstance(categories[0], Mapping):
-        names = categories[0].get("keypoints")
-        if isinstance(names, list):
-            return [str(name) for name in names]
-    return None
-
-
-def _named_images(entries: list[Any], where: Any, clips: _Clips) -> dict[Any, tuple[int, int]]:
-    """Return clip and frame of each image that a list of results mentions."""
-    places: dict[Any, tuple[int, int]] = {}
-    for place, entry in enumerate(entries):
-        key = json_text.field(entry, "image_id", where(place))
-        if isinstance(key, str):
-            folder = str(PurePosixPath(key).parent)
-            frame = _frame_in(key)
-            if frame is None:
-                raise ValueError(f"{where(place)}: image_id {key[:60]!r} has no number that tells the frame")
-            places[key] = clips.number(folder, "" if folder == "." else folder), frame
-        else:
-            places[_hashable(key)] = clips.number(".", ""), _whole(key, where(place), "image_id")
-    return places
-
-
-def _places(
-    entries: list[Any], images: dict[Any, tuple[int, int]], where: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the clip, body and frame of every entry, ``(n,)`` int64 each."""
-    tracks: dict[tuple[int, Any], int] = {}
-    people: dict[tuple[int, int], int] = {}
-    rows = []
-    for place, entry in enumerate(entries):
-        key = _hashable(json_text.field(entry, "image_id", where(place)))
-        if key not in images:
-            raise ValueError(f"{where(place)}: image_id {str(key)[:60]!r} is not among the images")
-        clip, frame = images[key]
-        track = next((entry[item] for item in _TRACK_KEYS if entry.get(item) is not None), None)
-        if track is None:
-            # The n-th person of an image, for want of tracks.
-            number = people.get((clip, frame), 0)
-            people[clip, frame] = number + 1
-            track = ("person", number)
-        else:
-            track = ("track", _hashable(track))
-        rows.append((clip, tracks.setdefault((clip, track), len(tracks)), frame))
-    clips, bodies, frames = np.array(rows, dtype=np.int64).T
-    return clips, bodies, frames
-
-
-def _hashable(value: Any) -> Any:
-    """Return a key for an id, which AlphaPose may write as a list of one number."""
-    return value if isinstance(value, (int, float, str)) else str(value)
-
-
-def _whole(value: Any, where: str, what: str) -> int:
-    number = float(value) if isinstance(value, (int, float)) and abs(value) < 1 << 53 else math.nan
-    if isinstance(value, bool) or not number.is_integer():
-        raise ValueError(f"{where}: {what} is {str(value)[:60]!r}, expected a whole number")
-    return int(number)
-
-
-def _frame_in(name: str) -> int | None:
-    """Return the last number in a file's name, without its folder and ending."""
-    found = re.findall(r"\d{1,15}", PurePosixPath(name).stem)
-    return int(found[-1]) if found else None
+    return joints_by_count(count, 2, where, given=layout, usual=_USUAL)

@@ -72,7 +72,7 @@ class TestPackedLayout:
 
     def test_only_what_is_needed(self, path: Path) -> None:
         arrays = packed_arrays(label=None, label_names=None, fps=None, name=None, x_scale=None)
-        arrays["joint_names"] = np.array([f"joint{place}" for place in range(20)])
+        arrays["joint_names"] = np.array([f"part {chr(97 + place)}" for place in range(20)])
         np.savez(path, **arrays)
         data = read_packed(path)
         assert data.layout.name == "motion"
@@ -316,6 +316,9 @@ class TestPackedLayout:
         assert reading.data.layout is get_layout("kinect20")
         assert "told by their tree" in reading.notes[0]
         np.savez(path, **packed_arrays(joint_names=None, parents=np.arange(-1, 19)))
+        assert read_packed(path).layout.name == "motion"
+        numbered = np.array([f"joint_{place}" for place in range(20)])
+        np.savez(path, **packed_arrays(joint_names=numbered, parents=np.arange(-1, 19)))
         assert read_packed(path).layout.name == "motion"
         np.savez(path, **packed_arrays(joint_names=None, parents=None))
         reading = npz_packed.read(Source(path))

@@ -12,8 +12,7 @@ import pytest
 
 from fastamr.data import read
 from fastamr.data.readers.common import poses
-from fastamr.data.readers.common.layout_choice import choose_layout, layout_of_names
-from fastamr.skeleton import LAYOUTS, get_layout
+from fastamr.skeleton import get_layout
 
 from .. import writers_generic as write
 from ..reading import clip_of, one_line, person
@@ -48,14 +47,15 @@ class TestCocoJson:
 
     def test_the_list_of_alphapose(self, tmp_path: Path) -> None:
         path = tmp_path / "alphapose-results.json"
+        far = person(20) + np.array([500, 0, 0])
         poses_ = [(f"{frame}.jpg", person(frame), None) for frame in (2, 0, 1, 3)]
-        poses_.insert(1, ("2.jpg", person(20), None))
+        poses_.insert(1, ("2.jpg", far, None))
         write.write_alphapose(path, poses_)
         data = read_coco(path)
         assert data.names == ["alphapose-results"]
         one, two = clip_of(data, "alphapose-results")
         np.testing.assert_array_equal(one, np.stack([person(frame)[:, :2] for frame in range(4)]))
-        np.testing.assert_array_equal(two, person(20)[None, :, :2])
+        np.testing.assert_array_equal(two, far[None, :, :2].astype(np.float32))
         assert data.body_start.tolist() == [0, 2]
         assert data.valid is None
 
@@ -72,7 +72,8 @@ class TestCocoJson:
         )
         data = read_coco(path)
         assert data.names == ["b", "a"]
-        assert [len(body) for body in clip_of(data, "a")] == [1, 2]
+        assert [len(body) for body in clip_of(data, "a")] == [2, 1]
+        assert data.body_names == ["7", "5", "7"]
         document = json.loads(path.read_text())
         document[0]["idx"] = [7.0]
         path.write_text(json.dumps(document))
@@ -117,35 +118,25 @@ class TestCocoJson:
         [
             (lambda d: d.pop("images"), "'images' is missing"),
             (lambda d: d.update(annotations=[]), "no annotations; the data set is empty"),
-            (lambda d: d["annotations"][1].pop("keypoints"), r"annotations\[1\]: 'keypoints' is missing"),
-            (lambda d: d["annotations"][1].update(keypoints=[1, 2]), "2 numbers in 'keypoints'"),
-            (lambda d: d["annotations"][1].update(keypoints=[]), "keypoints"),
-            (lambda d: d["annotations"][1].update(keypoints=[1, 2, 2] * 5), "5 joints, the entries before it have 17"),
-            (lambda d: d["annotations"][1].update(keypoints=["1", 2, 2] * 17), "something that is no number"),
-            (lambda d: d["annotations"][1].update(keypoints=[[1, 2], [3]]), "lists of unequal length"),
-            (
-                lambda d: d["annotations"][1].update(keypoints=[float("nan"), 2, 2] * 17),
-                r"annotations\[1\], joint 0: coordinates are not finite",
-            ),
-            (lambda d: d["annotations"][1].update(image_id=5), r"annotations\[1\]: image_id .5. is not among"),
-            (
-                lambda d: d["annotations"][1].update(image_id=1000),
-                r"annotations\[1\]: its body is in frame 0 already, see .*annotations\[0\]",
-            ),
-            (lambda d: d["images"][0].pop("id"), r"images\[0\]: 'id' is missing"),
-            (lambda d: d["images"][0].update(id=[1]), r"images\[0\]: 'id' is a list"),
-            (lambda d: d["images"][0].update(frame_id="x"), "the frame number is 'x', expected a whole number"),
-            (lambda d: d["images"][0].update(frame_id=1e400), "the frame number is 'inf'"),
-            (lambda d: d["images"][0].pop("frame_id"), "neither a frame number"),
             (lambda d: d["images"][1].update(frame_id=10**12), r"frame 1000000000000, but the body begins in frame 0"),
+            (lambda d: d["images"][1].update(frame_id=10**5), r"in frames 0, 100000: 99999 of its 100001 frames"),
             (lambda d: d["videos"][0].update(fps="fast"), r"videos\[0\]: 'id', 'label' or 'fps' is no number"),
-            (lambda d: d["annotations"].append(3), r"annotations\[2\]: a int, expected an object"),
             (lambda d: [a.update(keypoints=[0] * 51) for a in d["annotations"]], "no pose of the file has a joint"),
             (lambda d: [a.update(keypoints=[1, 1, 1] * 9) for a in d["annotations"]], "9 joints in 2 channels"),
+            (lambda d: [a.pop("keypoints") for a in d["annotations"]], r"annotations\[0\]: 'keypoints' is missing"),
+            (lambda d: [i.pop("frame_id") for i in d["images"]], r"images\[0\]: neither a frame number"),
+            (lambda d: [i.pop("id") for i in d["images"]], r"images\[0\]: 'id' is missing"),
+            (lambda d: [a.update(image_id=5) for a in d["annotations"]], r"image_id '5' is not among the images"),
+            (
+                lambda d: d["annotations"].extend([d["annotations"][0] | change for change in (
+                    {}, {"image_id": 1002}, {"image_id": 1001, "track_id": 1})]),
+                r"annotations\[2\]: its body is in frame 0 already, see .*annotations\[0\]; .* leave the numbers out",
+            ),
         ],
     )  # fmt: skip
     def test_unsound_files(self, tmp_path: Path, change: Any, message: str) -> None:
-        document = write.coco_document({"v": {0: {0: person(0)}, 1: {0: person(1)}}})
+        document = write.coco_document({"v": {0: {0: person(0)}, 1: {0: person(1)}, 2: {0: person(2)}}})
+        document["annotations"].pop()
         change(document)
         path = tmp_path / "some.json"
         path.write_text(json.dumps(document))
@@ -153,11 +144,44 @@ class TestCocoJson:
             read_coco(path)
         one_line(error, "some.json")
 
+    @pytest.mark.parametrize(
+        ("change", "note"),
+        [
+            (lambda d: d["annotations"][1].pop("keypoints"), "annotations[1]: 'keypoints' is missing"),
+            (lambda d: d["annotations"][1].update(keypoints=[1, 2]), "annotations[1]: 2 numbers in 'keypoints'"),
+            (lambda d: d["annotations"][1].update(keypoints=[]), "keypoints"),
+            (lambda d: d["annotations"][1].update(keypoints=[1, 2, 2] * 5), "annotations[1]: 5 joints, most have 17"),
+            (lambda d: d["annotations"][1].update(keypoints=["1", 2, 2] * 17), "something that is no number"),
+            (lambda d: d["annotations"][1].update(keypoints=[[1, 2], [3]]), "lists of unequal length"),
+            (lambda d: d["annotations"][1].update(image_id=5), "annotations[1]: image_id '5' is not among"),
+            (lambda d: d["annotations"][1].update(image_id=None), "annotations[1]: image_id is 'None', expected"),
+            (lambda d: d["annotations"][1].update(keypoints=[float("nan"), 2, 2] * 17), "annotations[1], joint 0"),
+            (lambda d: d["annotations"].append(3), "annotations[3]: a int, expected an object"),
+            (lambda d: d["images"][1].pop("id"), "images[1]: 'id' is missing"),
+            (lambda d: d["images"][1].update(id=[1]), "images[1]: 'id' is a list"),
+            (lambda d: d["images"][1].update(frame_id="x"), "the frame number is 'x', expected a whole number"),
+            (lambda d: d["images"][1].update(frame_id=1e400), "the frame number is 'inf'"),
+            (lambda d: d["images"][1].pop("frame_id"), "images[1]: neither a frame number"),
+        ],
+    )  # fmt: skip
+    def test_an_unsound_entry_costs_itself(self, tmp_path: Path, change: Any, note: str) -> None:
+        document = write.coco_document({"v": {frame: {0: person(frame)} for frame in range(3)}})
+        change(document)
+        path = tmp_path / "some.json"
+        path.write_text(json.dumps(document))
+        said: list[str] = []
+        data = read_coco(path, say=said.append)
+        (body,) = clip_of(data, "v")
+        np.testing.assert_array_equal(body[[0, 2]], [person(0)[:, :2], person(2)[:, :2]])
+        assert len(document["annotations"]) == 4 or not body[1].any()
+        assert [line for line in said if note in line]
+        assert not any("\n" in line for line in said)
+
     def test_unsound_lists(self, tmp_path: Path) -> None:
         path = tmp_path / "some.json"
         for image, message in (
             ("photo.jpg", "has no number that tells the frame"),
-            (None, "image_id is 'None'"),
+            (None, "image_id is 'None', expected a whole number"),
         ):
             write.write_alphapose(path, [(image, person(0), None)])  # type: ignore[list-item]
             with pytest.raises(ValueError, match=message) as error:
@@ -167,24 +191,54 @@ class TestCocoJson:
     def test_far_frames_of_many_bodies_do_not_fill_the_memory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Every frame shows somebody, but the first and the last show one body each, the same ones twice."""
         monkeypatch.setattr(poses, "FREE_FRAMES", 10)
+        monkeypatch.setattr(poses, "MAX_STRETCH", 1)
         path = tmp_path / "some.json"
-        write.write_alphapose(path, [("0.jpg", person(0), 1), ("209.jpg", person(1), 1)])
-        assert read_coco(path).num_frames == 210
-        write.write_alphapose(path, [("0.jpg", person(0), 1), ("210.jpg", person(1), 1)])
-        with pytest.raises(ValueError, match="number the frames of a clip without such gaps"):
+        people = [(f"{frame}.jpg", person(frame), frame % 20) for frame in range(40)]
+        write.write_alphapose(path, people)
+        with pytest.raises(
+            ValueError, match="entry 20: frame 20, but the body begins in frame 0; number the frames"
+        ):
             read_coco(path)
+        monkeypatch.setattr(poses, "MAX_STRETCH", 100)
+        assert read_coco(path).num_frames == 20 * 21
 
+    @pytest.mark.parametrize("frames", [[139, 285, 632, 724], [0, 1, 2, 900], [3, 900]])
+    def test_photographs_are_no_motion(self, tmp_path: Path, frames: list[int]) -> None:
+        path = tmp_path / "some.json"
+        write.write_alphapose(path, [(f"{frame:012d}.jpg", person(frame), None) for frame in frames])
+        with pytest.raises(ValueError, match="frames are empty, which is no motion; photographs") as error:
+            read_coco(path)
+        one_line(error, "some.json", "'video_id' and 'frame_id'", "a folder of their own")
 
-class TestLayoutChoice:
-    def test_by_number(self) -> None:
-        numbers = {(25, 3): "ntu25", (25, 2): "openpose25", (17, 2): "coco17", (17, 3): "h36m17"}
-        numbers |= {(20, 3): "kinect20", (18, 2): "openpose18", (22, 3): "smpl22", (15, 3): "sbu15"}
-        for (joints, channels), name in numbers.items():
-            assert choose_layout(None, joints, channels, "file").name == name
+    def test_one_clip_that_is_no_motion(self, tmp_path: Path) -> None:
+        path = tmp_path / "some.json"
+        names = ["a/1.jpg", "a/2.jpg", "a/3.jpg", "b/1.jpg", "b/77.jpg"]
+        write.write_alphapose(path, [(name, person(1), None) for name in names])
+        said: list[str] = []
+        data = read_coco(path, say=said.append)
+        assert (data.names, data.dropped) == (["a"], {"b": "75 of its 77 frames are empty"})
+        assert [
+            line for line in said if "left out 1 clips with more empty than filled frames: b (75 of" in line
+        ]
 
-    def test_by_names_in_any_order(self) -> None:
-        for layout in LAYOUTS.values():
-            assert layout_of_names([name.upper() for name in layout.joints]) is layout
-        assert layout_of_names([*LAYOUTS["coco17"].joints[::-1]]) is LAYOUTS["coco17"]
-        assert layout_of_names(["nose"]) is None
+    def test_every_fifth_frame(self, tmp_path: Path) -> None:
+        document = write.coco_document(
+            {"v": {place * 5 + 3: {0: person(place)} for place in range(4)}}, fps=25
+        )
+        path = tmp_path / "some.json"
+        path.write_text(json.dumps(document))
+        said: list[str] = []
+        data = read_coco(path, say=said.append)
+        assert (data.num_frames, data.fps.tolist()) == (4, [5])
+        assert [line for line in said if "keep a step of 5, which was divided out" in line]
+
+    def test_posetrack_every_fourth_frame_and_dense_in_the_middle(self, tmp_path: Path) -> None:
+        frames = [*range(0, 32, 4), *range(32, 62), *range(64, 100, 4)]
+        path = tmp_path / "some.json"
+        path.write_text(
+            json.dumps(write.coco_document({"v": {frame: {0: person(frame)} for frame in frames}}))
+        )
+        data = read_coco(path)
+        assert (data.num_frames, data.names) == (97, ["v"])

@@ -1,0 +1,251 @@
+"""The annotations of COCO's JSON: key points, track ids, kinds of objects; what is not sound is left out and named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..common import json_text
+
+_TRACK_KEYS = ("track_id", "idx", "person_id", "instance_id")
+# Keys that are read, or that only count what is read.
+_QUIET = {*_TRACK_KEYS, "keypoints", "image_id", "category_id", "id", "num_keypoints", "iscrowd", "area"}
+_NO_TRACK = {"", "-1", "None", "null", "nan"}
+_MOST = 3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A category with key points.
+
+    Args:
+        key: its id.
+        name: what it is.
+        joints: the names of its key points.
+        bones: pairs of places among the joints, from 0.
+    """
+
+    key: Any
+    name: str
+    joints: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The sound annotations.
+
+    Args:
+        rows: ``n`` places in the file.
+        points: ``(n, J, 3)`` float32: x, y and a visibility or confidence.
+        seen: ``(n, J)`` bool: coordinates are finite.
+        images: the image of each.
+        ids: its track ids, () = none.
+        kind: what they are, or None.
+        total: how many the file has.
+        bad: what is wrong with the others.
+        notes: what else a person must know.
+    """
+
+    rows: list[int]
+    points: np.ndarray
+    seen: np.ndarray
+    images: list[Any]
+    ids: list[tuple[str, ...]]
+    kind: Kind | None
+    total: int
+    bad: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    def within(self, images: Container[Any], where: Callable[[int], str]) -> Annotations:
+        """Return those whose image there is, with the note about all that were left out.
+
+        Raises:
+            ValueError: there is none.
+        """
+        keep = [row for row, image in enumerate(self.images) if image in images]
+        bad = self.bad + [
+            f"{where(self.rows[row])}: image_id {str(image)[:60]!r} is not among the images"
+            for row, image in enumerate(self.images)
+            if image not in images
+        ]
+        if not keep:
+            raise ValueError(bad[0])
+        note = f"left out {len(bad)} of {self.total} annotations: {'; '.join(bad[:_MOST])}"
+        return replace(
+            self,
+            rows=[self.rows[row] for row in keep],
+            points=self.points[keep],
+            seen=self.seen[keep],
+            images=[self.images[row] for row in keep],
+            ids=[self.ids[row] for row in keep],
+            notes=self.notes + (note + "; ..." * (len(bad) > _MOST),) * bool(bad),
+        )
+
+
+def kinds_of(document: Mapping[str, Any], where: str) -> list[Kind]:
+    """Return the categories that name key points.
+
+    Raises:
+        ValueError: a category is no object.
+    """
+    categories = document.get("categories")
+    found = []
+    for place, category in enumerate(categories if isinstance(categories, list) else []):
+        if not isinstance(category, Mapping):
+            raise ValueError(
+                f"{where}: categories[{place}]: a {type(category).__name__}, expected an object with 'keypoints'"
+            )
+        names = category.get("keypoints")
+        if isinstance(names, list) and names:
+            joints = tuple(str(name) for name in names)
+            bones = _bones(category.get("skeleton"), len(joints))
+            found.append(
+                Kind(category.get("id"), str(category.get("name", category.get("id"))), joints, bones)
+            )
+    return found
+
+
+def _bones(edges: Any, count: int) -> tuple[tuple[int, int], ...]:
+    """Return the bones of a category, counted from 0: COCO counts from 1, some tools from 0; () where they are none."""
+    pairs = []
+    for edge in edges if isinstance(edges, list) else []:
+        if not (isinstance(edge, list) and len(edge) == 2 and all(type(end) is int for end in edge)):
+            return ()
+        pairs.append((edge[0], edge[1]))
+    ends = [end for pair in pairs for end in pair]
+    base = 0 if 0 in ends else 1
+    if not ends or min(ends) < base or max(ends) >= count + base:
+        return ()
+    return tuple((one - base, other - base) for one, other in pairs)
+
+
+def sound_annotations(entries: list[Any], kinds: Sequence[Kind], where: Callable[[int], str]) -> Annotations:
+    """Return the annotations with key points.
+
+    Args:
+        entries: the objects of the file.
+        kinds: what its categories name.
+        where: names an annotation.
+
+    Raises:
+        ValueError: none is sound, or several kinds of objects have key points.
+    """
+    kind, others = _only_kind(entries, kinds, where)
+    bad: list[str] = []
+    parsed: dict[int, np.ndarray] = {}
+    for row, entry in enumerate(entries):
+        if row in others:
+            continue
+        try:
+            parsed[row] = _points(entry, where(row))
+            _image(entry, where(row))
+        except ValueError as error:
+            parsed.pop(row, None)
+            bad.append(str(error))
+    if not parsed:
+        raise ValueError(
+            bad[0] if bad else f"{where(0)}: no annotation has 'keypoints'; the data set is empty"
+        )
+    counts = Counter(len(points) for points in parsed.values())
+    joints = (
+        len(kind.joints) if kind and len(kind.joints) in counts else max(counts, key=lambda n: (counts[n], n))
+    )
+    told = f"the category names {joints}" if kind and joints == len(kind.joints) else f"most have {joints}"
+    rows = [row for row, points in parsed.items() if len(points) == joints]
+    bad += [
+        f"{where(row)}: {len(points)} joints, {told}"
+        for row, points in parsed.items()
+        if len(points) != joints
+    ]
+    points = np.stack([parsed[row] for row in rows])
+    finite = np.isfinite(points).all(axis=2)
+    notes = _notes(entries, others, points, finite, [where(row) for row in rows])
+    return Annotations(
+        rows,
+        np.where(finite[..., None], points, np.float32(0)),
+        finite,
+        [_image(entries[row], where(row)) for row in rows],
+        [_track_ids(entries[row]) for row in rows],
+        kind,
+        len(entries) - len(others),
+        bad,
+        notes,
+    )
+
+
+def _only_kind(
+    entries: list[Any], kinds: Sequence[Kind], where: Callable[[int], str]
+) -> tuple[Kind | None, set[int]]:
+    """Return the one kind that has annotations, and the rows of categories without key points."""
+    by_key = {str(kind.key): kind for kind in kinds}
+    used: dict[str, int] = {}
+    others = set()
+    for row, entry in enumerate(entries):
+        if not isinstance(entry, Mapping) or "category_id" not in entry:
+            continue
+        key = str(entry["category_id"])
+        used.setdefault(key, row)
+        if by_key and key not in by_key and not entry.get("keypoints"):
+            others.add(row)
+    having = [by_key[key] for key in used if key in by_key]
+    if len(having) > 1:
+        shown = ", ".join(kind.name for kind in having[:6])
+        raise ValueError(
+            f"{where(used[str(having[1].key)])}: annotations of {len(having)} categories ({shown}) have key points; "
+            f"write one file for each category"
+        )
+    return (having[0] if having else kinds[0] if len(kinds) == 1 else None), others
+
+
+def _notes(
+    entries: list[Any], others: set[int], points: np.ndarray, finite: np.ndarray, places: list[str]
+) -> tuple[str, ...]:
+    """Return what was not read, and what was read in part."""
+    notes = []
+    unread = {str(key) for row, entry in enumerate(entries) if isinstance(entry, Mapping) and row not in others
+              for key in entry} - _QUIET  # fmt: skip
+    if unread:
+        notes.append(f"keys of annotations that are not read: {', '.join(sorted(unread))}")
+    if others:
+        notes.append(f"left out {len(others)} annotations of categories without key points")
+    broken = np.flatnonzero(~finite.all(axis=1))
+    if len(broken):
+        joint = int(np.flatnonzero(~finite[broken[0]])[0])
+        notes.append(
+            f"joints that are not finite are marked as not seen, in {len(broken)} annotations: {places[broken[0]]}, "
+            f"joint {joint}" + ", ..." * (len(broken) > 1)
+        )
+    return tuple(notes)
+
+
+def _points(entry: Any, where: str) -> np.ndarray:
+    """Return the key points of an annotation ``(J, 3)`` float32."""
+    value = json_text.field(entry, "keypoints", where)
+    nested = isinstance(value, list) and bool(value) and isinstance(value[0], list)
+    flat = json_text.numbers(value, f"{where}, keypoints", (None, 3) if nested else (None,))
+    if flat.size == 0 or flat.size % 3:
+        raise ValueError(f"{where}: {flat.size} numbers in 'keypoints', expected x, y, v for each joint")
+    return flat.reshape(-1, 3)
+
+
+def _image(entry: Any, where: str) -> Any:
+    """Return the image of an annotation: a name or a whole number."""
+    value = json_text.field(entry, "image_id", where)
+    return value if isinstance(value, str) else json_text.whole(value, where, "image_id")
+
+
+def _track_ids(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the ids of an annotation, which AlphaPose writes as a list of numbers, perhaps nested."""
+    value = next((entry[key] for key in _TRACK_KEYS if entry.get(key) is not None), None)
+    values = [value]
+    while any(isinstance(item, list) for item in values):
+        values = [inner for item in values for inner in (item if isinstance(item, list) else [item])]
+    texts = [
+        str(int(item)) if isinstance(item, float) and item.is_integer() else str(item) for item in values
+    ]
+    return tuple(text for text in texts if text not in _NO_TRACK)
