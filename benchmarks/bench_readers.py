@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import time
 import zipfile
 from collections.abc import Callable
@@ -116,6 +117,44 @@ def test_pose_tools(benchmark: BenchmarkFixture, tmp_path: Path, form: str) -> N
     clock = Clock(benchmark, CPU)
     median = clock(lambda: read(path, say=told.append), f"read {form}", [frames], rounds=3)
     benchmark.extra_info |= {"frames_per_second": round(frames / median)}
+
+
+def write_arrays(folder: Path, form: str, count: int) -> Path:
+    """Write ``count`` clips of FRAMES frames of 25 joints in one of the forms of arrays."""
+    x = np.random.default_rng(0).normal(size=(count, FRAMES, 1, 25, 3)).astype(np.float32)
+    names = [f"S001C001P{place // 60 + 1:03d}R001A{place % 60 + 1:03d}" for place in range(count)]
+    if form == "npz":
+        offsets = np.arange(count + 1) * FRAMES
+        seen = np.ones((count * FRAMES, 1, 25), bool)
+        np.savez(
+            folder / "a.npz", x=x.reshape(-1, 1, 25, 3), offsets=offsets, visible=seen, name=np.array(names)
+        )
+        return folder / "a.npz"
+    if form == "st-gcn":
+        np.save(folder / "train_data_joint.npy", x.transpose(0, 4, 1, 3, 2))
+        (folder / "train_label.pkl").write_bytes(
+            pickle.dumps((names, [place % 60 for place in range(count)]))
+        )
+        return folder / "train_data_joint.npy"
+    annotations = [
+        {"frame_dir": name, "label": place % 60, "keypoint": x[place].swapaxes(0, 1), "total_frames": FRAMES}
+        for place, name in enumerate(names)
+    ]
+    (folder / "a.pkl").write_bytes(pickle.dumps({"annotations": annotations, "split": {"train": names}}))
+    return folder / "a.pkl"
+
+
+@pytest.mark.parametrize("form", ["npz", "st-gcn", "pyskl"])
+def test_arrays(benchmark: BenchmarkFixture, tmp_path: Path, form: str) -> None:
+    count = 500
+    path = write_arrays(tmp_path, form, count)
+    told: list[str] = []
+    assert read(path, layout="ntu25", say=told.append).num_clips == count
+    clock = Clock(benchmark, CPU)
+    median = clock(
+        lambda: read(path, layout="ntu25", say=told.append), f"read {form}", [count, FRAMES, 25, 3], rounds=3
+    )
+    benchmark.extra_info |= {"clips_per_second": round(count / median)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

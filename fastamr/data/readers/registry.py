@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import check_name
 from . import own
-from .array_files import npz_ctrgcn, npz_packed, pyskl
+from .array_files import mat, npy, npz_ctrgcn, npz_motion, npz_packed, pyskl, stgcn
 from .common.reader import Reader, Reading, Source
 from .json_files import coco, nw_ucla
 from .mocap import bvh, c3d_markers
@@ -25,6 +25,9 @@ READERS: list[Reader | RawSet] = [
     *own.READERS,
     npz_packed.READER,
     npz_ctrgcn.READER,
+    npz_motion.READER,
+    *stgcn.READERS,
+    npy.READER,
     pyskl.READER,
     yolo_text.READER,
     kinetics.READER,
@@ -32,6 +35,7 @@ READERS: list[Reader | RawSet] = [
     azure.READER,
     mmpose.READER,
     yolo.READER,
+    mat.READER,
     nw_ucla.READER,
     mediapipe.READER,
     coco.READER,
