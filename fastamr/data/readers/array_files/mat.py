@@ -187,8 +187,8 @@ def _utd(path: Path) -> dict[str, Any]:
 
 
 def _jhmdb(path: Path) -> dict[str, Any]:
-    """Return what the folders ``CLASS/VIDEO/joint_positions.mat`` say."""
+    """Return what the folders ``joint_positions/CLASS/VIDEO/joint_positions.mat`` say."""
     parts = path.absolute().parts
-    if path.stem != "joint_positions" or len(parts) < 4:
+    if parts[-4:-3] != ("joint_positions",):
         return {}
     return {"names": [parts[-2]], "labels": [0], "label_names": [parts[-3]]}

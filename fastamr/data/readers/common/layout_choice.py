@@ -351,20 +351,3 @@ def _shown(names: Sequence[str], most: int = 8) -> str:
 def plain(name: str) -> str:
     """Return a joint's name without case and separators."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def choose_layout(
-    given: str | SkeletonLayout | None, joints: int, channels: int, where: str
-) -> SkeletonLayout:
-    """Return the skeleton of a file by the number of its joints; see :func:`joints_by_count`."""
-    usual = {25: "ntu25", 17: "h36m17"} if channels == 3 else {25: "openpose25", 17: "coco17"}
-    return joints_by_count(joints, channels, where, given=given, usual=usual).layout
-
-
-def layout_of_names(names: Sequence[str]) -> SkeletonLayout | None:
-    """Return the built-in layout that has joints of just these names, in any order, or None."""
-    wanted = {plain(name) for name in names}
-    for layout in LAYOUTS.values():
-        if len(names) == layout.num_joints and wanted == {plain(joint) for joint in layout.joints}:
-            return layout
-    return None
