@@ -199,8 +199,9 @@ def bodies_of(
     """Return the bodies of poses by their track ids, and by :func:`link_people` where they have none.
 
     An id that several people of a frame share, in half of its frames or as the only one of the clip, is none: tools
-    write it where no tracker ran. A pose of several ids, a detection that was merged from several, is the one of them
-    that is nowhere else in its frame and has most poses.
+    write it where no tracker ran. So are ids of which none comes back in a clip of three frames or more. A pose of
+    several ids, a detection that was merged from several, is the one of them that is nowhere else in its frame and has
+    most poses.
 
     Args:
         clip, frame, coords, seen: as in :func:`link_people`.
@@ -213,6 +214,7 @@ def bodies_of(
         ValueError: several people without ids are in a frame, and ``track`` is false.
     """
     told, notes = _single_ids(clip, frame, ids)
+    told, unique = _without_unique(clip, frame, told)
     told, shared = _without_shared(clip, frame, told)
     bare = np.flatnonzero(told == "")
     linked = np.zeros(len(clip), dtype=np.int64)
@@ -234,8 +236,22 @@ def bodies_of(
     ordered = sorted(first, key=lambda key: (key[0], first[key], _natural(key[1]), key[2]))
     numbers = {key: number for number, key in enumerate(ordered)}
     names = [name for _, name, _ in ordered]
-    notes = tuple(dict.fromkeys((*notes, *shared, *linking)))
+    notes = tuple(dict.fromkeys((*notes, *unique, *shared, *linking)))
     return Bodies(np.array([numbers[key] for key in keys]), names if any(names) else [], notes)
+
+
+def _without_unique(
+    clip: np.ndarray, frame: np.ndarray, told: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the ids without those of clips in which none comes back, "" in their place, and the note about them."""
+    told, found = told.copy(), 0
+    for number in np.unique(clip):
+        rows = np.flatnonzero((clip == number) & (told != ""))
+        if len(np.unique(frame[rows])) > 2 and len(set(told[rows].tolist())) == len(rows):
+            told[rows] = ""
+            found += 1
+    note = f"no track id comes back in a second frame, in {found} clips: they count the poses and are taken as none"
+    return told, (note,) * bool(found)
 
 
 def _without_shared(

@@ -116,6 +116,8 @@ def pack_poses(
     valid = np.zeros(coords.shape[:2], dtype=bool)
     coords[places] = np.where(poses.valid[rows][..., None], poses.coords[rows], np.float32(0))
     valid[places] = poses.valid[rows]
+    if not even.frame.any():
+        notes.append("each clip is a single frame, which is no motion")
     lost = np.setdiff1d(np.arange(len(names)), kept)
     return PackedSkeletons(
         coords=torch.from_numpy(coords),

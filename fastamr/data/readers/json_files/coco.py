@@ -159,12 +159,7 @@ def _listed(document: Mapping[str, Any]) -> list[Any]:
 def _joints(found: Annotations, layout: str | SkeletonLayout | None, where: str) -> Joints:
     """Return the skeleton: by the names of the category's key points, else by their number."""
     count, kind = found.points.shape[1], found.kind
-    if kind is not None and kind.joints and len(kind.joints) != count:
-        raise ValueError(
-            f"{where}: category {kind.name!r} names {len(kind.joints)} key points, the annotations have {count}; name "
-            "each of them in the order of the key points"
-        )
-    if kind is not None and kind.joints:
+    if kind is not None:
         own_name = f"{kind.name}{count}"
         return joints_by_name(
             kind.joints, where, given=layout, edges=kind.bones, own_name=own_name, usual=_USUAL

@@ -16,6 +16,10 @@ _TRACK_KEYS = ("track_id", "idx", "person_id", "instance_id")
 _QUIET = {*_TRACK_KEYS, "keypoints", "image_id", "category_id", "id", "num_keypoints", "iscrowd", "area"}
 _NO_TRACK = {"", "-1", "None", "null", "nan"}
 _MOST = 3
+_HIGHEST = 10.0
+"""A visibility or confidence lies within 0 and this: AlphaPose's go to 6 (choice)."""
+_STRANGE = 0.05
+"""So many others in a file are allowed (choice)."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,14 @@ class Annotations:
     rows: list[int]
     points: np.ndarray
     seen: np.ndarray
-    images: list[Any]
+    images: list[str]
     ids: list[tuple[str, ...]]
     kind: Kind | None
     total: int
     bad: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
-    def within(self, images: Container[Any], where: Callable[[int], str]) -> Annotations:
+    def within(self, images: Container[str], where: Callable[[int], str]) -> Annotations:
         """Return those whose image there is, with the note about all that were left out.
 
         Raises:
@@ -69,7 +73,7 @@ class Annotations:
         """
         keep = [row for row, image in enumerate(self.images) if image in images]
         bad = self.bad + [
-            f"{where(self.rows[row])}: image_id {str(image)[:60]!r} is not among the images"
+            f"{where(self.rows[row])}: image_id {image[:60]!r} is not among the images"
             for row, image in enumerate(self.images)
             if image not in images
         ]
@@ -152,10 +156,13 @@ def sound_annotations(entries: list[Any], kinds: Sequence[Kind], where: Callable
             bad[0] if bad else f"{where(0)}: no annotation has 'keypoints'; the data set is empty"
         )
     counts = Counter(len(points) for points in parsed.values())
-    joints = (
-        len(kind.joints) if kind and len(kind.joints) in counts else max(counts, key=lambda n: (counts[n], n))
-    )
-    told = f"the category names {joints}" if kind and joints == len(kind.joints) else f"most have {joints}"
+    most = max(counts, key=lambda count: (counts[count], count))
+    joints = len(kind.joints) if kind else most
+    told = f"category {kind.name!r} names {joints}" if kind else f"most have {joints}"
+    if joints not in counts:
+        raise ValueError(
+            f"{where(min(parsed))}: {most} joints, {told}; write x, y, v for each in 'keypoints'"
+        )
     rows = [row for row, points in parsed.items() if len(points) == joints]
     bad += [
         f"{where(row)}: {len(points)} joints, {told}"
@@ -164,6 +171,7 @@ def sound_annotations(entries: list[Any], kinds: Sequence[Kind], where: Callable
     ]
     points = np.stack([parsed[row] for row in rows])
     finite = np.isfinite(points).all(axis=2)
+    _check_third(points, finite, where(rows[0]))
     notes = _notes(entries, others, points, finite, [where(row) for row in rows])
     return Annotations(
         rows,
@@ -176,6 +184,22 @@ def sound_annotations(entries: list[Any], kinds: Sequence[Kind], where: Callable
         bad,
         notes,
     )
+
+
+def _check_third(points: np.ndarray, finite: np.ndarray, where: str) -> None:
+    """Raise where the third number of the joints is a coordinate, or 0 for all."""
+    third = points[..., 2][finite]
+    strange = (third < -0.5) | (third > _HIGHEST)
+    if len(third) and strange.mean() > _STRANGE:
+        raise ValueError(
+            f"{where}: the third number of the joints goes from {third.min():.4g} to {third.max():.4g}, which is no "
+            f"visibility or confidence; write x, y, v for each joint in 'keypoints'"
+        )
+    if len(third) and not third.any() and points[..., :2][finite].any():
+        raise ValueError(
+            f"{where}: the third number of every joint is 0, which means not labelled, so no pose of the file has a "
+            f"joint that was seen; write 2, or a confidence, for those that were"
+        )
 
 
 def _only_kind(
@@ -233,10 +257,10 @@ def _points(entry: Any, where: str) -> np.ndarray:
     return flat.reshape(-1, 3)
 
 
-def _image(entry: Any, where: str) -> Any:
-    """Return the image of an annotation: a name or a whole number."""
+def _image(entry: Any, where: str) -> str:
+    """Return the image of an annotation: a name, or a whole number as text."""
     value = json_text.field(entry, "image_id", where)
-    return value if isinstance(value, str) else json_text.whole(value, where, "image_id")
+    return value if isinstance(value, str) else str(json_text.whole(value, where, "image_id"))
 
 
 def _track_ids(entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,6 +12,20 @@ from ..common.frame_names import clips_of_names, frames_of_names
 
 _FRAME_KEYS = ("frame_id", "frame_index", "frame_idx", "frame")
 _VIDEO_KEYS = ("video_id", "vid_id", "video", "video_name")
+_READ = {*_FRAME_KEYS, *_VIDEO_KEYS, "id", "file_name"}
+# What COCO, PoseTrack and their tools write about an image that says nothing about motion.
+_QUIET = {
+    "width",
+    "height",
+    "license",
+    "coco_url",
+    "flickr_url",
+    "date_captured",
+    "is_labeled",
+    "nframes",
+    "mask_file",
+}
+_QUIET |= {"has_no_densepose", "ignore_regions_x", "ignore_regions_y"}
 _NAN = float("nan")
 
 
@@ -20,7 +34,7 @@ class Images:
     """The clips and frames of images.
 
     Args:
-        places: image -> the number of its clip, and its frame.
+        places: image, as text -> the number of its clip, and its frame.
         names: the clips.
         labels: their classes, -1 = unknown.
         label_names: the classes, where they are words.
@@ -28,7 +42,7 @@ class Images:
         notes: how they were told, a line each.
     """
 
-    places: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     label_names: tuple[str, ...] = ()
@@ -48,24 +62,24 @@ class _Image:
     """An image of the object: where it stands, its id, its file, its frame and its video where it tells them."""
 
     where: str
-    key: Any
+    key: str
     file: str
     frame: int | None
     video: Any
 
 
-def images_of_names(images: Sequence[Any], path: Path, where: Callable[[int], str]) -> Images:
+def images_of_names(images: Sequence[str], path: Path, where: Callable[[int], str]) -> Images:
     """Return the clips and frames of the images that a list of results mentions: a clip a folder.
 
     Args:
-        images: a name, or a number that counts the images, for each entry.
+        images: a name, or a number as text that counts the images, for each entry.
         path: the file, which names a clip without a folder.
         where: tells where an entry stands, for errors.
 
     Raises:
         ValueError: as :func:`~..common.frame_names.clips_of_names`.
     """
-    found = clips_of_names([str(image) for image in images], where)
+    found = clips_of_names(images, where)
     result = Images(notes=list(found.notes))
     for name, fps in zip(found.names, found.fps, strict=True):
         result.clip(name or path.stem, fps=fps)
@@ -80,8 +94,14 @@ def images_of(document: Mapping[str, Any], path: Path) -> Images:
     Raises:
         ValueError: 'images' is missing, a video is not sound, no image is, or the images of a clip are no sequence.
     """
-    images, bad = _sound_images(json_text.field(document, "images", str(path)), str(path))
+    listed = json_text.field(document, "images", str(path))
+    if not isinstance(listed, list):
+        raise ValueError(f"{path}: 'images' is a {type(listed).__name__}, expected a list")
+    images, bad = _sound_images(listed, str(path))
     result = Images()
+    unread = {str(key) for image in listed if isinstance(image, Mapping) for key in image} - _READ - _QUIET
+    if unread:
+        result.notes.append(f"keys of images that are not read: {', '.join(sorted(unread))}")
     videos = _videos(document, path, result)
     if bad and not images:
         raise ValueError(bad[0])
@@ -96,14 +116,31 @@ def images_of(document: Mapping[str, Any], path: Path) -> Images:
         _add_video(result, members, name, label, fps)
     if loose:
         _add_loose(result, loose, path)
+    _check_places(result, images)
     return result
+
+
+def _check_places(result: Images, images: Sequence[_Image]) -> None:
+    """Raise where two images have one id, or are one frame of one clip."""
+    ids: dict[str, _Image] = {}
+    frames: dict[tuple[int, int], _Image] = {}
+    for image in images:
+        if ids.setdefault(image.key, image) is not image:
+            raise ValueError(f"{image.where}: 'id' {image.key[:60]} is that of {ids[image.key].where}, too")
+        clip, frame = result.places[image.key]
+        other = frames.setdefault((clip, frame), image)
+        if other is not image:
+            raise ValueError(
+                f"{image.where}: clip {result.names[clip]!r} has its frame {frame} in {other.where} already; give the "
+                f"images of each clip a 'video_id' of their own"
+            )
 
 
 def _sound_images(images: Any, path: str) -> tuple[list[_Image], list[str]]:
     """Return the images that have an id and a frame or a file's name, and what is wrong with the others."""
     found: list[_Image] = []
     bad: list[str] = []
-    for place, image in enumerate(images if isinstance(images, list) else []):
+    for place, image in enumerate(images):
         where = f"{path}: images[{place}]"
         try:
             key = json_text.field(image, "id", where)
@@ -119,7 +156,7 @@ def _sound_images(images: Any, path: str) -> tuple[list[_Image], list[str]]:
             video = next(
                 (image[item] for item in _VIDEO_KEYS if isinstance(image.get(item), (int, str))), None
             )
-            found.append(_Image(where, key, file, frame, video))
+            found.append(_Image(where, str(key), file, frame, video))
         except ValueError as error:
             bad.append(str(error))
     return found, bad

@@ -87,6 +87,14 @@ class TestTracks:
             read(path, track=False)
         one_line(error, "poses.json: entry 0", "--pose_track", "--no-track")
 
+    def test_ids_that_count_the_poses(self, tmp_path: Path) -> None:
+        path = dump(tmp_path / "poses.json", two_walk(ids=lambda who, frame: 2 * frame + who))
+        said: list[str] = []
+        assert noses(read(path, say=said.append)) == STRAIGHT
+        assert [line for line in said if "no track id comes back in a second frame, in 1 clips" in line]
+        with pytest.raises(ValueError, match="no tracks"):
+            read(path, track=False)
+
     def test_one_id_that_tells_nobody_beside_others(self, tmp_path: Path) -> None:
         """A tracker that began late: id 0 for everybody, then real ones."""
         entries = two_walk(ids=lambda who, frame: 0 if frame < 6 else who + 1)
@@ -173,8 +181,73 @@ class TestImages:
             read(dump(tmp_path / "poses.json", document))
         one_line(error, "photographs are no motion", "'video_id' and 'frame_id'")
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda image: image.update(id=1000), "images[1]: 'id' 1000 is that of"),
+            (lambda image: image.update(frame_id=0), "images[1]: clip 'v' has its frame 0 in"),
+        ],
+    )
+    def test_two_images_of_one_place(self, tmp_path: Path, change: Any, message: str) -> None:
+        document = write.coco_document({"v": {frame: {0: at(100)} for frame in range(3)}})
+        change(document["images"][1])
+        with pytest.raises(ValueError, match="images") as error:
+            read(dump(tmp_path / "poses.json", document))
+        one_line(error, message)
+
+    def test_keys_of_images_and_single_frames_are_said(self, tmp_path: Path) -> None:
+        document = write.coco_document({name: {0: {0: at(100)}} for name in "abc"})
+        for image in document["images"]:
+            image |= {"camera": 4, "width": 3, "id": str(image["id"])}
+        said: list[str] = []
+        assert read(dump(tmp_path / "poses.json", document), say=said.append).num_clips == 3
+        assert [line for line in said if line.endswith("keys of images that are not read: camera")]
+        assert [line for line in said if "each clip is a single frame" in line]
+
+
+class TestThirdNumber:
+    @pytest.mark.parametrize(
+        ("third", "message"),
+        [
+            (0.0, "the third number of every joint is 0, which means not labelled"),
+            (431.0, "goes from 431 to 431, which is no visibility or confidence; write x, y, v"),
+            (-1.5, "goes from -1.5 to -1.5, which is no visibility"),
+        ],
+    )
+    def test_it_is_no_visibility(self, tmp_path: Path, third: float, message: str) -> None:
+        points = np.c_[SHAPE[:, :2], np.full(17, third)]
+        document = write.coco_document({"v": {frame: {0: points} for frame in range(3)}})
+        with pytest.raises(ValueError, match="third number") as error:
+            read(dump(tmp_path / "poses.json", document))
+        one_line(error, "annotations[0]", message)
+
+    @pytest.mark.parametrize("third", [1.0, 2.0, 0.3, 5.8])
+    def test_it_is_one(self, tmp_path: Path, third: float) -> None:
+        points = np.c_[SHAPE[:, :2], np.full(17, third)]
+        nested = write.coco_document({"v": {frame: {0: points} for frame in range(3)}})
+        for annotation in nested["annotations"]:
+            annotation["keypoints"] = np.reshape(annotation["keypoints"], (17, 3)).tolist()
+        data = read(dump(tmp_path / "poses.json", nested), say=lambda line: None)
+        assert (data.num_frames, data.valid) == (3, None)
+
 
 class TestCategories:
+    def test_mmpose_names_of_human36m(self, tmp_path: Path) -> None:
+        names = "root (pelvis),left_hip,left_knee,left_foot,right_hip,right_knee,right_foot,spine,thorax,neck_base,"
+        names += "head,left_shoulder,left_elbow,left_wrist,right_shoulder,right_elbow,right_wrist"
+        document = write.coco_document(
+            {"v": {frame: {0: at(9, frame)} for frame in range(3)}}, names.split(",")
+        )
+        data = read(dump(tmp_path / "poses.json", document), say=lambda line: None)
+        assert (data.layout.name, data.valid) == ("h36m17", None)
+
+    def test_numbers_that_do_not_fit_the_names(self, tmp_path: Path) -> None:
+        """18 joints of two numbers each are no 12 joints of three."""
+        document = write.coco_document({"v": {0: {0: SHAPE}}}, list(get_layout("openpose18").joints))
+        document["annotations"][0]["keypoints"] = [0.5] * 36
+        with pytest.raises(ValueError, match=r"12 joints, category .* names 18; write x, y, v"):
+            read(dump(tmp_path / "poses.json", document))
+
     def test_posetrack_names_and_bones(self, tmp_path: Path) -> None:
         names = list(get_layout("posetrack17").joints)
         document = write.coco_document({"v": {frame: {0: at(9, frame)} for frame in range(3)}}, names[::-1])
