@@ -5,7 +5,8 @@
 
 The array is ``(T, V, C)``, one body, or ``(T, M, V, C)``, in metres, zeros where a body is absent and NaN where a joint
 was not seen (zeros there would tell the model that it was at the origin). What the graph expects is written in the
-file itself; of the pre-processing steps this example knows ``center`` with its defaults.
+file itself; of the pre-processing steps this example knows ``center`` with its defaults, ``flip`` and ``scale`` (also
+with ``unit=torso``): what the documentation recommends for 2-D points of images.
 """
 
 from __future__ import annotations
@@ -16,15 +17,47 @@ import json
 import numpy as np
 import onnxruntime
 
-CENTER = {"name": "center", "joint": "root", "frame": "first", "per": "body"}
+KNOWN = {
+    "center": {"joint": "root", "frame": "first", "per": "body"},
+    "flip": {},
+    "scale": {"per": "body"},
+}
+
+
+def prepare(body: np.ndarray, seen: np.ndarray, steps: list[dict], layout: dict) -> np.ndarray:
+    """Apply pre-processing steps to a body ``(T, V, C)``; what was not seen ``(T, V)`` is 0 and stays so."""
+    for step in steps:
+        present = body.any(axis=(1, 2))
+        if step["name"] == "center":
+            body = center(body, seen & present[:, None], layout["parents"].index(-1))
+        elif step["name"] == "flip":
+            body = body * [-1 if axis in step["axes"] else 1 for axis in "xyz"[: body.shape[2]]]
+        else:
+            size = torso(body, seen & present[:, None], layout) if step["unit"] == "torso" else 1
+            body = body * step["factor"] / size
+    return body
 
 
 def center(body: np.ndarray, seen: np.ndarray, root: int) -> np.ndarray:
-    """Move the root of the first frame that shows it to the origin; what was not seen stays 0."""
-    present = body.any(axis=(1, 2))
-    shows = present & seen[:, root]
-    origin = body[shows.argmax(), root] if shows.any() else 0
-    return np.where((present[:, None] & seen)[..., None], body - origin, 0)
+    """Move the root of the first frame that shows it to the origin."""
+    origin = body[seen[:, root].argmax(), root] if seen[:, root].any() else 0
+    return np.where(seen[..., None], body - origin, 0)
+
+
+def torso(body: np.ndarray, seen: np.ndarray, layout: dict) -> float:
+    """Return the median length of the trunk, or 1 where it is never seen.
+
+    It is the spine of the layout, or reaches from between the hips to between the shoulders.
+    """
+    if layout["spine"]:
+        ends = [[joint] * 2 for joint in layout["spine"]]
+    else:
+        names = layout["joints"]
+        ends = [layout["hips"], [names.index("left_shoulder"), names.index("right_shoulder")]]
+    low, high = (body[:, pair].mean(axis=1) for pair in ends)
+    length = np.linalg.norm(high - low, axis=1)[seen[:, [*ends[0], *ends[1]]].all(axis=1)]
+    length = np.sort(length[length > 0])
+    return length[(len(length) - 1) // 2] if len(length) else 1.0
 
 
 def sample(body: np.ndarray, frames: int, share: float) -> np.ndarray:
@@ -43,11 +76,11 @@ def main(model: str, clip: str) -> None:
     """Print the classes, the most probable one first."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["fastamr"])
-    if any(step != CENTER for step in about["steps"]):
-        raise SystemExit(
-            f"this example only knows the step {CENTER}, the model was trained with {about['steps']}"
-        )
-    root = about["layout"]["parents"].index(-1)
+    for step in about["steps"]:
+        if any(step[option] != value for option, value in KNOWN.get(step["name"], {"name": ""}).items()):
+            raise SystemExit(
+                f"this example knows the steps {', '.join(KNOWN)} with their defaults, not {step}"
+            )
     array = np.load(clip, allow_pickle=False)
     array = array[:, None] if array.ndim == 3 else array
     seen = ~np.isnan(array).any(axis=-1)
@@ -56,8 +89,8 @@ def main(model: str, clip: str) -> None:
     if not shown:
         raise SystemExit(f"{clip} shows no body")
     bodies, masks = [array[:, body] for body in shown], [seen[:, body] for body in shown]
-    if about["steps"]:
-        bodies = [center(body, mask, root) for body, mask in zip(bodies, masks, strict=True)]
+    steps = about["steps"], about["layout"]
+    bodies = [prepare(body, mask, *steps) for body, mask in zip(bodies, masks, strict=True)]
     sizes = about["frames"], about["crop"]
     clips = np.stack([sample(body, *sizes) for body in bodies])[None].astype(np.float32)
     # A resized joint counts as seen when both frames that it comes from show it.

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
 import signal
 import sys
 import threading
 import types
 from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 from .errors import UsageError, unknown_name
 from .memory import keep_freed_memory
@@ -66,10 +68,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
     try:
+        code = _run(words)
+    except BrokenPipeError as error:
+        if _broken_output():
+            return 0
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    _broken_output()
+    return code
+
+
+def _run(words: list[str]) -> int:
+    """Carry out a command and return its exit code; errors are printed."""
+    try:
         with _prompt_interrupts():
             return _dispatch(words)
     except SystemExit as stop:  # after --help, or with the status of a command
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
@@ -81,6 +98,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
+
+
+def _broken_output() -> bool:
+    """Tell whether the reader of the output has seen enough (``| head``), and let what is left go nowhere.
+
+    Python would else complain when it flushes at the end.
+    """
+    is_broken = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+            found = _has_no_reader(stream)
+        except BrokenPipeError:
+            found = True
+        if found:
+            is_broken = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return is_broken
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Tell whether a stream is a pipe whose other end is closed; without a buffer a flush does not tell."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # a stream in memory
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def _split(name: str | None, splits: Iterable[str]) -> str:
     return name or "official"
 
 
-def _attention(path: Path, model: SkeletonModel, data: PackedSkeletons, clip: int, unit: str) -> None:
+def _attention(path: Path, model: SkeletonModel, data: PackedSkeletons, clip: int, unit: str | None) -> None:
     from ..visualization.attention_maps import draw_attention
     from ..visualization.overlays import model_clip
 
@@ -164,6 +164,6 @@ def _parser() -> CommandParser:
         help="of the probe, and of the embedding's edges: official, else the first")  # fmt: skip
     add("--most", type=int, default=3000, metavar="CLIPS", help="clips of the embedding, drawn at random")
     add("--seed", type=int, default=0, help="of t-SNE and of that draw")
-    add("--unit", default="m", metavar="NAME",
-        help="unit of the coordinates, written on the axes; '' for none")  # fmt: skip
+    add("--unit", metavar="NAME",
+        help="unit of the coordinates, written on the axes; '' for none; by default m, px for 2-D joints")  # fmt: skip
     return parser

@@ -155,6 +155,11 @@ class Predictor:
         Raises:
             ValueError: another layout or number of channels than the model's, or coordinates that are not finite.
         """
+        if data.coords.shape[-1] != self.channels:
+            raise ValueError(
+                f"the data has {data.coords.shape[-1]} channels, the model knows {self.channels}, and no step makes "
+                f"one of the other: use data of its kind, or fine-tune a classifier on data like this"
+            )
         data = in_order_of(data, self.layout) or data
         converts = data.layout != self.layout
         steps = [step for step in self.steps if converts or step.name != _CONVERT]
@@ -163,10 +168,6 @@ class Predictor:
                 f"the data has layout {data.layout.name!r} ({data.layout.num_joints} joints), the model knows "
                 f"{self.layout.name!r} ({self.layout.num_joints} joints): map it first, with fastamr convert IN OUT "
                 f"--layout {self.layout.name}"
-            )
-        if data.coords.shape[-1] != self.channels:
-            raise ValueError(
-                f"the data has {data.coords.shape[-1]} channels, the model knows {self.channels}: use data of its kind"
             )
         data.check()
         self._check_size(data, steps)

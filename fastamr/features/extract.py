@@ -86,17 +86,17 @@ def check_fit(model: SkeletonModel, data: PackedSkeletons) -> None:
     Raises:
         ValueError: another layout or channel count (saying which), or a clip without a body.
     """
-    if model.layout != data.layout:
-        raise ValueError(
-            f"the model was built for layout {_describe(model.layout)}, "
-            f"the data has {_describe(data.layout)}: evaluate on data of the model's layout, or with "
-            "--protocol transfer, which converts it"
-        )
     expected = getattr(getattr(model, "config", None), "channels", data.coords.shape[-1])
     if expected != data.coords.shape[-1]:
         raise ValueError(
-            f"the model was built for {expected} channels, the data has {data.coords.shape[-1]}: "
-            "evaluate on data with the model's channels"
+            f"the model was built for {expected} channels, the data has {data.coords.shape[-1]}, and no step makes one "
+            f"of the other: use data with the model's channels"
+        )
+    if model.layout != data.layout:
+        raise ValueError(
+            f"the model was built for layout {_describe(model.layout)}, the data has {_describe(data.layout)}: map it "
+            f"first, with fastamr convert IN OUT --layout {model.layout.name} (fastamr evaluate --protocol transfer "
+            f"does so by itself)"
         )
     counts = torch.bincount(data.body_clip, minlength=data.num_clips)
     if bool((counts == 0).any()):

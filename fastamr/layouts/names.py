@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from .regions import FINGERS
+
 _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 _PREFIX = re.compile(
     r"^(joint_?type|k4abt_joint|k4a_?joint|joint_?id|pose_?landmark|hand_?landmark|key_?point_?type)[._ ]"
@@ -52,6 +54,15 @@ _HANGS_ON: dict[str, tuple[str, ...]] = {
     "{side}_foot": ("{side}_ankle", "{side}_knee"),
     "{side}_big_toe": ("{side}_foot", "{side}_ankle", "{side}_knee"),
     "{side}_small_toe": ("{side}_big_toe", "{side}_foot", "{side}_ankle"),
+    "{side}_hand_root": ("{side}_wrist", "{side}_elbow"),
+    **{
+        f"{{side}}_{finger}_{place}": (
+            *(f"{{side}}_{finger}_{inner}" for inner in range(place - 1, 0, -1)),
+            *("{side}_hand_root", "{side}_hand", "{side}_wrist", "{side}_elbow"),
+        )
+        for finger in FINGERS
+        for place in range(1, 5)
+    },
 }
 # Other names of parts, without sides and separators.
 _OTHER = {
@@ -72,6 +83,11 @@ _OTHER_SIDED = {
     **dict.fromkeys(("toe", "toes", "toebase"), "foot"),
     "footindex": "big_toe",
     "palm": "hand",
+    **{
+        f"{short}{place}": f"{finger}_{place}"
+        for short, finger in zip(("index", "middle", "ring", "pinky"), FINGERS[1:], strict=True)
+        for place in range(1, 5)
+    },
 }
 
 

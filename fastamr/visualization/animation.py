@@ -27,7 +27,7 @@ def draw_animation(
     overlay: Overlay | None = None,
     *,
     fps: float | None = None,
-    unit: str = "m",
+    unit: str | None = None,
     dpi: int = 90,
     **view: Any,
 ) -> None:
@@ -38,7 +38,7 @@ def draw_animation(
         clip: the clip.
         overlay: what is laid over the joints.
         fps: frames shown a second; None = the clip's own rate, 12 where that is unknown.
-        unit: of the coordinates, for the axes; "" = none.
+        unit: of the coordinates, for the axes; "" = none, None = the clip's.
         dpi: pixels an inch; the figure is 6.4 by 6 inches.
         view: options of :class:`~fastamr.visualization.skeleton_drawing.Stage`.
 
@@ -64,12 +64,14 @@ def draw_animation(
             shutil.copyfile(made, temporary)
 
 
-def _write(figure: Figure, stage: Stage, path: Path, rate: float, frames: range, unit: str, dpi: int) -> None:
+def _write(
+    figure: Figure, stage: Stage, path: Path, rate: float, frames: range, unit: str | None, dpi: int
+) -> None:
     from matplotlib.animation import FFMpegWriter, PillowWriter
 
     writer = (PillowWriter if path.suffix == ".gif" else FFMpegWriter)(fps=rate)  # type: ignore[arg-type]
     axes = stage.add_axes(figure, 111)
-    stage.label_axes(axes, unit)
+    stage.label_axes(axes, stage.clip.unit if unit is None else unit)
     decorate(figure, axes, stage)
     with writer.saving(figure, str(path), dpi):
         for frame in frames:

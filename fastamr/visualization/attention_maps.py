@@ -76,7 +76,7 @@ def received(weights: Tensor, joints: int) -> NDArray[np.float32]:
 
 
 def draw_attention(
-    path: str | Path, model: SkeletonModel, given: ModelClip, *, unit: str = "m", **view: Any
+    path: str | Path, model: SkeletonModel, given: ModelClip, *, unit: str | None = None, **view: Any
 ) -> None:
     """Draw how much attention each joint receives: on the skeleton over time, and as a map of joints and time.
 
@@ -84,7 +84,7 @@ def draw_attention(
         path: the picture.
         model: the model.
         given: the clip.
-        unit: of the coordinates.
+        unit: of the coordinates; None = the clip's.
         view: options of :class:`~fastamr.visualization.skeleton_drawing.Stage`.
 
     Raises:
@@ -117,7 +117,7 @@ def draw_attention(
         if place:
             stage.bare(axes)
         else:
-            stage.label_axes(axes, unit, ticks=2)
+            stage.label_axes(axes, stage.clip.unit if unit is None else unit, ticks=2)
     upper.suptitle(f"{stage.clip.title}\n{text}", fontsize=10)
     handles = stage.legend()
     upper.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)

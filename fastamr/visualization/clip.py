@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..data import PackedSkeletons
 
 Floats = NDArray[np.float32]
+# 2-D coordinates no farther from 0 are shares of an image, or its width, and no pixels (choice).
+_SHARES = 2.0
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Clip:
         label: its class, or "".
         fps: frames a second, NaN = unknown.
         times: ``(T,)`` the frame of the file that each frame shows, which may lie between two.
+        up: the axis that points up, ``"y"`` or ``"-y"``; "" = the trunk tells (in 3-D).
+        unit: of the coordinates, "" = unknown.
     """
 
     coords: Floats
@@ -37,6 +41,8 @@ class Clip:
     label: str = ""
     fps: float = float("nan")
     times: Floats = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    up: str = ""
+    unit: str = "m"
 
     def __post_init__(self) -> None:
         if not len(self.times):
@@ -144,7 +150,41 @@ def read_clip(data: PackedSkeletons, clip: int) -> Clip:
     for body, start in enumerate(starts):
         length = offsets[body + 1] - offsets[body]
         coords[start : start + length, body] = rows[offsets[body] : offsets[body + 1]]
-    return Clip(coords, data.layout, data.names[clip], class_of(data, clip), float(data.fps[clip]))
+    return Clip(
+        coords,
+        data.layout,
+        data.names[clip],
+        class_of(data, clip),
+        float(data.fps[clip]),
+        **up_and_unit(data, coords),
+    )
+
+
+def up_and_unit(data: PackedSkeletons, coords: Floats) -> dict[str, Any]:
+    """Return which way is up in a clip of a data set, and the unit of its coordinates.
+
+    2-D joints are points of an image, whose y points down, until a step turns them over; they are in pixels where they
+    reach beyond the shares of an image, and until a step changes their size.
+
+    Args:
+        data: the data set.
+        coords: ``(T, M, V, C)`` of the clip, NaN = not seen.
+
+    Returns:
+        ``up`` and ``unit``, as :class:`Clip` takes them.
+    """
+    names = [step["name"] for step in data.steps]
+    is_scaled = "fit_box" in names or any(
+        step["name"] == "scale" and (step.get("unit") or coords.shape[-1] == 2) for step in data.steps
+    )
+    if coords.shape[-1] == 3:
+        return {"up": "", "unit": "" if is_scaled else "m"}
+    turned = sum("y" in step.get("axes", "") for step in data.steps if step["name"] == "flip") % 2
+    reach = np.abs(coords[np.isfinite(coords)]).max(initial=0)
+    return {
+        "up": "y" if turned or "align_body" in names else "-y",
+        "unit": "" if is_scaled or reach <= _SHARES else "px",
+    }
 
 
 def class_of(data: PackedSkeletons, clip: int) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import ops
 from ..features.sampling import sample_bodies
 from ..models.parts.masking import choose_visible, token_validity
-from .clip import Clip, Overlay, class_of
+from .clip import Clip, Overlay, class_of, up_and_unit
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -49,7 +49,7 @@ def model_clip(data: PackedSkeletons, clip: int, frames: int) -> ModelClip:
     there = clips.flatten(2).any(2)[..., None]
     seen = there if valid is None else there & valid
     coords = torch.where(seen[..., None], clips, torch.nan).transpose(0, 1).numpy()
-    shown = Clip(coords, data.layout, data.names[clip], class_of(data, clip))
+    shown = Clip(coords, data.layout, data.names[clip], class_of(data, clip), **up_and_unit(data, coords))
     return ModelClip(clips, valid, shown)
 
 

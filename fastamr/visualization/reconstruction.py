@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
     traces: Traces
 
 
-def predict(model: SkeletonModel, given: ModelClip, *, seed: int = 0, unit: str = "m") -> Prediction:
+def predict(model: SkeletonModel, given: ModelClip, *, seed: int = 0, unit: str | None = None) -> Prediction:
     """Mask a clip, let a model predict the target, and bring the prediction back to coordinates.
 
     AMR and SkeletonMAE predict values that were standardised with the truth's own mean and deviation; these are
@@ -45,7 +45,7 @@ def predict(model: SkeletonModel, given: ModelClip, *, seed: int = 0, unit: str 
         model: the model; in evaluation mode for the time of the call.
         given: the clip.
         seed: of the mask.
-        unit: of the coordinates, for the text.
+        unit: of the coordinates, for the text; None = the clip's.
 
     Raises:
         ValueError: a model whose prediction has no form that can be brought back.
@@ -71,7 +71,9 @@ def predict(model: SkeletonModel, given: ModelClip, *, seed: int = 0, unit: str 
         free = ~_visible_frames(output.keep, model)
     rebuilt = rebuild(predicted, clips, target, criterion, free)
     nothing = rebuild(torch.zeros_like(predicted), clips, target, criterion, free)
-    text = _describe(model, criterion, output.keep, (rebuilt, nothing, clips), unit)
+    text = _describe(
+        model, criterion, output.keep, (rebuilt, nothing, clips), given.shown.unit if unit is None else unit
+    )
     overlay = Overlay("reconstruction", rebuilt.transpose(0, 1).numpy(), text)
     return Prediction(output.keep, output.guidance, overlay, _traces(predicted, target, model))
 

@@ -30,8 +30,8 @@ class Stage:
     Args:
         clip: the clip; its coordinates and those of a reconstruction fix the limits.
         overlay: what is laid over the joints.
-        up: ``"y"``, ``"z"`` or ``"-y"`` (images, y downwards) is drawn upwards; ``"auto"`` takes the direction
-            of the trunk.
+        up: ``"y"``, ``"z"`` or ``"-y"`` (images, y downwards) is drawn upwards; ``"auto"`` takes what the clip says,
+            and in 3-D the direction of the trunk.
         azimuth: horizontal angle of view of 3-D joints, degrees.
         elevation: vertical one.
     """
@@ -226,8 +226,11 @@ def joint_sides(layout: SkeletonLayout) -> list[str]:
 def upward(clip: Clip) -> str:
     """Return the axis along which heads are above feet: ``"y"``, ``"-y"`` or, in 3-D, ``"z"``.
 
-    The trunk of the layout decides, or the first root's longest chain where it has none (choice).
+    2-D clips are images, in which people may stand on their hands: y points down unless the clip says otherwise. In 3-D
+    the trunk of the layout decides, or the first root's longest chain where it has none (choice).
     """
+    if clip.up or clip.coords.shape[-1] == 2:
+        return clip.up or "-y"
     low, high = clip.layout.spine or _ends(clip.layout)
     trunk = clip.coords[..., high, :] - clip.coords[..., low, :]
     trunk = trunk[np.isfinite(trunk).all(axis=-1)]

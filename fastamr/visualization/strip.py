@@ -24,7 +24,7 @@ def draw_strip(
     overlay: Overlay | None = None,
     *,
     frames: int = 8,
-    unit: str = "m",
+    unit: str | None = None,
     traces: Traces | None = None,
     **view: Any,
 ) -> None:
@@ -35,7 +35,7 @@ def draw_strip(
         clip: the clip.
         overlay: what is laid over the joints.
         frames: how many are shown.
-        unit: of the coordinates, for the axes; "" = none.
+        unit: of the coordinates, for the axes; "" = none, None = the clip's.
         traces: curves to draw below the strip.
         view: options of :class:`~fastamr.visualization.skeleton_drawing.Stage`.
 
@@ -65,7 +65,9 @@ def draw_strip(
         stage.draw(axes[-1], frame, size=0.75)
         axes[-1].set_title(frame_text(clip, frame), fontsize=8)
         if place == 0:
-            stage.label_axes(axes[-1], unit, ticks=3 if not stage.spatial else 2)
+            stage.label_axes(
+                axes[-1], clip.unit if unit is None else unit, ticks=3 if not stage.spatial else 2
+            )
         else:
             stage.bare(axes[-1])
     decorate(figure, axes, stage)

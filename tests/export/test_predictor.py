@@ -3,8 +3,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,13 @@ import pytest
 import torch
 
 from fastamr.cli import main
-from fastamr.data import PackedSkeletons, apply_missing, preprocess
+from fastamr.data import PackedSkeletons, apply_missing, parse_steps, preprocess
 from fastamr.export import Predictor, load_predictor
 from fastamr.export.predictor import in_slots
 from fastamr.features.clip_batches import ClipBatch, ClipBatches
 from fastamr.finetuning.finetune import predict as evaluated_classes
 from fastamr.models import ActionClassifier, build_model
-from fastamr.skeleton import SkeletonLayout
+from fastamr.skeleton import SkeletonLayout, get_layout
 
 from .conftest import CLASSES, LAYOUT, moving
 
@@ -357,3 +359,24 @@ def test_the_example_tells_its_use(tmp_path, arguments, code) -> None:
     assert run.returncode == code
     assert "usage: " in run.stdout + run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_the_example_prepares_points_of_images_as_the_library_does(monkeypatch) -> None:
+    """The steps that docs/data.md recommends for 2-D, on bodies that miss joints and frames."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    example = runpy.run_path(str(EXAMPLE))
+    layout = get_layout("coco17")
+    rng = np.random.default_rng(0)
+    clips = [rng.uniform(0, 640, (frames, 1, 17, 2)).astype(np.float32) for frames in (7, 12)]
+    seen = [rng.random(clip.shape[:3]) < 0.7 for clip in clips]
+    clips[1][4:6], seen[1][4:6] = 0, False
+    seen[0][:3, :, 0] = False
+    data = PackedSkeletons.from_clips(clips, layout=layout, valid=seen)
+    steps = parse_steps(["flip", "center", "scale:unit=torso", "scale:factor=0.5"])
+    expected = preprocess(data, steps)
+    for body in range(2):
+        rows = slice(int(data.offsets[body]), int(data.offsets[body + 1]))
+        points, mask = data.coords[rows].numpy(), data.valid[rows].numpy()
+        described = [step.to_dict() for step in steps], layout.to_dict()
+        found = example["prepare"](points.astype(np.float64), mask, *described)
+        np.testing.assert_allclose(found, expected.coords[rows].numpy(), atol=1e-5)

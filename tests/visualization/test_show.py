@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fastamr import AMRModel, cli
-from fastamr.data import PackedSkeletons, synthetic_actions
+from fastamr.data import PackedSkeletons, preprocess, synthetic_actions
 from fastamr.models import SkeletonMAEModel, SkeletonModel
 from fastamr.visualization.clip import Clip, find_clip, read_clip
 from fastamr.visualization.overlays import guidance_overlay, mask_overlay, model_clip
@@ -288,3 +288,50 @@ def test_without_matplotlib_one_clear_line(file: Path, tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stderr == "error: pictures need matplotlib: pip install 'fastamr[viz]'\n"
     assert run.returncode == 1
+
+
+def gymnast(y: float = 1.0) -> np.ndarray:
+    """A person upside down in an image ``(T, M, V, 2)``: the hips above the shoulders."""
+    clip = np.random.default_rng(0).uniform(100, 110, (4, 1, 17, 2)).astype(np.float32)
+    clip[..., [11, 12], 1] = 60
+    return clip * np.array([1, y], dtype=np.float32)
+
+
+class TestPointsOfImages:
+    @pytest.mark.parametrize(
+        ("steps", "up", "unit"),
+        [
+            ([], "-y", "px"),
+            (["center"], "-y", "px"),
+            (["flip"], "y", "px"),
+            (["flip", "flip"], "-y", "px"),
+            (["flip:axes=x"], "-y", "px"),
+            (["flip", "center", "scale:unit=torso"], "y", ""),
+            (["scale:factor=0.5"], "-y", ""),
+            (["align_body"], "y", "px"),
+            (["fit_box"], "-y", ""),
+        ],
+    )
+    def test_up_and_unit(self, steps: list[str], up: str, unit: str) -> None:
+        data = preprocess(PackedSkeletons.from_clips([gymnast()], layout="coco17"), steps)
+        clip = read_clip(data, 0)
+        assert (upward(clip), clip.up, clip.unit) == (up, up, unit)
+        assert model_clip(data, 0, 8).shown.up == up
+
+    def test_shares_of_an_image_are_no_pixels(self) -> None:
+        clip = read_clip(PackedSkeletons.from_clips([gymnast() / 640], layout="coco17"), 0)
+        assert (clip.up, clip.unit) == ("-y", "")
+
+    def test_space_is_metres_and_goes_by_the_trunk(self, data: PackedSkeletons) -> None:
+        assert (read_clip(data, 0).up, read_clip(data, 0).unit) == ("", "m")
+        assert read_clip(preprocess(data, ["scale:unit=torso"]), 0).unit == ""
+
+    def test_by_command(self, tmp_path: Path) -> None:
+        pytest.importorskip("matplotlib")
+        PackedSkeletons.from_clips([gymnast()], layout="coco17").save(tmp_path / "a.safetensors")
+        words = ["show", str(tmp_path / "a.safetensors"), "--frames", "1", "--out", str(tmp_path / "a.svg")]
+        for more, shown in (([], ("x (px)", "-y (px)")), (["--up", "y", "--unit", "cm"], ("x (cm)", "y (cm)"))):
+            assert cli.main([*words, *more]) == 0
+            text = (tmp_path / "a.svg").read_text()
+            for word in shown:
+                assert f"<!-- {word} -->" in text, word

@@ -36,7 +36,8 @@ def run(words: list[str]) -> None:
     check_writable(given.out)
     data = PackedSkeletons.load(given.source)
     if given.layout is not None and data.layout != get_layout(given.layout):
-        print(joint_map(data.layout, given.layout))
+        plan = joint_map(data.layout, given.layout)
+        print(plan.masked() if given.missing == "mask" else plan)
     data = preprocess(data, [*asked, *preset_steps(given.preset), *given.preprocess])
     if given.dtype == "float16":
         data = data.half()

@@ -107,10 +107,10 @@ def _parser() -> CommandParser:
     add("--start", type=int, default=0, metavar="FRAME", help="first frame that is shown")
     add("--stop", type=int, metavar="FRAME", help="frame before which to stop; by default the end")
     add("--up", default="auto", **choice("up", AXES),
-        help="the axis that points up; -y suits images, auto goes by the trunk")  # fmt: skip
+        help="the axis that points up; auto goes by the trunk in 3-D, and is that of the image in 2-D")  # fmt: skip
     add("--azimuth", type=float, default=-70.0, metavar="DEGREES", help="horizontal angle of view")
     add("--elevation", type=float, default=12.0, metavar="DEGREES", help="vertical angle of view")
-    add("--unit", default="m", metavar="NAME",
-        help="unit of the coordinates, written on the axes; '' for none")  # fmt: skip
+    add("--unit", metavar="NAME",
+        help="unit of the coordinates, written on the axes; '' for none; by default m, px for 2-D joints")  # fmt: skip
     add_reading(parser.more("how the file is read"), rate=False)
     return parser

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -39,13 +38,9 @@ def run(words: list[str]) -> None:
         text = "".join(f"{line}\n" for line in lines)
         write_text(make_folder(given.out), text)
         return
-    try:
-        for line in lines:
-            # At once: whoever reads a stream's answers waits for them.
-            print(line, flush=True)
-    except BrokenPipeError:
-        # The reader has seen enough (``| head``); Python would else complain when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for line in lines:
+        # At once: whoever reads a stream's answers waits for them.
+        print(line, flush=True)
 
 
 def _parser() -> CommandParser:

@@ -99,6 +99,12 @@ class JointMap:
         """Whether every joint of the new layout is a joint of the old one."""
         return not self.interpolated and not self.missing
 
+    def masked(self) -> JointMap:
+        """Return the map in which every joint that is not copied is marked as not seen."""
+        names = {*self.interpolated, *self.missing}
+        missing = tuple(joint for joint in self.target.joints if joint in names)
+        return dataclasses.replace(self, interpolated={}, missing=missing)
+
     def __str__(self) -> str:
         lines = [f"{self.source.name} -> {self.target.name}", f"  copied        {len(self.copied)} joints"]
         for joint, weights in self.interpolated.items():
@@ -218,8 +224,8 @@ def convert(
             f"layout {data.layout.name!r} lacks {len(names)} of the {target.num_joints} joints of {target.name!r}: "
             f"{', '.join(names)}; allow missing='interpolate' or 'mask'"
         )
-    rules = plan.interpolated if missing == "interpolate" else {}
-    return _apply(data, plan, rules)
+    plan = plan.masked() if missing == "mask" else plan
+    return _apply(data, plan, plan.interpolated)
 
 
 def _apply(

@@ -17,7 +17,7 @@ from .own import SYNTHETIC
 from .pose_tools import azure, kinetics, mediapipe, mmpose, openpose, yolo, yolo_text
 from .raw_sets import ntu, pku
 from .raw_sets.raw import RawSet
-from .tables import csv
+from .tables import csv, msr_action3d
 
 READERS: list[Reader | RawSet] = [
     *ntu.SETS,
@@ -36,6 +36,7 @@ READERS: list[Reader | RawSet] = [
     mediapipe.READER,
     coco.READER,
     csv.READER,
+    msr_action3d.READER,
     bvh.READER,
     c3d_markers.READER,
     ntu.READER,

@@ -115,7 +115,6 @@ def joints_by_index(
     indices: Iterable[int],
     channels: int,
     where: str,
-    *,
     given: str | SkeletonLayout | None = None,
     usual: Mapping[int, str] | None = None,
 ) -> Joints:
@@ -327,6 +326,8 @@ def _own(
         parents = tree_from_edges(len(names), edges, words_of) if edges else tree_by_names(words_of)
     layout = SkeletonLayout.from_joints(own_name, words_of, parents)
     reason = "no built-in layout has them"
+    if all(name.startswith("face") for name in map(canonical, words_of)):
+        reason = "points of a face, no whole body"
     if animal:
         reason = f"those of an animal ({', '.join(animal)}), no human body"
     notes = [f"{len(names)} joints named {_shown(words_of)}: {reason}, kept as a layout of their own"]

@@ -295,6 +295,17 @@ class TestNames:
         assert layout.spine == (0, 8)
         assert len(layout.pairs) == 5
 
+    def test_faces_and_two_hands_are_said_to_be_none(self) -> None:
+        face = joints_by_name([f"face-{point}" for point in range(68)], "f")
+        assert "points of a face, no whole body, kept as a layout of their own" in face.notes[0]
+        names = [f"{side}_{finger}{n}" for side in SIDES for finger in ("thumb", "index") for n in (1, 2)]
+        hands = joints_by_name([*names, "left_wrist", "right_wrist"], "f")
+        assert hands.layout.name == "own"
+        above = [hands.layout.joints[parent] for parent in hands.layout.parents[:8]]
+        assert above == ["left_wrist", "left_thumb1", "left_wrist", "left_index1",
+                         "right_wrist", "right_thumb1", "right_wrist", "right_index1"]  # fmt: skip
+        assert hands.notes[1].startswith("no hips among the joints")
+
     def test_names_that_only_number(self) -> None:
         assert joints_by_name([f"kp_{place}" for place in range(26)], "f").layout is get_layout("halpe26")
         assert joints_by_name([f"Joint {place + 1}" for place in range(20)][::-1], "f").order == tuple(
