@@ -283,7 +283,7 @@ def note_others(people: People, listing: Listing) -> None:
     if listing.others:
         more = ", ..." if len(listing.others) > _SHOWN else ""
         people.say(
-            f"{len(listing.others)} other names in the folder are not read: {', '.join(listing.others[:_SHOWN])}{more}"
+            f"{len(listing.others)} other entries of the folder are not read: {', '.join(listing.others[:_SHOWN])}{more}"
         )
 
 
