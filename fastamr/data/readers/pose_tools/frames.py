@@ -12,6 +12,7 @@ from ..common.json_text import Lines
 from ..common.layout_choice import plain
 
 _DEPTH = 6
+_LOOK = 100
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,15 @@ def people_of(content: Any, form: Form) -> list[Any]:
 
 
 def people_in(document: Any, form: Form, depth: int = _DEPTH) -> Iterator[Any]:
-    """Yield the people of a document in any frame, without checking the others; for a look at what a file is."""
+    """Yield people of a document in some of its frames, without checking the others; for a look at what a file is."""
     if form.is_person(document):
         yield document
     elif depth == 0:
         return
     elif isinstance(document, list):
-        for entry in document:
+        # Long lists are looked into at the beginning, and at places up to their end.
+        step = max(1, (len(document) - _LOOK) // _LOOK)
+        for entry in [*document[:_LOOK], *document[_LOOK::step]]:
             yield from people_in(entry, form, depth - 1)
     elif isinstance(document, Mapping):
         parts = form.split(document)

@@ -275,16 +275,12 @@ class People:
         track: bool,
     ) -> tuple[np.ndarray, list[str] | None]:
         """Return the body of each person ``(n,)``, counted through all clips, and the bodies' names."""
-        numbers: dict[tuple[int, str, str], int] = {}
-        body = np.zeros(len(rows), dtype=np.int64)
-        linked = np.zeros(len(rows), dtype=bool)
-        for members in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(clip)) + 1):
-            ids = self._ids([rows[place] for place in members])
-            for place, name in zip(members, ids, strict=True):
-                if name is not None:
-                    body[place] = numbers.setdefault((int(clip[place]), "id", name), len(numbers))
-            linked[members] = [name is None for name in ids]
-        left = np.flatnonzero(linked)
+        names: list[str | None] = [None] * len(rows)
+        for number in np.unique(clip):
+            members = np.flatnonzero(clip == number).tolist()
+            for place, name in zip(members, self._ids([rows[place] for place in members]), strict=True):
+                names[place] = name
+        left = np.flatnonzero([name is None for name in names])
         tracks, notes = tracks_without_ids(
             *(clip[left], frame[left], coords[left], seen[left]),
             track=track,
@@ -292,10 +288,18 @@ class People:
             way_on="run the tool with tracking",
         )
         self.say(*notes)
-        for place, number in zip(left, tracks, strict=True):
-            body[place] = numbers.setdefault((int(clip[place]), "linked", str(number)), len(numbers))
-        names = [name if kind == "id" else f"linked {name}" for _, kind, name in numbers]
-        return body, names if any(kind == "id" for _, kind, _ in numbers) else None
+        linked = dict(zip(left.tolist(), tracks.tolist(), strict=True))
+        # Ids in the order of their numbers, then linked people as they begin: the order in the file does not count.
+        keys = [
+            (int(clip[place]), True, linked[place], "")
+            if name is None
+            else (int(clip[place]), False, *_natural(name))
+            for place, name in enumerate(names)
+        ]
+        numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
+        body_names = [f"linked {key[2]}" if key[1] else key[3] for key in numbers]
+        has_ids = len(left) < len(rows)
+        return np.array([numbers[key] for key in keys], dtype=np.int64), body_names if has_ids else None
 
     def _ids(self, rows: Sequence[tuple[int, int, Person, str]]) -> list[str | None]:
         """Return the ids of a clip's people; none where an id stands for two people of a frame."""
@@ -336,3 +340,8 @@ def _is_score(coords: np.ndarray) -> bool:
         return True
     values = coords[np.isfinite(coords).all(axis=2)]
     return bool(len(values)) and bool((values >= 0).all() and (values <= 1).all() and values[:, 2].any())
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Return what sorts ids by their number, if they are one."""
+    return (int(name) if name.isdecimal() else -1), name

@@ -156,7 +156,9 @@ class Session:
         self.people = People(self.where, self.tool.choose(None, self.where))
 
     def add_document(self, document: Any, where: str, name: str, *, label: int = -1) -> None:
-        """Add a document of frames as a clip, or as one for each video that its frames name; what cannot be read is left out with its place.
+        """Add a document of frames as a clip, or as one for each video that its frames name.
+
+        What cannot be read is left out with its place.
 
         Raises:
             ValueError: the document has no frames, or their numbers are no sequence.
@@ -281,7 +283,7 @@ def note_others(people: People, listing: Listing) -> None:
     if listing.others:
         more = ", ..." if len(listing.others) > _SHOWN else ""
         people.say(
-            f"{len(listing.others)} other names in the folder are not read: {', '.join(listing.others[:_SHOWN])}{more}"
+            f"{len(listing.others)} other entries of the folder are not read: {', '.join(listing.others[:_SHOWN])}{more}"
         )
 
 

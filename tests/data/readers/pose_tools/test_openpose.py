@@ -116,7 +116,7 @@ class TestFolder:
         (tmp_path / "below").mkdir()
         (tmp_path / ".hidden").write_text("")
         _, notes = read_all(tmp_path)
-        assert "2 other names in the folder are not read: a.png, below/" in notes
+        assert "2 other entries of the folder are not read: a.png, below/" in notes
 
 
 class TestDocuments:
