@@ -19,6 +19,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from fastamr.data import PackedSkeletons, read
 from fastamr.data.prepare.prepare import prepare
 from fastamr.data.readers.raw_sets import ntu, pku
+from fastamr.skeleton import get_layout
 
 from .conftest import Clock
 
@@ -207,3 +208,31 @@ def test_bvh(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
         "frames_per_second": round(frames / median),
         "megabytes": round(len(text) / 1e6, 1),
     }
+
+
+@pytest.mark.parametrize("form", ["a row a joint", "a row a frame"])
+def test_table(benchmark: BenchmarkFixture, tmp_path: Path, form: str) -> None:
+    """Both forms of the same 17 joints with their confidence."""
+    frames, joints = 2000, 17
+    names = get_layout("coco17").joints
+    points = np.random.default_rng(0).uniform(1, 600, (frames, joints, 2))
+    if form == "a row a joint":
+        lines = ["frame,joint,x,y,score"]
+        lines += [
+            f"{f},{names[j]},{points[f, j, 0]:.2f},{points[f, j, 1]:.2f},0.9"
+            for f, j in np.ndindex(frames, joints)
+        ]
+    else:
+        lines = [",".join(["frame", *(f"{name}_{value}" for name in names for value in ("x", "y", "score"))])]
+        lines += [
+            f"{frame}," + ",".join(f"{x:.2f},{y:.2f},0.9" for x, y in pose)
+            for frame, pose in enumerate(points)
+        ]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert read(path, say=lambda _: None).coords.shape == (frames, joints, 2)
+    clock = Clock(benchmark, CPU)
+    median = clock(
+        lambda: read(path, say=lambda _: None), f"read CSV, {form}", [frames, 1, joints, 2], rounds=5
+    )
+    benchmark.extra_info |= {"frames_per_second": round(frames / median)}

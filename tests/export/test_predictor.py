@@ -153,6 +153,11 @@ class TestRefusals:
         flat = PackedSkeletons.from_clips([moving(0, 9)[..., :2]], layout=LAYOUT)
         with pytest.raises(ValueError, match="2 channels, the model knows 3"):
             list(predictor.predict(flat))
+        both = dataclasses.replace(flat, layout=other)
+        with pytest.raises(
+            ValueError, match="2 channels, the model knows 3, and no step makes one of the other"
+        ):
+            list(predictor.predict(both))
 
     def test_coordinates_that_are_not_finite(self, classifier, make_data) -> None:
         data = make_data()
@@ -237,7 +242,9 @@ class TestCommand:
         (tmp_path / "clip.csv").write_text("\n".join(rows) + "\n")
         # Its layout is guessed from the names; another tree than the model's is refused, not mistaken for it.
         assert main(["predict", "--model", str(folder), str(tmp_path / "clip.csv")]) == 1
-        assert capsys.readouterr().err.startswith("error: ")
+        *notes, error = capsys.readouterr().err.splitlines()
+        assert error.startswith("error: ")
+        assert all(note.startswith("note: ") for note in notes)
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),

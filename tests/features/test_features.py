@@ -156,7 +156,10 @@ class TestCache:
 
 def test_layouts_must_agree(encoder, make_data):
     encoder.layout = get_layout("ntu25")
-    with pytest.raises(ValueError, match=r"layout 'ntu25' \(25 joints\), the data has 'cross4' \(4 joints\)"):
+    message = (
+        r"layout 'ntu25' \(25 joints\), the data has 'cross4' \(4 joints\): .*convert IN OUT --layout ntu25"
+    )
+    with pytest.raises(ValueError, match=message):
         extract_features(encoder, make_data(clips=2))
 
 
@@ -164,8 +167,10 @@ def test_channels_must_agree(encoder, make_data):
     data = make_data(clips=2)
     encoder.config = type("Config", (), {"channels": 3, "to_dict": lambda self: {}})()
     flat = dataclasses.replace(data, coords=data.coords[..., :2].contiguous())
-    with pytest.raises(ValueError, match="built for 3 channels, the data has 2"):
-        extract_features(encoder, flat)
+    for layout in ("cross4", "ntu25"):  # channels are told first: no command maps them
+        encoder.layout = encoder.layout if layout == "cross4" else get_layout(layout)
+        with pytest.raises(ValueError, match="built for 3 channels, the data has 2"):
+            extract_features(encoder, flat)
 
 
 def test_a_clip_without_a_body_is_named(encoder, make_data):

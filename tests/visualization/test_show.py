@@ -330,7 +330,10 @@ class TestPointsOfImages:
         pytest.importorskip("matplotlib")
         PackedSkeletons.from_clips([gymnast()], layout="coco17").save(tmp_path / "a.safetensors")
         words = ["show", str(tmp_path / "a.safetensors"), "--frames", "1", "--out", str(tmp_path / "a.svg")]
-        for more, shown in (([], ("x (px)", "-y (px)")), (["--up", "y", "--unit", "cm"], ("x (cm)", "y (cm)"))):
+        for more, shown in (
+            ([], ("x (px)", "-y (px)")),
+            (["--up", "y", "--unit", "cm"], ("x (cm)", "y (cm)")),
+        ):
             assert cli.main([*words, *more]) == 0
             text = (tmp_path / "a.svg").read_text()
             for word in shown:

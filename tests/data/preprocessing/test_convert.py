@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastamr import cli
 from fastamr.data import PackedSkeletons, Split, apply_missing, concatenate, preprocess, read
 from fastamr.data.preprocessing.convert_layout import RULES, convert, joint_map, parts_of
 from fastamr.layouts import PARTS, TREES
@@ -239,6 +240,24 @@ class TestConvert:
             convert(data, "ntu25", missing="masc")
         with pytest.raises(ValueError, match=r"unknown layout 'kinect'.*'kinect20'"):
             convert(data, "kinect")
+
+    def test_the_command_says_that_masked_joints_are_not_seen(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pack("kinect20").save(tmp_path / "in.safetensors")
+        words = [
+            "convert",
+            str(tmp_path / "in.safetensors"),
+            str(tmp_path / "out.safetensors"),
+            "--layout",
+            "ntu25",
+        ]
+        assert cli.main([*words, "--missing", "mask"]) == 0
+        told = capsys.readouterr().out
+        assert "interpolated  " not in told
+        assert "not seen      neck" in told
+        assert cli.main(words) == 0
+        assert "interpolated  neck = " in capsys.readouterr().out
 
     def test_the_same_layout_changes_nothing(self) -> None:
         data = pack("kinect20")
