@@ -1,4 +1,4 @@
-"""``fastamr finetune``: one classifier from a pre-trained encoder, tested and saved."""
+"""``fastamr finetune``: one classifier from a pre-trained encoder or from a classifier, tested and saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -17,24 +17,23 @@ from ..devices import pick_device, versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
-from ..features.run_settings import run_steps
 from ..features.splits import labelled_split
 from ..files import write_text
-from ..models import ActionClassifier, load_pretrained
+from ..models import ActionClassifier
 from ..models.base import CONFIG_FILE
 from ..probes.checks import percent_equal
 from ..progress import say
 from ..training.interrupt import StopSignals
 from ..training.setup import load_data
 from .command import shell_command
-from .finetune import FinetuneConfig, finetune, predict
+from .few_clips import FEW_CLIPS, few_clips_recipe
+from .finetune import FinetuneConfig, count_classes, finetune, names_of, predict
 from .linear_head import linear_classifier
+from .start import REPORT_FILE, Start, load_start
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
-
-REPORT_FILE = "classifier.json"
 
 
 @dataclass
@@ -42,12 +41,16 @@ class ClassifierConfig:
     """What ``fastamr finetune`` does.
 
     Attributes:
-        checkpoint: folder of a run, or of ``save_pretrained``.
+        checkpoint: folder of a run, of ``save_pretrained``, or of a classifier, which is continued: its encoder, and
+            its head where the classes have the same names.
         data: packed files of one layout, which are used together, or ``synthetic``.
         out: folder of the classifier.
         split: name of the split: it trains on the training clips, and the test clips give the accuracy.
-        frozen: leave the encoder as it is and fit a linear head to its features (logistic regression).
-        recipe: settings of :class:`FinetuneConfig` that differ from its defaults; none of them with ``frozen``.
+        frozen: leave the encoder as it is and fit a linear head to its features (logistic regression); the encoder
+            learns too by default. Below 200 training clips the recipe then suits few of them, see
+            :func:`~fastamr.finetuning.few_clips.few_clips_recipe`; ``--no-frozen`` takes the usual one.
+        recipe: settings of :class:`FinetuneConfig` that differ from the defaults, and win over those for few clips;
+            none of them with ``frozen``.
         seed: of the fine-tuning.
         batch_size: body sequences encoded at a time with ``frozen``.
         device: ``auto`` (a GPU where there is one) or a torch device.
@@ -58,7 +61,7 @@ class ClassifierConfig:
     data: list[str]
     out: str
     split: str = "official"
-    frozen: bool = False
+    frozen: bool | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     batch_size: int = 256
@@ -83,7 +86,7 @@ class ClassifierConfig:
 def train_classifier(
     config: ClassifierConfig, *, data: PackedSkeletons | None = None, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train a classifier on an encoder, test it after the last epoch, and save it.
+    """Train a classifier on an encoder, or continue one, test it after the last epoch, and save it.
 
     Data that lacks pre-processing steps of the run goes through them first. The folder then holds what
     ``ActionClassifier.from_pretrained`` loads, and ``classifier.json``.
@@ -94,8 +97,9 @@ def train_classifier(
         quiet: do not print.
 
     Returns:
-        What ``classifier.json`` holds: ``config``, ``recipe`` (complete; None with ``frozen``), ``command`` (does the
-        same again, for data in files), ``versions``, ``data``, ``clips``, ``classes``, ``parameters`` and ``accuracy``
+        What ``classifier.json`` holds: ``config`` with what was chosen, ``start`` (``kind``, ``head``, and ``chain``:
+        the folders behind it), ``recipe`` (complete; None with ``frozen``), ``command`` (does the same again, for data
+        in files), ``versions``, ``data``, ``clips``, ``classes``, ``parameters`` and ``accuracy``
         (test, percent).
 
     Raises:
@@ -105,11 +109,14 @@ def train_classifier(
         KeyboardInterrupt: the training was stopped by a signal; nothing is written.
     """
     out = claim_folder(config.out, overwrite=config.overwrite)
-    model = load_pretrained(config.checkpoint)
-    prepared = prepare_data(model, config.data, run_steps(config.checkpoint), data)
+    start = load_start(config.checkpoint)
+    prepared = prepare_data(start.model, config.data, start.steps, data)
     train, test = labelled_split(prepared, config.split)
-    model = model.to(pick_device(config.device))
-    recipe = None if config.frozen else FinetuneConfig(**config.recipe)
+    plan = _plan(config, start, prepared, train)
+    config, recipe = plan.config, plan.recipe
+    model = start.model.to(pick_device(config.device))
+    for line in () if quiet else plan.told:
+        print(line)
     with StopSignals(lambda: f"nothing was written into {out}"):
         if recipe is None:
             classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
@@ -118,10 +125,17 @@ def train_classifier(
             show: Any = (
                 {} if quiet else {"progress": functools.partial(say, file=sys.stdout), "bar": "finetune"}
             )
-            result = finetune(model, prepared, (train, test), recipe, seed=config.seed, **show)
+            result = finetune(
+                model, prepared, (train, test), recipe, seed=config.seed, head=plan.weights, **show
+            )
             classifier, accuracy = result.classifier, result.accuracy
     report: dict[str, Any] = {
         "config": dataclasses.asdict(config),
+        "start": {
+            "kind": "encoder" if start.classifier is None else "classifier",
+            "chain": list(start.chain),
+            "head": plan.head,
+        },
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "command": shell_command("finetune", dataclasses.asdict(config)),
         "versions": versions(),
@@ -136,6 +150,43 @@ def train_classifier(
     if not quiet:
         print(f"{accuracy:.1f} % of {report['clips']['test']} test clips; the classifier is in {out}")
     return report
+
+
+class _Plan(NamedTuple):
+    """What a fine-tuning does.
+
+    Attributes:
+        config: the configuration with what was chosen: ``frozen`` is set, ``recipe`` is what differs from the defaults.
+        recipe: the complete recipe; None with a frozen encoder.
+        weights: what the head begins with; None = fresh ones.
+        head: where they come from, in words.
+        told: lines for the person who asked.
+    """
+
+    config: ClassifierConfig
+    recipe: FinetuneConfig | None
+    weights: dict[str, torch.Tensor] | None
+    head: str
+    told: list[str]
+
+
+def _plan(config: ClassifierConfig, start: Start, data: PackedSkeletons, train: torch.Tensor) -> _Plan:
+    """Choose what was left open by what is continued and by the number of training clips."""
+    told = []
+    if config.frozen:
+        weights, recipe, head = None, None, "a new linear head"
+    else:
+        names = names_of(data, count_classes(data.labels[train]))
+        weights, form, head = start.head(names, config.recipe)
+        settings, clips = form | config.recipe, int(train.sum())
+        if config.frozen is None and clips < FEW_CLIPS:
+            settings, text = few_clips_recipe(clips, settings)
+            told.append(text)
+        config = dataclasses.replace(config, frozen=False, recipe=settings)
+        recipe = FinetuneConfig(**settings)
+    if start.classifier is not None:
+        told.insert(0, f"continues the classifier in {config.checkpoint}: its encoder, and {head}")
+    return _Plan(config, recipe, weights, head, told)
 
 
 def accuracy_of(

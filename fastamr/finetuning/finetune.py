@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -128,6 +128,7 @@ def finetune(
     bodies: str = "existing",
     progress: Callable[[str], None] | None = None,
     bar: str = "",
+    head: Mapping[str, Tensor] | None = None,
 ) -> FinetuneResult:
     """Fine-tune a copy of an encoder on the training clips and test it after the last epoch.
 
@@ -143,6 +144,7 @@ def finetune(
         bodies: ``"existing"`` averages the bodies that a clip has, ``"field"`` the empty ones of two too.
         progress: called with a line of text ten times during the run; None = silent.
         bar: what stands before a progress bar on standard error; empty = no bar.
+        head: weights that the head begins with, the ``state_dict`` of one of the recipe's form; None = fresh ones.
 
     Raises:
         ValueError: data that the model does not fit, or too few training clips for BatchNorm.
@@ -169,6 +171,8 @@ def finetune(
             steps=own_steps(data),
             training_data=describe_training(data, train),
         )
+        if head is not None:
+            classifier.head.load_state_dict(head)
         loss = fit_classifier(
             classifier, batches, train, data.labels, config, seed=seed, progress=progress, bar=bar
         )

@@ -102,6 +102,11 @@ class ActionClassifier(nn.Module):
         self._layers, self.depth = _layers(name for name, _ in self._trained("encoder."))
         self._set_drop_path(drop_path)
 
+    @property
+    def hidden(self) -> int:
+        """Width of the head's hidden layer, 0 = none."""
+        return int(self._head_options["hidden"])
+
     def inference_state(self) -> dict[str, Tensor]:
         """Return the parameters and buffers that the logits depend on, by name, without the pre-training's parts."""
         state = self.state_dict()
