@@ -78,7 +78,7 @@ class SkeletonModel(nn.Module):
             if name not in known:
                 raise unknown_name(f"option of {type(self).__name__}", name, known)
         self.config = self.Config(layout=layout, frames=frames, **options)
-        self.layout = get_layout(layout)
+        self.layout = get_layout(self.config.layout)
         self.frames = frames
 
     @classmethod

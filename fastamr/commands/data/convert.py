@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...data.preprocessing.convert_layout import MISSING, joint_map
 from ...errors import UsageError
+from ...skeleton import get_layout
 from ..options import CommandParser, add_layout, add_processing, choice
 
 
@@ -34,7 +35,7 @@ def run(words: list[str]) -> None:
 
     check_writable(given.out)
     data = PackedSkeletons.load(given.source)
-    if given.layout is not None and data.layout.name != given.layout:
+    if given.layout is not None and data.layout != get_layout(given.layout):
         print(joint_map(data.layout, given.layout))
     data = preprocess(data, [*asked, *preset_steps(given.preset), *given.preprocess])
     if given.dtype == "float16":

@@ -8,6 +8,7 @@ neighbours, and where there is no rule either, it is marked as not seen.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 
 from ...errors import check_name
 from ...layouts import PARTS
+from ...layouts.names import body_part
 from ...skeleton import LAYOUTS, SkeletonLayout, get_layout
 from ..packed.dataset import PackedSkeletons
 from .geometry import Step
@@ -29,13 +31,24 @@ RULES: dict[str, tuple[dict[str, float], ...]] = {
     "upper_spine": ({"spine": 0.5, "shoulder_center": 0.5},),
     "neck": ({"shoulder_center": 0.7, "head": 0.3},),
     "upper_neck": ({"neck": 0.5, "head": 0.5},),
-    "head": ({"left_ear": 0.5, "right_ear": 0.5}, {"nose": 1.0}),
+    "head": (
+        {"left_ear": 0.5, "right_ear": 0.5},
+        {"head_top": 0.5, "upper_neck": 0.5},
+        {"head_top": 0.5, "neck": 0.5},
+        {"nose": 1.0},
+    ),
+    "head_top": ({"head": 2.0, "upper_neck": -1.0},),
     "nose": ({"head": 1.0},),
     "{side}_collar": ({"shoulder_center": 0.5, "{side}_shoulder": 0.5},),
     "{side}_forearm": ({"{side}_elbow": 0.5, "{side}_wrist": 0.5},),
     "{side}_wrist": ({"{side}_elbow": 0.24, "{side}_hand": 0.76},),
-    "{side}_hand": ({"{side}_wrist": 1.31, "{side}_elbow": -0.31},),
-    "{side}_hand_tip": ({"{side}_hand": 2.0, "{side}_wrist": -1.0},),
+    "{side}_hand": (
+        {"{side}_wrist": 0.4, "{side}_forefinger_1": 0.3, "{side}_pinky_finger_1": 0.3},
+        {"{side}_wrist": 1.31, "{side}_elbow": -0.31},
+    ),
+    "{side}_hand_tip": ({"{side}_middle_finger_4": 1.0}, {"{side}_hand": 2.0, "{side}_wrist": -1.0}),
+    "{side}_hand_root": ({"{side}_wrist": 1.0},),
+    "{side}_thumb": ({"{side}_thumb_4": 1.0}, {"{side}_thumb_3": 1.0}),
     "{side}_ankle": ({"{side}_foot": 1.0},),
     "{side}_foot": ({"{side}_big_toe": 0.5, "{side}_small_toe": 0.5}, {"{side}_big_toe": 1.0}),
     "{side}_big_toe": ({"{side}_foot": 1.0},),
@@ -44,11 +57,19 @@ RULES: dict[str, tuple[dict[str, float], ...]] = {
 
 The first alternative whose parts can all be found holds; weights sum to 1. Choices: half-way points where a part lies
 between two others; neck, wrist and hand by the bone lengths of Drillis and Contini (1966) that the generated motion
-uses, too (the hand lies beyond the wrist on the line of the forearm); where a layout does not distinguish them, the
-nose is the head, an ankle the foot. Eyes, ears, thumbs, heels and small toes have no rule.
+uses, too (the hand lies beyond the wrist on the line of the forearm, or between wrist and knuckles where there are
+any); the head is half-way from the neck to its top; where a layout does not distinguish them, the nose is the head, an
+ankle the foot, a thumb its tip. Eyes, ears, faces, fingers, heels and small toes have no rule.
 """
 
 MISSING = ("interpolate", "mask", "refuse")
+
+
+def _as_json(layout: SkeletonLayout) -> dict[str, Any]:
+    """Return a layout's fields as a file's header gives them back: lists instead of tuples."""
+    fields: dict[str, Any] = json.loads(json.dumps(layout.to_dict()))
+    return fields
+
 
 # Frames converted at a time: few enough to stay in the processor's cache.
 _CHUNK = 1 << 13
@@ -90,12 +111,19 @@ def parts_of(layout: SkeletonLayout) -> dict[str, str]:
     """Return the part of the body that each joint is, by joint.
 
     A joint of a layout that is not built in is the part whose name it bears, whatever the case, the separators and the
-    place of ``left`` and ``right``; a name that no rule knows is a part of its own.
+    place of ``left`` and ``right`` (or ``L`` and ``R``), or another name of which it bears (``MidHip``); a name that no
+    rule knows is a part of its own.
     """
     built_in = LAYOUTS.get(layout.name)
-    known = PARTS.get(layout.name, "") if built_in is not None and built_in.joints == layout.joints else ""
-    own = dict(entry.split("=") for entry in known.split())
-    return {joint: own.get(joint, _plain_part(joint)) for joint in layout.joints}
+    if built_in is not None and built_in.joints == layout.joints:
+        own = dict(entry.split("=") for entry in PARTS[layout.name].split())
+        return {joint: own.get(joint, _plain_part(joint)) for joint in layout.joints}
+    parts = {joint: _plain_part(joint) for joint in layout.joints}
+    for joint in layout.joints:
+        part = body_part(joint)
+        if part is not None and part not in parts.values():
+            parts[joint] = part
+    return parts
 
 
 def _plain_part(joint: str) -> str:
@@ -124,10 +152,12 @@ def joint_map(source: str | SkeletonLayout, target: str | SkeletonLayout) -> Joi
         else:
             missing.append(joint)
     if not copied:
-        raise ValueError(
-            f"layouts {source.name!r} and {target.name!r} have no joint in common; name the joints of your own layout "
-            f"as the built-in ones, for example left_elbow"
+        way_on = (
+            "a hand is no body"
+            if "hand21" in (source.name, target.name)
+            else ("name the joints of your own layout as the built-in ones, for example left_elbow")
         )
+        raise ValueError(f"layouts {source.name!r} and {target.name!r} have no joint in common; {way_on}")
     return JointMap(source, target, copied, interpolated, tuple(missing))
 
 
@@ -229,28 +259,38 @@ class ConvertLayout(Step):
     """Convert to another skeleton layout; see :func:`convert`.
 
     Args:
-        layout: the name of a built-in layout.
+        layout: the name of a built-in layout, the path of a layout's file, or a layout's fields
+            (:meth:`~fastamr.skeleton.SkeletonLayout.to_dict`), which stand for the file from then on.
         missing: ``"interpolate"``, ``"mask"`` or ``"refuse"``.
 
     Raises:
         ValueError: an unknown layout or option, or as :func:`convert`.
     """
 
-    layout: str
+    layout: str | Mapping[str, Any]
     missing: str = "interpolate"
     name: ClassVar[str] = "convert"
 
     def __post_init__(self) -> None:
-        get_layout(self.layout)
+        target = self._target()
+        built_in = LAYOUTS.get(target.name) == target
+        object.__setattr__(self, "layout", target.name if built_in else _as_json(target))
         check_name("missing of step 'convert'", self.missing, MISSING)
+
+    def _target(self) -> SkeletonLayout:
+        return (
+            SkeletonLayout.from_dict(self.layout)
+            if isinstance(self.layout, Mapping)
+            else get_layout(self.layout)
+        )
 
     def __call__(self, data: PackedSkeletons) -> PackedSkeletons:
         """Return the data set in the other layout."""
-        return convert(data, self.layout, missing=self.missing)
+        return convert(data, self._target(), missing=self.missing)
 
     def notes(self, data: PackedSkeletons) -> tuple[dict[str, Any], ...]:
         """Return the layout converted from, and which joints were interpolated or masked."""
-        target = get_layout(self.layout)
+        target = self._target()
         if target.joints == data.layout.joints:
             return ()
         plan = joint_map(data.layout, target)
