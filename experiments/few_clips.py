@@ -32,12 +32,12 @@ MODEL = {"frames": 32, "width": 64, "depth": 3, "heads": 4, "decoder_width": 64,
          "target_patches": 2, "guidance_windows": [4, 8], "stride": 4}  # fmt: skip
 # None = the encoder frozen, logistic regression on its features.
 SMALL_BATCHES = {"hidden": 0, "batch_size": 8, "layer_decay": 0.65, "dropout": 0.0, "drop_path": 0.1}
-DEFAULT = "small batches, 500 updates"
+DEFAULT = "few_clips_recipe"
 RECIPES: dict[str, dict | None] = {
     "frozen": None,
     "usual": {},
-    "small batches, 100 epochs": SMALL_BATCHES,
-    DEFAULT: SMALL_BATCHES,
+    "batches of 8, 100 epochs": SMALL_BATCHES,
+    DEFAULT: {},
 }
 
 

@@ -228,11 +228,11 @@ def _clip(frames: deque[Frame], predictor: Predictor, rate: float | None) -> Pac
     for place, frame in enumerate(frames):
         for name, body in frame.bodies.items():
             coords[place, names.index(name)] = body
-    seen = ~np.isnan(coords).any(-1)
     shown = (np.nan_to_num(coords) != 0).any(axis=(0, 2, 3))
     if not shown.any():
         return None
-    coords, seen = coords[:, shown], seen[:, shown]
+    coords = coords[:, shown]
+    seen = ~np.isnan(coords).any(-1)
     data = PackedSkeletons.from_clips(
         [coords], layout=predictor.layout, fps=rate, names=[NAME], valid=None if seen.all() else [seen]
     )
