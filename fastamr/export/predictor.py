@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from ..data import PackedSkeletons, apply_missing, parse_steps, split_bodies
+from ..data.body_size import size_warning
 from ..data.packed.bodies import body_labels
+from ..data.packed.joint_order import in_order_of
+from ..data.preprocessing.geometry import Step
 from ..devices import pick_device
 from ..features.clip_batches import ClipBatch, ClipBatches
 from ..features.sampling import CENTRAL_SHARE
@@ -112,6 +115,8 @@ class Predictor:
         batch_size: clips at a time.
         device: where a classifier runs; an exported one runs on the CPU.
         say: takes each line that a person should know of how the input was understood, once; None = standard error.
+        warn: takes one line where bodies are not of the size of those that the model was trained on, once; None =
+            standard error.
 
     Raises:
         ValueError: an encoder without classes, or pre-processing that cannot be repeated.
@@ -124,6 +129,7 @@ class Predictor:
         batch_size: int = 64,
         device: torch.device | str = "cpu",
         say: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1 clip")
@@ -149,6 +155,8 @@ class Predictor:
         self.steps = parse_steps(self.description["steps"])
         self.time_scale = TimeScale.of(self.description)
         self._say, self._told = say, set[str]()
+        self._warn = warn or (lambda line: print_line(f"warning: {line}"))
+        self._warned = False
 
     def note(self, text: str) -> None:
         """Say what a person should know, unless it was said before."""
@@ -162,11 +170,12 @@ class Predictor:
         return names[label] if names else f"class {label}"
 
     def prepare(self, data: PackedSkeletons) -> PackedSkeletons:
-        """Return the data with the pre-processing that it lacks.
+        """Return the data with the pre-processing that it lacks; joints in another order are put in the model's.
 
         Raises:
             ValueError: another layout or number of channels than the model's, or coordinates that are not finite.
         """
+        data = in_order_of(data, self.layout) or data
         converts = data.layout != self.layout
         steps = [step for step in self.steps if converts or step.name != _CONVERT]
         if converts and not any(step.name == _CONVERT for step in steps):
@@ -180,7 +189,15 @@ class Predictor:
                 f"the data has {data.coords.shape[-1]} channels, the model knows {self.channels}: use data of its kind"
             )
         data.check()
+        self._check_size(data, steps)
         return apply_missing(data, steps)
+
+    def _check_size(self, data: PackedSkeletons, steps: Sequence[Step]) -> None:
+        """Warn, once, of bodies that are not of the size of the training's."""
+        text = None if self._warned else size_warning(data, self.description.get("body_size"), steps=steps)
+        if text is not None:
+            self._warned = True
+            self._warn(text)
 
     def probabilities(self, data: PackedSkeletons) -> Tensor:
         """Return the probability of each class for each clip ``(N, classes)`` float32, on the CPU.

@@ -106,7 +106,7 @@ class FinetuneResult(NamedTuple):
     """What fine-tuning reached.
 
     Attributes:
-        accuracy: percent on the test clips after the last epoch: the result.
+        accuracy: percent on the test clips after the last epoch: the result. NaN without test clips.
         train_loss: mean loss of the last epoch, nats.
         predicted: the class of each test clip.
         classifier: the trained classifier, in evaluation mode.
@@ -137,7 +137,7 @@ def finetune(
     Args:
         model: the encoder; it is left as it is. The work is done on its device.
         data: packed data, pre-processed as for the pre-training.
-        halves: ``(N,)`` bool masks of the training and test clips, all labelled.
+        halves: ``(N,)`` bool masks of the training and test clips, all labelled; there may be no test clip.
         config: the recipe; None takes the defaults.
         seed: fixes the head, the order of the clips, the augmentation and the drop-out. The global random state is
             left as it was.
@@ -176,6 +176,8 @@ def finetune(
         loss = fit_classifier(
             classifier, batches, train, data.labels, config, seed=seed, progress=progress, bar=bar
         )
+    if not len(test):
+        return FinetuneResult(math.nan, loss, (), classifier.eval())
     predicted = predict(classifier, batches, test, config.batch_size)
     accuracy = percent_equal(predicted, data.labels[test])
     return FinetuneResult(accuracy, loss, tuple(predicted.tolist()), classifier)

@@ -33,6 +33,11 @@ class Start:
     classifier: ActionClassifier | None
     chain: tuple[str, ...]
 
+    @property
+    def source(self) -> SkeletonModel | ActionClassifier:
+        """What was loaded."""
+        return self.model if self.classifier is None else self.classifier
+
     def head(
         self, names: Sequence[str], recipe: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor] | None, dict[str, Any], str]:
