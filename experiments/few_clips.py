@@ -30,8 +30,8 @@ from fastamr.training import PretrainConfig, pretrain
 ACTIONS = ("wave", "point", "punch", "kick", "squat", "bow", "jump", "walk")
 MODEL = {"frames": 32, "width": 64, "depth": 3, "heads": 4, "decoder_width": 64, "decoder_depth": 1, "decoder_heads": 4,
          "target_patches": 2, "guidance_windows": [4, 8], "stride": 4}  # fmt: skip
-# None = the encoder frozen, logistic regression on its features.
 SMALL_BATCHES = {"hidden": 0, "batch_size": 8, "layer_decay": 0.65, "dropout": 0.0, "drop_path": 0.1}
+# None = the encoder frozen, logistic regression on its features.
 DEFAULT = "few_clips_recipe"
 RECIPES: dict[str, dict | None] = {
     "frozen": None,

@@ -13,13 +13,13 @@ FEW_CLIPS = 200
 # need more clips. What else was tried: docs/evaluation.md, "Few clips".
 _RECIPE = {"hidden": 0, "batch_size": 16, "lr": 2e-3, "dropout": 0.0, "drop_path": 0.1}
 _UPDATES = 400
-_EPOCHS = (40, 150)
+_EPOCHS = (100, 150)
 
 
 def few_clips_recipe(clips: int, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the settings of a recipe for few training clips, and a line that says so.
 
-    The epochs follow from the number of updates: about 400, but 40 epochs at least and 150 at most.
+    The epochs follow from the number of updates: about 400, but 100 epochs at least and 150 at most.
 
     Args:
         clips: how many train.

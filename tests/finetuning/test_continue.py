@@ -184,7 +184,7 @@ class TestFewClips:
         assert (report["recipe"]["hidden"], report["config"]["frozen"]) == (2048, False)
         assert "few" not in capsys.readouterr().out
 
-    @pytest.mark.parametrize(("clips", "epochs"), [(3, 150), (40, 134), (100, 58), (199, 40)])
+    @pytest.mark.parametrize(("clips", "epochs"), [(3, 150), (40, 134), (80, 100), (199, 100)])
     def test_epochs_follow_from_the_updates(self, clips, epochs) -> None:
         recipe, text = few_clips_recipe(clips, {})
         assert recipe["epochs"] == epochs
