@@ -1,4 +1,4 @@
-"""``fastamr finetune``: one classifier from a pre-trained encoder, tested and saved."""
+"""``fastamr finetune``: one classifier from a pre-trained encoder or from a classifier, tested and saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
@@ -19,24 +19,23 @@ from ..devices import pick_device, versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
-from ..features.run_settings import run_steps
 from ..features.splits import describe_halves, training_split, untrained_classes
 from ..files import write_text
-from ..models import ActionClassifier, load_pretrained
+from ..models import ActionClassifier
 from ..models.base import CONFIG_FILE
 from ..probes.checks import percent_equal
 from ..progress import say
 from ..training.config import TRAIN_ON
 from ..training.interrupt import StopSignals
 from .command import shell_command
-from .finetune import FinetuneConfig, finetune, predict
+from .few_clips import FEW_CLIPS, few_clips_recipe
+from .finetune import FinetuneConfig, count_classes, finetune, names_of, predict
 from .linear_head import linear_classifier
+from .start import REPORT_FILE, Start, load_start
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
-
-REPORT_FILE = "classifier.json"
 
 
 @dataclass
@@ -44,15 +43,19 @@ class ClassifierConfig:
     """What ``fastamr finetune`` does.
 
     Attributes:
-        checkpoint: folder of a run, or of ``save_pretrained``.
+        checkpoint: folder of a run, of ``save_pretrained``, or of a classifier, which is continued: its encoder, and
+            its head where the classes have the same names.
         data: packed files of one layout, which are used together, or ``synthetic``.
         out: folder of the classifier.
         split: name of the split: it trains on the training clips, and the test clips give the accuracy. Files without
             it are trained on whole, where another file has it.
         train_on: ``train`` (the training clips of the split) or ``all`` clips with a label; then nothing is tested.
         label_numbers: take the labels of files that do not name their classes for the numbers of those that do.
-        frozen: leave the encoder as it is and fit a linear head to its features (logistic regression).
-        recipe: settings of :class:`FinetuneConfig` that differ from its defaults; none of them with ``frozen``.
+        frozen: leave the encoder as it is and fit a linear head to its features (logistic regression); the encoder
+            learns too by default. Below 200 training clips the recipe then suits few of them, see
+            :func:`~fastamr.finetuning.few_clips.few_clips_recipe`; ``--no-frozen`` takes the usual one.
+        recipe: settings of :class:`FinetuneConfig` that differ from the defaults, and win over those for few clips;
+            none of them with ``frozen``.
         seed: of the fine-tuning.
         batch_size: body sequences encoded at a time with ``frozen``.
         device: ``auto`` (a GPU where there is one) or a torch device.
@@ -65,7 +68,7 @@ class ClassifierConfig:
     split: str = "official"
     train_on: Literal["train", "all"] = "train"
     label_numbers: bool = False
-    frozen: bool = False
+    frozen: bool | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     batch_size: int = 256
@@ -91,7 +94,7 @@ class ClassifierConfig:
 def train_classifier(
     config: ClassifierConfig, *, data: PackedSkeletons | None = None, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train a classifier on an encoder, test it after the last epoch, and save it.
+    """Train a classifier on an encoder, or continue one, test it after the last epoch, and save it.
 
     Data that lacks pre-processing steps of the run goes through them first. The folder then holds what
     ``ActionClassifier.from_pretrained`` loads, and ``classifier.json``.
@@ -102,9 +105,10 @@ def train_classifier(
         quiet: do not print.
 
     Returns:
-        What ``classifier.json`` holds: ``config``, ``recipe`` (complete; None with ``frozen``), ``command`` (does the
-        same again, for data in files), ``versions``, ``data``, ``clips``, ``classes``, ``parameters`` and ``accuracy``
-        (test, percent; None where nothing is tested), ``notes`` and ``warnings``.
+        What ``classifier.json`` holds: ``config`` with what was chosen, ``start`` (``kind``, ``head``, and ``chain``:
+        the folders behind it), ``recipe`` (complete; None with ``frozen``), ``command`` (does the same again, for data
+        in files), ``versions``, ``data``, ``clips``, ``classes``, ``parameters`` and ``accuracy`` (test, percent; None
+        where nothing is tested), ``notes`` and ``warnings``.
 
     Raises:
         FileExistsError: the folder holds a model, and ``overwrite`` is not set.
@@ -113,15 +117,18 @@ def train_classifier(
         KeyboardInterrupt: the training was stopped by a signal; nothing is written.
     """
     out = claim_folder(config.out, overwrite=config.overwrite)
-    model = load_pretrained(config.checkpoint)
-    gathered = gather_data(model, config, run_steps(config.checkpoint), data)
+    start = load_start(config.checkpoint)
+    gathered = gather_data(start.source, config, start.steps, data)
     prepared = gathered.data
     train, test = training_split(prepared, gathered.split)
     warnings = [*gathered.warnings, *untrained_classes(prepared, (train, test))]
+    plan = _plan(config, start, prepared, train)
+    config, recipe = plan.config, plan.recipe
     if not quiet:
         tell(describe_halves(prepared, gathered.split, (train, test)), gathered.notes, warnings)
-    model = model.to(pick_device(config.device))
-    recipe = None if config.frozen else FinetuneConfig(**config.recipe)
+        for line in plan.told:
+            print(line)
+    model = start.model.to(pick_device(config.device))
     with StopSignals(lambda: f"nothing was written into {out}"):
         if recipe is None:
             classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
@@ -130,10 +137,17 @@ def train_classifier(
             show: Any = (
                 {} if quiet else {"progress": functools.partial(say, file=sys.stdout), "bar": "finetune"}
             )
-            result = finetune(model, prepared, (train, test), recipe, seed=config.seed, **show)
+            result = finetune(
+                model, prepared, (train, test), recipe, seed=config.seed, head=plan.weights, **show
+            )
             classifier, accuracy = result.classifier, result.accuracy
     report: dict[str, Any] = {
         "config": dataclasses.asdict(config),
+        "start": {
+            "kind": "encoder" if start.classifier is None else "classifier",
+            "chain": list(start.chain),
+            "head": plan.head,
+        },
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "command": shell_command("finetune", dataclasses.asdict(config)),
         "versions": versions(),
@@ -156,6 +170,43 @@ def train_classifier(
         )
         print(f"{tested}; the classifier is in {out}")
     return report
+
+
+class _Plan(NamedTuple):
+    """What a fine-tuning does.
+
+    Attributes:
+        config: the configuration with what was chosen: ``frozen`` is set, ``recipe`` is what differs from the defaults.
+        recipe: the complete recipe; None with a frozen encoder.
+        weights: what the head begins with; None = fresh ones.
+        head: where they come from, in words.
+        told: lines for the person who asked.
+    """
+
+    config: ClassifierConfig
+    recipe: FinetuneConfig | None
+    weights: dict[str, torch.Tensor] | None
+    head: str
+    told: list[str]
+
+
+def _plan(config: ClassifierConfig, start: Start, data: PackedSkeletons, train: torch.Tensor) -> _Plan:
+    """Choose what was left open by what is continued and by the number of training clips."""
+    told = []
+    if config.frozen:
+        weights, recipe, head = None, None, "a new linear head"
+    else:
+        names = names_of(data, count_classes(data.labels[train]))
+        weights, form, head = start.head(names, config.recipe)
+        settings, clips = form | config.recipe, int(train.sum())
+        if config.frozen is None and clips < FEW_CLIPS:
+            settings, text = few_clips_recipe(clips, settings)
+            told.append(text)
+        config = dataclasses.replace(config, frozen=False, recipe=settings)
+        recipe = FinetuneConfig(**settings)
+    if start.classifier is not None:
+        told.insert(0, f"continues the classifier in {config.checkpoint}: its encoder, and {head}")
+    return _Plan(config, recipe, weights, head, told)
 
 
 def accuracy_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from ..models.classifier import check_classifier
 from ..nn.learning_rate import learning_rate
 from ..probes.checks import percent_equal
 from ..progress import Progress
+from .training_data import describe_training
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -127,6 +128,7 @@ def finetune(
     bodies: str = "existing",
     progress: Callable[[str], None] | None = None,
     bar: str = "",
+    head: Mapping[str, Tensor] | None = None,
 ) -> FinetuneResult:
     """Fine-tune a copy of an encoder on the training clips and test it after the last epoch.
 
@@ -142,6 +144,7 @@ def finetune(
         bodies: ``"existing"`` averages the bodies that a clip has, ``"field"`` the empty ones of two too.
         progress: called with a line of text ten times during the run; None = silent.
         bar: what stands before a progress bar on standard error; empty = no bar.
+        head: weights that the head begins with, the ``state_dict`` of one of the recipe's form; None = fresh ones.
 
     Raises:
         ValueError: data that the model does not fit, or too few training clips for BatchNorm.
@@ -166,7 +169,10 @@ def finetune(
             **config.head(),
             class_names=names_of(data, classes),
             steps=own_steps(data),
+            training_data=describe_training(data, train),
         )
+        if head is not None:
+            classifier.head.load_state_dict(head)
         loss = fit_classifier(
             classifier, batches, train, data.labels, config, seed=seed, progress=progress, bar=bar
         )

@@ -81,8 +81,9 @@ def load_pretrained(directory: str | Path) -> SkeletonModel:
     name = read_description(directory)["model"]
     if name == CLASSIFIER:
         raise ValueError(
-            f"{directory} holds a classifier, whose encoder has no pre-training parts left: load it with "
-            "ActionClassifier.from_pretrained; expected the folder of a pre-training run"
+            f"{directory} holds a classifier, whose encoder has no pre-training parts left: continue it with "
+            "fastamr finetune, or load it with ActionClassifier.from_pretrained; expected the folder of a pre-training "
+            "run"
         )
     check_name("model", name, MODELS)
     return MODELS[name].from_pretrained(directory)

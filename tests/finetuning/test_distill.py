@@ -324,6 +324,7 @@ def test_commands_from_pretraining_to_the_student(run, tmp_path, capsys) -> None
     common = ["--data", str(tmp_path / "data.safetensors"), "--device", "cpu"]
     recipe = [f"--recipe.{name}={value}" for name, value in QUICK.items()]
     tuned = ["--checkpoint", str(run), "--out", str(tmp_path / "tuned"), "--recipe.hidden", "0", *recipe]
+    tuned += ["--no-frozen"]
     assert main(["finetune", *common, *tuned]) == 0
     assert main(["finetune", *common, *tuned]) == 1
     assert "already holds a model; pass --overwrite" in capsys.readouterr().err
