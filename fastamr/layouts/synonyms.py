@@ -52,8 +52,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "h36m17": (
         # MMPose, VideoPose3D.
         """
-        pelvis=root pelvis=root_pelvis pelvis=hip pelvis=hips pelvis=mid_hip neck=neck_base neck=neck_nose neck=nose head=head_top
-        spine=belly spine=torso left_ankle=left_foot right_ankle=right_foot
+        pelvis=root pelvis=root_pelvis pelvis=hip pelvis=hips pelvis=mid_hip neck=neck_base neck=neck_nose neck=nose
+        head=head_top spine=belly spine=torso left_ankle=left_foot right_ankle=right_foot
         """,
         # MotionBERT and others call the point between the shoulders the neck.
         """
