@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .load import concatenate, import_file, load, read
+from .packed.bodies import split_bodies
 from .packed.dataset import PackedSkeletons, Split
 from .packed.sequences import to_sequences
 from .preprocessing.apply import apply_missing, parse_steps, preprocess
@@ -25,6 +26,7 @@ __all__ = [
     "parse_steps",
     "preprocess",
     "read",
+    "split_bodies",
     "synthetic_actions",
     "to_sequences",
 ]

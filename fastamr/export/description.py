@@ -72,6 +72,7 @@ def describe(
         "crop": CENTRAL_SHARE,
         "classes": 0 if classifier is None else classifier.classes,
         "class_names": [] if classifier is None else list(classifier.class_names),
+        "training_data": {} if classifier is None else dict(classifier.training_data),
     }
 
 

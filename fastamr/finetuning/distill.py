@@ -30,6 +30,7 @@ from .distill_loss import DistillationLoss
 from .distill_report import build_report, format_report
 from .finetune import fit_classifier
 from .linear_head import linear_classifier
+from .training_data import describe_training
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -227,6 +228,7 @@ def _train(
             **recipe.head(),
             class_names=teacher.class_names,
             steps=teacher.steps,
+            training_data=describe_training(data, clips),
         ).to(device)
         criterion = _criterion(config, student, teacher).to(device) if kind == KINDS[0] else None
         loss = fit_classifier(

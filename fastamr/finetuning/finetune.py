@@ -18,6 +18,7 @@ from ..models.classifier import check_classifier
 from ..nn.learning_rate import learning_rate
 from ..probes.checks import percent_equal
 from ..progress import Progress
+from .training_data import describe_training
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -166,6 +167,7 @@ def finetune(
             **config.head(),
             class_names=names_of(data, classes),
             steps=own_steps(data),
+            training_data=describe_training(data, train),
         )
         loss = fit_classifier(
             classifier, batches, train, data.labels, config, seed=seed, progress=progress, bar=bar

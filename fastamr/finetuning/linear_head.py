@@ -13,6 +13,7 @@ from ..models import ActionClassifier
 from ..probes.checks import check_features
 from ..probes.linear_probe import feature_scaling, fit_logistic
 from .finetune import count_classes, names_of, own_steps
+from .training_data import describe_training
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -95,6 +96,7 @@ def linear_classifier(
         label_smoothing=0.0,
         class_names=names_of(data, classes),
         steps=own_steps(data),
+        training_data=describe_training(data, train),
     )
     classifier.head.load_state_dict({"0.weight": weight, "0.bias": bias})
     return classifier.eval()

@@ -46,6 +46,9 @@ class ActionClassifier(nn.Module):
         class_names: what the classes are called; empty = unknown.
         steps: the pre-processing that its clips go through before they are sampled, as a data set's ``steps`` lists it;
             saved with the classifier, for whoever uses it on raw coordinates.
+        training_data: what is known of the clips that it was trained on, for whoever uses it on others: plain values
+            by name, as ``fps`` (frames a second), ``median_frames`` and ``median_seconds`` of a clip; saved with it.
+            A key that is missing, or None, is unknown.
 
     Shapes:
         clips ``(S, T, V, C)`` -> logits ``(S, classes)``, or ``(B, classes)`` with the owners of the S bodies.
@@ -68,6 +71,7 @@ class ActionClassifier(nn.Module):
         label_smoothing: float = 0.1,
         class_names: Sequence[str] = (),
         steps: Sequence[Mapping[str, Any]] = (),
+        training_data: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_classifier(classes, pooling, hidden, dropout, drop_path, label_smoothing)
@@ -79,6 +83,7 @@ class ActionClassifier(nn.Module):
         self.classes, self.pooling, self.label_smoothing = classes, pooling, label_smoothing
         self.class_names = tuple(str(name) for name in class_names)
         self.steps = tuple(dict(step) for step in steps)
+        self.training_data: dict[str, Any] = dict(training_data or {})
         self._head_options = {"hidden": hidden, "dropout": dropout, "drop_path": drop_path}
         self.joints = encoder.config.joints
         tokens, used = encoded_example(encoder)
@@ -121,6 +126,7 @@ class ActionClassifier(nn.Module):
             "label_smoothing": self.label_smoothing,
             "class_names": list(self.class_names),
             "steps": [dict(step) for step in self.steps],
+            "training_data": self.training_data,
         }
         write_model(directory, self.name, config, self.inference_state())
 

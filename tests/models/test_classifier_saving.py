@@ -51,6 +51,16 @@ def test_comes_back_as_it_was(tmp_path, name) -> None:
     assert rates[0] == rates[1]
 
 
+def test_what_it_was_trained_on_is_kept_and_older_files_say_nothing(tmp_path) -> None:
+    facts = {"fps": 30.0, "median_frames": 65, "median_seconds": None}
+    trained(training_data=facts).save_pretrained(tmp_path)
+    assert ActionClassifier.from_pretrained(tmp_path).training_data == facts
+    description = json.loads((tmp_path / "config.json").read_text())
+    del description["config"]["training_data"]
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    assert ActionClassifier.from_pretrained(tmp_path).training_data == {}
+
+
 def test_the_file_holds_what_the_logits_depend_on_and_no_more(tmp_path) -> None:
     classifier = trained("gfp", hidden=16)
     classifier.save_pretrained(tmp_path)
