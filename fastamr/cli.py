@@ -27,6 +27,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "prepare": ("data.prepare", "convert a data set's raw files to one packed file"),
         "import": ("data.import_file", "convert motion files to the packed format"),
         "convert": ("data.convert", "map packed data to another joint layout, or apply pre-processing"),
+        "split": ("data.split", "part packed data into training and test clips"),
         "check": ("data.check", "what is in a packed file, what is wrong with it, does it leak"),
         "show": ("data.show", "draw a clip: animation or strip of frames"),
     },

@@ -33,8 +33,9 @@ commands/data: commands data data/audit data/prepare data/preprocessing data/rea
     models visualization
 commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
-data: data/packed data/preprocessing data/readers
+data: data/labelling data/packed data/preprocessing data/readers
 data/audit: data/packed
+data/labelling: data/packed
 data/packed:
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed

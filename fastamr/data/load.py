@@ -13,6 +13,7 @@ from ..errors import check_name
 from ..files import check_writable, make_folder
 from ..progress import say as print_line
 from ..skeleton import SkeletonLayout
+from .labelling.labels import label_clips, means_folders
 from .packed.concatenate import concatenate
 from .packed.dataset import PackedSkeletons, Summary
 from .preprocessing.apply import parse_steps, preprocess
@@ -123,6 +124,7 @@ def import_file(
     steps: Iterable[str | Mapping[str, Any] | Step] = (),
     preset: str | None = None,
     dtype: str = "float32",
+    labels: str | Path | None = None,
     **options: Any,
 ) -> Summary:
     """Convert files or folders to the packed format; see :func:`read` for what is read.
@@ -133,6 +135,7 @@ def import_file(
         steps: pre-processing to apply, see :func:`~fastamr.data.preprocessing.apply.parse_steps`.
         preset: a recipe whose steps are applied before, see :data:`~fastamr.data.preprocessing.presets.PRESETS`.
         dtype: ``"float32"``, or ``"float16"`` for centred data.
+        labels: where the clips' classes are, see :func:`label_clips`; None = what the files say.
         options: how it is read, see :func:`read`.
 
     Returns:
@@ -146,7 +149,11 @@ def import_file(
     parsed = (*parse_steps(preset_steps(preset)), *parse_steps(steps))
     check_name("dtype", dtype, _DTYPES)
     check_writable(out)
-    data = preprocess(_read(path, without=[out], **options), parsed)
+    table = [] if labels is None or means_folders(labels) else [labels]
+    data = _read(path, without=[out, *table], **options)
+    if labels is not None:
+        data = label_clips(data, labels, say=options.get("say"))
+    data = preprocess(data, parsed)
     if dtype == "float16":
         data = data.half()
     data.save(make_folder(out))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..options import CommandParser, add_processing, add_reading, reading
+from ..options import CommandParser, add_labels, add_processing, add_reading, reading
 
 
 def run(words: list[str]) -> None:
@@ -13,6 +13,7 @@ def run(words: list[str]) -> None:
     parser = CommandParser("import", "FILE ... OUT", text)
     parser.add_argument("file", metavar="FILE", nargs="+", help="the files and folders to read")
     parser.add_argument("out", metavar="OUT", help="the packed file to write, for example ucla.safetensors")
+    add_labels(parser)
     add_reading(parser.add_argument_group("reading"))
     add_processing(parser)
     given = parser.parse(words)
@@ -25,6 +26,7 @@ def run(words: list[str]) -> None:
             steps=given.preprocess,
             preset=given.preset,
             dtype=given.dtype,
+            labels=given.labels,
             **reading(given),
         )
     )
