@@ -26,7 +26,7 @@ __main__: cli
 benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
     visualization
 cli:
-commands: configs data data/preprocessing demo evaluation/report features finetuning info models probes
+commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models probes
     training visualization
 commands/bench: benchmarking commands models
 commands/data: commands data data/audit data/prepare data/preprocessing data/readers data/readers/common features
