@@ -1,6 +1,6 @@
 """Skeleton layouts: which joints a body has, how they hang together, which are left and right.
 
-Ten layouts are built in (:data:`LAYOUTS`); :meth:`SkeletonLayout.from_joints` makes one from a data set's
+24 layouts are built in (:data:`LAYOUTS`); :meth:`SkeletonLayout.from_joints` makes one from a data set's
 joint names, finding left and right, hips and spine by name.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from .errors import unknown_name
-from .layouts import TREES
+from .layouts import PARTS, TREES
 
 __all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
 
@@ -260,7 +260,16 @@ def _built_in(name: str, tree: str) -> SkeletonLayout:
     entries = [entry.split("<") for entry in tree.split()]
     joints = [entry[0] for entry in entries]
     parents = [joints.index(entry[1]) if len(entry) == 2 else -1 for entry in entries]
-    return SkeletonLayout.from_joints(name, joints, parents)
+    layout = SkeletonLayout.from_joints(name, joints, parents)
+    # Points of a face have no side in their names, but in their parts.
+    sides = {part: joint for joint, part in (entry.split("=") for entry in PARTS[name].split())}
+    paired = {place for pair in layout.pairs for place in pair}
+    by_parts = [
+        (joints.index(joint), joints.index(sides[part.replace("left", "right", 1)]))
+        for part, joint in sides.items()
+        if part.startswith("left_") and joints.index(joint) not in paired
+    ]
+    return replace(layout, pairs=layout.pairs + tuple(sorted(by_parts)))
 
 
 LAYOUTS: dict[str, SkeletonLayout] = {}

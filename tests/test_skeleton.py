@@ -20,6 +20,20 @@ SIZES = {
     "sbu15": 15,
     "bandai21": 21,
     "hdm31": 31,
+    "mediapipe33": 33,
+    "halpe26": 26,
+    "halpe136": 136,
+    "coco_wholebody133": 133,
+    "azure32": 32,
+    "smpl24": 24,
+    "hand21": 21,
+    "penn13": 13,
+    "jhmdb15": 15,
+    "mpii16": 16,
+    "posetrack17": 17,
+    "crowdpose14": 14,
+    "lsp14": 14,
+    "aic14": 14,
 }
 # Bones of NTU RGB+D as ST-GCN lists them, joints counted from 1.
 NTU_BONES = (
@@ -32,12 +46,15 @@ TREE = ("pelvis", "left_leg", "right_leg", "chest")
 @pytest.mark.parametrize("name", SIZES)
 def test_every_layout_is_one_tree_whose_sides_mirror_each_other(name: str) -> None:
     layout = get_layout(name)
+    assert list(SIZES) == list(LAYOUTS)
     assert layout.num_joints == SIZES[name] == len(layout.parents)
     assert len(layout.edges) == layout.num_joints - 1
     assert sum(layout.degrees) == 2 * len(layout.edges)
     mirror = {joint: joint for joint in range(layout.num_joints)}
     for left, right in layout.pairs:
         mirrored = layout.joints[left].replace("left", "right")
+        if mirrored.startswith("face"):
+            mirrored = layout.joints[right]  # see test_the_68_points_of_a_face
         if name == "bandai21":
             mirrored = mirrored.replace("_L", "_R")
         elif name == "hdm31":
@@ -49,8 +66,53 @@ def test_every_layout_is_one_tree_whose_sides_mirror_each_other(name: str) -> No
     )
     if name not in ("openpose18", "coco17", "ntu25"):
         assert {(mirror[a], mirror[b]) for a, b in layout.edges} == set(layout.edges)
+    if name == "hand21":
+        assert (layout.hips, layout.spine, layout.pairs) == (None, None, ())
+        return
     assert layout.hips is not None
     assert re.search("hip|UpperLeg", layout.joints[layout.hips[0]])
+
+
+@pytest.mark.parametrize(("name", "start"), [("coco_wholebody133", 23), ("halpe136", 26)])
+def test_the_68_points_of_a_face(name: str, start: int) -> None:
+    """Their mirror images as COCO-WholeBody defines them."""
+    layout = get_layout(name)
+    assert layout.joints[start : start + 68] == tuple(f"face_{point}" for point in range(68))
+    mirror = dict(layout.pairs) | {right: left for left, right in layout.pairs}
+    expected = (
+        [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1)]
+        + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+        + [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65]
+    )
+    assert [mirror.get(start + point, start + point) - start for point in range(68)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "joints"),
+    [
+        ("mediapipe33", {0: "nose", 7: "left_ear", 9: "mouth_left", 11: "left_shoulder", 16: "right_wrist",
+                         21: "left_thumb", 24: "right_hip", 29: "left_heel", 32: "right_foot_index"}),
+        ("halpe26", {16: "right_ankle", 17: "head", 18: "neck", 19: "hip", 20: "left_big_toe", 22: "left_small_toe",
+                     25: "right_heel"}),
+        ("halpe136", {25: "right_heel", 26: "face_0", 94: "left_hand_root", 114: "left_pinky_finger4",
+                      115: "right_hand_root"}),
+        ("coco_wholebody133", {17: "left_big_toe", 18: "left_small_toe", 22: "right_heel", 23: "face_0",
+                               91: "left_hand_root", 95: "left_thumb4", 112: "right_hand_root"}),
+        ("azure32", {3: "neck", 4: "clavicle_left", 10: "thumb_left", 11: "clavicle_right", 18: "hip_left",
+                     26: "head", 28: "eye_left", 31: "ear_right"}),
+        ("smpl24", {15: "head", 20: "left_wrist", 22: "left_hand", 23: "right_hand"}),
+        ("hand21", {0: "wrist", 4: "thumb4", 5: "forefinger1", 20: "pinky_finger4"}),
+        ("penn13", {0: "head", 1: "left_shoulder", 6: "right_wrist", 12: "right_ankle"}),
+        ("jhmdb15", {0: "neck", 1: "belly", 2: "face", 3: "right_shoulder", 6: "left_hip", 14: "left_ankle"}),
+        ("mpii16", {0: "right_ankle", 5: "left_ankle", 6: "pelvis", 9: "head_top", 10: "right_wrist", 15: "left_wrist"}),
+        ("posetrack17", {0: "nose", 1: "head_bottom", 2: "head_top", 3: "left_ear", 16: "right_ankle"}),
+        ("crowdpose14", {0: "left_shoulder", 11: "right_ankle", 12: "top_head", 13: "neck"}),
+        ("lsp14", {0: "right_ankle", 6: "right_wrist", 12: "neck", 13: "head_top"}),
+        ("aic14", {0: "right_shoulder", 3: "left_shoulder", 12: "head_top", 13: "neck"}),
+    ],
+)  # fmt: skip
+def test_the_order_of_joints_is_that_of_the_field(name: str, joints: dict[int, str]) -> None:
+    assert {place: get_layout(name).joints[place] for place in joints} == joints
 
 
 def test_ntu25_has_the_bones_of_the_field() -> None:

@@ -29,13 +29,24 @@ RULES: dict[str, tuple[dict[str, float], ...]] = {
     "upper_spine": ({"spine": 0.5, "shoulder_center": 0.5},),
     "neck": ({"shoulder_center": 0.7, "head": 0.3},),
     "upper_neck": ({"neck": 0.5, "head": 0.5},),
-    "head": ({"left_ear": 0.5, "right_ear": 0.5}, {"nose": 1.0}),
+    "head": (
+        {"left_ear": 0.5, "right_ear": 0.5},
+        {"head_top": 0.5, "upper_neck": 0.5},
+        {"head_top": 0.5, "neck": 0.5},
+        {"nose": 1.0},
+    ),
+    "head_top": ({"head": 2.0, "upper_neck": -1.0},),
     "nose": ({"head": 1.0},),
     "{side}_collar": ({"shoulder_center": 0.5, "{side}_shoulder": 0.5},),
     "{side}_forearm": ({"{side}_elbow": 0.5, "{side}_wrist": 0.5},),
     "{side}_wrist": ({"{side}_elbow": 0.24, "{side}_hand": 0.76},),
-    "{side}_hand": ({"{side}_wrist": 1.31, "{side}_elbow": -0.31},),
-    "{side}_hand_tip": ({"{side}_hand": 2.0, "{side}_wrist": -1.0},),
+    "{side}_hand": (
+        {"{side}_wrist": 0.4, "{side}_forefinger_1": 0.3, "{side}_pinky_finger_1": 0.3},
+        {"{side}_wrist": 1.31, "{side}_elbow": -0.31},
+    ),
+    "{side}_hand_tip": ({"{side}_middle_finger_4": 1.0}, {"{side}_hand": 2.0, "{side}_wrist": -1.0}),
+    "{side}_hand_root": ({"{side}_wrist": 1.0},),
+    "{side}_thumb": ({"{side}_thumb_4": 1.0}, {"{side}_thumb_3": 1.0}),
     "{side}_ankle": ({"{side}_foot": 1.0},),
     "{side}_foot": ({"{side}_big_toe": 0.5, "{side}_small_toe": 0.5}, {"{side}_big_toe": 1.0}),
     "{side}_big_toe": ({"{side}_foot": 1.0},),
@@ -44,8 +55,9 @@ RULES: dict[str, tuple[dict[str, float], ...]] = {
 
 The first alternative whose parts can all be found holds; weights sum to 1. Choices: half-way points where a part lies
 between two others; neck, wrist and hand by the bone lengths of Drillis and Contini (1966) that the generated motion
-uses, too (the hand lies beyond the wrist on the line of the forearm); where a layout does not distinguish them, the
-nose is the head, an ankle the foot. Eyes, ears, thumbs, heels and small toes have no rule.
+uses, too (the hand lies beyond the wrist on the line of the forearm, or between wrist and knuckles where there are any); the
+head is half-way from the neck to its top; where a layout does not distinguish them, the nose is the head, an ankle the
+foot, a thumb its tip. Eyes, ears, faces, fingers, heels and small toes have no rule.
 """
 
 MISSING = ("interpolate", "mask", "refuse")

@@ -13,6 +13,7 @@ from fastamr.layouts import PARTS, TREES
 from fastamr.skeleton import LAYOUTS, SkeletonLayout, get_layout
 
 NAMES = list(LAYOUTS)
+BODIES = [name for name in NAMES if name != "hand21"]
 KINECT_OF_NTU = {
     "hip_center": "base_of_spine",
     "spine": "middle_of_spine",
@@ -55,7 +56,8 @@ class TestParts:
         known = [part for name in NAMES for part in parts_of(get_layout(name)).values()]
         ruled = {name.replace("{side}", side) for name in RULES for side in ("left", "right")}
         lonely = {part for part in known if known.count(part) == 1} - ruled
-        assert lonely == {f"{side}_{part}" for side in ("left", "right") for part in ("heel", "small_toe")}
+        # The points of a hand alone, which is neither the left nor the right one of a body.
+        assert lonely == set(parts_of(get_layout("hand21")).values())
 
     def test_tables_name_existing_joints(self) -> None:
         assert set(PARTS) == set(TREES) == set(LAYOUTS)
@@ -102,8 +104,8 @@ class TestJointMap:
     def test_lossless_pairs(self, source: str, target: str) -> None:
         assert joint_map(source, target).lossless
 
-    @pytest.mark.parametrize("source", NAMES)
-    @pytest.mark.parametrize("target", NAMES)
+    @pytest.mark.parametrize("source", BODIES)
+    @pytest.mark.parametrize("target", BODIES)
     def test_all_pairs(self, source: str, target: str) -> None:
         plan = joint_map(source, target)
         joints = [*plan.copied, *plan.interpolated, *plan.missing]
@@ -128,6 +130,38 @@ class TestJointMap:
         odd = SkeletonLayout("odd", ("a", "b"), (-1, 0))
         with pytest.raises(ValueError, match="layouts 'odd' and 'ntu25' have no joint in common"):
             joint_map(odd, "ntu25")
+
+    @pytest.mark.parametrize("body", BODIES)
+    def test_a_hand_is_no_body(self, body: str) -> None:
+        for pair in (("hand21", body), (body, "hand21")):
+            with pytest.raises(ValueError, match="have no joint in common.*"):
+                joint_map(*pair)
+
+    @pytest.mark.parametrize(
+        ("source", "target", "joint", "weights"),
+        [
+            ("mpii16", "ntu25", "head", {"head_top": 0.5, "upper_neck": 0.5}),
+            ("crowdpose14", "coco17", "nose", {"top_head": 0.5, "neck": 0.5}),
+            ("coco_wholebody133", "ntu25", "left_hand_tip", {"left_middle_finger4": 1}),
+            ("coco_wholebody133", "ntu25", "left_thumb", {"left_thumb4": 1}),
+            ("mediapipe33", "ntu25", "right_hand",
+             {"right_wrist": 0.4, "right_index": 0.3, "right_pinky": 0.3}),
+            ("mediapipe33", "ntu25", "left_foot", {"left_foot_index": 1}),
+            ("jhmdb15", "ntu25", "spine", {"left_shoulder": 0.5, "right_shoulder": 0.5}),
+            ("ntu25", "halpe26", "head", {"head": 1.5, "neck": -0.5}),
+            ("azure32", "ntu25", "spine", {"shoulder_left": 0.5, "shoulder_right": 0.5}),
+        ],
+    )  # fmt: skip
+    def test_interpolations_of_the_new_layouts(
+        self, source: str, target: str, joint: str, weights: dict[str, float]
+    ) -> None:
+        assert joint_map(source, target).interpolated[joint] == pytest.approx(weights)
+
+    @pytest.mark.parametrize("source", BODIES)
+    def test_coco_finds_arms_and_legs_in_every_body(self, source: str) -> None:
+        plan = joint_map(source, "coco17")
+        limbs = [f"{side}_{part}" for side in ("left", "right") for part in ("elbow", "hip", "knee", "ankle")]
+        assert set(limbs) <= set(plan.copied) | set(plan.interpolated)
 
 
 class TestConvert:

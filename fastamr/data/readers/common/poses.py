@@ -62,6 +62,7 @@ def pack_poses(
     labels: Sequence[int] | None = None,
     label_names: Sequence[str] = (),
     fps: Sequence[float] | None = None,
+    body_names: Sequence[str] | None = None,
     steps: tuple[dict[str, Any], ...] = (),
 ) -> PackedSkeletons:
     """Pack poses; a body's frames between its first and its last one that were not detected are empty.
@@ -74,6 +75,7 @@ def pack_poses(
         labels: the clips' classes; None = unknown.
         label_names: the classes.
         fps: the clips' frame rates, NaN = unknown; None = all unknown.
+        body_names: the names of the bodies by their number in ``poses.body``; None = unknown.
         steps: what the header records.
 
     Raises:
@@ -118,6 +120,7 @@ def pack_poses(
         names=[str(names[place]) for place in kept],
         valid=None if poses.valid[rows].all() else torch.from_numpy(valid),
         label_names=tuple(label_names),
+        body_names=[] if body_names is None else [str(body_names[number]) for number in body[first]],
         steps=steps,
         dropped={str(names[place]): "no body" for place in lost},
     )

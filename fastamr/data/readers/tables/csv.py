@@ -1,238 +1,162 @@
-"""Motion as a table: one row a joint, with a line of column names.
+"""Motion as a table with a line of column names: one row a joint, or one row a frame.
 
-``frame, body, joint, x, y[, z][, confidence][, clip][, label]`` in any order, separated by commas, semicolons or
-tabs. ``joint`` is a joint's name or its index; ``body`` may be missing where there is one; ``clip`` names the clip that
-a row belongs to, without it all rows are one clip named after the file; ``label`` is a class name or index.
+A row a joint is ``frame, joint, x, y[, z]``, a row a frame ``frame, nose_x, nose_y[, nose_z], left_eye_x, ...``; both
+may have a body, a confidence, a clip, a label, a time, a split, a subject and more, in any order and in the spellings
+that :mod:`.columns` knows, separated by commas, semicolons, tabs or bars. Without a column of clips all rows are one
+clip, named after the file.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ....skeleton import SkeletonLayout, get_layout
+from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
-from ..common.layout_choice import choose_layout, layout_of_names, plain
+from ..common.frame_names import frames_of_names
+from ..common.linking import NOTE, link_people
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
-
-_REQUIRED = ("frame", "joint", "x", "y")
-_KNOWN = (*_REQUIRED, "body", "z", "confidence", "clip", "label")
+from ..common.score_channel import looks_like_score
+from .clips import Clips, Rows
+from .columns import LONG, UNITS, WIDE, Plan, plan_columns
+from .long_rows import joint_rows, long_poses
+from .table_poses import TablePoses
+from .text import Columns, Table
+from .wide_rows import wide_poses
 
 
 def read(
-    source: Source, *, layout: str | SkeletonLayout | None = None, min_confidence: float = 0.0
+    source: Source,
+    *,
+    layout: str | SkeletonLayout | None = None,
+    min_confidence: float = 0.0,
+    track: bool = True,
 ) -> Reading:
     """Read a table.
 
-    A joint without a row, with an empty or NaN coordinate, or with a confidence below ``min_confidence`` or of 0 is
-    marked as not seen.
+    A joint without a row, with an empty, missing (``NaN``, ``NA``, ``null``) or unsound coordinate, or with a
+    confidence below ``min_confidence`` or of 0 is marked as not seen. Clips are in the natural order of their names,
+    the bodies of a clip in the order in which they come.
 
     Args:
-        source: the file, in UTF-8.
+        source: the file, in UTF-8, or in UTF-16 with its mark.
         layout: the skeleton; None tells it from the joints' names, or from their number.
         min_confidence: see above.
+        track: link people from frame to frame where no column tells them apart; False refuses that.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, a row is not sound (which line, and why), or the layout cannot be told.
+        ValueError: the columns cannot be told, more than half of the rows are not sound (where, and why), or the layout
+            cannot be told.
     """
     path = source.path
     if not path.is_file():
         raise FileNotFoundError(f"no table {path}")
-    table = _Table(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table.read(file)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, byte {error.start}: not in UTF-8; save it in UTF-8") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {table.line}: {error}") from None
-    return Reading(table.pack(layout, min_confidence))
+    where, table = str(path), Table(path)
+    names = table.header.names
+    plan = plan_columns(table.header, where)
+    texts = [*plan.roles.values(), *plan.splits.values(), *plan.others]
+    needed = [*plan.numbers, *plan.roles.values()]
+    columns = table.read(plan.numbers, texts, needed)
+    notes = [*plan.notes, *columns.notes]
+    clips = Clips(plan, columns, names, where, path.stem, notes)
+    poses_about = len(columns.line)
+    if not plan.joints:
+        named, poses_about = joint_rows(plan, columns)
+        clips.drop(~named, "joint is empty")
+    rows = clips.rows(poses_about, frames_of_names)
+    points, seen = _values(plan, columns, min_confidence, names, notes)
+    gather = wide_poses if plan.joints else long_poses
+    poses = gather(plan, columns, rows, where, layout, points, seen)
+    data = _packed(poses, rows, plan, where, track, notes, min_confidence)
+    if clips.unread:
+        notes.append("columns not read: " + _shown([names[place] for place in sorted(clips.unread)]))
+    return Reading(data, notes=[*poses.joints.notes, *notes])
 
 
-_ROW = "a row a joint of frame, joint, x, y[, z][, body][, confidence][, clip][, label]"
-READER = Reader("csv", (".csv", ".tsv"), read, holds=(_ROW,))
+READER = Reader("csv", (".csv", ".tsv"), read, holds=(LONG, WIDE))
 
 
-@dataclass
-class _Table:
-    """The rows of a table, gathered into poses."""
+def _shown(names: Sequence[str], most: int = 30) -> str:
+    shown = ", ".join(name or "(no name)" for name in names[:most])
+    return shown + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
-    path: Path
-    line: int = 1
-    columns: dict[str, int] = field(default_factory=dict)
-    clips: dict[str, int] = field(default_factory=dict)
-    bodies: dict[str, int] = field(default_factory=dict)
-    joints: dict[str, int] = field(default_factory=dict)
-    labels: dict[int, str] = field(default_factory=dict)
-    poses: dict[tuple[int, int, int], int] = field(default_factory=dict)
-    pose_lines: list[int] = field(default_factory=list)
-    cells: list[tuple[int, int]] = field(default_factory=list)
-    cell_lines: list[int] = field(default_factory=list)
-    values: list[list[float]] = field(default_factory=list)
-    _width: int = 0
-    _measures: list[tuple[str, int]] = field(default_factory=list)
 
-    def read(self, file: Iterator[str]) -> None:
-        """Read the header and all rows."""
-        header = next(file, "")
-        if not header.strip():
-            raise ValueError(f"{self.path}: empty, expected a line with {', '.join(_REQUIRED)} and more")
-        delimiter = max(",;\t", key=header.count)
-        self._header(next(csv.reader([header], delimiter=delimiter)))
-        rows = csv.reader(file, delimiter=delimiter, strict=True)
-        for row in rows:
-            self.line = rows.line_num + 1
-            if any(cell.strip() for cell in row):
-                self._row(row)
-        if not self.values:
-            raise ValueError(f"{self.path}: no row after the line of column names")
+def _values(
+    plan: Plan, columns: Columns, min_confidence: float, names: Sequence[str], notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates and which were seen: ``(n, C)`` and ``(n,)``, or ``(n, J, C)`` and ``(n, J)``."""
+    sets = [(joint.axes, joint.score) for joint in plan.joints] or [(plan.axes, plan.score)]
+    points = np.stack([np.stack([columns.numbers[at] for at in axes], axis=-1) for axes, _ in sets], axis=1)
+    seen = np.isfinite(points).all(axis=-1)
+    for place, (_, score) in enumerate(sets):
+        if score is not None:
+            seen[:, place] &= seen_from(columns.numbers[score], min_confidence)
+    if all(score is None for _, score in sets):
+        points, seen = _score_of_depth(points, seen, min_confidence, names[sets[0][0][-1]], notes)
+    points = np.where(seen[..., None], points, 0.0)
+    if points.shape[-1] == 2 and (points >= 0).all():
+        corner = seen & ~points.any(axis=-1)
+        if corner.any() and not corner[seen].all():
+            seen = seen & ~corner
+            notes.append(f"{int(corner.sum())} joints at exactly (0, 0) are taken as not seen")
+    if plan.unit not in ("", "m"):
+        points = points * UNITS[plan.unit]
+        notes.append(f"coordinates in {plan.unit}, as their columns say, are scaled to metres")
+    return (points, seen) if plan.joints else (points[:, 0], seen[:, 0])
 
-    def _header(self, names: list[str]) -> None:
-        found = [name.strip().lower() for name in names]
-        for name in _REQUIRED:
-            if name not in found:
-                raise ValueError(f"{self.path}, line 1: no column {name!r}, expected {', '.join(_REQUIRED)}")
-        twice = {name for name in found if name in _KNOWN and found.count(name) > 1}
-        if twice:
-            raise ValueError(f"{self.path}, line 1: column {sorted(twice)[0]!r} occurs twice")
-        self.columns = {name: place for place, name in enumerate(found) if name in _KNOWN}
-        self._width = max(self.columns.values()) + 1
-        self._measures = [
-            (name, self.columns[name]) for name in ("x", "y", "z", "confidence") if name in self.columns
-        ]
 
-    def _row(self, row: list[str]) -> None:
-        if len(row) < self._width:
-            raise self._error(f"{len(row)} cells, expected at least {self._width}")
-        clip = self._number(self.clips, row, "clip", self.path.stem)
-        body = self._number(self.bodies, row, "body", "0")
-        joint = self._number(self.joints, row, "joint", "")
-        key = clip, body, self._frame(row[self.columns["frame"]])
-        pose = self.poses.setdefault(key, len(self.pose_lines))
-        if pose == len(self.pose_lines):
-            self.pose_lines.append(self.line)
-        if "label" in self.columns:
-            label = row[self.columns["label"]].strip()
-            if self.labels.setdefault(clip, label) != label:
-                raise self._error(f"label {label!r}, but the clip began with {self.labels[clip]!r}")
-        self.cells.append((pose, joint))
-        self.cell_lines.append(self.line)
-        self.values.append([self._value(row[place], name) for name, place in self._measures])
+def _score_of_depth(
+    points: np.ndarray, seen: np.ndarray, min_confidence: float, name: str, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take a third coordinate that is a score beside pixels as the confidence."""
+    if points.shape[-1] == 2 or not looks_like_score(points[..., 2], points[..., :2]):
+        return points, seen
+    notes.append(
+        f"column {name!r} lies within 0 and 1 beside pixels: taken as the confidence, not as a coordinate"
+    )
+    return points[..., :2], seen & seen_from(points[..., 2], min_confidence)
 
-    def _number(self, known: dict[str, int], row: list[str], column: str, default: str) -> int:
-        """Return the number of a clip, body or joint, a new one where it occurs first."""
-        name = row[self.columns[column]].strip() if column in self.columns else default
-        number = known.get(name)
-        if number is not None:
-            return number
-        if not name:
-            raise self._error(f"{column} is empty")
-        return known.setdefault(name, len(known))
 
-    def _frame(self, text: str) -> int:
-        try:
-            frame = int(text) if len(text) < 18 else -1
-        except ValueError:
-            frame = -1
-        if frame < 0:
-            raise self._error(f"frame is {text[:60]!r}, expected a whole number from 0")
-        return frame
-
-    def _value(self, text: str, name: str) -> float:
-        try:
-            value = float(text or "nan")
-        except ValueError:
-            if not text.strip():
-                return math.nan
-            raise self._error(f"{name} is {text[:60]!r}, expected a number") from None
-        if math.isinf(value):
-            raise self._error(f"{name} is not finite")
-        return value
-
-    def _error(self, reason: str) -> ValueError:
-        return ValueError(f"{self.path}, line {self.line}: {reason}")
-
-    def pack(self, layout: str | SkeletonLayout | None, min_confidence: float) -> PackedSkeletons:
-        """Return the poses as a data set."""
-        channels = 3 if "z" in self.columns else 2
-        skeleton, order = self._skeleton(layout, channels)
-        pose, joint = np.array(self.cells).T
-        joint = np.array(order)[joint]
-        self._check_twice(pose, joint)
-        values = np.array(self.values, dtype=np.float32)
-        coords = np.zeros((len(self.poses), skeleton.num_joints, channels), dtype=np.float32)
-        valid = np.zeros(coords.shape[:2], dtype=bool)
-        seen = np.isfinite(values).all(axis=1)
-        if "confidence" in self.columns:
-            seen &= seen_from(values[:, -1], min_confidence)
-        coords[pose[seen], joint[seen]] = values[seen, :channels]
-        valid[pose, joint] = seen
-        clip, body, frame = np.array(list(self.poses)).T
-        labels, label_names = self._classes()
-        return pack_poses(
-            Poses(clip, body, frame, coords, valid),
-            layout=skeleton,
-            names=list(self.clips),
-            where=lambda place: f"{self.path}, line {self.pose_lines[place]}",
-            labels=labels,
-            label_names=label_names,
-            steps=reading_note(min_confidence) if "confidence" in self.columns else (),
-        )
-
-    def _skeleton(
-        self, layout: str | SkeletonLayout | None, channels: int
-    ) -> tuple[SkeletonLayout, list[int]]:
-        """Return the layout, and the index in it of each joint of the table."""
-        names = list(self.joints)
-        if all(name.isdecimal() and len(name) < 6 for name in names):
-            indices = [int(name) for name in names]
-            skeleton = choose_layout(
-                layout,
-                get_layout(layout).num_joints if layout else max(indices) + 1,
-                channels,
-                str(self.path),
-            )
-            if max(indices) >= skeleton.num_joints:
-                raise ValueError(
-                    f"{self.path}: joint {max(indices)}, but layout {skeleton.name!r} has joints 0 to "
-                    f"{skeleton.num_joints - 1}"
-                )
-            return skeleton, indices
-        found = get_layout(layout) if layout is not None else layout_of_names(names)
-        if found is None:
+def _packed(
+    poses: TablePoses,
+    rows: Rows,
+    plan: Plan,
+    where: str,
+    track: bool,
+    notes: list[str],
+    min_confidence: float,
+) -> PackedSkeletons:
+    """Return the poses as a data set, people who are not told apart linked from frame to frame."""
+    body, names = poses.body, poses.body_names
+    if not poses.is_told:
+        if not track:
             raise ValueError(
-                f"{self.path}: the joints {', '.join(names[:5])}, ... are those of no known skeleton; name its layout"
+                f"{where}: several people in a frame, and no column tells them apart; add a column 'body', or leave "
+                f"out --no-track"
             )
-        places = {plain(joint): place for place, joint in enumerate(found.joints)}
-        for name in names:
-            if plain(name) not in places:
-                raise ValueError(f"{self.path}: layout {found.name!r} has no joint {name[:60]!r}")
-        return found, [places[plain(name)] for name in names]
-
-    def _check_twice(self, pose: np.ndarray, joint: np.ndarray) -> None:
-        order = np.lexsort((joint, pose))
-        same = (np.diff(pose[order]) == 0) & (np.diff(joint[order]) == 0)
-        if same.any():
-            place = int(np.flatnonzero(same)[0])
-            one, other = sorted((int(order[place]), int(order[place + 1])))
-            raise ValueError(
-                f"{self.path}, line {self.cell_lines[other]}: the same joint of the same body and frame as line "
-                f"{self.cell_lines[one]}"
-            )
-
-    def _classes(self) -> tuple[list[int] | None, list[str]]:
-        """Return the clips' labels and the class names; numbers are indices, an empty cell is unknown."""
-        if not self.labels:
-            return None, []
-        texts = [self.labels[clip] for clip in range(len(self.clips))]
-        if all(text.isdecimal() and len(text) < 9 for text in texts if text):
-            return [int(text) if text else -1 for text in texts], []
-        names = sorted({text for text in texts if text})
-        return [names.index(text) if text else -1 for text in texts], names
+        body = link_people(poses.clip, poses.frame, poses.coords, poses.valid)
+        notes.append(NOTE)
+    elif rows.body is not None:
+        names = rows.body_names
+    steps: tuple[dict[str, Any], ...] = ()
+    if plan.score is not None or any(joint.score is not None for joint in plan.joints):
+        steps += reading_note(min_confidence)
+    if plan.unit not in ("", "m"):
+        steps += ({"name": "note", "about": "unit", "source": plan.unit, "factor": UNITS[plan.unit]},)
+    data = pack_poses(
+        Poses(poses.clip, body, poses.frame, poses.coords, poses.valid),
+        layout=poses.joints.layout,
+        names=rows.clip_names,
+        where=lambda place: f"{where}, line {poses.line[place]}",
+        labels=rows.about.labels,
+        label_names=rows.about.label_names,
+        fps=rows.about.fps,
+        body_names=names,
+        steps=steps,
+    )
+    rows.about.add_to(data, rows.clip_names)
+    return data

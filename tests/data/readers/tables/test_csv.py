@@ -90,28 +90,31 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("", "empty, expected a line with frame, joint"),
-            ("\n1,2,3", "empty, expected"),
+            ("", "empty, expected a line of column names such as frame, joint, x, y"),
+            ("\n\n", "empty, expected"),
+            ("\n1,2,3\n4,5,6", "line 2: numbers, expected the names of the columns; put a line above the first"),
             (HEADER, "no row after"),
-            ("frame,joint,x\n", "line 1: no column 'y'"),
-            ("frame,joint,x,y,x\n", "line 1: column 'x' occurs twice"),
-            (HEADER + "0,0,0,1,2\n0,0,1,one,2\n", "line 3: x is 'one', expected a number"),
-            (HEADER + "0,0,0,1,2\n\n0,0,1,inf,2\n", "line 4: x is not finite"),
-            (HEADER + "0,0,0,1\n", "line 2: 4 cells, expected at least 5"),
-            (HEADER + "x,0,0,1,2\n", "line 2: frame is 'x'"),
-            (HEADER + "-1,0,0,1,2\n", "line 2: frame is '-1'"),
+            ("frame,joint,x\n", "line 1: no column 'y', the columns are frame, joint, x; expected a row a joint"),
+            ("a,b\n", "line 1: the columns are a, b; expected a row a joint .* or a row a frame .*nose_x"),
+            ("frame,joint,x,y,x\n", "column 'x' occurs twice; rename or remove one"),
+            (HEADER + "0,0,nose,1,one\n0,0,left_eye,1,two\n", "line 2: 'one', expected a number"),
+            (HEADER + "0,0,nose,inf,2\n\n0,0,left_eye,inf,2\n", "line 2: 'inf' is not finite"),
+            (HEADER + "0,0,0,1\n", "line 2: 4 cells, expected at least 5; give each row a cell"),
+            (HEADER + "0,0,0,1,5,2,5\n", "line 2: 7 cells, expected 5; with decimal commas, separate .* semicolons"),
+            (HEADER + "-1,0,0,1,2\n", "line 2: frame is '-1', expected a whole number from 0"),
             (HEADER + "1.5,0,0,1,2\n", "line 2: frame is '1.5'"),
             (HEADER + "9999999999999999999,0,0,1,2\n", "line 2: frame is '9999"),
-            (HEADER + "0,,0,1,2\n", "line 2: body is empty"),
+            (HEADER + "0,,0,1,2\n0,0,0,1,2\n1,,0,1,2\n", "line 2: body is empty"),
             (HEADER + "0,0,,1,2\n", "line 2: joint is empty"),
-            (HEADER + "0,0,999999,1,2\n", "are those of no known skeleton"),
-            (HEADER + "0,0,40,1,2\n", "41 joints in 2 channels"),
-            (HEADER + "0,0,noze,1,2\n0,0,left_eye,1,2\n", "the joints noze, left_eye, ... are those of no known"),
-            (HEADER + "0,0,16,1,2\n0,0,1,1,2\n0,0,16,3,4\n", "line 4: the same joint .* as line 2"),
-            (HEADER + "0,0,16,1,2\n1000000000,0,16,1,2\n", "line 3: frame 1000000000, but the body begins in"),
+            (HEADER + "0,0,999999,1,2\n", "joint 999999, expected numbers of joints, from 0"),
+            (HEADER + "0,0,0,1,2\n0,0,40,1,2\n", "41 joints in 2 channels"),
+            (HEADER + "0,0,3,1,2\n0,0,40,1,2\n", "joint 0 never occurs, joints 3 to 40 do, 2 in all; .*--layout"),
+            (HEADER + "0,0,nose,1,2\n0,0,1,1,2\n", "joints 'nose' and 1; name all joints or number all"),
+            (HEADER + "0,0,nose,1,2\n0,0,left_eye,1,2\n0,0,nose,3,4\n", "line 4: the same joint .* as line 2"),
+            (HEADER + "0,0,nose,1,2\n1000000000,0,nose,1,2\n", "line 3: frame 1000000000, but the body begins in"),
             (HEADER + '0,0,0,1,"2\n', "line"),
-            ("frame,joint,x,y,label\n0,16,1,2,a\n0,1,1,2,b\n", "line 3: label 'b', but the clip began with 'a'"),
-            (HEADER + "0,0,16,,\n", "no pose of the file has a joint that was seen"),
+            ("frame,joint,x,y,label\n0,nose,1,2,a\n0,neck,1,2,b\n", "line 3: label 'b', but the clip began with 'a'"),
+            (HEADER + "0,0,nose,,\n", "no pose of the file has a joint that was seen"),
         ],
     )  # fmt: skip
     def test_unsound_tables(self, tmp_path: Path, content: str, message: str) -> None:
@@ -128,11 +131,11 @@ class TestCsv:
         path.write_bytes(self.HEADER.encode() + "0,0,épaule,1,2\n".encode("latin1"))
         with pytest.raises(ValueError, match="not in UTF-8"):
             read_csv(path)
-        path.write_text(self.HEADER + "0,0,nose,1,2\n0,0,tail,1,2\n")
-        with pytest.raises(ValueError, match="layout 'coco17' has no joint 'tail'"):
+        path.write_text(self.HEADER + "0,0,snout,1,2\n0,0,tail,1,2\n")
+        with pytest.raises(ValueError, match="the joints snout, tail have no name of layout 'coco17'"):
             read_csv(path, layout="coco17")
-        path.write_text(self.HEADER + "0,0,17,1,2\n")
-        with pytest.raises(ValueError, match="joint 17, but layout 'coco17' has joints 0 to 16"):
+        path.write_text(self.HEADER + "0,0,18,1,2\n")
+        with pytest.raises(ValueError, match="joint 18, but layout 'coco17' has joints 0 to 16"):
             read_csv(path, layout="coco17")
         path.write_text("frame,joint,x,y\n0,16,1," + "2" * 200_000)
         with pytest.raises(ValueError, match=r"some\.csv, line \d: field larger"):

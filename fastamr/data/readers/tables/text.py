@@ -1,0 +1,315 @@
+"""The cells of a table of text: encoding, separators, the lines of column names, and rows in blocks.
+
+A row that cannot be used costs that row, a cell that is no number costs that value; both are counted, with the line of
+the first. More than half of them is a fault of the whole table.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+_BLOCK = 1 << 16
+_SEPARATORS = ",;\t|"
+_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+_DLC = ("scorer", "individuals", "bodyparts", "coords")
+_MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "nil", "<na>", "#n/a", "undefined"}
+_WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "visible": 1.0, "tracked": 1.0, "invisible": 0.0}
+_WORDS |= dict.fromkeys(_MISSING, math.nan)
+
+
+def is_missing(text: str) -> bool:
+    """Tell whether a cell says that there is no value."""
+    return text.strip().lower() in _MISSING
+
+
+@dataclass
+class Header:
+    """The names of a table's columns.
+
+    Args:
+        names: one a column.
+        paths: for a table with several lines of names (DeepLabCut), ``(individual, part, coordinate)`` of each column,
+            all empty for a column of row names; None = one line of names.
+        line: the line of the file that they end on.
+        separator: what stands between cells.
+    """
+
+    names: list[str]
+    paths: list[tuple[str, str, str]] | None
+    line: int
+    separator: str
+
+
+@dataclass
+class Codes:
+    """A column of texts: ``names[values[row]]``.
+
+    Args:
+        values: ``(n,)`` int64.
+        names: the different texts, without blanks around them, in the order in which they occur first.
+    """
+
+    values: np.ndarray
+    names: list[str]
+
+
+@dataclass
+class Columns:
+    """The columns of a table that were asked for, ``n`` rows.
+
+    Args:
+        line: ``(n,)`` int64, the line of the file of each row.
+        numbers: ``(n,)`` float64 by column; NaN = no value.
+        codes: texts by column.
+        notes: what was wrong with the table, a line each.
+    """
+
+    line: np.ndarray
+    numbers: dict[int, np.ndarray]
+    codes: dict[int, Codes]
+    notes: list[str] = field(default_factory=list)
+
+
+class Table:
+    """A table of text, open for reading.
+
+    Args:
+        path: the file, in UTF-8, or in UTF-16 with its mark.
+
+    Raises:
+        ValueError: the file is empty or not in such an encoding, or has no line of column names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            head = file.read(4)
+        encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
+        self._lines = _decoded(path, encoding)
+        first, before, separator = self._first_lines()
+        separator = separator or _separator(first)
+        self._rows = csv.reader(
+            itertools.chain([first], self._lines), delimiter=separator, strict=True, skipinitialspace=True
+        )
+        self._before = before
+        self.header = self._header(separator)
+
+    def _first_lines(self) -> tuple[str, int, str]:
+        """Return the line of column names, how many lines stand before it, and the separator where one is named."""
+        comments, separator = [], ""
+        for before, line in enumerate(self._lines):
+            text = line.strip()
+            if text.startswith("#"):
+                comments.append(text.lstrip("# "))
+            elif found := re.fullmatch(r"(?i)sep=(.)", line.rstrip("\r\n")):
+                separator = found[1]
+            elif text and comments and not re.search(r"[^\W\d]", re.sub(r"(?i)nan|\de[+-]?\d", "", text)):
+                # NumPy writes the names as a comment.
+                self._lines = itertools.chain([line], self._lines)
+                return comments[-1] + "\n", before - 1, separator
+            elif text:
+                return line, before, separator
+        raise ValueError(
+            f"{self.path}: empty, expected a line of column names such as frame, joint, x, y, then rows"
+        )
+
+    def _header(self, separator: str) -> Header:
+        names = [cell.strip() for cell in self._next()]
+        if names[0].lower() not in _DLC:
+            return Header(names, None, self._line, separator)
+        levels = {names[0].lower(): names}
+        while "coords" not in levels and len(levels) < len(_DLC):
+            row = [cell.strip() for cell in self._next()]
+            level = row[0].lower() if row else ""
+            if level not in _DLC or level in levels or len(row) != len(names):
+                raise ValueError(
+                    f"{self.path}, line {self._line}: expected one of the lines {', '.join(_DLC)} of DeepLabCut"
+                )
+            levels[level] = row
+        if "bodyparts" not in levels or "coords" not in levels:
+            raise ValueError(f"{self.path}: the lines of column names lack bodyparts or coords (DeepLabCut)")
+        none = [""] * len(names)
+        rows = (levels.get("individuals", none), levels["bodyparts"], levels["coords"])
+        paths = [
+            path if place and path[2] else ("", "", "") for place, path in enumerate(zip(*rows, strict=True))
+        ]
+        return Header(
+            ["_".join(filter(None, path)) or f"column {place + 1}" for place, path in enumerate(paths)],
+            paths, self._line, separator,
+        )  # fmt: skip
+
+    def _next(self) -> list[str]:
+        try:
+            return next(self._rows, [])
+        except csv.Error as error:
+            raise ValueError(f"{self.path}, line {self._line + 1}: {error}") from None
+
+    @property
+    def _line(self) -> int:
+        return self._before + self._rows.line_num
+
+    def read(self, numbers: Iterable[int], codes: Iterable[int], needed: Iterable[int]) -> Columns:
+        """Read the rows.
+
+        Args:
+            numbers: the columns to read as numbers.
+            codes: those to read as texts.
+            needed: those that a row must reach to.
+
+        Raises:
+            ValueError: there is no row, or more than half of the rows, or of a column's numbers, are not sound.
+        """
+        width, least = len(self.header.names), max(needed) + 1
+        sizes, lines = _Bad(), []
+        values: dict[int, list[np.ndarray]] = {place: [] for place in numbers}
+        texts: dict[int, list[np.ndarray]] = {place: [] for place in codes}
+        known: dict[int, dict[str, int]] = {place: {} for place in codes}
+        bad = {place: _Bad() for place in values}
+        commas = self.header.separator != ","
+        for line, rows in self._blocks():
+            line, rows = _of_size(line, rows, least, width, sizes)
+            if not rows:
+                continue
+            lines.append(np.array(line))
+            cells = list(zip(*rows, strict=True))
+            for place, parts in values.items():
+                parts.append(_numbers(cells[place], line, commas, bad[place]))
+            for place, parts in texts.items():
+                names = known[place]
+                parts.append(np.array([names.setdefault(cell, len(names)) for cell in cells[place]]))
+        if not lines and not sizes.count:
+            raise ValueError(f"{self.path}: no row after the line of column names")
+        found = Columns(np.concatenate(lines) if lines else np.zeros(0, dtype=np.int64), {}, {})
+        self._complain(found, sizes, len(found.line) + sizes.count, "rows", "left out")
+        for place, parts in values.items():
+            found.numbers[place] = np.concatenate(parts)
+            name = self.header.names[place]
+            self._complain(found, bad[place], bad[place].of, f"cells of column {name!r}", "taken as not seen")
+        found.codes = {place: _merged(np.concatenate(parts), known[place]) for place, parts in texts.items()}
+        return found
+
+    def _blocks(self) -> Iterator[tuple[list[int], list[list[str]]]]:
+        """Yield the lines and cells of rows that are not blank."""
+        line: list[int] = []
+        rows: list[list[str]] = []
+        try:
+            for row in self._rows:
+                if any(map(str.strip, row)):
+                    rows.append(row)
+                    line.append(self._line)
+                    if len(rows) == _BLOCK:
+                        yield line, rows
+                        line, rows = [], []
+        except csv.Error as error:
+            raise ValueError(f"{self.path}, line {self._line}: {error}") from None
+        if rows:
+            yield line, rows
+
+    def _complain(self, found: Columns, bad: _Bad, of: int, what: str, fate: str) -> None:
+        """Note what was not sound, or raise where that is most."""
+        if not bad.count:
+            return
+        if 2 * bad.count > of:
+            raise ValueError(f"{self.path}, line {bad.line}: {bad.reason}")
+        found.notes.append(
+            f"{bad.count} of {of} {what} {fate}, first in line {bad.line}: {bad.reason.split('; ')[0]}"
+        )
+
+
+@dataclass
+class _Bad:
+    """How many were not sound, of how many, and where and why the first was not."""
+
+    count: int = 0
+    of: int = 0
+    line: int = 0
+    reason: str = ""
+
+    def add(self, line: int, reason: str) -> None:
+        if not self.count:
+            self.line, self.reason = line, reason
+        self.count += 1
+
+
+def _decoded(path: Path, encoding: str) -> Iterator[str]:
+    with path.open(newline="", encoding=encoding) as file:
+        try:
+            yield from file
+        except UnicodeError as error:
+            place = f", byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+            raise ValueError(f"{path}{place}: not in {encoding.upper()[:6]}; save it in UTF-8") from None
+
+
+def _separator(line: str) -> str:
+    """Return what separates the names of the columns."""
+    most = max(_SEPARATORS, key=line.count)
+    return most if most in line else " " if " " in line.strip() else ","
+
+
+def _of_size(
+    line: list[int], rows: list[list[str]], least: int, width: int, bad: _Bad
+) -> tuple[list[int], list[list[str]]]:
+    """Return the rows of a block that have a cell for every name; those that lack cells at the end are filled."""
+    if set(map(len, rows)) == {width}:
+        return line, rows
+    kept: tuple[list[int], list[list[str]]] = [], []
+    for at, row in zip(line, rows, strict=True):
+        cells = len(row)
+        if cells < least:
+            bad.add(at, f"{cells} cells, expected at least {least}; give each row a cell for every column")
+        elif any(map(str.strip, row[width:])):
+            bad.add(
+                at,
+                f"{cells} cells, expected {width}; with decimal commas, separate the columns by semicolons",
+            )
+        else:
+            kept[0].append(at)
+            kept[1].append([*row[:width], *[""] * (width - cells)])
+    return kept
+
+
+def _numbers(cells: Sequence[str], line: Sequence[int], commas: bool, bad: _Bad) -> np.ndarray:
+    """Return a column's numbers; what says that there is none, and what is none, becomes NaN."""
+    before = bad.count
+    try:
+        values = np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        values = np.array([_number(cell, commas, at, bad) for cell, at in zip(cells, line, strict=True)])
+    infinite = np.isinf(values)
+    for place in np.flatnonzero(infinite).tolist():
+        bad.add(line[place], f"{cells[place].strip()[:60]!r} is not finite")
+    bad.of += int(np.isfinite(values).sum()) + bad.count - before
+    return np.where(infinite, np.nan, values)
+
+
+def _number(cell: str, commas: bool, line: int, bad: _Bad) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        pass
+    text = cell.strip().lower()
+    known = _WORDS.get(text)
+    if known is not None:
+        return known
+    if commas and text.count(",") == 1 and "." not in text:
+        try:
+            return float(text.replace(",", "."))
+        except ValueError:
+            pass
+    bad.add(line, f"{cell.strip()[:60]!r}, expected a number")
+    return math.nan
+
+
+def _merged(values: np.ndarray, known: dict[str, int]) -> Codes:
+    """Return a column's texts without the blanks around them."""
+    names: dict[str, int] = {}
+    merged = np.array([names.setdefault(name.strip(), len(names)) for name in known], dtype=np.int64)
+    return Codes(merged[values], list(names))

@@ -1,0 +1,78 @@
+"""A table with a row a frame: its columns gathered into poses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....skeleton import SkeletonLayout
+from .clips import Rows
+from .columns import Plan
+from .joints import joints_of
+from .table_poses import TablePoses
+from .text import Columns
+
+
+def wide_poses(
+    plan: Plan,
+    columns: Columns,
+    rows: Rows,
+    where: str,
+    given: str | SkeletonLayout | None,
+    points: np.ndarray,
+    seen: np.ndarray,
+) -> TablePoses:
+    """Gather the columns into poses: one a row, or one a row and person where the columns name people.
+
+    Args:
+        plan: what the columns are, ``J`` joints.
+        columns: the columns.
+        rows: whose row each is.
+        where: the file.
+        given: the layout that was asked for.
+        points: ``(n, J, C)`` float64, the coordinates in the order of ``plan.joints``.
+        seen: ``(n, J)`` bool.
+
+    Raises:
+        ValueError: columns and rows both name people, or the layout cannot be told.
+    """
+    kept = np.flatnonzero(rows.keep)
+    people = list(dict.fromkeys(joint.body for joint in plan.joints))
+    names = list(dict.fromkeys(joint.joint for joint in plan.joints))
+    joints = joints_of(names, points.shape[2], where, given)
+    if people != [""] and rows.body is not None:
+        raise ValueError(
+            f"{where}: the columns name people ({people[0]}, ...), and so does a column of each row; remove one"
+        )
+    whole = np.zeros((len(kept), len(people), len(names), points.shape[2]))
+    shown = np.zeros(whole.shape[:3], dtype=bool)
+    for place, joint in enumerate(plan.joints):
+        at = people.index(joint.body), names.index(joint.joint)
+        whole[:, at[0], at[1]] = points[kept, place]
+        shown[:, at[0], at[1]] = seen[kept, place]
+    whole, shown = joints.take(whole, shown)
+    count = len(people)
+    clip, frame = np.repeat(rows.clip[kept], count), np.repeat(rows.frame[kept], count)
+    body = np.tile(np.arange(count), len(kept))
+    is_told, body_names = True, None
+    if people != [""]:
+        body_names = people
+    elif rows.body is not None:
+        body = rows.body[kept]
+    else:
+        body = _place_in_frame(clip, frame)
+        is_told = not body.any()
+    size = len(kept) * count
+    return TablePoses(
+        joints, clip, frame, body, is_told, whole.reshape(size, *whole.shape[2:]).astype(np.float32),
+        shown.reshape(size, -1), np.repeat(columns.line[kept], count), body_names,
+    )  # fmt: skip
+
+
+def _place_in_frame(clip: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Return how many rows of the same frame stand before each row."""
+    order = np.lexsort((np.arange(len(clip)), frame, clip))
+    begins = np.r_[True, (np.diff(clip[order]) != 0) | (np.diff(frame[order]) != 0)]
+    count = np.arange(len(clip))
+    place = np.empty(len(clip), dtype=np.int64)
+    place[order] = count - np.maximum.accumulate(np.where(begins, count, 0))
+    return place
