@@ -13,6 +13,7 @@ from .array_files import npz_ctrgcn, npz_packed, pyskl
 from .common.reader import Reader, Reading, Source
 from .json_files import coco, nw_ucla
 from .own import SYNTHETIC
+from .pose_tools import azure, kinetics, mediapipe, mmpose, openpose, yolo, yolo_text
 from .raw_sets import ntu, pku
 from .raw_sets.raw import RawSet
 from .tables import csv
@@ -24,6 +25,13 @@ READERS: list[Reader | RawSet] = [
     npz_packed.READER,
     npz_ctrgcn.READER,
     pyskl.READER,
+    yolo_text.READER,
+    kinetics.READER,
+    openpose.READER,
+    azure.READER,
+    mmpose.READER,
+    yolo.READER,
+    mediapipe.READER,
     coco.READER,
     nw_ucla.READER,
     csv.READER,

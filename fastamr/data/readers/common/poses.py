@@ -11,6 +11,7 @@ import torch
 
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
+from .frame_steps import mostly_empty, without_step
 
 FREE_FRAMES = 1_000_000
 MAX_STRETCH = 100
@@ -64,8 +65,13 @@ def pack_poses(
     fps: Sequence[float] | None = None,
     body_names: Sequence[str] | None = None,
     steps: tuple[dict[str, Any], ...] = (),
+    notes: list[str] | None = None,
+    way_on: str = "number the frames of a clip without such gaps",
 ) -> PackedSkeletons:
     """Pack poses; a body's frames between its first and its last one that were not detected are empty.
+
+    A constant step of the frame numbers is divided out, of the frame rate too (see :mod:`.frame_steps`). A clip with
+    more empty than filled frames is left out and listed; it is an error where no clip is left.
 
     Args:
         poses: at least one; those without any seen joint are left out.
@@ -77,16 +83,22 @@ def pack_poses(
         fps: the clips' frame rates, NaN = unknown; None = all unknown.
         body_names: the names of the bodies by their number in ``poses.body``; None = unknown.
         steps: what the header records.
+        notes: receives what a person must know, a line each.
+        way_on: what to do about clips with more empty than filled frames.
 
     Raises:
-        ValueError: a body twice in a frame, a coordinate that is not finite, frame numbers too far apart for the
-            number of poses, or no pose with a seen joint.
+        ValueError: a body twice in a frame, a coordinate that is not finite, all clips with more empty than filled
+            frames, frame numbers too far apart for the number of poses, or no pose with a seen joint.
     """
-    rows = np.flatnonzero(poses.valid.any(axis=1))
+    notes = [] if notes is None else notes
+    even = without_step(poses.clip, poses.frame)
+    hollow = _hollow(poses, even.frame, names, where, notes, way_on)
+    notes += even.notes
+    rows = np.flatnonzero(poses.valid.any(axis=1) & ~np.isin(poses.clip, list(hollow)))
     if len(rows) == 0:
         raise ValueError(f"{where(0)}: no pose of the file has a joint that was seen; the data set is empty")
-    rows = rows[np.lexsort((poses.frame[rows], poses.body[rows], poses.clip[rows]))]
-    clip, body, frame = poses.clip[rows], poses.body[rows], poses.frame[rows]
+    rows = rows[np.lexsort((even.frame[rows], poses.body[rows], poses.clip[rows]))]
+    clip, body, frame = poses.clip[rows], poses.body[rows], even.frame[rows]
     begins = np.r_[True, (np.diff(clip) != 0) | (np.diff(body) != 0)]
     _check_poses(poses, rows, begins, where)
     track = begins.cumsum() - 1
@@ -96,8 +108,8 @@ def pack_poses(
     if int(lengths.sum()) > FREE_FRAMES + MAX_STRETCH * len(rows):
         longest = int(lengths.argmax())
         raise ValueError(
-            f"{where(int(rows[last[longest]]))}: frame {frame[last[longest]]}, but the body begins in frame "
-            f"{frame[first[longest]]}; number the frames of a clip without such gaps"
+            f"{where(int(rows[last[longest]]))}: frame {poses.frame[rows[last[longest]]]}, but the body begins in "
+            f"frame {poses.frame[rows[first[longest]]]}; number the frames of a clip without such gaps"
         )
     offsets = np.r_[0, lengths.cumsum()]
     places = offsets[track] + frame - frame[first][track]
@@ -115,15 +127,43 @@ def pack_poses(
         body_clip=torch.from_numpy(clip_of_body),
         body_start=torch.from_numpy(frame[first] - clip_start[clip_of_body]),
         labels=torch.tensor([-1 if labels is None else labels[place] for place in kept]),
-        fps=torch.tensor([float("nan") if fps is None else fps[place] for place in kept]),
+        fps=torch.tensor(
+            [float("nan") if fps is None else fps[place] / int(even.step[place]) for place in kept]
+        ),
         layout=layout,
         names=[str(names[place]) for place in kept],
         valid=None if poses.valid[rows].all() else torch.from_numpy(valid),
         label_names=tuple(label_names),
         body_names=[] if body_names is None else [str(body_names[number]) for number in body[first]],
         steps=steps,
-        dropped={str(names[place]): "no body" for place in lost},
+        dropped={str(names[place]): hollow.get(int(place), "no body") for place in lost},
     )
+
+
+def _hollow(
+    poses: Poses,
+    frame: np.ndarray,
+    names: Sequence[str],
+    where: Callable[[int], str],
+    notes: list[str],
+    way_on: str,
+) -> dict[int, str]:
+    """Return the clips with more empty than filled frames, and why they are left out; raise where all are."""
+    hollow = mostly_empty(poses.clip, frame)
+    if not hollow:
+        return hollow
+    first = next(iter(hollow))
+    own = poses.clip == first
+    if len(hollow) == len(np.unique(poses.clip)):
+        numbers = np.unique(poses.frame[own])
+        shown = ", ".join(str(number) for number in numbers[:4]) + ", ..." * (len(numbers) > 4)
+        raise ValueError(
+            f"{where(int(np.flatnonzero(own)[0]))}: clip {names[first]!r} has poses in frames {shown}: "
+            f"{hollow[first]}, which is no motion; {way_on}"
+        )
+    shown = ", ".join(f"{names[clip]} ({reason})" for clip, reason in list(hollow.items())[:3])
+    notes.append(f"left out {len(hollow)} clips with more empty than filled frames: {shown}; {way_on}")
+    return hollow
 
 
 def _check_poses(poses: Poses, rows: np.ndarray, begins: np.ndarray, where: Callable[[int], str]) -> None:
