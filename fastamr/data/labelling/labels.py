@@ -88,6 +88,9 @@ def _by_folder(data: PackedSkeletons, rule: str, notes: list[str]) -> PackedSkel
                 f"the folder right above each file is its class, those above it are none: {_few(above)}; "
                 f"--labels folder:1 takes the first folder of each path"
             )
+    lacking = [name for name, label in zip(data.names, labels, strict=True) if not label]
+    if lacking:
+        notes.append(f"{len(lacking)} clips lie in no folder and have no label: {_few(lacking)}")
     return _labelled(data, labels, notes, "labels by folder")
 
 

@@ -26,6 +26,12 @@ from .registry import READERS, UnknownFormatError, endings, find_reader, of_kind
 FILE = "file"
 """The column that names the file of each clip, where a file holds several."""
 
+# What tools call every result, so that the folder above it tells which one it is.
+_GENERIC = re.compile(
+    r"(alphapose[-_ ]?results?|openpose|labels?|key[-_ ]?points?(_?[23]d)?|poses?(_?[23]d)?|skeletons?|landmarks?|"
+    r"results?|predictions?|output|json|data|frames|annotations?|vis_results)",
+    re.IGNORECASE,
+)
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 _SHOWN = 5
 # From so many files on a bar is shown.
@@ -73,6 +79,7 @@ def read_files(
         top = _top(paths)
         for path in map(Path, paths):
             found.add(path, top)
+        found.name_after_folders()
         readings = _Readings(found, kind, given)
         readings.read()
         result = readings.join(paths)
@@ -113,6 +120,17 @@ class _Found:
         inside = path == top or path.resolve() == top
         name = "" if inside else Path(os.path.relpath(path.absolute(), top)).as_posix()
         self._add(path, name if path.is_dir() else _without_ending(name))
+
+    def name_after_folders(self) -> None:
+        """Drop the last word of names that all end in one which says nothing: ``wave/v1/alphapose-results``."""
+        while len(self.units) > 1:
+            last = {unit.name.rpartition("/")[2] for unit in self.units}
+            above = [unit.name.rpartition("/")[0] for unit in self.units]
+            if len(last) > 1 or not _GENERIC.fullmatch(last.pop()):
+                return
+            if not all("/" in name for name in above) or len(set(above)) < len(above):
+                return
+            self.units = [_Unit(unit.path, name) for unit, name in zip(self.units, above, strict=True)]
 
     def _add(self, path: Path, name: str) -> None:
         identity = _identity(path)
@@ -330,8 +348,34 @@ def _folder_reader(source: Source, kind: str | None) -> Reader | None:
         if isinstance(reader, Reader) and reader.takes_folder and reader.fits(source):
             with contextlib.suppress(ValueError, OSError):
                 if reader.sniff(source):
-                    return reader
+                    return None if _is_mixed(source.path, reader) else reader
     return None
+
+
+def _is_mixed(folder: Path, reader: Reader) -> bool:
+    """Tell whether folders below one, but not the folder itself, hold files that other readers than its reader read."""
+    others = tuple(suffix for other in READERS if isinstance(other, Reader) for suffix in other.suffixes)
+    found = False
+    for path, names in _folders_below(folder):
+        files = [name.lower() for name in names if not name.startswith(".")]
+        if any(name.endswith(reader.suffixes) for name in files):
+            if path == folder:
+                return False
+        elif any(name.endswith(others) for name in files):
+            found = True
+    return found
+
+
+def _folders_below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and those below it with the names of their files; links are followed, circles are not."""
+    seen = set()
+    for path, folders, files in os.walk(folder, followlinks=True):
+        identity = _identity(Path(path))
+        if identity in seen:
+            folders.clear()
+        else:
+            seen.add(identity)
+            yield Path(path), files
 
 
 def _top(paths: Sequence[str | Path]) -> Path:
@@ -404,8 +448,11 @@ def _named(unit: _Unit, data: PackedSkeletons, clips: list[str], several: bool) 
     }
     columns, column_names = dict(data.columns), dict(data.column_names)
     if several:
-        columns[FILE] = torch.zeros_like(data.labels)
-        column_names[FILE] = (unit.name,)
+        # A folder of frames holds clips that are files of their own, as far as labels and splits go.
+        files = clips if unit.path.is_dir() else [unit.name] * len(clips)
+        names = tuple(dict.fromkeys(files))
+        columns[FILE] = torch.tensor([names.index(file) for file in files])
+        column_names[FILE] = names
     return dataclasses.replace(data, names=clips, columns=columns, column_names=column_names, dropped=dropped)
 
 

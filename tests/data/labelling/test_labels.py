@@ -49,6 +49,7 @@ class TestFolders:
             None,
         ]
         assert "those above it are none: s1, s2; --labels folder:1" in notes[0]
+        assert "1 clips lie in no folder and have no label: lone" in notes[1]
         assert labels_of(label_clips(make(names), "folder:1", say=notes.append)) == ["s1", "s2", "s2", None]
 
     def test_the_file_of_several_clips(self) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastamr.cli import main
-from fastamr.data import PackedSkeletons, import_file, read
+from fastamr.data import PackedSkeletons, import_file, label_clips, read
 from fastamr.skeleton import get_layout
 
 from . import writers_generic as write
@@ -81,6 +83,76 @@ class TestNames:
         assert read(folder / "wave" / "1.csv").names == ["1"]
 
 
+def openpose(frame: int) -> str:
+    """A frame of one person."""
+    points = np.random.default_rng(0).uniform(100, 300, (25, 2)) + frame
+    person = {"person_id": [-1], "pose_keypoints_2d": np.c_[points, np.full(25, 0.9)].ravel().tolist()}
+    return json.dumps({"version": 1.3, "people": [person]})
+
+
+class TestFoldersOfFrames:
+    """A video may be a folder, or some files of the folder of its class."""
+
+    @staticmethod
+    def fill(top: Path, pattern: str, text: Callable[[int], str]) -> list[str]:
+        for action in ("wave", "squat"):
+            for video in range(2):
+                for frame in range(3):
+                    path = top / action / pattern.format(video=video, frame=frame)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(text(frame))
+        data = label_clips(read(top, say=lambda line: None), "folder", say=lambda line: None)
+        assert data.clip_frames().tolist() == [3] * 4
+        assert [data.label_names[code] for code in data.labels.tolist()] == ["squat", "squat", "wave", "wave"]
+        return data.names
+
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            "v{video}/v{video}_{frame:012d}_keypoints.json",
+            "v{video}_{frame:012d}_keypoints.json",
+            "v{video}/json/{frame}_keypoints.json",
+        ],
+    )
+    def test_openpose(self, tmp_path: Path, pattern: str) -> None:
+        assert self.fill(tmp_path / "top", pattern, openpose) == [
+            "squat/v0",
+            "squat/v1",
+            "wave/v0",
+            "wave/v1",
+        ]
+
+    @pytest.mark.parametrize("pattern", ["v{video}/labels/v{video}_{frame}.txt", "v{video}_{frame}.txt"])
+    def test_yolo(self, tmp_path: Path, pattern: str) -> None:
+        def text(frame: int) -> str:
+            points = np.random.default_rng(0).uniform(0.3, 0.6, (17, 2)) + frame / 100
+            return "0 0.5 0.5 0.2 0.6 " + " ".join(f"{x:.4f} {y:.4f} 0.9" for x, y in points) + "\n"
+
+        assert self.fill(tmp_path / "top", pattern, text) == ["squat/v0", "squat/v1", "wave/v0", "wave/v1"]
+
+    def test_files_that_all_have_the_name_of_the_tool(self, tmp_path: Path) -> None:
+        poses = [
+            (f"{frame}.jpg", np.random.default_rng(frame).uniform(100, 200, (17, 2)), 1) for frame in range(3)
+        ]
+        for name in ("wave/v0", "wave/v1", "squat/v0"):
+            (tmp_path / name).mkdir(parents=True)
+            write.write_alphapose(tmp_path / name / "alphapose-results.json", poses)
+        assert read(tmp_path).names == ["squat/v0", "wave/v0", "wave/v1"]
+
+    def test_files_of_another_kind_beside_folders_of_frames(self, tmp_path: Path) -> None:
+        names = get_layout("openpose25").joints
+        for action in ("wave", "squat"):
+            for frame in range(3):
+                path = tmp_path / action / "v0" / f"{frame:012d}_keypoints.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(openpose(frame))
+            rows = [
+                f"{frame},{name},{place},{frame}" for frame in range(3) for place, name in enumerate(names)
+            ]
+            (tmp_path / action / "v1.csv").write_text("frame,joint,x,y\n" + "\n".join(rows))
+        assert read(tmp_path).names == ["squat/v0", "squat/v1", "wave/v0", "wave/v1"]
+
+
 class TestWhatIsPassedOver:
     def test_hidden_files_links_and_empty_folders(self, folder: Path) -> None:
         (folder / "__MACOSX").mkdir()
@@ -97,13 +169,16 @@ class TestWhatIsPassedOver:
     def test_what_no_reader_knows_and_damage_is_said(self, folder: Path) -> None:
         for name in ("a.mp4", "b.mp4"):
             (folder / "wave" / name).write_text("x")
-        (folder / "squat" / "bad.csv").write_text("frame,joint,x,y\n0,nose,1,2\n1,nose,z,1\n")
+        (folder / "squat" / "bad.json").write_text('{"a": [}')
         data, notes = notes_of(folder)
         assert data.num_clips == 4
         assert "2 files that no reader knows, not read: wave/a.mp4, wave/b.mp4" in notes
-        place = str(folder / "squat" / "bad.csv")
-        assert f"damaged, left out: 1 file: {place}, line 3: x is 'z', expected a number" in notes
-        assert data.dropped == {place: "x is 'z', expected a number"}
+        place = str(folder / "squat" / "bad.json")
+        assert any(
+            note.startswith(f"damaged, left out: 1 file: {place}, line 1: no JSON, or truncated")
+            for note in notes
+        )
+        assert list(data.dropped) == [place]
 
     def test_out_is_not_read(self, folder: Path) -> None:
         out = folder / "out.safetensors"
@@ -139,9 +214,9 @@ class TestErrors:
             (tmp_path / name).write_text("x")
         with pytest.raises(ValueError, match=r"no reader knows its 3 files \(2 \.mp4, 1 \.avi\): a\.mp4, b"):
             read(tmp_path)
-        (tmp_path / "d.csv").write_text("frame\n")
+        (tmp_path / "d.json").write_text("[")
         with pytest.raises(
-            ValueError, match=r"none of its 4 files .* first damaged one is .*d\.csv, line 1: no col"
+            ValueError, match=r"none of its 4 files .* first damaged one is .*d\.json, line 1: no JSON"
         ):
             read(tmp_path)
         with pytest.raises(FileNotFoundError, match=r"no file .*no to import"):
@@ -167,17 +242,17 @@ class TestErrors:
 
 def test_zip_archives(folder: Path, tmp_path: Path) -> None:
     """An archive is read like a folder, alone and within one."""
-    (folder / "wave" / "bad.csv").write_text("frame\n")
+    (folder / "wave" / "bad.json").write_text("[")
     archive = tmp_path / "set" / "moves.zip"
     archive.parent.mkdir()
     with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(folder.rglob("*.csv")):
+        for path in sorted(folder.rglob("*.*s*")):
             file.write(path, path.relative_to(folder))
     data, notes = notes_of(archive)
     assert data.names == ["squat/1", "wave/1", "wave/2", "wave/10"]
-    assert f"{archive}/wave/bad.csv, line 1" in "\n".join(notes)
+    assert f"{archive}/wave/bad.json, line 1" in "\n".join(notes)
     assert read(archive.parent).names == ["moves/squat/1", "moves/wave/1", "moves/wave/2", "moves/wave/10"]
-    assert list(data.dropped) == [f"{archive}/wave/bad.csv"]
+    assert list(data.dropped) == [f"{archive}/wave/bad.json"]
 
 
 def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
