@@ -66,7 +66,8 @@ def run(words: list[str]) -> None:
     device = ["--device", given.device]
     used = ["--checkpoint", checkpoint, "--data", packed, "--split", SPLIT]
     again = ["--overwrite"] if given.overwrite else []
-    _step("finetune", *used, "--out", str(out / "classifier"), "--seed", str(given.seed), *device, *again)
+    epochs = ["--recipe.epochs", str(given.epochs)] if given.epochs else []
+    _step("finetune", *used, "--out", str(out / "classifier"), "--seed", str(given.seed), *device, *epochs, *again)
     _step("evaluate", *used, "--out", str(out / "evaluation.json"), *device)
     if importlib.util.find_spec("matplotlib") is None:
         print("\nno picture of the confusion: matplotlib is not installed; pip install matplotlib")
@@ -256,7 +257,7 @@ def _parser() -> CommandParser:
     add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     add("--overwrite", action=FLAG, help="make anew what DIR holds; without it an interrupted run continues")
     add_reading(parser.more("how the files are read"))
-    parser.more("pre-training").add_argument(
-        "--updates", type=int, metavar="N", help="of the small pre-training; by default 600 or more"
-    )
+    add = parser.more("training").add_argument
+    add("--updates", type=int, metavar="N", help="of the small pre-training; by default 600 or more")
+    add("--epochs", type=int, metavar="N", help="of the classifier; by default as fastamr finetune chooses")
     return parser
