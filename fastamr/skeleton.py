@@ -1,7 +1,7 @@
 """Skeleton layouts: which joints a body has, how they hang together, which are left and right.
 
 24 layouts are built in (:data:`LAYOUTS`); :meth:`SkeletonLayout.from_joints` makes one from a data set's
-joint names, finding left and right, hips and spine by name.
+joint names, finding left and right, hips and spine by name, and :func:`get_layout` reads one from a YAML or JSON file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from .errors import unknown_name
 from .layouts import PARTS, TREES
+from .layouts.file import is_layout_file, read_layout_file
 
 __all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
 
@@ -279,16 +280,44 @@ for _name, _tree in TREES.items():
 
 
 def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
-    """Return a built-in layout by name; a layout passes through unchanged.
+    """Return a built-in layout by name, or the layout of a file; a layout passes through unchanged.
+
+    Args:
+        layout: a built-in layout's name, the path of a ``.yaml``, ``.yml`` or ``.json`` file
+            (:func:`~fastamr.layouts.file.read_layout_file`), or a layout. Pairs, hips and spine that a file does not
+            give are found by name, as :meth:`SkeletonLayout.from_joints` does.
 
     Raises:
-        ValueError: the name is unknown (with the nearest one).
+        ValueError: the name is unknown (with the nearest one), or the file is not sound.
+        FileNotFoundError: there is no such file.
         TypeError: ``layout`` is neither a name nor a layout.
     """
     if isinstance(layout, SkeletonLayout):
         return layout
     if not isinstance(layout, str):
         raise TypeError(f"layout must be a name or a SkeletonLayout, got {type(layout).__name__}")
-    if layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS)
-    return LAYOUTS[layout]
+    if layout in LAYOUTS:
+        return LAYOUTS[layout]
+    if is_layout_file(layout):
+        return _from_file(layout)
+    raise ValueError(
+        f"{unknown_name('layout', layout, LAYOUTS)}. A layout of your own is a file: give NAME.yaml with joints and "
+        f"parents; fastamr layouts lists the built-in ones"
+    )
+
+
+def _from_file(path: str) -> SkeletonLayout:
+    """Return the layout of a file, the built-in one where it is the same."""
+    fields = read_layout_file(path)
+    try:
+        layout = SkeletonLayout.from_joints(fields["name"], fields["joints"], fields["parents"])
+        given = {field: fields[field] for field in ("pairs", "hips", "spine") if field in fields}
+        layout = replace(layout, **given)
+    except ValueError as error:
+        raise ValueError(f"layout file {path}: {error}") from None
+    if layout.name in LAYOUTS and layout != LAYOUTS[layout.name]:
+        raise ValueError(
+            f"layout file {path}: field 'name' is {layout.name!r}, which is a built-in layout of other joints; choose "
+            f"another name"
+        )
+    return layout

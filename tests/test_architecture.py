@@ -34,7 +34,7 @@ commands/data: commands data data/audit data/prepare data/preprocessing data/rea
 commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
 data: data/labelling data/packed data/preprocessing data/readers
-data/audit: data/packed
+data/audit: data data/packed
 data/labelling: data/packed
 data/packed:
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
@@ -53,8 +53,8 @@ errors:
 evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning models probes
 evaluation/protocols: data data/preprocessing features finetuning models probes
 evaluation/report: data evaluation/protocols features models
-export: data features models models/parts nn
-features: data models ops
+export: data data/packed data/preprocessing features models models/parts nn
+features: data data/packed models ops
 files:
 finetuning: data features models nn probes training
 info: native ops ops/common

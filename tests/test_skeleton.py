@@ -32,8 +32,8 @@ SIZES = {
     "mpii16": 16,
     "posetrack17": 17,
     "crowdpose14": 14,
-    "lsp14": 14,
     "aic14": 14,
+    "lsp14": 14,
 }
 # Bones of NTU RGB+D as ST-GCN lists them, joints counted from 1.
 NTU_BONES = (

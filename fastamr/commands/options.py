@@ -14,7 +14,7 @@ import docstring_parser
 import jsonargparse
 
 from ..errors import UsageError, check_name
-from ..skeleton import LAYOUTS
+from ..skeleton import LAYOUTS, get_layout
 from .spelling import RENAMED, modern
 
 FLAG = jsonargparse.ActionYesNo(no_prefix="no-")
@@ -199,7 +199,7 @@ def checked(check: Callable[[str], object]) -> Callable[[str], str]:
     def read(word: str) -> str:
         try:
             check(word)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, FileNotFoundError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return word
 
@@ -306,4 +306,5 @@ def add_labels(parser: CommandParser) -> None:
 
 def add_layout(group: Any, text: str) -> None:
     """Add ``--layout``."""
-    group.add_argument("--layout", **choice("layout", LAYOUTS), help=f"{text}: {', '.join(LAYOUTS)}")
+    group.add_argument("--layout", type=checked(get_layout), metavar="NAME",
+        help=f"{text}: {', '.join(LAYOUTS)}, or a YAML or JSON file with joints and parents")  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ def run(words: list[str]) -> None:
         draw["confusion"] = _classifier_confusion(folder, given)
         del wanted["confusion"]
     if wanted:
-        model, data = _load(folder, given.data)
+        model, data = _load(folder, given.data, given.split)
         draw |= {name: _drawing(name, value, given, model, data) for name, value in wanted.items()}
     if not (wanted or draw) or (folder / "metrics.jsonl").is_file():
         records = read_metrics(folder)
@@ -46,8 +46,9 @@ def run(words: list[str]) -> None:
         print(f"written to {path}")
 
 
-def _load(folder: Path, sources: list[str]) -> tuple[SkeletonModel, PackedSkeletons]:
+def _load(folder: Path, sources: list[str], split: str | None) -> tuple[SkeletonModel, PackedSkeletons]:
     """Return the model of a run and its data (or other data), pre-processed as for the training."""
+    from ..data.joining import open_sets
     from ..features.run_settings import run_config, run_steps
     from ..finetuning.classifier import prepare_data
     from ..models import load_pretrained
@@ -56,7 +57,9 @@ def _load(folder: Path, sources: list[str]) -> tuple[SkeletonModel, PackedSkelet
     sources = sources or list((run_config(folder) or {}).get("data") or [])
     if not sources:
         raise ValueError(f"{folder} does not say which data it was trained on: name packed files with --data")
-    return model, prepare_data(model, sources, steps, None)
+    splits = [name for one in open_sets(sources) for name in one.splits]
+    chosen = _split(split, splits) if split or splits else None
+    return model, prepare_data(model, sources, steps, None, chosen)
 
 
 def _drawing(
@@ -72,14 +75,15 @@ def _drawing(
         return lambda path: _embedding(path, value, given, model, data)
     from ..features.splits import labelled_split
 
-    split = _split(given.split, data)
+    split = _split(given.split, data.splits)
     halves = labelled_split(data, split)
     return lambda path: _confusion(path, value, split, halves, model, data)
 
 
-def _split(name: str | None, data: PackedSkeletons) -> str:
-    if name is None and data.splits and "official" not in data.splits:
-        return next(iter(data.splits))
+def _split(name: str | None, splits: Iterable[str]) -> str:
+    known = list(splits)
+    if name is None and known and "official" not in known:
+        return known[0]
     return name or "official"
 
 
@@ -98,7 +102,7 @@ def _embedding(path: Path, method: str, given: Given, model: SkeletonModel, data
 
     test = None
     if given.split is not None or data.splits:
-        split = data.split(_split(given.split, data))
+        split = data.split(_split(given.split, data.splits))
         chosen, test = split.train | split.test, split.test
         data, test = (data, test) if bool(chosen.all()) else (data.select(chosen), test[chosen])
     if data.num_clips > given.most:

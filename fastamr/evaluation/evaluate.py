@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..data import PackedSkeletons, apply_missing, concatenate, load
+from ..data import PackedSkeletons, apply_missing, concatenate
+from ..data.joining import choose_split, class_notes, open_sets, settle, size_warnings
 from ..data.preprocessing.streams import stream_of
 from ..devices import pick_device, versions
 from ..features.extract import check_fit
 from ..features.run_settings import run_config, run_steps
-from ..features.splits import labelled_split
+from ..features.splits import labelled_split, untrained_classes
 from ..files import write_text
 from ..models import load_pretrained
 from .protocols.config import EvaluateConfig, command_line
@@ -58,9 +60,9 @@ def evaluate(
 
     Returns:
         What the JSON holds: configuration, the command that repeats it, versions, data, split, the configuration of
-        the pre-training, ``warnings`` in words, and ``results`` with the scores of ``raw``, ``input``, ``random`` and
-        ``encoder``. Fine-tuning has the last two, and ``recipes`` with every setting. With ``fuse`` these are the fused
-        scores, and ``streams`` has each run's own; ``transfer`` says what became of each joint, ``detection`` has all
+        the pre-training, ``notes`` and ``warnings`` in words, and ``results`` with the scores of ``raw``, ``input``,
+        ``random`` and ``encoder``. Fine-tuning has the last two, and ``recipes`` with every setting. With ``fuse``
+        these are the fused scores, and ``streams`` has each run's own; ``transfer`` says what became of each joint, ``detection`` has all
         settings of the windows.
 
     Raises:
@@ -74,10 +76,16 @@ def evaluate(
     runs = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
     say = None if quiet else functools.partial(print, flush=True)
     split = config.split or _split_of(config, runs[config.checkpoint] or {}, say)
+    given, names = ([data], ["the data"]) if data is not None else (open_sets(config.data), config.data)
+    split = choose_split(split, given)
     config = dataclasses.replace(config, split=split)
     target = pick_target(config)  # before hours of work whose result could not be kept
     job = _Job(config, split, model.to(device), device, say)
-    given = [data] if data is not None else _load(config.data)
+    given, notes, warnings = _settled(config, model, given, names)
+    if not quiet:
+        print("".join(f"{line}\n" for line in notes), end="", flush=True)
+        for line in warnings:
+            print(f"warning: {line}", file=sys.stderr, flush=True)
     report = {
         "command": command_line(config),
         "config": dataclasses.asdict(config),
@@ -94,7 +102,8 @@ def evaluate(
     else:
         report |= job.plain(given)
     report["pretraining"] = runs
-    report["warnings"] = split_warnings(config, runs, given)
+    report["notes"] = notes
+    report["warnings"] = [*split_warnings(config, runs, given), *warnings, *job.untrained]
     if not quiet:
         print(format_report(report), flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -113,15 +122,32 @@ def _split_of(config: EvaluateConfig, run: Mapping[str, Any], say: Callable[[str
     return split or DEFAULT_SPLIT
 
 
+def _settled(
+    config: EvaluateConfig, model: SkeletonModel, given: Sequence[PackedSkeletons], names: Sequence[str]
+) -> tuple[list[PackedSkeletons], list[str], list[str]]:
+    """Return the data sets with the split and the model's order of joints, what to note and what to warn of."""
+    layout = None if config.protocol == "transfer" else model.layout
+    # Streams have no label of their own.
+    labelled = config.protocol != "detection"
+    settled = settle(given, names, split=config.split, layout=layout, labelled=labelled)
+    sizes = size_warnings(settled.sets, names, run_steps(config.checkpoint), model.body_size)
+    return settled.sets, [*settled.notes, *class_notes(given, names)], [*sizes, *settled.warnings]
+
+
 @dataclasses.dataclass
 class _Job:
-    """An evaluation: its parts return their share of the report."""
+    """An evaluation: its parts return their share of the report.
+
+    Attributes:
+        untrained: a line where classes are tested that no training clip has.
+    """
 
     config: EvaluateConfig
     split: str
     model: SkeletonModel
     device: torch.device
     say: Callable[[str], None] | None
+    untrained: list[str] = dataclasses.field(default_factory=list)
 
     def plain(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
         """Evaluate on data of the encoder's own layout."""
@@ -130,7 +156,7 @@ class _Job:
         if config.protocol in SUPERVISED:
             results = self._supervised(prepared, config.protocol)
         else:
-            results = self._frozen(prepared, concatenate(given), config.protocol)
+            results = self._frozen(prepared, self._join(given), config.protocol)
         return self._described(prepared) | {"results": results} | self._recipes()
 
     def transfer(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
@@ -138,7 +164,7 @@ class _Job:
         config = self.config
         pairs = [to_layout(one, self.model.layout, missing=config.missing) for one in given]
         prepared = self._prepare([one for one, _ in pairs], config.checkpoint, self.model)
-        results = self._frozen(prepared, concatenate(given), "all")
+        results = self._frozen(prepared, self._join(given), "all")
         if config.with_finetune:
             for row, scores in self._supervised(prepared, "finetune").items():
                 results[row] |= scores
@@ -147,7 +173,7 @@ class _Job:
 
     def detection(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
         """Label untrimmed streams."""
-        config, data = self.config, concatenate(given)
+        config, data = self.config, self._join(given)
         windows = config.windows()
         steps = run_steps(config.checkpoint)
         results = compare_detection(
@@ -194,7 +220,7 @@ class _Job:
             weights=config.weights or None,
             standardize=config.standardize,
             min_updates=config.min_updates,
-            raw_data=concatenate(given),
+            raw_data=self._join(given),
             config=config.recipe(),
             caches=[Path(run) / CACHE_FOLDER if config.cache else None for run in self._runs()],
             bodies=config.bodies,
@@ -218,7 +244,11 @@ class _Job:
         for one in given:
             check_fit(model, one)
         steps = run_steps(run)
-        return concatenate([apply_missing(one, steps) for one in given])
+        return self._join([apply_missing(one, steps) for one in given])
+
+    def _join(self, sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
+        unnamed = "numbers" if self.config.label_numbers else "refuse"
+        return concatenate(sets, unnamed=unnamed, sources=self.config.data)
 
     def _frozen(self, prepared: PackedSkeletons, raw: PackedSkeletons, protocol: str) -> dict[str, Scores]:
         config = self.config
@@ -259,14 +289,9 @@ class _Job:
 
     def _described(self, prepared: PackedSkeletons) -> dict[str, Any]:
         halves = labelled_split(prepared, self.split)
+        self.untrained = untrained_classes(prepared, halves)
         return {
             "data": prepared.describe(),
             "split": describe_split(self.split, prepared, halves),
             "sampling": sampling(self.model),
         }
-
-
-def _load(sources: Sequence[str]) -> list[PackedSkeletons]:
-    if not sources:
-        raise ValueError("data is missing: name packed files, or pass --data synthetic")
-    return [load(source) for source in sources]

@@ -73,6 +73,7 @@ def describe(
         "classes": 0 if classifier is None else classifier.classes,
         "class_names": [] if classifier is None else list(classifier.class_names),
         "training_data": {} if classifier is None else dict(classifier.training_data),
+        "body_size": model.body_size,
     }
 
 

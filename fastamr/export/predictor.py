@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import PackedSkeletons, apply_missing, parse_steps
+from ..data import PackedSkeletons, apply_missing, parse_steps, split_bodies
+from ..data.body_size import size_warning
+from ..data.packed.bodies import body_labels
+from ..data.packed.joint_order import in_order_of
+from ..data.preprocessing.geometry import Step
 from ..devices import pick_device
 from ..features.clip_batches import ClipBatch, ClipBatches
 from ..features.sampling import CENTRAL_SHARE
 from ..features.windows import cut_windows, window_starts, without_clip_steps
 from ..models import ActionClassifier
+from ..progress import say as print_line
 from ..skeleton import SkeletonLayout
 from .description import describe
 from .onnx_file import OnnxModel
+from .time_scale import TimeScale
 
+AUTO = "auto"
+AVERAGED = "{} several people, whose features are averaged into one answer: --per-body names what each does"
 _CONVERT = "convert"
 
 
@@ -50,6 +58,7 @@ class Answer:
         start_time: seconds, None = unknown.
         end_time: seconds, None = unknown.
         top: the most probable classes; empty where no body is shown.
+        body: who does it, where each person is named alone; None = all people of the clip together.
     """
 
     clip: str
@@ -58,11 +67,13 @@ class Answer:
     start_time: float | None
     end_time: float | None
     top: tuple[Choice, ...]
+    body: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a line of JSON holds."""
         return {
             "clip": self.clip,
+            **({} if self.body is None else {"body": self.body}),
             "first_frame": self.first,
             "end_frame": self.end,
             "start": self.start_time,
@@ -77,29 +88,35 @@ class Answer:
             else f"{self.start_time:.2f}-{self.end_time:.2f} s"
         )
         shown = ", ".join(f"{name} {100 * value:.1f} %" for _, name, value in self.top) or "no body"
-        return f"{self.clip}  {times}  {shown}"
+        who = "" if self.body is None else f"  body {self.body}"
+        return f"{self.clip}{who}  {times}  {shown}"
 
 
 class Span(NamedTuple):
-    """Where a window lies in its clip; times in seconds or None."""
+    """Where a window lies in its clip, and which body it is about; times in seconds or None."""
 
     clip: str
     first: int
     end: int
     start_time: float | None
     end_time: float | None
+    body: str | None = None
 
 
 class Predictor:
     """A classifier with the pre-processing that it was trained with.
 
     Clips are pre-processed and sampled as in the evaluation: the steps of the training data that they lack, the
-    central 95 % of the frames resized to the model's frames, the bodies that a clip has averaged.
+    central 95 % of the frames resized to the model's frames, the bodies that a clip has averaged. With ``per_body``
+    each body is pre-processed and named as a clip of its own.
 
     Args:
         model: a classifier, or an exported one in onnxruntime.
         batch_size: clips at a time.
         device: where a classifier runs; an exported one runs on the CPU.
+        say: takes each line that a person should know of how the input was understood, once; None = standard error.
+        warn: takes one line where bodies are not of the size of those that the model was trained on, once; None =
+            standard error.
 
     Raises:
         ValueError: an encoder without classes, or pre-processing that cannot be repeated.
@@ -111,6 +128,8 @@ class Predictor:
         *,
         batch_size: int = 64,
         device: torch.device | str = "cpu",
+        say: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1 clip")
@@ -134,6 +153,16 @@ class Predictor:
         self.frames: int = self.description["frames"]
         self.channels: int = self.description["channels"]
         self.steps = parse_steps(self.description["steps"])
+        self.time_scale = TimeScale.of(self.description)
+        self._say, self._told = say, set[str]()
+        self._warn = warn or (lambda line: print_line(f"warning: {line}"))
+        self._warned = False
+
+    def note(self, text: str) -> None:
+        """Say what a person should know, unless it was said before."""
+        if text not in self._told:
+            self._told.add(text)
+            (self._say or print_line)(f"note: {text}")
 
     def class_name(self, label: int) -> str:
         """Return what a class is called."""
@@ -141,11 +170,12 @@ class Predictor:
         return names[label] if names else f"class {label}"
 
     def prepare(self, data: PackedSkeletons) -> PackedSkeletons:
-        """Return the data with the pre-processing that it lacks.
+        """Return the data with the pre-processing that it lacks; joints in another order are put in the model's.
 
         Raises:
             ValueError: another layout or number of channels than the model's, or coordinates that are not finite.
         """
+        data = in_order_of(data, self.layout) or data
         converts = data.layout != self.layout
         steps = [step for step in self.steps if converts or step.name != _CONVERT]
         if converts and not any(step.name == _CONVERT for step in steps):
@@ -159,7 +189,15 @@ class Predictor:
                 f"the data has {data.coords.shape[-1]} channels, the model knows {self.channels}: use data of its kind"
             )
         data.check()
+        self._check_size(data, steps)
         return apply_missing(data, steps)
+
+    def _check_size(self, data: PackedSkeletons, steps: Sequence[Step]) -> None:
+        """Warn, once, of bodies that are not of the size of the training's."""
+        text = None if self._warned else size_warning(data, self.description.get("body_size"), steps=steps)
+        if text is not None:
+            self._warned = True
+            self._warn(text)
 
     def probabilities(self, data: PackedSkeletons) -> Tensor:
         """Return the probability of each class for each clip ``(N, classes)`` float32, on the CPU.
@@ -180,56 +218,87 @@ class Predictor:
         data: PackedSkeletons,
         *,
         top: int = 5,
-        window: int | None = None,
+        window: int | str | None = None,
         stride: int | None = None,
+        per_body: bool = False,
     ) -> Iterator[Answer]:
         """Name the actions in clips, or in windows that slide over them.
 
         Args:
             data: packed data or what :func:`fastamr.data.read` returns, pre-processed or not.
             top: classes of an answer.
-            window: frames of a window; None = whole clips. A shorter clip is one window. Each window is pre-processed
-                as a clip of its own.
+            window: frames of a window; ``"auto"`` = as many as span the median training clip at the data's frame rate,
+                see :meth:`TimeScale.window`; None = whole clips. A shorter clip is one window. Each window is
+                pre-processed as a clip of its own.
             stride: frames from one window to the next; None = half a window. The last window ends with the clip.
+            per_body: name each body alone, as a clip of its own; a whole clip's answers then tell the frames of each
+                body. By default the bodies of a clip are averaged.
 
         Yields:
-            The answers, clip by clip, in the order of time.
+            The answers, clip by clip, in the order of time, those of one time in the order of the bodies.
 
         Raises:
             ValueError: data that the model does not fit, or an option out of range.
         """
         check_windows(top, window, stride)
+        if per_body:
+            data = dataclasses.replace(data, body_names=body_labels(data))
+        elif bool((crowded := torch.bincount(data.body_clip) > 1).any()):
+            self.note(AVERAGED.format(f"{int(crowded.sum())} of {data.num_clips} clips show"))
         if window is None:
-            frames, rates = data.clip_frames().tolist(), data.fps.tolist()
-            spans = [
-                _span(name, 0, count, rate)
-                for name, count, rate in zip(data.names, frames, rates, strict=True)
-            ]
-            marked = dataclasses.replace(
-                data,
-                columns={"window": torch.arange(len(spans), device=data.device)},
-                column_names={},
-                splits={},
-            )
-            yield from self.answers(marked, spans, top)
+            yield from self._whole_clips(data, top, per_body)
             return
         source = without_clip_steps(data)
         for clip, count in enumerate(data.clip_frames().tolist()):
-            starts = window_starts(count, window, stride or max(1, window // 2))
             rate = float(data.fps[clip])
+            frames = window if isinstance(window, int) else self.default_window(rate)
+            starts = window_starts(count, frames, stride or max(1, frames // 2))
             spans = [
-                _span(data.names[clip], first, min(first + window, count), rate) for first in starts.tolist()
+                _span(data.names[clip], first, min(first + frames, count), rate) for first in starts.tolist()
             ]
-            yield from self.answers(cut_windows(source, clip, starts, window), spans, top)
+            yield from self.answers(cut_windows(source, clip, starts, frames), spans, top, per_body)
 
-    def answers(self, windows: PackedSkeletons | None, spans: Sequence[Span], top: int) -> list[Answer]:
-        """Return the answer for each span.
+    def default_window(self, rate: float | None) -> int:
+        """Return the frames of a window for data of a rate (None or NaN = unknown), and say what was not known."""
+        frames, text = self.time_scale.window(rate)
+        if text is not None:
+            self.note(text)
+        return frames
+
+    def _whole_clips(self, data: PackedSkeletons, top: int, per_body: bool) -> Iterator[Answer]:
+        bodies: list[str | None] = [None] * data.num_clips
+        names, starts = data.names, [0] * data.num_clips
+        if per_body:
+            names = [data.names[clip] for clip in data.body_clip.tolist()]
+            bodies = list(data.body_names)
+            data = split_bodies(data)
+            starts = data.body_start.tolist()
+        ends, rates = data.clip_frames().tolist(), data.fps.tolist()
+        longest = max(range(len(ends)), key=lambda place: ends[place] - starts[place])
+        text = self.time_scale.much_longer(ends[longest] - starts[longest], rates[longest])
+        if text is not None:
+            self.note(f"the longest clip lasts {text}: --window auto slides a window of that length over it")
+        spans = [
+            _span(*where)._replace(body=body)
+            for *where, body in zip(names, starts, ends, rates, bodies, strict=True)
+        ]
+        numbered = {"window": torch.arange(len(spans), device=data.device)}
+        marked = dataclasses.replace(data, columns=numbered, column_names={}, splits={})
+        yield from self.answers(marked, spans, top)
+
+    def answers(
+        self, windows: PackedSkeletons | None, spans: Sequence[Span], top: int, per_body: bool = False
+    ) -> list[Answer]:
+        """Return the answer for each span, or for each body in it.
 
         Args:
             windows: clips whose column ``window`` says which span each is; a span without a clip shows no body.
             spans: where they lie.
             top: classes of an answer.
+            per_body: an answer a body, by ``windows.body_names``; a span without a body has one answer.
         """
+        if per_body and windows is not None:
+            windows, spans = _by_body(windows, spans)
         found: dict[int, tuple[Choice, ...]] = {}
         if windows is not None and bool((windows.coords != 0).any()):
             ready = self.prepare(windows)
@@ -241,13 +310,32 @@ class Predictor:
                     Choice(label, self.class_name(label), value)
                     for value, label in zip(row, classes, strict=True)
                 )
-        return [Answer(*span, found.get(place, ())) for place, span in enumerate(spans)]
+        return [
+            Answer(*span[:5], top=found.get(place, ()), body=span.body) for place, span in enumerate(spans)
+        ]
 
     def _logits(self, batch: ClipBatch) -> Tensor:
         if isinstance(self.model, ActionClassifier):
             with torch.inference_mode():
                 return self.model(batch.clips, valid=batch.valid, owner=batch.owner)
         return torch.from_numpy(self.model(**in_slots(batch))["logits"])
+
+
+def _by_body(windows: PackedSkeletons, spans: Sequence[Span]) -> tuple[PackedSkeletons, list[Span]]:
+    """Return windows and spans of single bodies; a span that shows nobody stays."""
+    shown: list[list[int]] = [[] for _ in spans]
+    for body, place in enumerate(windows.columns["window"][windows.body_clip].tolist()):
+        shown[place].append(body)
+    numbers = torch.zeros(windows.num_bodies, dtype=torch.int64)
+    found: list[Span] = []
+    for span, bodies in zip(spans, shown, strict=True):
+        for body in bodies:
+            numbers[body] = len(found)
+            found.append(span._replace(body=windows.body_names[body]))
+        if not bodies:
+            found.append(span)
+    alone = split_bodies(windows)
+    return dataclasses.replace(alone, columns={"window": numbers.to(windows.device)}, column_names={}), found
 
 
 def in_slots(batch: ClipBatch) -> dict[str, np.ndarray]:
@@ -290,8 +378,12 @@ def load_predictor(source: str | Path, *, batch_size: int = 64, device: str = "c
     return Predictor(classifier, batch_size=batch_size, device=pick_device(device))
 
 
-def check_windows(top: int, window: int | None, stride: int | None) -> None:
+def check_windows(top: int, window: int | str | None, stride: int | None) -> None:
     """Raise ``ValueError`` for an option of :meth:`Predictor.predict` that is out of range."""
+    if isinstance(window, str):
+        if window != AUTO:
+            raise ValueError(f"window={window!r} must be a number of frames, or {AUTO!r}")
+        window = 1
     for name, value in (("top", top), ("window", window), ("stride", stride)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be at least 1")

@@ -14,9 +14,11 @@ import torch
 
 from ..data import PackedSkeletons
 from ..skeleton import SkeletonLayout
-from .predictor import Answer, Predictor, Span, check_windows
+from .predictor import AUTO, AVERAGED, Answer, Predictor, Span, check_windows
 
 NAME = "stream"
+# Frames whose times tell the rate of a stream at least (choice).
+_RATE_FRAMES = 8
 # Seconds; more than any clock shows.
 _LONGEST = 1e15
 
@@ -134,10 +136,11 @@ def predict_stream(
     predictor: Predictor,
     lines: Iterable[str],
     *,
-    window: int | None = None,
+    window: int | str | None = None,
     stride: int | None = None,
     fps: float | None = None,
     top: int = 5,
+    per_body: bool = False,
 ) -> Iterator[Answer]:
     """Name the actions in windows that slide over a stream, each as soon as its last frame has come.
 
@@ -147,40 +150,65 @@ def predict_stream(
     Args:
         predictor: the classifier.
         lines: see :class:`StreamReader`.
-        window: frames of a window; None = the frames that the model resizes clips to.
+        window: frames of a window; None or ``"auto"`` = as many as span the median clip of the classifier's training,
+            by the times of the lines in the first window, or by ``fps``. Where one of the rates is not
+            known it is that clip's frames, and where its length is not known the frames that the model resizes clips
+            to; both are said.
         stride: frames from one window to the next; None = a quarter of a window.
         fps: frames per second of lines without a time; None = unknown, and the answers have no times.
         top: classes of an answer.
+        per_body: an answer a window for each body in it, by name; by default the bodies are averaged.
 
     Yields:
-        An answer a window.
+        An answer a window, or one for each body in it.
 
     Raises:
         ValueError: an option out of range, no frame at all, or a line that is wrong (which, and why).
     """
-    window = predictor.frames if window is None else window
-    stride = max(1, window // 4) if stride is None else stride
-    check_windows(top, window, stride)
+    check_windows(top, AUTO if window is None else window, stride)
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps={fps} must be a positive number of frames per second")
-    kept: deque[Frame] = deque(maxlen=window)
-    count, done = 0, 0
+    size = window if isinstance(window, int) else None
+    kept: deque[Frame] = deque(maxlen=size)
+    count, done, begin = 0, 0, size or 0
     for frame in StreamReader(predictor.layout, predictor.channels).read(lines):
         kept.append(frame)
         count += 1
-        if count >= window and (count - window) % stride == 0:
+        if not per_body and len(frame.bodies) > 1:
+            predictor.note(AVERAGED.format("frames of the stream show"))
+        if size is None:
+            size = _window_of(predictor, kept, fps)
+            if size is None:
+                continue
+            kept, begin = deque(kept, maxlen=size), max(size, count)
+        step = stride or max(1, size // 4)
+        if count >= begin and (count - begin) % step == 0:
             done = count
-            yield _answer(predictor, kept, count, fps, top)
+            yield from _answers(predictor, kept, count, fps, top, per_body)
     if count == 0:
         raise ValueError(
             "the stream holds no frame: expected a line of JSON a frame, see fastamr predict --help"
         )
     if done < count:
-        yield _answer(predictor, kept, count, fps, top)
+        yield from _answers(predictor, kept, count, fps, top, per_body)
 
 
-def _answer(predictor: Predictor, frames: deque[Frame], end: int, fps: float | None, top: int) -> Answer:
-    """Return the answer for the last frames of a stream, of which ``end`` have come."""
+def _window_of(predictor: Predictor, frames: deque[Frame], fps: float | None) -> int | None:
+    """Return the frames of a window, or None where the lines have times and do not yet tell."""
+    seconds, times = predictor.time_scale.seconds, [frame.time for frame in frames]
+    if seconds is None or times[0] is None:
+        return predictor.default_window(fps)
+    if len(times) < _RATE_FRAMES:
+        return None
+    # The median, because a camera may pause at first.
+    rate = 1 / float(np.median(np.diff(np.array(times, dtype=np.float64))))
+    return max(1, round(seconds * rate)) if len(times) >= round(seconds * rate) else None
+
+
+def _answers(
+    predictor: Predictor, frames: deque[Frame], end: int, fps: float | None, top: int, per_body: bool
+) -> list[Answer]:
+    """Return the answers for the last frames of a stream, of which ``end`` have come."""
     first, last = frames[0].time, frames[-1].time
     if first is not None and last is not None:
         rate = (len(frames) - 1) / (last - first) if len(frames) > 1 else fps
@@ -189,7 +217,7 @@ def _answer(predictor: Predictor, frames: deque[Frame], end: int, fps: float | N
         rate = fps
         times = (None, None) if rate is None else ((end - len(frames)) / rate, end / rate)
         span = Span(NAME, end - len(frames), end, *times)
-    return predictor.answers(_clip(frames, predictor, rate), [span], top)[0]
+    return predictor.answers(_clip(frames, predictor, rate), [span], top, per_body)
 
 
 def _clip(frames: deque[Frame], predictor: Predictor, rate: float | None) -> PackedSkeletons | None:
@@ -200,12 +228,15 @@ def _clip(frames: deque[Frame], predictor: Predictor, rate: float | None) -> Pac
     for place, frame in enumerate(frames):
         for name, body in frame.bodies.items():
             coords[place, names.index(name)] = body
-    seen = ~np.isnan(coords).any(-1)
-    if not (np.nan_to_num(coords) != 0).any():
+    shown = (np.nan_to_num(coords) != 0).any(axis=(0, 2, 3))
+    if not shown.any():
         return None
+    coords = coords[:, shown]
+    seen = ~np.isnan(coords).any(-1)
     data = PackedSkeletons.from_clips(
         [coords], layout=predictor.layout, fps=rate, names=[NAME], valid=None if seen.all() else [seen]
     )
+    data.body_names = [name for name, is_shown in zip(names, shown, strict=True) if is_shown]
     return _marked(data)
 
 

@@ -1,40 +1,41 @@
-"""``fastamr finetune``: one classifier from a pre-trained encoder, tested and saved."""
+"""``fastamr finetune``: one classifier from a pre-trained encoder or from a classifier, tested and saved."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
+import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from ..data import apply_missing
+from ..data.joining import Gathered, choose_split, gather, open_sets
 from ..devices import pick_device, versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
-from ..features.run_settings import run_steps
-from ..features.splits import labelled_split
+from ..features.splits import describe_halves, training_split, untrained_classes
 from ..files import write_text
-from ..models import ActionClassifier, load_pretrained
+from ..models import ActionClassifier
 from ..models.base import CONFIG_FILE
 from ..probes.checks import percent_equal
 from ..progress import say
+from ..training.config import TRAIN_ON
 from ..training.interrupt import StopSignals
-from ..training.setup import load_data
 from .command import shell_command
-from .finetune import FinetuneConfig, finetune, predict
+from .few_clips import FEW_CLIPS, few_clips_recipe
+from .finetune import FinetuneConfig, count_classes, finetune, names_of, predict
 from .linear_head import linear_classifier
+from .start import REPORT_FILE, Start, load_start
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
     from ..models import SkeletonModel
-
-REPORT_FILE = "classifier.json"
 
 
 @dataclass
@@ -42,12 +43,19 @@ class ClassifierConfig:
     """What ``fastamr finetune`` does.
 
     Attributes:
-        checkpoint: folder of a run, or of ``save_pretrained``.
+        checkpoint: folder of a run, of ``save_pretrained``, or of a classifier, which is continued: its encoder, and
+            its head where the classes have the same names.
         data: packed files of one layout, which are used together, or ``synthetic``.
         out: folder of the classifier.
-        split: name of the split: it trains on the training clips, and the test clips give the accuracy.
-        frozen: leave the encoder as it is and fit a linear head to its features (logistic regression).
-        recipe: settings of :class:`FinetuneConfig` that differ from its defaults; none of them with ``frozen``.
+        split: name of the split: it trains on the training clips, and the test clips give the accuracy. Files without
+            it are trained on whole, where another file has it.
+        train_on: ``train`` (the training clips of the split) or ``all`` clips with a label; then nothing is tested.
+        label_numbers: take the labels of files that do not name their classes for the numbers of those that do.
+        frozen: leave the encoder as it is and fit a linear head to its features (logistic regression); the encoder
+            learns too by default. Below 200 training clips the recipe then suits few of them, see
+            :func:`~fastamr.finetuning.few_clips.few_clips_recipe`; ``--no-frozen`` takes the usual one.
+        recipe: settings of :class:`FinetuneConfig` that differ from the defaults, and win over those for few clips;
+            none of them with ``frozen``.
         seed: of the fine-tuning.
         batch_size: body sequences encoded at a time with ``frozen``.
         device: ``auto`` (a GPU where there is one) or a torch device.
@@ -58,7 +66,9 @@ class ClassifierConfig:
     data: list[str]
     out: str
     split: str = "official"
-    frozen: bool = False
+    train_on: Literal["train", "all"] = "train"
+    label_numbers: bool = False
+    frozen: bool | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     batch_size: int = 256
@@ -68,6 +78,7 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         self.checkpoint, self.out = str(self.checkpoint), str(self.out)
         self.data = as_sources(self.data)
+        check_name("train_on", self.train_on, TRAIN_ON)
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must be zero or more")
         if self.batch_size < 1:
@@ -83,7 +94,7 @@ class ClassifierConfig:
 def train_classifier(
     config: ClassifierConfig, *, data: PackedSkeletons | None = None, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train a classifier on an encoder, test it after the last epoch, and save it.
+    """Train a classifier on an encoder, or continue one, test it after the last epoch, and save it.
 
     Data that lacks pre-processing steps of the run goes through them first. The folder then holds what
     ``ActionClassifier.from_pretrained`` loads, and ``classifier.json``.
@@ -94,9 +105,10 @@ def train_classifier(
         quiet: do not print.
 
     Returns:
-        What ``classifier.json`` holds: ``config``, ``recipe`` (complete; None with ``frozen``), ``command`` (does the
-        same again, for data in files), ``versions``, ``data``, ``clips``, ``classes``, ``parameters`` and ``accuracy``
-        (test, percent).
+        What ``classifier.json`` holds: ``config`` with what was chosen, ``start`` (``kind``, ``head``, and ``chain``:
+        the folders behind it), ``recipe`` (complete; None with ``frozen``), ``command`` (does the same again, for data
+        in files), ``versions``, ``data``, ``clips``, ``classes``, ``parameters`` and ``accuracy`` (test, percent; None
+        where nothing is tested), ``notes`` and ``warnings``.
 
     Raises:
         FileExistsError: the folder holds a model, and ``overwrite`` is not set.
@@ -105,11 +117,18 @@ def train_classifier(
         KeyboardInterrupt: the training was stopped by a signal; nothing is written.
     """
     out = claim_folder(config.out, overwrite=config.overwrite)
-    model = load_pretrained(config.checkpoint)
-    prepared = prepare_data(model, config.data, run_steps(config.checkpoint), data)
-    train, test = labelled_split(prepared, config.split)
-    model = model.to(pick_device(config.device))
-    recipe = None if config.frozen else FinetuneConfig(**config.recipe)
+    start = load_start(config.checkpoint)
+    gathered = gather_data(start.source, config, start.steps, data)
+    prepared = gathered.data
+    train, test = training_split(prepared, gathered.split)
+    warnings = [*gathered.warnings, *untrained_classes(prepared, (train, test))]
+    plan = _plan(config, start, prepared, train)
+    config, recipe = plan.config, plan.recipe
+    if not quiet:
+        tell(describe_halves(prepared, gathered.split, (train, test)), gathered.notes, warnings)
+        for line in plan.told:
+            print(line)
+    model = start.model.to(pick_device(config.device))
     with StopSignals(lambda: f"nothing was written into {out}"):
         if recipe is None:
             classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
@@ -118,10 +137,17 @@ def train_classifier(
             show: Any = (
                 {} if quiet else {"progress": functools.partial(say, file=sys.stdout), "bar": "finetune"}
             )
-            result = finetune(model, prepared, (train, test), recipe, seed=config.seed, **show)
+            result = finetune(
+                model, prepared, (train, test), recipe, seed=config.seed, head=plan.weights, **show
+            )
             classifier, accuracy = result.classifier, result.accuracy
     report: dict[str, Any] = {
         "config": dataclasses.asdict(config),
+        "start": {
+            "kind": "encoder" if start.classifier is None else "classifier",
+            "chain": list(start.chain),
+            "head": plan.head,
+        },
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "command": shell_command("finetune", dataclasses.asdict(config)),
         "versions": versions(),
@@ -129,19 +155,64 @@ def train_classifier(
         "clips": {"train": int(train.sum()), "test": int(test.sum())},
         "classes": classifier.classes,
         "parameters": classifier.num_parameters(),
-        "accuracy": accuracy,
+        "accuracy": accuracy if test.any() else None,
+        "notes": list(gathered.notes),
+        "warnings": warnings,
     }
+    classifier.body_size = gathered.body_size
     classifier.save_pretrained(out)
     write_text(out / REPORT_FILE, json.dumps(report, indent=2) + "\n")
     if not quiet:
-        print(f"{accuracy:.1f} % of {report['clips']['test']} test clips; the classifier is in {out}")
+        tested = (
+            f"{accuracy:.1f} % of {report['clips']['test']} test clips"
+            if test.any()
+            else "nothing was tested"
+        )
+        print(f"{tested}; the classifier is in {out}")
     return report
+
+
+class _Plan(NamedTuple):
+    """What a fine-tuning does.
+
+    Attributes:
+        config: the configuration with what was chosen: ``frozen`` is set, ``recipe`` is what differs from the defaults.
+        recipe: the complete recipe; None with a frozen encoder.
+        weights: what the head begins with; None = fresh ones.
+        head: where they come from, in words.
+        told: lines for the person who asked.
+    """
+
+    config: ClassifierConfig
+    recipe: FinetuneConfig | None
+    weights: dict[str, torch.Tensor] | None
+    head: str
+    told: list[str]
+
+
+def _plan(config: ClassifierConfig, start: Start, data: PackedSkeletons, train: torch.Tensor) -> _Plan:
+    """Choose what was left open by what is continued and by the number of training clips."""
+    told = []
+    if config.frozen:
+        weights, recipe, head = None, None, "a new linear head"
+    else:
+        names = names_of(data, count_classes(data.labels[train]))
+        weights, form, head = start.head(names, config.recipe)
+        settings, clips = form | config.recipe, int(train.sum())
+        if config.frozen is None and clips < FEW_CLIPS:
+            settings, text = few_clips_recipe(clips, settings)
+            told.append(text)
+        config = dataclasses.replace(config, frozen=False, recipe=settings)
+        recipe = FinetuneConfig(**settings)
+    if start.classifier is not None:
+        told.insert(0, f"continues the classifier in {config.checkpoint}: its encoder, and {head}")
+    return _Plan(config, recipe, weights, head, told)
 
 
 def accuracy_of(
     classifier: ActionClassifier, data: PackedSkeletons, test: torch.Tensor, batch_size: int = 256
 ) -> float:
-    """Return the share of the test clips that a classifier names correctly, in percent.
+    """Return the share of the test clips that a classifier names correctly, in percent; NaN where there is none.
 
     Args:
         classifier: the classifier; the work is done on its device.
@@ -152,6 +223,8 @@ def accuracy_of(
     device = next(classifier.parameters()).device
     data = data.to(device)
     clips = test.to(device).nonzero()[:, 0]
+    if not len(clips):
+        return math.nan
     batches = ClipBatches(data, classifier.encoder.frames)
     return percent_equal(predict(classifier, batches, clips, batch_size), data.labels[clips])
 
@@ -190,9 +263,61 @@ def prepare_data(
     sources: list[str],
     steps: Any,
     given: PackedSkeletons | None,
+    split: str | None = None,
 ) -> PackedSkeletons:
-    """Load the data, or take what is given, and apply the steps that it lacks."""
-    data = load_data(sources, steps) if given is None else apply_missing(given, steps)
-    encoder = model.encoder if isinstance(model, ActionClassifier) else model
-    check_fit(encoder, data)
-    return data
+    """Load the data, or take what is given, with its split, and apply the steps that it lacks."""
+    sets, names = (open_sets(sources), sources) if given is None else ([given], ["the data"])
+    split = None if split is None else choose_split(split, sets)
+    return _fitting(model, gather(sets, names, steps, split=split, layout=_encoder(model).layout)).data
+
+
+def gather_data(
+    model: SkeletonModel | ActionClassifier,
+    config: Any,
+    steps: Any,
+    given: PackedSkeletons | None,
+) -> Gathered:
+    """Load the data of a configuration, or take what is given, with its split, and apply the steps that it lacks.
+
+    Args:
+        model: what the data is for; its body size is what that of the data is compared with.
+        config: has ``data``, ``split``, ``label_numbers``, and perhaps ``train_on``.
+        steps: the pre-processing of the model's training.
+        given: data in memory instead of the files that the configuration names.
+
+    Returns:
+        The data; its ``split`` is None where the configuration asks for all clips.
+
+    Raises:
+        ValueError: an unknown split, or data that do not fit together or the model.
+        FileNotFoundError: no such data file.
+    """
+    sets, names = (open_sets(config.data), config.data) if given is None else ([given], ["the data"])
+    everything = getattr(config, "train_on", "train") == "all"
+    gathered = gather(
+        sets,
+        names,
+        steps,
+        split=None if everything else choose_split(config.split, sets),
+        layout=_encoder(model).layout,
+        unnamed="numbers" if config.label_numbers else "refuse",
+        reference=model.body_size,
+    )
+    return _fitting(model, gathered)
+
+
+def tell(sizes: str, notes: Sequence[str], warnings: Sequence[str]) -> None:
+    """Print what a person should know of the data: warnings on standard error, the rest on standard output."""
+    for line in (*notes, sizes):
+        print(line, flush=True)
+    for line in warnings:
+        say(f"warning: {line}")
+
+
+def _encoder(model: SkeletonModel | ActionClassifier) -> SkeletonModel:
+    return model.encoder if isinstance(model, ActionClassifier) else model
+
+
+def _fitting(model: SkeletonModel | ActionClassifier, gathered: Gathered) -> Gathered:
+    check_fit(_encoder(model), gathered.data)
+    return gathered

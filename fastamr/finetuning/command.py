@@ -13,7 +13,7 @@ def shell_command(command: str, settings: Mapping[str, Any]) -> str:
 
     Args:
         command: its name.
-        settings: by the names of the dataclass; mappings in it become ``--PART.NAME``.
+        settings: by the names of the dataclass; mappings in it become ``--PART.NAME``, and None is left out.
     """
     return shlex.join(["fastamr", command, *_options("", settings)])
 
@@ -23,6 +23,8 @@ def _options(part: str, settings: Mapping[str, Any]) -> Iterator[str]:
         option = f"{part}{name}".replace("_", "-")
         if isinstance(value, Mapping):
             yield from _options(f"{part}{name}.", value)
+        elif value is None and not part:
+            continue  # left to the command
         elif isinstance(value, bool):
             yield f"--{option}" if value else f"--no-{option}"
         else:

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..data.joining import Gathered
 from ..devices import pick_device
 from ..features.clip_batches import ClipBatch, ClipBatches
 from ..features.run_settings import run_steps
-from ..features.splits import labelled_split
+from ..features.splits import describe_halves, training_split, untrained_classes
 from ..files import write_text
 from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
 from ..progress import say
 from ..training.interrupt import StopSignals
-from .classifier import accuracy_of, claim_folder, prepare_data
+from .classifier import accuracy_of, claim_folder, gather_data
+from .classifier import tell as show
 from .distill_config import DistillConfig
 from .distill_loss import DistillationLoss
 from .distill_report import build_report, format_report
@@ -58,7 +60,8 @@ def distill(
         quiet: do not print.
 
     Returns:
-        What ``distill.json`` holds, see :func:`fastamr.finetuning.distill_report.build_report`.
+        What ``distill.json`` holds, see :func:`fastamr.finetuning.distill_report.build_report`, and ``notes`` and
+        ``warnings``.
 
     Raises:
         FileExistsError: the folder holds a distillation or model, and neither ``resume`` nor ``overwrite`` is set.
@@ -69,8 +72,12 @@ def distill(
     """
     out = _claim(config)
     device = pick_device(config.device)
-    teacher, prepared, teacher_folder = _teacher(config, out, data, device)
-    halves = labelled_split(prepared, config.split)
+    teacher, gathered, teacher_folder = _teacher(config, out, data, device)
+    prepared = gathered.data
+    halves = training_split(prepared, gathered.split)
+    warnings = [*gathered.warnings, *untrained_classes(prepared, halves)]
+    if not quiet:
+        show(describe_halves(prepared, gathered.split, halves), gathered.notes, warnings)
     _check_classes(teacher, prepared, halves[0])
     _check_plan(config, out, _plan(config, prepared))
     tell = None if quiet else functools.partial(say, file=sys.stdout)
@@ -82,13 +89,14 @@ def distill(
                 folder = out / "students" / f"{kind}-{seed}"
                 result = _finished(folder)
                 if result is None:
-                    result = _train(config, kind, seed, teacher, prepared, halves, folder, tell)
+                    result = _train(config, kind, seed, teacher, gathered, halves, folder, tell)
                 runs[kind].append(result)
                 if tell is not None:
                     tell(f"{kind}, seed {seed}: {result['accuracy']:.1f} %")
     student = ActionClassifier.from_pretrained(out / "students" / f"{KINDS[0]}-{config.seeds[0]}")
     student.save_pretrained(out)
-    report = build_report(
+    remarks = {"notes": list(gathered.notes), "warnings": warnings}
+    report = remarks | build_report(
         config,
         prepared.describe(),
         {half: int(mask.sum()) for half, mask in zip(("train", "test"), halves, strict=True)},
@@ -106,21 +114,22 @@ def distill(
 
 def _teacher(
     config: DistillConfig, out: Path, data: PackedSkeletons | None, device: torch.device
-) -> tuple[ActionClassifier, PackedSkeletons, Path]:
+) -> tuple[ActionClassifier, Gathered, Path]:
     """Return the teacher on its device, the data pre-processed for it, and the folder that holds it."""
     if read_description(config.teacher)["model"] == ActionClassifier.name:
         classifier = ActionClassifier.from_pretrained(config.teacher)
-        prepared = prepare_data(classifier, config.data, classifier.steps, data)
-        return classifier.to(device), prepared, Path(config.teacher)
+        gathered = gather_data(classifier, config, classifier.steps, data)
+        return classifier.to(device), gathered, Path(config.teacher)
     encoder = load_pretrained(config.teacher)
-    prepared = prepare_data(encoder, config.data, run_steps(config.teacher), data)
+    gathered = gather_data(encoder, config, run_steps(config.teacher), data)
     folder = out / TEACHER_FOLDER
     if config.resume and (folder / CONFIG_FILE).is_file():
-        return ActionClassifier.from_pretrained(folder).to(device), prepared, folder
-    train, _ = labelled_split(prepared, config.split)
-    classifier = linear_classifier(encoder.to(device), prepared, train, batch_size=config.batch_size)
+        return ActionClassifier.from_pretrained(folder).to(device), gathered, folder
+    train, _ = training_split(gathered.data, gathered.split)
+    classifier = linear_classifier(encoder.to(device), gathered.data, train, batch_size=config.batch_size)
+    classifier.body_size = gathered.body_size
     classifier.save_pretrained(folder)
-    return classifier, prepared, folder
+    return classifier, gathered, folder
 
 
 def _check_classes(teacher: ActionClassifier, data: PackedSkeletons, train: Tensor) -> None:
@@ -209,7 +218,7 @@ def _train(
     kind: str,
     seed: int,
     teacher: ActionClassifier,
-    data: PackedSkeletons,
+    gathered: Gathered,
     halves: tuple[Tensor, Tensor],
     folder: Path,
     tell: Callable[[str], None] | None,
@@ -217,7 +226,7 @@ def _train(
     """Train one student, save it, and then its result, which marks it as done."""
     recipe, name = config.student_recipe(), f"{kind}, seed {seed}"
     device = next(teacher.parameters()).device
-    data = data.to(device)
+    data = gathered.data.to(device)
     clips = halves[0].to(device).nonzero()[:, 0]
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -249,6 +258,7 @@ def _train(
         "train_loss": loss,
         "seconds": time.perf_counter() - start,
     }
+    student.body_size = gathered.body_size
     student.save_pretrained(folder)
     write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
     return result

@@ -92,7 +92,8 @@ class DistillConfig:
         teacher: folder of a classifier, or of a pre-trained encoder, which stays frozen and gets a linear head.
         data: packed files of one layout, which are used together, or ``synthetic``.
         out: folder of the student and of the report.
-        split: name of the split.
+        split: name of the split. Files without it are trained on whole, where another file has it.
+        label_numbers: take the labels of files that do not name their classes for the numbers of those that do.
         seeds: a student is trained with the teacher and one without for each; the first one's student is kept.
         temperature: of the soft labels (choice: 2; teachers that learnt with label smoothing are flat enough).
         soft: weight of the teacher's soft labels against the true ones, 0 to 1 (choice: 0.5).
@@ -110,6 +111,7 @@ class DistillConfig:
     data: list[str]
     out: str
     split: str = "official"
+    label_numbers: bool = False
     seeds: list[int] = field(default_factory=lambda: [0])
     temperature: float = 2.0
     soft: float = 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,7 +106,7 @@ class FinetuneResult(NamedTuple):
     """What fine-tuning reached.
 
     Attributes:
-        accuracy: percent on the test clips after the last epoch: the result.
+        accuracy: percent on the test clips after the last epoch: the result. NaN without test clips.
         train_loss: mean loss of the last epoch, nats.
         predicted: the class of each test clip.
         classifier: the trained classifier, in evaluation mode.
@@ -128,6 +128,7 @@ def finetune(
     bodies: str = "existing",
     progress: Callable[[str], None] | None = None,
     bar: str = "",
+    head: Mapping[str, Tensor] | None = None,
 ) -> FinetuneResult:
     """Fine-tune a copy of an encoder on the training clips and test it after the last epoch.
 
@@ -136,13 +137,14 @@ def finetune(
     Args:
         model: the encoder; it is left as it is. The work is done on its device.
         data: packed data, pre-processed as for the pre-training.
-        halves: ``(N,)`` bool masks of the training and test clips, all labelled.
+        halves: ``(N,)`` bool masks of the training and test clips, all labelled; there may be no test clip.
         config: the recipe; None takes the defaults.
         seed: fixes the head, the order of the clips, the augmentation and the drop-out. The global random state is
             left as it was.
         bodies: ``"existing"`` averages the bodies that a clip has, ``"field"`` the empty ones of two too.
         progress: called with a line of text ten times during the run; None = silent.
         bar: what stands before a progress bar on standard error; empty = no bar.
+        head: weights that the head begins with, the ``state_dict`` of one of the recipe's form; None = fresh ones.
 
     Raises:
         ValueError: data that the model does not fit, or too few training clips for BatchNorm.
@@ -169,9 +171,13 @@ def finetune(
             steps=own_steps(data),
             training_data=describe_training(data, train),
         )
+        if head is not None:
+            classifier.head.load_state_dict(head)
         loss = fit_classifier(
             classifier, batches, train, data.labels, config, seed=seed, progress=progress, bar=bar
         )
+    if not len(test):
+        return FinetuneResult(math.nan, loss, (), classifier.eval())
     predicted = predict(classifier, batches, test, config.batch_size)
     accuracy = percent_equal(predicted, data.labels[test])
     return FinetuneResult(accuracy, loss, tuple(predicted.tolist()), classifier)

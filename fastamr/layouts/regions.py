@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
 """The five fingers in the order of the points, four points each from the palm to the tip."""
 
@@ -33,7 +35,7 @@ def face_tree() -> str:
     parents: dict[int, int] = {}
     for chain in _FACE_CHAINS:
         points = [int(point) for point in chain.split()]
-        for parent, point in zip(points, points[1:], strict=False):
+        for parent, point in pairwise(points):
             parents[point] = parent
             if point in _FACE_MIRROR:
                 parents[_FACE_MIRROR[point]] = _FACE_MIRROR.get(parent, parent)
@@ -54,11 +56,11 @@ def hand_tree(side: str) -> str:
     """Return the tree of a hand's 21 points.
 
     Args:
-        side: ``"left_"`` or ``"right_"`` for the hand of a body, whose root hangs on the wrist; ``""`` for a hand alone.
+        side: ``"left_"`` or ``"right_"`` for a hand of a body, whose root hangs on the wrist; ``""`` for a hand alone.
     """
     root = f"{side}hand_root" if side else "wrist"
     entries = [f"{root}<{side}wrist" if side else root]
     for finger in FINGERS:
         chain = [root, *(f"{side}{finger}{place}" for place in range(1, 5))]
-        entries += [f"{joint}<{parent}" for parent, joint in zip(chain, chain[1:], strict=False)]
+        entries += [f"{joint}<{parent}" for parent, joint in pairwise(chain)]
     return " " + " ".join(entries)

@@ -179,18 +179,18 @@ TREES: dict[str, str] = {
         left_wrist<left_elbow right_wrist<right_elbow left_hip<left_shoulder right_hip<right_shoulder
         left_knee<left_hip right_knee<right_hip left_ankle<left_knee right_ankle<right_knee top_head<neck neck
     """,
-    # Leeds Sports Pose.
-    "lsp14": """
-        right_ankle<right_knee right_knee<right_hip right_hip<right_shoulder left_hip<left_shoulder
-        left_knee<left_hip left_ankle<left_knee right_wrist<right_elbow right_elbow<right_shoulder
-        right_shoulder<neck left_shoulder<neck left_elbow<left_shoulder left_wrist<left_elbow neck head_top<neck
-    """,
     # AI Challenger.
     "aic14": """
         right_shoulder<neck right_elbow<right_shoulder right_wrist<right_elbow
         left_shoulder<neck left_elbow<left_shoulder left_wrist<left_elbow
         right_hip<right_shoulder right_knee<right_hip right_ankle<right_knee
         left_hip<left_shoulder left_knee<left_hip left_ankle<left_knee head_top<neck neck
+    """,
+    # Leeds Sports Pose.
+    "lsp14": """
+        right_ankle<right_knee right_knee<right_hip right_hip<right_shoulder left_hip<left_shoulder
+        left_knee<left_hip left_ankle<left_knee right_wrist<right_elbow right_elbow<right_shoulder
+        right_shoulder<neck left_shoulder<neck left_elbow<left_shoulder left_wrist<left_elbow neck head_top<neck
     """,
 }
 """``joint<parent`` in the order of the coordinates, the root without ``<``, by layout."""

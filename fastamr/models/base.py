@@ -26,6 +26,7 @@ from .parts.masking import choose_visible, motion_scores, token_validity
 from .parts.pooling import mean_tokens
 
 CONFIG_FILE = "config.json"
+BODY_SIZE = "body_size"
 WEIGHTS_FILE = "model.safetensors"
 # What a classifier's file says in the place of a model's name.
 CLASSIFIER = "action_classifier"
@@ -61,6 +62,8 @@ class SkeletonModel(nn.Module):
 
     Attributes:
         reports_terms: whether the details hold terms that a training run should log.
+        body_size: the median trunk of the bodies that it was trained on, as pre-processing left them; None = unknown,
+            or of no effect. It is saved with the model.
 
     Raises:
         ValueError: an unknown option (with the nearest valid one) or a value out of range.
@@ -69,6 +72,7 @@ class SkeletonModel(nn.Module):
     name: ClassVar[str]
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     reports_terms: ClassVar[bool] = False
+    body_size: float | None = None
     encoder: SkeletonEncoder
 
     def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 120, **options: Any) -> None:
@@ -78,7 +82,7 @@ class SkeletonModel(nn.Module):
             if name not in known:
                 raise unknown_name(f"option of {type(self).__name__}", name, known)
         self.config = self.Config(layout=layout, frames=frames, **options)
-        self.layout = get_layout(layout)
+        self.layout = get_layout(self.config.layout)
         self.frames = frames
 
     @classmethod
@@ -229,7 +233,7 @@ class SkeletonModel(nn.Module):
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``, each in one piece, into a folder."""
-        write_model(directory, self.name, self.config.to_dict(), self.state_dict())
+        write_model(directory, self.name, self.config.to_dict(), self.state_dict(), self.body_size)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
@@ -247,11 +251,16 @@ class SkeletonModel(nn.Module):
             )
         model = cls.from_config(cls.Config.from_dict(description["config"]))
         load_weights(model, Path(directory) / WEIGHTS_FILE)
+        model.body_size = description.get(BODY_SIZE)
         return model
 
 
 def write_model(
-    directory: str | Path, name: str, config: dict[str, Any], tensors: Mapping[str, Tensor]
+    directory: str | Path,
+    name: str,
+    config: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    body_size: float | None = None,
 ) -> None:
     """Write a model's folder: ``config.json`` and ``model.safetensors``, each in one piece.
 
@@ -260,13 +269,15 @@ def write_model(
         name: what kind of model it is.
         config: what JSON can hold.
         tensors: the weights by name, on any device.
+        body_size: of the training data, see :class:`SkeletonModel`; left out where it is None.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     content = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
     with replaced(directory / WEIGHTS_FILE) as temporary:
         save_file(content, temporary, metadata={"format": "pt"})
-    description = {"model": name, "config": config}
+    description: dict[str, Any] = {"model": name, "config": config}
+    description |= {} if body_size is None else {BODY_SIZE: body_size}
     write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
 
 
@@ -293,7 +304,7 @@ def check_finite(clips: Tensor) -> None:
 
 
 def read_description(directory: str | Path) -> dict[str, Any]:
-    """Read ``config.json`` of a saved model: ``{"model": name, "config": {...}}``."""
+    """Read ``config.json`` of a saved model: ``{"model": name, "config": {...}}``, perhaps with ``body_size``."""
     path = Path(directory) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(
@@ -305,6 +316,9 @@ def read_description(directory: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON ({error}): the file is damaged") from error
     if not isinstance(description, dict) or not {"model", "config"} <= description.keys():
         raise ValueError(f"{path} describes no fastamr model: expected the fields 'model' and 'config'")
+    size = description.get(BODY_SIZE)
+    if size is not None and not (isinstance(size, (int, float)) and 0 < size < float("inf")):
+        raise ValueError(f"{path} is damaged: {BODY_SIZE} is {size!r}, expected a positive number")
     return description
 
 

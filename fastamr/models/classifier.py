@@ -13,7 +13,15 @@ from torch.nn import functional
 
 from ..errors import check_name
 from ..nn import DropPath, initialize
-from .base import CLASSIFIER, WEIGHTS_FILE, SkeletonModel, load_weights, read_description, write_model
+from .base import (
+    BODY_SIZE,
+    CLASSIFIER,
+    WEIGHTS_FILE,
+    SkeletonModel,
+    load_weights,
+    read_description,
+    write_model,
+)
 from .parts.masking import token_validity
 from .parts.pooling import average_bodies, mean_tokens
 from .registry import build_model
@@ -58,6 +66,8 @@ class ActionClassifier(nn.Module):
     """
 
     name: ClassVar[str] = CLASSIFIER
+    body_size: float | None = None
+    """The median trunk of the clips that it was trained on, as for an encoder; saved with it."""
 
     def __init__(
         self,
@@ -102,6 +112,11 @@ class ActionClassifier(nn.Module):
         self._layers, self.depth = _layers(name for name, _ in self._trained("encoder."))
         self._set_drop_path(drop_path)
 
+    @property
+    def hidden(self) -> int:
+        """Width of the head's hidden layer, 0 = none."""
+        return int(self._head_options["hidden"])
+
     def inference_state(self) -> dict[str, Tensor]:
         """Return the parameters and buffers that the logits depend on, by name, without the pre-training's parts."""
         state = self.state_dict()
@@ -128,7 +143,7 @@ class ActionClassifier(nn.Module):
             "steps": [dict(step) for step in self.steps],
             "training_data": self.training_data,
         }
-        write_model(directory, self.name, config, self.inference_state())
+        write_model(directory, self.name, config, self.inference_state(), self.body_size)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
@@ -153,6 +168,7 @@ class ActionClassifier(nn.Module):
         except (KeyError, TypeError) as error:
             raise ValueError(f"{directory} describes no classifier ({error}): the file is damaged") from None
         load_weights(model, Path(directory) / WEIGHTS_FILE, without=model._pretraining_only)
+        model.body_size = description.get(BODY_SIZE)
         return model.eval()
 
     def _trained(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:

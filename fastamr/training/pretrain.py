@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import native, ops
-from ..data import apply_missing, parse_steps
+from ..data import parse_steps
+from ..data.joining import Gathered, gather, open_sets
 from ..devices import pick_device
 from ..memory import keep_freed_memory
 from .checkpoint import (
@@ -34,7 +36,6 @@ from .setup import (
     build_model,
     describe_bodies,
     is_resident,
-    load_data,
     open_clip_stream,
     pick_split,
     run_lengths,
@@ -88,25 +89,37 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     parse_steps(config.preprocess)
     check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
     device = pick_device(config.device)
-    data = (
-        load_data(config.data, config.preprocess) if data is None else apply_missing(data, config.preprocess)
-    )
+    gathered = _gather(config, data)
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
-    run = _Run(config, data, device, quiet)
+    run = _Run(config, gathered, device, quiet)
     run.open_folder()
     run.train()
     return run.folder
 
 
+def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
+    """Return the data of a run, with its split."""
+    sets, sources = (open_sets(config.data), config.data) if data is None else ([data], ["the data"])
+    split = pick_split(config.split, sets, config.train_on)
+    gathered = gather(
+        sets,
+        sources,
+        config.preprocess,
+        split=None if config.train_on == "all" else split,
+        labelled=False,
+        unnamed="unknown",
+    )
+    return dataclasses.replace(gathered, split=split)
+
+
 class _Run:
     """One run: its data, its model and where it stands."""
 
-    def __init__(
-        self, config: PretrainConfig, data: PackedSkeletons, device: torch.device, quiet: bool
-    ) -> None:
+    def __init__(self, config: PretrainConfig, gathered: Gathered, device: torch.device, quiet: bool) -> None:
         self.config, self.folder, self.device = config, Path(config.out), device
-        self.split = pick_split(config.split, data, config.train_on)
+        self.split, data = gathered.split, gathered.data
+        self.remarks = {"notes": list(gathered.notes), "warnings": list(gathered.warnings)}
         self.probe_split: Split | None = check_probe(data, self.split) if config.probe_every else None
         self.fingerprint = data.fingerprint()
         sequences = training_sequences(
@@ -115,6 +128,7 @@ class _Run:
         self.order = BatchOrder(sequences, config.batch_size, config.seed)
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
         self.model = build_model(config, data).to(self.device).train()
+        self.model.body_size = gathered.body_size
         self.resident = is_resident(data, self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
         self.schedule = LearningRateSchedule(
@@ -312,6 +326,8 @@ class _Run:
             "data": self.fingerprint,
             "train_on": self.config.train_on,
             "split": self.split,
+            "body_size": self.model.body_size,
+            **self.remarks,
             "frames": "resident" if self.resident else "prefetched",
             "graph": self.config.graph,
             **describe_bodies(self.data, self.order.sequences, self.config.keep_empty_bodies),

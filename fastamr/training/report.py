@@ -66,7 +66,8 @@ class RunReport:
         folder, start = Path(self.config.out), header["update"]
         plan = [*plan_lines(header, folder), *(f"{'speed':<8} {line}" for line in speed.lines())]
         self.say(
-            *(textwrap.fill(line, 100, subsequent_indent=" " * 9, break_on_hyphens=False) for line in plan)
+            *(textwrap.fill(line, 100, subsequent_indent=" " * 9, break_on_hyphens=False) for line in plan),
+            *(f"{kind[:-1]}: {text}" for kind in ("notes", "warnings") for text in header[kind]),
         )
         self._forecast = Forecast(self.config, device, start, self.total)
         self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)

@@ -23,24 +23,6 @@ DEFAULT_SPLIT = "official"
 BODY_SLOTS = 2
 
 
-def load_data(sources: Sequence[str], steps: Sequence[str]) -> PackedSkeletons:
-    """Load files as one data set and apply the pre-processing that they lack.
-
-    Args:
-        sources: packed files of one layout, or ``synthetic``.
-        steps: pre-processing steps, see :func:`fastamr.data.apply_missing`.
-
-    Raises:
-        ValueError: no data is named, or the files do not fit together.
-        FileNotFoundError: a file does not exist.
-    """
-    from .. import data
-
-    if not sources:
-        raise ValueError("data is missing: name packed files, or pass --data synthetic")
-    return data.concatenate([data.apply_missing(data.load(source), steps) for source in sources])
-
-
 def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
     """Return all pre-processing that the data has been through, as ``config.yaml`` lists it.
 
@@ -65,27 +47,30 @@ def steps_as_text(data: PackedSkeletons, asked: Sequence[str]) -> list[str]:
     return texts
 
 
-def pick_split(name: str | None, data: PackedSkeletons, train_on: str) -> str | None:
+def pick_split(
+    name: str | None, data: PackedSkeletons | Sequence[PackedSkeletons], train_on: str
+) -> str | None:
     """Return the split's name: the given one, else ``official`` where the data has it, else None.
 
     Args:
-        name: the split that was asked for, or None.
-        data: the packed data.
+        name: the split that was asked for, in any case, or None.
+        data: the packed data, or the sets that train together, of which one has the split.
         train_on: ``train`` or ``all``, see :func:`training_sequences`.
 
     Raises:
         ValueError: the data has no split of the given name; or none is given although the data has some, none of them
             ``official``, so that test clips would be trained on.
     """
-    if name is not None:
-        data.split(name)
-        return name
-    if DEFAULT_SPLIT in data.splits:
-        return DEFAULT_SPLIT
-    if data.splits and train_on != "all":
-        first = next(iter(data.splits))
+    from ..data.joining import choose_split
+
+    sets = data if isinstance(data, Sequence) else [data]
+    known = list(dict.fromkeys(one for each in sets for one in each.splits))
+    if name is not None or DEFAULT_SPLIT in known:
+        return choose_split(name or DEFAULT_SPLIT, sets)
+    if known and train_on != "all":
+        first = known[0]
         raise ValueError(
-            f"split is missing, and the data has splits {list(data.splits)}, none of them {DEFAULT_SPLIT!r}: name the "
+            f"split is missing, and the data has splits {known}, none of them {DEFAULT_SPLIT!r}: name the "
             f"one whose training clips to train on, for example --split {first}, or pass --train-on all to train on "
             "every clip"
         )
@@ -106,10 +91,20 @@ def training_sequences(
     Returns:
         ``(B,)`` int64, indices of body sequences; with ``keep_empty_bodies`` ``(N, 2)``, one row a clip, -1 for an
         empty slot. Bodies beyond the second have no slot there.
+
+    Raises:
+        ValueError: there is no such split, or it has no training clip.
     """
     chosen = torch.ones(data.num_clips, dtype=torch.bool)
     if train_on != "all" and split is not None:
-        chosen = data.split(split).train
+        halves = data.split(split)
+        chosen = halves.train
+        if not bool(chosen.any()):
+            others = [name for name in data.splits if name != split] or "none"
+            raise ValueError(
+                f"split {split!r} has no training clip ({int(halves.test.sum())} test clips); other splits: {others}: "
+                "name one with --split, or pass --train-on all to train on every clip"
+            )
     bodies = chosen[data.body_clip].nonzero().squeeze(1)
     if not keep_empty_bodies:
         return bodies

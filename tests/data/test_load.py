@@ -60,8 +60,9 @@ class TestConcatenate:
         assert both.label_names == ("sit", "walk", "run")
         assert both.labels.tolist() == [0, 1, 2, 1]
 
-    def test_unnamed_classes_beside_named_ones_are_unknown(self) -> None:
-        both = concatenate([make(0, labels=[0, -1], label_names=["sit"]), make(1, labels=[0, 1])])
+    def test_unnamed_classes_beside_named_ones_are_unknown_on_request(self) -> None:
+        sets = [make(0, labels=[0, -1], label_names=["sit"]), make(1, labels=[0, 1])]
+        both = concatenate(sets, unnamed="unknown")
         assert both.labels.tolist() == [0, -1, -1, -1]
 
     def test_unnamed_classes_keep_their_numbers(self) -> None:

@@ -340,7 +340,10 @@ class TestErrors:
 
         from fastamr.data import PackedSkeletons
 
-        other = PackedSkeletons.from_clips([np.ones((3, 1, 25, 3), np.float32)], layout="ntu25")
+        half = torch.tensor([True])
+        other = PackedSkeletons.from_clips(
+            [np.ones((3, 1, 25, 3), np.float32)], layout="ntu25", splits={"official": Split(half, ~half)}
+        )
         with pytest.raises(ValueError, match=r"layout 'cross4'.*the data has 'ntu25'"):
             evaluate(_config(run[0]), data=other)
 

@@ -143,7 +143,7 @@ class TestWindows:
 class TestRefusals:
     def test_another_layout_or_dimension(self, classifier, make_data) -> None:
         predictor = Predictor(classifier)
-        other = SkeletonLayout("other", LAYOUT.joints, LAYOUT.parents)
+        other = SkeletonLayout("other", ("root", "neck", "head", "foot"), LAYOUT.parents)
         with pytest.raises(
             ValueError, match=r"layout 'other' \(4 joints\), the model knows 'chain4'.*fastamr convert"
         ):

@@ -81,9 +81,9 @@ class TestSegments:
         assert (answer.start_time, answer.end_time) == (100.0, pytest.approx(106.0))
 
     def test_defaults_and_the_end_of_a_stream(self, predictor) -> None:
-        """The window is the model's 16 frames, the stride a quarter of it; the last window ends with the stream."""
+        """The window is the training clips' median of 14, the stride a quarter of it; the last ends with the stream."""
         spans = [(a.first, a.end) for a in predict_stream(predictor, as_lines(frames([(0, 22)])))]
-        assert spans == [(0, 16), (4, 20), (6, 22)]
+        assert spans == [(0, 14), (3, 17), (6, 20), (8, 22)]
         (short,) = predict_stream(predictor, as_lines(frames([(2, 5)])))
         assert (short.first, short.end, short.start_time) == (0, 5, None)
         assert short.top[0].name == "reach"

@@ -18,7 +18,7 @@ from fastamr.data import PackedSkeletons, Split
 from fastamr.evaluation import FinetuneConfig, labelled_split
 from fastamr.finetuning import classifier as classifier_module
 from fastamr.finetuning import distill as distill_module
-from fastamr.finetuning.classifier import ClassifierConfig, accuracy_of, train_classifier
+from fastamr.finetuning.classifier import ClassifierConfig, accuracy_of, prepare_data, train_classifier
 from fastamr.finetuning.command import shell_command
 from fastamr.finetuning.distill import distill
 from fastamr.finetuning.distill_config import DistillConfig, StudentConfig, StudentRecipe
@@ -99,7 +99,7 @@ class TestDistill:
         )
         # The saved student is that of the first seed, and predicts what was reported.
         student = ActionClassifier.from_pretrained(out)
-        prepared = distill_module.prepare_data(student, [], student.steps, data)
+        prepared = prepare_data(student, [], student.steps, data)
         test = labelled_split(prepared, "official")[1]
         assert accuracy_of(student, prepared, test) == pytest.approx(results["distilled"]["per_seed"][0])
         assert student.class_names == ("left", "middle", "right")
@@ -324,6 +324,7 @@ def test_commands_from_pretraining_to_the_student(run, tmp_path, capsys) -> None
     common = ["--data", str(tmp_path / "data.safetensors"), "--device", "cpu"]
     recipe = [f"--recipe.{name}={value}" for name, value in QUICK.items()]
     tuned = ["--checkpoint", str(run), "--out", str(tmp_path / "tuned"), "--recipe.hidden", "0", *recipe]
+    tuned += ["--no-frozen"]
     assert main(["finetune", *common, *tuned]) == 0
     assert main(["finetune", *common, *tuned]) == 1
     assert "already holds a model; pass --overwrite" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...data.preprocessing.convert_layout import MISSING, joint_map
 from ...errors import UsageError
+from ...skeleton import get_layout
 from ..options import CommandParser, add_labels, add_layout, add_processing, choice
 
 
@@ -35,7 +36,7 @@ def run(words: list[str]) -> None:
 
     check_writable(given.out)
     data = PackedSkeletons.load(given.source)
-    if given.layout is not None and data.layout.name != given.layout:
+    if given.layout is not None and data.layout != get_layout(given.layout):
         print(joint_map(data.layout, given.layout))
     if given.labels is not None:
         data = label_clips(data, given.labels)

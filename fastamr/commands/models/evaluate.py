@@ -7,7 +7,7 @@ from ..options import CommandParser
 from ..settings import add_config, build
 
 FIRST = {
-    "what is evaluated": "checkpoint data split protocol fuse out",
+    "what is evaluated": "checkpoint data split label_numbers protocol fuse out",
     "how": "seeds standardize device batch_size",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -27,7 +28,8 @@ def run(words: list[str]) -> None:
         check_writable(given.out)
 
     predictor = load_predictor(given.model, batch_size=given.batch_size, device=given.device)
-    options = {"top": given.top, "window": given.window, "stride": given.stride}
+    names = ("top", "window", "stride", "per_body")
+    options = {name: given[name] for name in names}
     answers: Iterator[Answer]
     if given.input == STREAM:
         answers = predict_stream(predictor, sys.stdin, fps=given.fps, **options)
@@ -48,6 +50,16 @@ def run(words: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _window(word: str) -> int | str:
+    """Return the frames of a window, or ``auto``."""
+    if word == "auto":
+        return word
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither a number of frames nor auto") from None
+
+
 def _parser() -> CommandParser:
     parser = CommandParser(
         "predict",
@@ -62,10 +74,13 @@ def _parser() -> CommandParser:
     add("--model", required=True, metavar="MODEL",
         help="folder of a classifier (fastamr finetune, distill), or an exported file *.onnx")  # fmt: skip
     add("--top", type=int, default=5, metavar="K", help="classes of an answer")
-    add("--window", type=int, metavar="FRAMES",
-        help="slide a window of so many frames; by default whole clips, of a stream the model's frames")  # fmt: skip
+    add("--window", type=_window, metavar="FRAMES",
+        help="slide a window of so many frames, or auto: of as much time as the training clips' median; by default "
+        "whole clips, of a stream auto")  # fmt: skip
     add("--stride", type=int, metavar="FRAMES",
         help="from one window to the next; by default half a window, of a stream a quarter")  # fmt: skip
+    add("--per-body", action=FLAG,
+        help="name what each person does; by default the people of a clip are averaged")  # fmt: skip
     add("--json", action=FLAG, help="write a line of JSON an answer")
     add("--out", metavar="FILE", help="write to a file, in one piece at the end, instead of standard output")
     add("--device", default="cpu", metavar="NAME", help="of a classifier's folder: cpu, cuda or auto")

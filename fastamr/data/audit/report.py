@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..body_size import body_size, size_warning
 from ..packed.dataset import PackedSkeletons
 from .blocks import Index
 from .counts import count
@@ -24,6 +25,7 @@ KINDS = {
     "zero": "joints at the origin that are not marked as unseen",
     "jump": "joints or bodies that jump",
     "freeze": "joints that freeze while the body moves",
+    "units": "bodies whose size in 3-D cannot be metres",
     "classes": "classes that are tested, but not trained, in a split",
     "unlabelled": "clips without a label",
     "dropped": "clips that were left out when the file was made",
@@ -56,13 +58,15 @@ def audit(
         quality: what counts as a jump and as frozen.
 
     Returns:
-        ``{"data", "counts", "quality", "duplicates", "findings"}``; ``findings`` is a list of
-        ``{"kind", "text"}``, the gravest first.
+        ``{"data", "counts", "body_size", "quality", "duplicates", "findings"}``; ``findings`` is a list of
+        ``{"kind", "text"}``, the gravest first; ``body_size`` holds the median ``trunk`` and a ``warning``, both None
+        where there is none.
     """
     quality = quality or QualityOptions()
     report: dict[str, Any] = {
         "data": dict(data.summary()),
         "counts": count(data),
+        "body_size": {"trunk": body_size(data), "warning": size_warning(data)},
         "quality": _describe_quality(data, check_quality(data, quality), quality),
         "duplicates": describe_duplicates(data, find_duplicates(data, near, near=search_near)),
     }
@@ -185,7 +189,9 @@ def _quality_findings(report: dict[str, Any]) -> list[Finding]:
 
 def _rest(report: dict[str, Any]) -> list[Finding]:
     counts, dropped = report["counts"], report["data"]["dropped_clips"]
-    findings = [
+    unit = report["body_size"]["warning"]
+    findings = [] if unit is None else [Finding("units", unit.removeprefix("the data: "))]
+    findings += [
         Finding("classes", f"split {name!r} tests classes that it does not train: {_some(lacking)}")
         for name, split in counts["splits"].items()
         if (lacking := split["classes_without_training"])

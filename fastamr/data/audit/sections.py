@@ -59,7 +59,7 @@ def sections(report: dict[str, Any]) -> Iterator[Section]:
 
 
 def _facts(report: dict[str, Any]) -> Section:
-    data, counts = report["data"], report["counts"]
+    data, counts, trunk = report["data"], report["counts"], report["body_size"]["trunk"]
     fps, many = data["fps"], counts["columns_of_many_values"]
     bodies = ", ".join(
         f"{clips:,} of {number} {'body' if number == '1' else 'bodies'}"
@@ -72,6 +72,7 @@ def _facts(report: dict[str, Any]) -> Section:
         ],
         ["clips", f"{data['clips']:,} ({bodies})"],
         ["frames", f"{data['frames']:,} of all bodies"],
+        ["body size", "unknown" if trunk is None else f"trunk of {trunk:.3g} (median)"],
         ["frame rate", fps if isinstance(fps, str) else ", ".join(f"{one:g}" for one in fps) + " per second"],
         ["pre-processing", "; ".join(map(_step, data["steps"])) or "none"],
         ["left out", f"{len(data['dropped_clips']):,} clips"],

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from .dataset import PackedSkeletons
+from .ragged import first_true, last_true, ranges, row_owner
+
+_CHUNK = 1 << 16
 
 
 def split_bodies(
@@ -21,12 +24,14 @@ def split_bodies(
     """Return a data set in which each body is a clip of its own, in the same order.
 
     A body keeps the frame rate, the columns and the splits of its clip, so that no recording lies on both sides of a
-    split. It keeps its start, too, so that times count from the clip's first frame. Steps of pre-processing that
-    looked at the clip as a whole (``per: clip``) no longer count as done: whoever asks for them gets them for each
-    body alone. A text column ``recording`` names the clip that each body came from, unless there is such a column.
+    split. It reaches from the first to the last frame that shows it, and ``body_start`` counts from the clip's first
+    frame as before, so that times stay right; a body that no frame shows keeps its frames. Steps of pre-processing
+    that looked at all bodies of the clip (``per: clip``, ``close_gaps``) no longer count as done: whoever asks for
+    them gets them for each body alone. A text column ``recording`` names the clip that each body came from, unless
+    there is such a column.
 
     Args:
-        data: packed data; it is left as it is, and the coordinates are shared.
+        data: packed data; it is left as it is, and the coordinates are shared where no frame goes.
         labels: ``(B,)`` class of each body, ``-1`` = unknown; None = that of its clip.
         label_names: the classes that ``labels`` counts; None = those of the data.
 
@@ -36,7 +41,7 @@ def split_bodies(
     Raises:
         ValueError: another number of labels than bodies, or a label beyond the classes.
     """
-    owner = data.body_clip
+    owner, trimmed = data.body_clip, _trimmed(data)
     known = data.labels[owner] if labels is None else torch.as_tensor(labels, device=data.device).long()
     if known.shape != (data.num_bodies,):
         raise ValueError(
@@ -50,7 +55,7 @@ def split_bodies(
         columns["recording"] = torch.tensor([codes[name] for name in data.names], device=data.device)[owner]
         column_names["recording"] = clips
     return dataclasses.replace(
-        data,
+        trimmed,
         body_clip=torch.arange(data.num_bodies, device=data.device),
         labels=known,
         label_names=data.label_names if label_names is None else tuple(label_names),
@@ -61,7 +66,32 @@ def split_bodies(
         columns=columns,
         column_names=column_names,
         splits={name: split.take(owner) for name, split in data.splits.items()},
-        steps=tuple(step for step in data.steps if step.get("per") != "clip"),
+        steps=tuple(
+            step for step in data.steps if step.get("per") != "clip" and step["name"] != "close_gaps"
+        ),
+    )
+
+
+def _trimmed(data: PackedSkeletons) -> PackedSkeletons:
+    """Return the data without the empty frames at the ends of its bodies."""
+    # In blocks, because the coordinates of a mapped file may be larger than the memory.
+    shown = torch.cat([(part != 0).flatten(1).any(1) for part in data.coords.split(_CHUNK)])
+    owner = row_owner(data.offsets)
+    first = first_true(shown, owner, data.num_bodies)
+    last = last_true(shown, owner, data.num_bodies)
+    first = torch.where(first >= 0, first, data.offsets[:-1])
+    last = torch.where(last >= 0, last, data.offsets[1:] - 1)
+    lengths = last - first + 1
+    if int(lengths.sum()) == data.num_frames:
+        return data
+    rows = ranges(first, lengths)
+    return dataclasses.replace(
+        data,
+        coords=data.coords[rows],
+        valid=None if data.valid is None else data.valid[rows],
+        frame_labels=None if data.frame_labels is None else data.frame_labels[rows],
+        offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+        body_start=data.body_start + first - data.offsets[:-1],
     )
 
 

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...errors import check_name
 from .dataset import PackedSkeletons, Split
+from .joint_order import in_order_of
+
+UNNAMED = ("refuse", "numbers", "unknown")
+"""What becomes of numbered classes beside named ones, see :func:`concatenate`."""
 
 
-def concatenate(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
+def concatenate(
+    sets: Sequence[PackedSkeletons], *, unnamed: str = "refuse", sources: Sequence[str] = ()
+) -> PackedSkeletons:
     """Join data sets of one layout into one, which lies in memory.
 
-    Choices where the sets differ: classes, and the codes of text columns, are unified by name. Where only some
-    sets name their classes, the clips of the others become unknown (``-1``); where none does, equal numbers are
-    equal classes. A column or split that a set lacks is ``-1`` or False there. Coordinates become float32 unless
-    all are float16. Where only some label their frames, those of the others have their clip's class, or are unknown
-    (``-2``). Pre-processing that differs is recorded as one step ``concatenate`` with each set's own; notes of
-    readers and steps may differ and are kept behind the steps.
+    Choices where the sets differ: classes, and the codes of text columns, are unified by name; where no set names
+    its classes, equal numbers are equal classes. A column of numbers beside one of texts becomes texts. A column or
+    split that a set lacks is ``-1`` or False there. The same joints in another order get the order of the first set.
+    Coordinates become float32 unless all are float16. Where only some label their frames, those of the others have
+    their clip's class, or are unknown (``-2``). Pre-processing that differs is recorded as one step ``concatenate``
+    with each set's own; notes of readers and steps may differ and are kept behind the steps.
+
+    Args:
+        sets: the data sets.
+        unnamed: what becomes of the labels of a set that does not name its classes, where another does: ``refuse``
+            them with an error, take the ``numbers`` for those of the first set that names them, or make them
+            ``unknown`` (``-1``).
+        sources: what the sets are called in errors; empty = ``set 0``, ``set 1``, ...
 
     Raises:
-        ValueError: no set, or different layouts or channels.
+        ValueError: no set, an unknown option, different layouts or channels, or labels by name and by number.
     """
+    check_name("unnamed", unnamed, UNNAMED)
     if not sets:
         raise ValueError("sets is empty, expected at least one data set")
-    first = sets[0]
     if len(sets) == 1:
-        return first
-    for other in sets[1:]:
-        _check_same(first, other)
+        return sets[0]
+    sources = list(sources) or [f"set {place}" for place in range(len(sets))]
+    sets = [in_order_of(data, sets[0].layout) or data for data in sets]
+    first = sets[0]
+    for other, source in zip(sets[1:], sources[1:], strict=True):
+        _check_same(first, other, sources[0], source)
+    sets = _with_names(sets, sources, unnamed)
     dtype = torch.float32 if any(data.coords.dtype == torch.float32 for data in sets) else torch.float16
     frames, clips = [data.num_frames for data in sets], [data.num_clips for data in sets]
     labels, label_names = _unify([(data.labels, data.label_names) for data in sets])
@@ -38,7 +57,7 @@ def concatenate(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
     column_names: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(name for data in sets for name in data.columns):
         parts = [(_column(data, name), data.column_names.get(name, ())) for data in sets]
-        columns[name], names = _unify(parts)
+        columns[name], names = _unify(_as_texts(parts))
         if names:
             column_names[name] = names
     return PackedSkeletons(
@@ -64,20 +83,56 @@ def concatenate(sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
     )
 
 
-def _check_same(first: PackedSkeletons, other: PackedSkeletons) -> None:
+def _check_same(first: PackedSkeletons, other: PackedSkeletons, one: str, two: str) -> None:
     same = (other.layout.joints, other.layout.parents) == (first.layout.joints, first.layout.parents)
     if not same:
         raise ValueError(
-            f"sets: layouts {first.layout.name!r} ({first.layout.num_joints} joints) and {other.layout.name!r} "
-            f"({other.layout.num_joints} joints) differ; only data sets of one layout train together"
+            f"{one} and {two}: layouts {first.layout.name!r} ({first.layout.num_joints} joints) and "
+            f"{other.layout.name!r} ({other.layout.num_joints} joints) differ, and only data sets of one layout train "
+            f"together: map one first, with fastamr convert IN OUT --layout {first.layout.name}"
         )
     channels = (first.coords.shape[-1], other.coords.shape[-1])
     if channels[0] != channels[1]:
         raise ValueError(
-            f"sets: {channels[0]} and {channels[1]} channels; only sets with the same number of channels train together"
+            f"{one} and {two}: {channels[0]} and {channels[1]} channels; only sets with the same number of channels "
+            "train together: use each by itself, or import both with the same"
         )
     if first.device != other.device:
-        raise ValueError(f"sets lie on {first.device} and {other.device}; move them to one device first")
+        raise ValueError(
+            f"{one} and {two} lie on {first.device} and {other.device}; move them to one device first"
+        )
+
+
+def _with_names(
+    sets: Sequence[PackedSkeletons], sources: Sequence[str], unnamed: str
+) -> list[PackedSkeletons]:
+    """Give names to the numbered classes that stand beside named ones, as ``unnamed`` says."""
+    named = next((place for place, data in enumerate(sets) if data.label_names), None)
+    if named is None:
+        return list(sets)
+    names, result = sets[named].label_names, []
+    for data, source in zip(sets, sources, strict=True):
+        labels = [data.labels, *([] if data.frame_labels is None else [data.frame_labels])]
+        highest = max(int(part.max()) if part.numel() else -1 for part in labels)
+        if data.label_names or highest < 0 or unnamed == "unknown":
+            result.append(data)
+            continue
+        known = int((data.labels >= 0).sum())
+        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        classes = f"{len(names)} class{'es'[: 2 * (len(names) > 1)]} ({some})"
+        if unnamed == "refuse":
+            raise ValueError(
+                f"{source} labels {known} of its {data.num_clips} clips by number (0 to {highest}) and names no class, "
+                f"{sources[named]} names {classes}: import {source} again with names (fastamr import SOURCE OUT "
+                "--labels FILE), or pass --label-numbers, which takes equal numbers for equal classes"
+            )
+        if highest >= len(names):
+            raise ValueError(
+                f"{source} has a class {highest}, {sources[named]} names {classes}, 0 to {len(names) - 1}: its numbers "
+                "are not those of these names; import it again with names (fastamr import SOURCE OUT --labels FILE)"
+            )
+        result.append(dataclasses.replace(data, label_names=names))
+    return result
 
 
 def _unify(parts: Sequence[tuple[Tensor, tuple[str, ...]]]) -> tuple[Tensor, tuple[str, ...]]:
@@ -91,8 +146,23 @@ def _unify(parts: Sequence[tuple[Tensor, tuple[str, ...]]]) -> tuple[Tensor, tup
             table = torch.tensor([names.index(name) for name in own], device=codes.device)
             joined.append(torch.where(codes >= 0, table[codes.clamp(min=0)], -1))
         else:
-            joined.append(torch.full_like(codes, -1))
+            joined.append(torch.full(codes.shape, -1, dtype=torch.int64, device=codes.device))
     return torch.cat(joined), tuple(names)
+
+
+def _as_texts(parts: Sequence[tuple[Tensor, tuple[str, ...]]]) -> list[tuple[Tensor, tuple[str, ...]]]:
+    """Write the numbers of a column as texts where another part of it holds texts."""
+    if not any(own for _, own in parts):
+        return list(parts)
+    result = []
+    for values, own in parts:
+        if own or not bool((values >= 0).any()):
+            result.append((values, own))
+            continue
+        known = values[values >= 0].unique()
+        codes = torch.where(values >= 0, torch.searchsorted(known, values.contiguous()), -1)
+        result.append((codes, tuple(f"{value:g}" for value in known.tolist())))
+    return result
 
 
 def _column(data: PackedSkeletons, name: str) -> Tensor:

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import unknown_name
 from ...skeleton import SkeletonLayout, get_layout
 from .checks import HALF_LIMIT, check_coordinates, check_reach, check_structure
 from .file import fingerprint, read_packed, write_packed
 from .packing import Packing, pack_clips, text_codes
 from .ragged import ranges
-from .split import Split
+from .split import Split, split_name, unknown_split
 from .structure import PackedFields
 from .summary import Summary, summarise
 
@@ -153,16 +152,16 @@ class PackedSkeletons(PackedFields):
     def split(self, name: str) -> Split:
         """Return a split by name.
 
+        Args:
+            name: its name; a name that differs in case alone is as good.
+
         Raises:
-            ValueError: there is no such split (with the nearest name).
+            ValueError: there is no such split (with the nearest name, or how to make one).
         """
-        if name not in self.splits:
-            raise (
-                unknown_name("split", name, self.splits)
-                if self.splits
-                else ValueError(f"unknown split {name!r}: the data set has no split")
-            )
-        return self.splits[name]
+        known = split_name(name, self.splits)
+        if known is None:
+            raise unknown_split(name, self.splits)
+        return self.splits[known]
 
     def summary(self) -> Summary:
         """Return counts (clips, single-frame clips, dropped clips, splits, ...); prints as one line each."""

@@ -9,6 +9,7 @@ name, or as a dictionary (from YAML)::
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ __all__ = [
     "Scale",
     "Step",
     "apply_missing",
+    "missing_steps",
     "parse_steps",
     "preprocess",
 ]
@@ -76,14 +78,19 @@ def apply_missing(data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any]
     Raises:
         ValueError: an unknown step or parameter.
     """
-    done = list(data.steps)
+    missing = missing_steps(data, steps)
+    return preprocess(data, missing) if missing else data
+
+
+def missing_steps(data: PackedSkeletons, steps: Iterable[str | Mapping[str, Any] | Step]) -> tuple[Step, ...]:
+    """Return the steps that :func:`apply_missing` applies; the arguments are its own."""
+    steps, done = list(steps), list(data.steps)
     names = {step["name"] for step in done}
-    missing = [
+    return tuple(
         step
         for given, step in zip(steps, parse_steps(steps), strict=True)
         if step.to_dict() not in done and not (given == step.name and step.name in names)
-    ]
-    return preprocess(data, missing) if missing else data
+    )
 
 
 def parse_steps(steps: Iterable[str | Mapping[str, Any] | Step]) -> tuple[Step, ...]:
@@ -108,7 +115,7 @@ def _parse_step(step: Any) -> Step:
     if isinstance(step, str):
         name, _, text = step.partition(":")
         pairs = [item.partition("=") for item in text.split(",") if item]
-        step = {"name": name.strip(), **{key.strip(): yaml.safe_load(value) for key, _, value in pairs}}
+        step = {"name": name.strip(), **{key.strip(): _value(value) for key, _, value in pairs}}
     if not isinstance(step, Mapping) or "name" not in step:
         raise TypeError(f"step {step!r}: expected a name, a dictionary with a 'name', or a Step")
     name = step["name"]
@@ -122,3 +129,9 @@ def _parse_step(step: Any) -> Step:
                 raise ValueError(f"pre-processing step {name!r} takes no parameter, got {key!r}")
             raise unknown_name(f"parameter of step {name!r}", key, known)
     return STEPS[name](**parameters)
+
+
+def _value(text: str) -> Any:
+    """Return the value of a parameter; ``1e-3`` is a number here, although YAML 1.1 takes it for a string."""
+    value = yaml.safe_load(text)
+    return float(text) if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+e[-+]?\d+\s*", text) else value

@@ -8,6 +8,7 @@ neighbours, and where there is no rule either, it is marked as not seen.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 
 from ...errors import check_name
 from ...layouts import PARTS
+from ...layouts.names import body_part
 from ...skeleton import LAYOUTS, SkeletonLayout, get_layout
 from ..packed.dataset import PackedSkeletons
 from .geometry import Step
@@ -55,12 +57,19 @@ RULES: dict[str, tuple[dict[str, float], ...]] = {
 
 The first alternative whose parts can all be found holds; weights sum to 1. Choices: half-way points where a part lies
 between two others; neck, wrist and hand by the bone lengths of Drillis and Contini (1966) that the generated motion
-uses, too (the hand lies beyond the wrist on the line of the forearm, or between wrist and knuckles where there are any); the
-head is half-way from the neck to its top; where a layout does not distinguish them, the nose is the head, an ankle the
-foot, a thumb its tip. Eyes, ears, faces, fingers, heels and small toes have no rule.
+uses, too (the hand lies beyond the wrist on the line of the forearm, or between wrist and knuckles where there are
+any); the head is half-way from the neck to its top; where a layout does not distinguish them, the nose is the head, an
+ankle the foot, a thumb its tip. Eyes, ears, faces, fingers, heels and small toes have no rule.
 """
 
 MISSING = ("interpolate", "mask", "refuse")
+
+
+def _as_json(layout: SkeletonLayout) -> dict[str, Any]:
+    """Return a layout's fields as a file's header gives them back: lists instead of tuples."""
+    fields: dict[str, Any] = json.loads(json.dumps(layout.to_dict()))
+    return fields
+
 
 # Frames converted at a time: few enough to stay in the processor's cache.
 _CHUNK = 1 << 13
@@ -102,12 +111,19 @@ def parts_of(layout: SkeletonLayout) -> dict[str, str]:
     """Return the part of the body that each joint is, by joint.
 
     A joint of a layout that is not built in is the part whose name it bears, whatever the case, the separators and the
-    place of ``left`` and ``right``; a name that no rule knows is a part of its own.
+    place of ``left`` and ``right`` (or ``L`` and ``R``), or another name of which it bears (``MidHip``); a name that no
+    rule knows is a part of its own.
     """
     built_in = LAYOUTS.get(layout.name)
-    known = PARTS.get(layout.name, "") if built_in is not None and built_in.joints == layout.joints else ""
-    own = dict(entry.split("=") for entry in known.split())
-    return {joint: own.get(joint, _plain_part(joint)) for joint in layout.joints}
+    if built_in is not None and built_in.joints == layout.joints:
+        own = dict(entry.split("=") for entry in PARTS[layout.name].split())
+        return {joint: own.get(joint, _plain_part(joint)) for joint in layout.joints}
+    parts = {joint: _plain_part(joint) for joint in layout.joints}
+    for joint in layout.joints:
+        part = body_part(joint)
+        if part is not None and part not in parts.values():
+            parts[joint] = part
+    return parts
 
 
 def _plain_part(joint: str) -> str:
@@ -136,10 +152,12 @@ def joint_map(source: str | SkeletonLayout, target: str | SkeletonLayout) -> Joi
         else:
             missing.append(joint)
     if not copied:
-        raise ValueError(
-            f"layouts {source.name!r} and {target.name!r} have no joint in common; name the joints of your own layout "
-            f"as the built-in ones, for example left_elbow"
+        way_on = (
+            "a hand is no body"
+            if "hand21" in (source.name, target.name)
+            else ("name the joints of your own layout as the built-in ones, for example left_elbow")
         )
+        raise ValueError(f"layouts {source.name!r} and {target.name!r} have no joint in common; {way_on}")
     return JointMap(source, target, copied, interpolated, tuple(missing))
 
 
@@ -241,28 +259,38 @@ class ConvertLayout(Step):
     """Convert to another skeleton layout; see :func:`convert`.
 
     Args:
-        layout: the name of a built-in layout.
+        layout: the name of a built-in layout, the path of a layout's file, or a layout's fields
+            (:meth:`~fastamr.skeleton.SkeletonLayout.to_dict`), which stand for the file from then on.
         missing: ``"interpolate"``, ``"mask"`` or ``"refuse"``.
 
     Raises:
         ValueError: an unknown layout or option, or as :func:`convert`.
     """
 
-    layout: str
+    layout: str | Mapping[str, Any]
     missing: str = "interpolate"
     name: ClassVar[str] = "convert"
 
     def __post_init__(self) -> None:
-        get_layout(self.layout)
+        target = self._target()
+        built_in = LAYOUTS.get(target.name) == target
+        object.__setattr__(self, "layout", target.name if built_in else _as_json(target))
         check_name("missing of step 'convert'", self.missing, MISSING)
+
+    def _target(self) -> SkeletonLayout:
+        return (
+            SkeletonLayout.from_dict(self.layout)
+            if isinstance(self.layout, Mapping)
+            else get_layout(self.layout)
+        )
 
     def __call__(self, data: PackedSkeletons) -> PackedSkeletons:
         """Return the data set in the other layout."""
-        return convert(data, self.layout, missing=self.missing)
+        return convert(data, self._target(), missing=self.missing)
 
     def notes(self, data: PackedSkeletons) -> tuple[dict[str, Any], ...]:
         """Return the layout converted from, and which joints were interpolated or masked."""
-        target = get_layout(self.layout)
+        target = self._target()
         if target.joints == data.layout.joints:
             return ()
         plan = joint_map(data.layout, target)

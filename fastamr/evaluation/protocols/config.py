@@ -37,7 +37,8 @@ class EvaluateConfig:
             (the whole encoder on all training labels), ``semi`` (on few of them), ``transfer`` (``all`` on data of
             another joint layout) or ``detection`` (untrimmed streams, frame by frame).
         split: name of the split; by default that of the run's ``config.yaml``, or ``official`` where it names none and
-            for ``transfer``, which is to other data.
+            for ``transfer``, which is to other data. Files without it are training clips, where another file has it.
+        label_numbers: take the labels of files that do not name their classes for the numbers of those that do.
         out: the JSON file, replaced where it exists; by default ``evaluation-DATA-SPLIT-PROTOCOL.json`` in the
             checkpoint's folder (``-fused`` before the ending with ``fuse``). Where that one holds the results of other
             settings, ``-2``, ``-3``, ... is added.
@@ -68,6 +69,7 @@ class EvaluateConfig:
         "all"
     )
     split: str | None = None
+    label_numbers: bool = False
     out: str | None = None
     batch_size: int = 256
     device: str = "auto"

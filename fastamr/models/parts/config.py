@@ -73,7 +73,8 @@ class ModelConfig:
     loss_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        get_layout(self.layout)
+        if get_layout(self.layout).name != self.layout:  # the path of a file: its layout goes with the model
+            object.__setattr__(self, "layout", get_layout(self.layout))
         if self.channels not in (2, 3):
             raise ValueError(f"channels={self.channels} must be 2 or 3 coordinates")
         for name in ("frames", "width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads"):

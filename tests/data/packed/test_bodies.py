@@ -65,3 +65,24 @@ def test_what_was_done_for_the_clip_is_done_anew_for_each_body() -> None:
     centred = preprocess(found, ["center:per=clip"])
     alone = preprocess(split_bodies(make()), ["scale:factor=2", "center:per=clip"])
     torch.testing.assert_close(centred.coords, alone.coords)
+
+
+def test_a_body_reaches_from_its_first_to_its_last_frame() -> None:
+    clip = np.ones((9, 2, 17, 3), dtype=np.float32)
+    clip[:3, 1], clip[5, 1], clip[7:, 1] = 0, 0, 0
+    valid = clip.any(-1)
+    data = PackedSkeletons.from_clips(
+        [clip, clip[:, :1]], layout="coco17", valid=[valid, valid[:, :1]], fps=10
+    )
+    found = split_bodies(data)
+    assert found.body_start.tolist() == [0, 3, 0]
+    assert found.offsets.diff().tolist() == [9, 4, 9]
+    assert found.coords.any(2).any(1).tolist() == [True] * 9 + [True, True, False, True] + [True] * 9
+    assert torch.equal(found.valid.any(1), found.coords.any(2).any(1))
+
+
+def test_a_body_that_no_frame_shows_stays() -> None:
+    clip = np.ones((4, 2, 17, 3), dtype=np.float32)
+    clip[:, 1] = 0
+    found = split_bodies(PackedSkeletons.from_clips([clip], layout="coco17", drop_empty_bodies=False))
+    assert found.offsets.diff().tolist() == [4, 4]

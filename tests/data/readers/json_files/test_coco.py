@@ -12,8 +12,7 @@ import pytest
 
 from fastamr.data import read
 from fastamr.data.readers.common import poses
-from fastamr.data.readers.common.layout_choice import choose_layout, layout_of_names
-from fastamr.skeleton import LAYOUTS, get_layout
+from fastamr.skeleton import get_layout
 
 from .. import writers_generic as write
 from ..reading import clip_of, one_line, person
@@ -174,17 +173,3 @@ class TestCocoJson:
         write.write_alphapose(path, [("0.jpg", person(0), 1), ("210.jpg", person(1), 1)])
         with pytest.raises(ValueError, match="number the frames of a clip without such gaps"):
             read_coco(path)
-
-
-class TestLayoutChoice:
-    def test_by_number(self) -> None:
-        numbers = {(25, 3): "ntu25", (25, 2): "openpose25", (17, 2): "coco17", (17, 3): "h36m17"}
-        numbers |= {(20, 3): "kinect20", (18, 2): "openpose18", (22, 3): "smpl22", (15, 3): "sbu15"}
-        for (joints, channels), name in numbers.items():
-            assert choose_layout(None, joints, channels, "file").name == name
-
-    def test_by_names_in_any_order(self) -> None:
-        for layout in LAYOUTS.values():
-            assert layout_of_names([name.upper() for name in layout.joints]) is layout
-        assert layout_of_names([*LAYOUTS["coco17"].joints[::-1]]) is LAYOUTS["coco17"]
-        assert layout_of_names(["nose"]) is None

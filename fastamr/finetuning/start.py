@@ -1,0 +1,103 @@
+"""What a fine-tuning starts from: a pre-trained encoder, or a classifier that it continues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..features.run_settings import run_steps
+from ..models import ActionClassifier, SkeletonModel, load_pretrained
+from ..models.base import CLASSIFIER, read_description
+
+REPORT_FILE = "classifier.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a fine-tuning begins.
+
+    Attributes:
+        model: the encoder.
+        steps: the pre-processing that it was trained with.
+        classifier: what is continued; None for an encoder without classes.
+        chain: the folders behind it, from the pre-training run to the one that was named.
+    """
+
+    model: SkeletonModel
+    steps: list[Any]
+    classifier: ActionClassifier | None
+    chain: tuple[str, ...]
+
+    @property
+    def source(self) -> SkeletonModel | ActionClassifier:
+        """What was loaded."""
+        return self.model if self.classifier is None else self.classifier
+
+    def head(
+        self, names: Sequence[str], recipe: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor] | None, dict[str, Any], str]:
+        """Return the weights that a head begins with, the settings of a recipe that it has, and a line that says so.
+
+        The classifier's own head where the classes have the same names, and no other form is asked for: the rows of its
+        last layer are sorted as the classes are now. None and no settings where a head begins anew.
+
+        Args:
+            names: the classes now; empty = unknown.
+            recipe: what was asked for; ``pooling`` and ``hidden`` are the form of a head.
+        """
+        weights, text = self._head(names, recipe)
+        if weights is None or self.classifier is None:
+            return None, {}, text
+        return weights, {"pooling": self.classifier.pooling, "hidden": self.classifier.hidden}, text
+
+    def _head(self, names: Sequence[str], recipe: Mapping[str, Any]) -> tuple[dict[str, Tensor] | None, str]:
+        old = self.classifier
+        if old is None:
+            return None, "a new head"
+        form = {"pooling": old.pooling, "hidden": old.hidden}
+        if any(recipe.get(name, value) != value for name, value in form.items()):
+            return None, "a new head, because another form is asked for"
+        if not names or not old.class_names:
+            return None, "a new head, because classes without names cannot be compared"
+        if set(names) != set(old.class_names) or len(set(names)) < len(names):
+            fresh = [name for name in names if name not in old.class_names]
+            gone = [name for name in old.class_names if name not in names]
+            parts = [f"{what} {', '.join(some)}" for what, some in (("new:", fresh), ("gone:", gone)) if some]
+            return None, f"a new head, because the classes differ ({'; '.join(parts) or 'names repeat'})"
+        state = {name: value.detach().clone() for name, value in old.head.state_dict().items()}
+        if tuple(names) == old.class_names:
+            return state, "its head, kept"
+        rows = [old.class_names.index(name) for name in names]
+        last = len(old.head) - 1
+        for name in (f"{last}.weight", f"{last}.bias"):
+            state[name] = state[name][rows]
+        return state, "its head, kept and sorted as the data's classes are"
+
+
+def load_start(checkpoint: str | Path) -> Start:
+    """Load the folder of a pre-training run, of ``save_pretrained`` or of a classifier.
+
+    Raises:
+        FileNotFoundError: the folder holds no model.
+        ValueError: an unknown architecture, or damaged files.
+    """
+    if read_description(checkpoint)["model"] != CLASSIFIER:
+        return Start(load_pretrained(checkpoint), run_steps(checkpoint), None, (str(checkpoint),))
+    classifier = ActionClassifier.from_pretrained(checkpoint)
+    chain = (*_chain(Path(checkpoint) / REPORT_FILE), str(checkpoint))
+    return Start(classifier.encoder, [dict(step) for step in classifier.steps], classifier, chain)
+
+
+def _chain(report: Path) -> tuple[str, ...]:
+    """Return the folders that a classifier's report names as its own start; none where it has no sound report."""
+    try:
+        content = json.loads(report.read_text(encoding="utf-8"))
+        known = content.get("start", {}).get("chain") or [content["config"]["checkpoint"]]
+        return tuple(str(folder) for folder in known)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
