@@ -164,7 +164,7 @@ def _classifier_confusion(folder: Path, given: Given) -> Callable[[Path], None]:
     if not given.data:
         raise ValueError(f"{folder} is a classifier: name packed files to test it on with --data")
     data = prepare_data(classifier, given.data, classifier.steps, None)
-    split = _split(given.split, data)
+    split = _split(given.split, data.splits)
     clips = labelled_split(data, split)[1].nonzero()[:, 0]
     found = predict(classifier, ClipBatches(data, classifier.encoder.frames), clips, 64).cpu().numpy()
     names = list(classifier.class_names) or _class_names(data)

@@ -67,7 +67,17 @@ def run(words: list[str]) -> None:
     used = ["--checkpoint", checkpoint, "--data", packed, "--split", SPLIT]
     again = ["--overwrite"] if given.overwrite else []
     epochs = ["--recipe.epochs", str(given.epochs)] if given.epochs else []
-    _step("finetune", *used, "--out", str(out / "classifier"), "--seed", str(given.seed), *device, *epochs, *again)
+    _step(
+        "finetune",
+        *used,
+        "--out",
+        str(out / "classifier"),
+        "--seed",
+        str(given.seed),
+        *device,
+        *epochs,
+        *again,
+    )
     _step("evaluate", *used, "--out", str(out / "evaluation.json"), *device)
     if importlib.util.find_spec("matplotlib") is None:
         print("\nno picture of the confusion: matplotlib is not installed; pip install matplotlib")
