@@ -54,15 +54,11 @@ def write_clip(path: Path, kind: str, points: np.ndarray) -> None:
             table.writerow(["frame", *(f"{joint}_{axis}" for joint in names for axis in "xyz")])
             table.writerows([frame, *np.round(pose.ravel(), 4).tolist()] for frame, pose in enumerate(points))
     elif kind == "mediapipe":
+        hips = [names.index("left_hip"), names.index("right_hip")]
+        world = np.round((points - points[:, hips].mean(1, keepdims=True)) * [1, -1, -1], 4)
         frames = [
-            {
-                "frame": frame,
-                "landmarks": [
-                    dict(zip("xyz", map(float, np.round(point, 4)), strict=True)) | {"visibility": 0.9}
-                    for point in pose
-                ],
-            }
-            for frame, pose in enumerate(points * [1, -1, -1])
+            {"frame": frame, "pose_world_landmarks": [_landmark(point) for point in pose]}
+            for frame, pose in enumerate(world)
         ]
         path.with_suffix(".json").write_text(json.dumps(frames))
     elif kind == "coco":
@@ -90,6 +86,10 @@ def _points(data: PackedSkeletons, clip: int) -> np.ndarray:
         points = np.where(data.valid[rows].numpy()[..., None], points, middle)
     found: np.ndarray = points - points[0, hips].mean(0)
     return found
+
+
+def _landmark(point: np.ndarray) -> dict[str, float]:
+    return dict(zip("xyz", map(float, point), strict=True)) | {"visibility": 0.9}
 
 
 def _flat(pose: np.ndarray) -> list[float]:
