@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,20 +18,13 @@ from ...progress import Progress
 from ..packed.concatenate import concatenate
 from ..packed.dataset import PackedSkeletons
 from .common.reader import Damage, Reader, Reading, Source
-from .common.sources import DamagedFile, list_files
+from .file_search import FoundFiles, Unit, folder_reader, identity_of
 from .own import SYNTHETIC
-from .registry import READERS, UnknownFormatError, endings, find_reader, of_kind, read_with
+from .registry import UnknownFormatError, endings, find_reader, of_kind, read_with
 
 FILE = "file"
 """The column that names the file of each clip, where a file holds several."""
 
-# What tools call every result, so that the folder above it tells which one it is.
-_GENERIC = re.compile(
-    r"(alphapose[-_ ]?results?|openpose|labels?|key[-_ ]?points?(_?[23]d)?|poses?(_?[23]d)?|skeletons?|landmarks?|"
-    r"results?|predictions?|output|json|data|frames|annotations?|vis_results)",
-    re.IGNORECASE,
-)
-_JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 _SHOWN = 5
 # From so many files on a bar is shown.
 _MANY = 20
@@ -43,9 +35,7 @@ def is_folder_of_files(path: str | Path, kind: str | None = None) -> bool:
     source = Source(path)
     if str(path) == SYNTHETIC or not source.is_folder or not source.path.exists():
         return False
-    return _folder_reader(source, kind) is None and any(
-        isinstance(reader, Reader) for reader in of_kind(kind)
-    )
+    return folder_reader(source, kind) is None and any(isinstance(reader, Reader) for reader in of_kind(kind))
 
 
 def read_files(
@@ -75,7 +65,7 @@ def read_files(
     """
     given = {name: value for name, value in options.items() if value is not None}
     with contextlib.ExitStack() as stack:
-        found = _Found(kind, {_identity(Path(path)) for path in without if Path(path).exists()}, stack)
+        found = FoundFiles(kind, {identity_of(Path(path)) for path in without if Path(path).exists()}, stack)
         top = _top(paths)
         for path in map(Path, paths):
             found.add(path, top)
@@ -86,124 +76,18 @@ def read_files(
         return _shown_paths(result, found.unpacked)
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return what sorts names with numbers as people do: ``2`` before ``10``."""
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """A file or a folder that is read in one go, and what its clips are called."""
-
-    path: Path
-    name: str
-
-
-@dataclass
-class _Found:
-    """The files and folders that are to be read."""
-
-    kind: str | None
-    without: set[tuple[int, int]]
-    stack: contextlib.ExitStack
-    seen: set[tuple[int, int]] = field(default_factory=set)
-    units: list[_Unit] = field(default_factory=list)
-    damaged: list[Damage] = field(default_factory=list)
-    unknown: list[_Unit] = field(default_factory=list)
-    unpacked: dict[str, str] = field(default_factory=dict)
-    links: int = 0
-
-    def add(self, path: Path, top: Path) -> None:
-        """Add what a path that was given by name holds."""
-        if not path.exists():
-            raise FileNotFoundError(f"no file {path} to import")
-        inside = path == top or path.resolve() == top
-        name = "" if inside else Path(os.path.relpath(path.absolute(), top)).as_posix()
-        self._add(path, name if path.is_dir() else _without_ending(name))
-
-    def name_after_folders(self) -> None:
-        """Drop the last word of names that all end in one which says nothing: ``wave/v1/alphapose-results``."""
-        while len(self.units) > 1:
-            last = {unit.name.rpartition("/")[2] for unit in self.units}
-            above = [unit.name.rpartition("/")[0] for unit in self.units]
-            if len(last) > 1 or not _GENERIC.fullmatch(last.pop()):
-                return
-            if not all("/" in name for name in above) or len(set(above)) < len(above):
-                return
-            self.units = [_Unit(unit.path, name) for unit, name in zip(self.units, above, strict=True)]
-
-    def _add(self, path: Path, name: str) -> None:
-        identity = _identity(path)
-        if identity in self.without:
-            return
-        if identity in self.seen:
-            self.links += not path.is_dir()
-            return
-        self.seen.add(identity)
-        source = Source(path)
-        if not source.is_folder or _folder_reader(source, self.kind):
-            self.units.append(_Unit(path, name or path.stem))
-        elif path.is_dir():
-            self._add_folder(path, name)
-        else:
-            folder = self._unpack(path)
-            if folder is not None:
-                self._add_folder(folder, name)
-
-    def _add_folder(self, folder: Path, name: str) -> None:
-        try:
-            inside = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
-        except OSError as error:
-            self.damaged.append(Damage(str(folder), f"cannot be read ({error.strerror})"))
-            return
-        for path in inside:
-            if path.name.startswith(".") or path.name.lower() in _JUNK:
-                continue
-            if not path.exists():
-                self.damaged.append(Damage(str(path), "is a link that leads nowhere"))
-            elif path.is_dir() or path.is_file():
-                below = path.name if path.is_dir() else _without_ending(path.name)
-                self._add(path, f"{name}/{below}" if name else below)
-
-    def _unpack(self, archive: Path) -> Path | None:
-        """Return a folder with the files of an archive, which lasts as long as the reading."""
-        suffixes = {
-            f".{suffix.rpartition('.')[2]}"
-            for reader in READERS
-            for suffix in getattr(reader, "suffixes", ())
-        } | {".safetensors"}
-        try:
-            listing = list_files(archive, suffixes)
-        except ValueError as error:
-            self.damaged.append(Damage(str(archive), str(error).removeprefix(f"{archive} ")))
-            return None
-        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        self.unpacked[str(folder)] = str(archive)
-        self.unknown += [_Unit(archive / name, _without_ending(name)) for name in listing.others]
-        self.damaged += [Damage(place, reason) for place, reason in listing.refused.items()]
-        for entry in listing.entries:
-            target = folder / entry.name
-            try:
-                content = entry.read()
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-            except DamagedFile as error:
-                self.damaged.append(Damage(str(entry), error.reason))
-        return folder
-
-
 @dataclass
 class _Readings:
     """What came of the files, one after another."""
 
-    found: _Found
+    found: FoundFiles
     kind: str | None
     given: Mapping[str, Any]
-    parts: list[tuple[_Unit, PackedSkeletons]] = field(default_factory=list)
+    parts: list[tuple[Unit, PackedSkeletons]] = field(default_factory=list)
     notes: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    unknown: list[_Unit] = field(default_factory=list)
+    unknown: list[Unit] = field(default_factory=list)
     damaged: list[Damage] = field(default_factory=list)
-    packed: list[_Unit] = field(default_factory=list)
+    packed: list[Unit] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
 
     def read(self) -> None:
@@ -221,7 +105,7 @@ class _Readings:
                     self.damaged.append(_damage(unit.path, error))
                 progress.advance()
 
-    def _read(self, unit: _Unit) -> None:
+    def _read(self, unit: Unit) -> None:
         source = Source(unit.path)
         reader = find_reader(source, self.kind)
         if reader.name == "packed":
@@ -342,58 +226,12 @@ class _Readings:
         return ValueError(f"{where}; {found}; expected {endings()}{raw}")
 
 
-def _folder_reader(source: Source, kind: str | None) -> Reader | None:
-    """Return the reader that reads a folder as a whole, or None."""
-    for reader in of_kind(kind):
-        if isinstance(reader, Reader) and reader.takes_folder and reader.fits(source):
-            with contextlib.suppress(ValueError, OSError):
-                if reader.sniff(source):
-                    return None if _is_mixed(source.path, reader) else reader
-    return None
-
-
-def _is_mixed(folder: Path, reader: Reader) -> bool:
-    """Tell whether folders below one, but not the folder itself, hold files that other readers than its reader read."""
-    others = tuple(suffix for other in READERS if isinstance(other, Reader) for suffix in other.suffixes)
-    found = False
-    for path, names in _folders_below(folder):
-        files = [name.lower() for name in names if not name.startswith(".")]
-        if any(name.endswith(reader.suffixes) for name in files):
-            if path == folder:
-                return False
-        elif any(name.endswith(others) for name in files):
-            found = True
-    return found
-
-
-def _folders_below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield a folder and those below it with the names of their files; links are followed, circles are not."""
-    seen = set()
-    for path, folders, files in os.walk(folder, followlinks=True):
-        identity = _identity(Path(path))
-        if identity in seen:
-            folders.clear()
-        else:
-            seen.add(identity)
-            yield Path(path), files
-
-
 def _top(paths: Sequence[str | Path]) -> Path:
     """Return the folder below which names begin."""
     if len(paths) == 1:
         path = Path(paths[0])
         return path if Source(path).is_folder else path.absolute().parent
     return Path(os.path.commonpath([Path(path).absolute().parent for path in paths]))
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _without_ending(name: str) -> str:
-    """Return a name without its ending; ``_keypoints.json`` and its like are one ending."""
-    return re.sub(r"(?<=[^/])\.[^./]*$", "", name)
 
 
 def _damage(path: Path, error: Exception) -> Damage:
@@ -404,7 +242,7 @@ def _damage(path: Path, error: Exception) -> Damage:
     return Damage(str(path), reason[match.end() :], int(match[1]) if match[1] else None)
 
 
-def _plain_note(note: str, unit: _Unit) -> str:
+def _plain_note(note: str, unit: Unit) -> str:
     """Return a note without the name of its file."""
     for text in (str(unit.path), unit.path.name, unit.path.stem):
         note = note.replace(f"{text}: ", "").replace(text, "the file")
@@ -423,7 +261,7 @@ def _merged(notes: Mapping[str, Sequence[tuple[str, str]]]) -> Iterator[str]:
             yield f"{text} (so{like} in {len(files)} files, the first is {files[0]})"
 
 
-def _distinct(names: Sequence[list[str]], units: Sequence[_Unit]) -> list[tuple[list[str], bool]]:
+def _distinct(names: Sequence[list[str]], units: Sequence[Unit]) -> list[tuple[list[str], bool]]:
     """Return the clips' names made distinct, and of each file whether its own had to change."""
     used: set[str] = set()
     result = []
@@ -441,7 +279,7 @@ def _distinct(names: Sequence[list[str]], units: Sequence[_Unit]) -> list[tuple[
     return result
 
 
-def _named(unit: _Unit, data: PackedSkeletons, clips: list[str], several: bool) -> PackedSkeletons:
+def _named(unit: Unit, data: PackedSkeletons, clips: list[str], several: bool) -> PackedSkeletons:
     """Return the clips of a file under their names in the whole."""
     dropped = {
         f"{unit.name}/{name}" if name != unit.name else name: why for name, why in data.dropped.items()
@@ -460,7 +298,7 @@ def _count(files: Sequence[object]) -> str:
     return "1 file" if len(files) == 1 else f"{len(files)} files"
 
 
-def _names(units: Sequence[_Unit]) -> str:
+def _names(units: Sequence[Unit]) -> str:
     names = [unit.path.name if "/" not in unit.name else f"{unit.name}{unit.path.suffix}" for unit in units]
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
