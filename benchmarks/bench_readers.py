@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +73,89 @@ def test_pku_stream(benchmark: BenchmarkFixture) -> None:
         "files_per_second": round(1 / median, 1),
         "megabytes": round(len(content) / 1e6, 1),
     }
+
+
+def write_poses(folder: Path, form: str, frames: int) -> Path:
+    """Write a video of one person as a pose tool does: a file a frame, or a document."""
+    points = np.random.default_rng(0).uniform(1, 999, (frames, 33, 2)).round(3)
+    flat = np.concatenate([points, np.full((frames, 33, 1), 0.9)], axis=2)
+    if form == "openpose":
+        for frame in range(frames):
+            people = [{"person_id": [-1], "pose_keypoints_2d": flat[frame, :25].ravel().tolist()}]
+            (folder / f"v_{frame:012d}_keypoints.json").write_text(
+                json.dumps({"version": 1.3, "people": people})
+            )
+        return folder
+    if form == "yolo-txt":
+        for frame in range(frames):
+            words = [0, 0.5, 0.5, 1, 1, *(flat[frame, :17] / [1000, 1000, 1]).round(6).ravel().tolist(), 1]
+            (folder / f"v_{frame}.txt").write_text(" ".join(map(str, words)))
+        return folder
+    documents: dict[str, list[Any]] = {
+        "mmpose": [
+            {"frame_id": frame, "instances": [{"keypoints": rows[:17], "keypoint_scores": [0.9] * 17}]}
+            for frame, rows in enumerate(points.tolist())
+        ],
+        "yolo": [
+            [{"name": "person", "keypoints": {"x": rows[0][:17], "y": rows[1][:17], "visible": [0.9] * 17}}]
+            for rows in points.swapaxes(1, 2).tolist()
+        ],
+        "mediapipe": [
+            [{"x": x, "y": y, "z": -0.1, "visibility": 0.9} for x, y in rows]
+            for rows in (points / 1000).tolist()
+        ],
+    }
+    (folder / "v.json").write_text(json.dumps(documents[form]))
+    return folder / "v.json"
+
+
+@pytest.mark.parametrize("form", ["openpose", "yolo-txt", "mmpose", "yolo", "mediapipe"])
+def test_pose_tools(benchmark: BenchmarkFixture, tmp_path: Path, form: str) -> None:
+    frames = 1000
+    path = write_poses(tmp_path, form, frames)
+    told: list[str] = []
+    assert read(path, say=told.append).num_frames == frames
+    clock = Clock(benchmark, CPU)
+    median = clock(lambda: read(path, say=told.append), f"read {form}", [frames], rounds=3)
+    benchmark.extra_info |= {"frames_per_second": round(frames / median)}
+
+
+def write_arrays(folder: Path, form: str, count: int) -> Path:
+    """Write ``count`` clips of FRAMES frames of 25 joints in one of the forms of arrays."""
+    x = np.random.default_rng(0).normal(size=(count, FRAMES, 1, 25, 3)).astype(np.float32)
+    names = [f"S001C001P{place // 60 + 1:03d}R001A{place % 60 + 1:03d}" for place in range(count)]
+    if form == "npz":
+        offsets = np.arange(count + 1) * FRAMES
+        seen = np.ones((count * FRAMES, 1, 25), bool)
+        np.savez(
+            folder / "a.npz", x=x.reshape(-1, 1, 25, 3), offsets=offsets, visible=seen, name=np.array(names)
+        )
+        return folder / "a.npz"
+    if form == "st-gcn":
+        np.save(folder / "train_data_joint.npy", x.transpose(0, 4, 1, 3, 2))
+        (folder / "train_label.pkl").write_bytes(
+            pickle.dumps((names, [place % 60 for place in range(count)]))
+        )
+        return folder / "train_data_joint.npy"
+    annotations = [
+        {"frame_dir": name, "label": place % 60, "keypoint": x[place].swapaxes(0, 1), "total_frames": FRAMES}
+        for place, name in enumerate(names)
+    ]
+    (folder / "a.pkl").write_bytes(pickle.dumps({"annotations": annotations, "split": {"train": names}}))
+    return folder / "a.pkl"
+
+
+@pytest.mark.parametrize("form", ["npz", "st-gcn", "pyskl"])
+def test_arrays(benchmark: BenchmarkFixture, tmp_path: Path, form: str) -> None:
+    count = 500
+    path = write_arrays(tmp_path, form, count)
+    told: list[str] = []
+    assert read(path, layout="ntu25", say=told.append).num_clips == count
+    clock = Clock(benchmark, CPU)
+    median = clock(
+        lambda: read(path, layout="ntu25", say=told.append), f"read {form}", [count, FRAMES, 25, 3], rounds=3
+    )
+    benchmark.extra_info |= {"clips_per_second": round(count / median)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

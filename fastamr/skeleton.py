@@ -300,9 +300,10 @@ def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:
         return LAYOUTS[layout]
     if is_layout_file(layout):
         return _from_file(layout)
+    unknown = str(unknown_name("layout", layout, LAYOUTS))
     raise ValueError(
-        f"{unknown_name('layout', layout, LAYOUTS)}. A layout of your own is a file: give NAME.yaml with joints and "
-        f"parents; fastamr layouts lists the built-in ones"
+        f"{unknown}{'' if unknown.endswith('?') else '.'} A layout of your own is a file: give NAME.yaml with joints "
+        f"and parents; fastamr layouts lists the built-in ones"
     )
 
 

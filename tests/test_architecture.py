@@ -39,12 +39,13 @@ data/packed:
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed
 data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files
-    data/readers/mocap data/readers/raw_sets data/readers/tables data/synthetic
+    data/readers/mocap data/readers/pose_tools data/readers/raw_sets data/readers/tables data/synthetic
 data/readers/array_files: data/packed data/readers/common
 data/readers/common: data/packed data/readers/numbering
 data/readers/json_files: data/packed data/readers/common
 data/readers/mocap: data/packed data/readers/common
 data/readers/numbering:
+data/readers/pose_tools: data/packed data/readers/common data/readers/numbering
 data/readers/raw_sets: data/packed data/readers/common
 data/readers/tables: data/packed data/readers/common
 data/synthetic: data/packed

@@ -11,6 +11,7 @@ from .load import concatenate, import_file, load, read
 from .packed.dataset import PackedSkeletons, Split
 from .packed.sequences import to_sequences
 from .preprocessing.apply import apply_missing, parse_steps, preprocess
+from .readers.common.arrays import from_batch
 
 if TYPE_CHECKING:
     from .synthetic.dataset import synthetic_actions
@@ -20,6 +21,7 @@ __all__ = [
     "Split",
     "apply_missing",
     "concatenate",
+    "from_batch",
     "import_file",
     "load",
     "parse_steps",

@@ -162,7 +162,7 @@ def npz(layout: str) -> Callable[[Path], None]:
         train = data.splits["official"].train.numpy()
         np.savez(
             path, x=np.concatenate(clips)[:, None], offsets=np.cumsum([0, *map(len, clips)]),
-            label=data.labels.numpy(), is_train=train, is_train_dedup=train,
+            label=data.labels.numpy(), is_train=train, is_train_dedup=train, split_name=np.array("official"),
             joint_names=np.array(skeleton.joints), parents=np.array(skeleton.parents),
         )  # fmt: skip
 

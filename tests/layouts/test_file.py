@@ -106,7 +106,7 @@ class TestFile:
 
     def test_an_unknown_name_tells_the_way_on(self) -> None:
         with pytest.raises(
-            ValueError, match=r"unknown layout 'mediapip'.*'mediapipe33'\?.*NAME\.yaml.*fastamr layouts"
+            ValueError, match=r"unknown layout 'mediapip'.*'mediapipe33'\? A .*NAME\.yaml.*fastamr layouts"
         ):
             get_layout("mediapip")
 

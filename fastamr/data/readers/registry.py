@@ -9,11 +9,12 @@ from typing import Any
 
 from ...errors import check_name
 from . import own
-from .array_files import npz_ctrgcn, npz_packed, pyskl
+from .array_files import mat, npy, npz_ctrgcn, npz_motion, npz_packed, pyskl, stgcn
 from .common.reader import Reader, Reading, Source
 from .json_files import coco, nw_ucla
 from .mocap import bvh, c3d_markers
 from .own import SYNTHETIC
+from .pose_tools import azure, kinetics, mediapipe, mmpose, openpose, yolo, yolo_text
 from .raw_sets import ntu, pku
 from .raw_sets.raw import RawSet
 from .tables import csv, msr_action3d
@@ -24,9 +25,20 @@ READERS: list[Reader | RawSet] = [
     *own.READERS,
     npz_packed.READER,
     npz_ctrgcn.READER,
+    npz_motion.READER,
+    *stgcn.READERS,
+    npy.READER,
     pyskl.READER,
-    coco.READER,
+    yolo_text.READER,
+    kinetics.READER,
+    openpose.READER,
+    azure.READER,
+    mmpose.READER,
+    yolo.READER,
+    mat.READER,
     nw_ucla.READER,
+    mediapipe.READER,
+    coco.READER,
     csv.READER,
     msr_action3d.READER,
     bvh.READER,

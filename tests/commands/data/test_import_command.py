@@ -114,7 +114,11 @@ class TestImport:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("x.txt", "1 2 3", r"x.txt ends in '.txt', expected .npz, .pkl (PYSKL), .json"),
+            (
+                "x.txt",
+                "1 2 3",
+                r"x.txt ends in '.txt', expected .npz, .npy (ST-GCN, an array of joints), .pkl",
+            ),
             ("x", "1 2 3", "x ends in 'nothing'"),
             ("x.json", "{}", "holds neither 'annotations' nor"),
             ("x.json", '{"annotations": [}', "x.json, line 1: no JSON, or truncated"),
@@ -140,9 +144,8 @@ class TestImport:
         write.write_nw_ucla(tmp_path, {"a01_s01_e00_v01": np.ones((2, 20, 3))})
         with pytest.raises(ValueError, match=r"layout is 'ntu25', but it is read from .*"):
             import_file(tmp_path / "a01_s01_e00_v01.json", tmp_path / "out.safetensors", layout="ntu25")
-        np.savez(tmp_path / "x.npz", x=np.ones(3))
         with pytest.raises(ValueError, match=r"min_confidence is 0\.5, but"):
-            import_file(tmp_path / "x.npz", tmp_path / "out.safetensors", min_confidence=0.5)
+            import_file(tmp_path / "a01_s01_e00_v01.json", tmp_path / "out.safetensors", min_confidence=0.5)
 
 
 class TestConvert:

@@ -57,8 +57,8 @@ class TestUse:
         with pytest.raises(FileNotFoundError, match="no folder or zip archive"):
             prepare("ntu60", raw / "nothing", out.parent / "new" / "er" / "x")
         assert not (out.parent / "new").exists()
-        with pytest.raises(ValueError, match="kind 'npz' has none"):
-            prepare("npz", raw, out, options={"keep": "both"})
+        with pytest.raises(ValueError, match="kind 'nw-ucla' has none"):
+            prepare("nw-ucla", raw, out, options={"keep": "both"})
         assert not out.with_name(out.name + ".partial").exists()
 
     def test_makes_missing_folders(self, raw: Path, out: Path) -> None:

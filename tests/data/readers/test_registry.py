@@ -91,8 +91,8 @@ class TestANewFormat:
         assert "  toy         .toy (a toy)\n" in capsys.readouterr().out
         assert run("import", "--help") == 0
         assert ".toy (a toy)" in " ".join(capsys.readouterr().out.split())
-        assert run("import", clip.rename(clip.with_suffix(".txt")), clip) == 1
-        assert "ends in '.txt', expected .toy (a toy), .npz" in capsys.readouterr().err
+        assert run("import", clip.rename(clip.with_suffix(".tiy")), clip) == 1
+        assert "ends in '.tiy', expected .toy (a toy), .npz" in capsys.readouterr().err
 
     def test_an_option_that_it_does_not_take(self, clip: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"layout is 'ntu25', but it is read from .*; omit --layout"):

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 
 
+class Lines(list[Any]):
+    """The documents of a text that has one a line (``.jsonl``)."""
+
+
 def load_json(path: Path) -> Any:
-    """Return the content of a JSON file.
+    """Return the content of a JSON file; :class:`Lines` where every line is a document of its own.
 
     Raises:
         ValueError: the file is empty, truncated, no JSON, or not in UTF-8 (at which line or byte).
@@ -29,7 +33,8 @@ def parse_json(content: bytes, where: str) -> Any:
     if not content.strip():
         raise ValueError(f"{where} is empty; fetch the file again")
     try:
-        return json.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        return _parse(text)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{where}, line {error.lineno}: no JSON, or truncated ({error.msg}); fetch the file again"
@@ -40,6 +45,24 @@ def parse_json(content: bytes, where: str) -> Any:
         raise ValueError(f"{where}: brackets are nested too deeply for motion data") from None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        # Only a text whose first line is a whole object or list has one a line.
+        if error.msg != "Extra data" or "\n" not in text[: error.pos]:
+            raise
+    documents, place = Lines(), 0
+    for line in text.splitlines(keepends=True):
+        if line.strip():
+            try:
+                documents.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise json.JSONDecodeError(error.msg, text, place + error.pos) from None
+        place += len(line)
+    return documents
 
 
 def numbers(value: Any, where: str, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -76,7 +76,8 @@ def joints_by_name(
         names: the file's joints.
         where: names the file in errors.
         given: the layout that was asked for: joints that the file lacks are not seen, others are left out.
-        parents: the file's tree, for a layout of its own; None = told by the bones or the names.
+        parents: the file's tree, for a layout of its own; None = told by the bones or the names. A file with a tree
+            has the whole of its skeleton, which is no part of a larger layout.
         edges: the file's bones, pairs of joints counted from 0, for a layout of its own.
         own_name: what a layout of its own is called.
         channels: coordinates of a joint, for errors about names that are only numbers.
@@ -105,7 +106,7 @@ def joints_by_name(
         return _mapped(asked, places, names, where)
     if not animal:
         for wanted in (places, _one_hand(places)):
-            found = _matching(wanted)
+            found = _matching(wanted, whole=parents is not None)
             if found is not None:
                 return _mapped(found, wanted, names, where)
     return _own(names, parents, edges, own_name, animal)
@@ -244,14 +245,19 @@ def _tables(layout: SkeletonLayout) -> tuple[dict[str, int], ...]:
     return tuple(tables)
 
 
-def _matching(places: Mapping[str, int]) -> SkeletonLayout | None:
-    """Return the built-in layout of just these joints, else the smallest one of which they are most, or None."""
+def _matching(places: Mapping[str, int], *, whole: bool) -> SkeletonLayout | None:
+    """Return the built-in layout of just these joints, else the smallest one of which they are most, or None.
+
+    Where the joints are known to be ``whole``, none of which they are only a part.
+    """
     holding: list[tuple[bool, int, bool, int]] = []
     for number, layout in enumerate(LAYOUTS.values()):
         for place, table in enumerate(_tables(layout)):
             met = {table[name] for name in places if name in table}
             if len(met) == len(places) and len(met) >= _SHARE * layout.num_joints:
                 exact = len(met) == layout.num_joints
+                if whole and not exact:
+                    continue
                 holding.append((not exact, place if exact else layout.num_joints, place > 0, number))
     return list(LAYOUTS.values())[min(holding)[3]] if holding else None
 

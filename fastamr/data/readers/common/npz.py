@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,21 @@ def member_names(path: Path) -> set[str]:
     """Return the names of the arrays in an npz archive."""
     with readable(path), zipfile.ZipFile(path) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+
+
+def member_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and dtype of each array in an npz archive, whose values are not read.
+
+    Raises:
+        ValueError: the archive is truncated or damaged.
+    """
+    with readable(path), zipfile.ZipFile(path) as archive:
+        found = {}
+        for name in archive.namelist():
+            if name.endswith(".npy"):
+                with archive.open(name) as file:
+                    found[name.removesuffix(".npy")] = _header(path, name, file)[::2]
+        return found
 
 
 def holds_arrays(*required: str) -> Callable[[Source], bool]:
@@ -69,11 +85,7 @@ def read_blocks(path: Path, name: str) -> Iterator[np.ndarray]:
         ValueError: the archive is damaged, lacks the array, or the array needs unpickling or Fortran order.
     """
     with readable(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = _header(path, name, file)
         if dtype.hasobject or fortran or not shape:
             raise ValueError(
                 f"{path}, array {name!r}: expected plain numbers in C order, got {dtype} {shape}"
@@ -86,3 +98,15 @@ def read_blocks(path: Path, name: str) -> Iterator[np.ndarray]:
             if len(content) < count * row_bytes:
                 raise EOFError(f"array {name!r} ends early")
             yield np.frombuffer(content, dtype=dtype).reshape(count, *shape[1:])
+
+
+def _header(path: Path, name: str, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an array: shape, whether it is in Fortran order, dtype."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        return read(file)
+    except ValueError as error:
+        raise ValueError(f"{path}, array {name!r} is damaged ({error}); fetch the file again") from None

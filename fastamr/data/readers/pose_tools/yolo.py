@@ -1,0 +1,49 @@
+"""Results of YOLO-pose (ultralytics) in JSON: ``results[0].to_json()`` of a frame, of each frame, or a frame a line.
+
+A frame is a list of ``{"name": "person", "class": 0, "confidence": 0.9, "box": {...}, "track_id": 1, "keypoints": {"x":
+[...], "y": [...], "visible": [...]}}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .frames import Form, named
+from .people import Person, person_of
+from .points import are_points, points_of
+from .tool import Tool, reader_of, track_of, unread_of
+
+_KEYS = ("keypoints", "kpts")
+_IDS = ("trackid", "trackerid", "id", "personid")
+
+
+def _is_person(entry: Any) -> bool:
+    key = named(entry, _KEYS)
+    points = entry[key] if key is not None else None
+    return isinstance(points, Mapping) and {"x", "y"} <= points.keys() and are_points(points)
+
+
+def _person(entry: Any, kind: str, where: str) -> Person:
+    key = str(named(entry, _KEYS))
+    points = points_of(entry[key], f"{where}, {key}")
+    unread = unread_of(entry, (*_IDS, *_KEYS, "name"))
+    what = entry.get("name")
+    what = what.lower() if isinstance(what, str) else ""
+    return person_of(points, where, track=track_of(entry, _IDS), unread=unread, what=what)
+
+
+TOOL = Tool(
+    "yolo",
+    "YOLO-pose results, a document or a folder with a file a frame",
+    ("a list of 'keypoints' with 'x' and 'y'",),
+    Form(
+        _is_person,
+        lists=("images", "frames", "results", "predictions", "data"),
+        people=("results", "detections", "predictions", "people", "persons", "objects", "instances"),
+    ),
+    lambda entry: ["keypoints"] if _is_person(entry) else [],
+    _person,
+    usual={2: {17: "coco17"}},
+)
+READER = reader_of(TOOL)
