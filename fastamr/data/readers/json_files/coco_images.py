@@ -24,6 +24,7 @@ _QUIET = {
     "is_labeled",
     "nframes",
     "mask_file",
+    "image_id",
 }
 _QUIET |= {"has_no_densepose", "ignore_regions_x", "ignore_regions_y"}
 _NAN = float("nan")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,6 +106,13 @@ def _number(frame: Frame) -> Any:
 
 def _by_number(told: list[Any], frames: Sequence[Frame], where: str) -> Numbers:
     whole = [_whole(value) for value in told]
+    if len(frames) == 1:
+        return Numbers(np.zeros(1, dtype=np.int64))
+    times = _decimal(told)
+    if times is not None:
+        found = _by_time(times, frames, where)
+        found.notes.append("the frames' keys are taken as times in seconds")
+        return found
     if all(number is not None for number, value in zip(whole, told, strict=True) if value is not None):
         lost = {place: "no frame number" for place, number in enumerate(whole) if number is None}
         values = np.array([0 if number is None else number for number in whole], dtype=np.int64)
@@ -125,6 +133,14 @@ def _by_number(told: list[Any], frames: Sequence[Frame], where: str) -> Numbers:
     values = np.zeros(len(told), dtype=np.int64)
     values[rows] = found.frames
     return Numbers(values, found.fps, lost, list(found.notes))
+
+
+def _decimal(told: list[Any]) -> np.ndarray | None:
+    """Return times where the frames' keys are decimal numbers of different size, ``"0.04"``, else None."""
+    if not all(isinstance(value, str) and re.fullmatch(r"\d+\.\d+", value) for value in told):
+        return None
+    values = np.array([float(value) for value in told])
+    return None if len(np.unique(values)) < len(values) else values
 
 
 def _whole(value: Any) -> int | None:

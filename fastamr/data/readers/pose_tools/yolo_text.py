@@ -19,6 +19,7 @@ from ..common.reader import Reader, Reading, Source
 from ..common.sources import DamagedFile, Entry
 from .people import People, Person
 from .tool import add_clips, list_frame_files, note_others, sample
+from .yolo import refuse_other_models
 
 _BOX = 5
 _USUAL = 17
@@ -200,6 +201,8 @@ def _person(row: np.ndarray, columns: _Columns) -> Person:
 
 
 def _choose(where: str, count: int, channels: int, given: str | SkeletonLayout | None) -> Joints:
+    if given is None:
+        refuse_other_models(count, where)
     return joints_by_count(count, channels, where, given=given, usual={_USUAL: "coco17"})
 
 
