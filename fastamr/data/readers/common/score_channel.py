@@ -13,8 +13,9 @@ _HIGHEST = 1.5
 def looks_like_score(third: np.ndarray, xy: np.ndarray) -> bool:
     """Say whether the third channel of points is a score beside pixels.
 
-    It is where every finite value lies within 0 and 1.5, the middle one is at most 1, at least one is above 0, and x, y are pixels: where the
-    third channel is above 0 they spread over more than 8 units. A depth in metres beside x, y in metres is none.
+    It is where every finite value lies within 0 and 1.5, the middle one is at most 1, at least one is above 0, and x, y
+    are pixels: where the third channel is above 0 they spread over more than 8 units. A depth in metres beside x, y in
+    metres is none.
 
     Args:
         third: ``(n, V)`` the third number of each joint; NaN = absent.

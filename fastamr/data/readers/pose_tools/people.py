@@ -16,6 +16,7 @@ from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Damage, Reading
 from ..common.score_channel import looks_like_score
 from .points import Points
+from .upright import upright_notes
 
 _FARTHEST = 1e6
 """Coordinates beyond this are no pixels and no millimetres (choice)."""
@@ -95,7 +96,7 @@ def person_of(
         scores,
         track,
         points.names,
-        is_open=width == 3 and scores is None and third == "open",
+        is_open=width == 3 and scores is None and third == "open" and not points.has_depth,
         unread=(*unread, *points.unread),
         what=what,
     )
@@ -180,8 +181,9 @@ class People:
         clip = np.array([row[0] for row in rows], dtype=np.int64)
         frame = np.array([row[1] for row in rows], dtype=np.int64)
         body, body_names = self._bodies(rows, clip, frame, coords, seen, track)
-        if coords.shape[2] == 2 and seen.any() and np.abs(coords[seen]).max() <= _SHARES:
-            self.say(SHARES_NOTE)
+        if coords.shape[2] == 2:
+            is_share = seen.any() and np.abs(coords[seen]).max() <= _SHARES
+            self.say(*(SHARES_NOTE,) * bool(is_share), *upright_notes(coords, seen, joints.layout))
         self._say_left_out()
         data = pack_poses(
             Poses(clip, body, frame, coords, seen),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,14 @@ class Points:
         scores: ``(J,)`` float32 that stand under a name of their own, or None.
         names: the joints, or None.
         unread: what else the points tell.
+        has_depth: whether the third number is called z.
     """
 
     values: np.ndarray
     scores: np.ndarray | None = None
     names: tuple[str, ...] | None = None
     unread: tuple[str, ...] = ()
+    has_depth: bool = False
 
 
 def are_points(value: Any) -> bool:
@@ -104,7 +106,7 @@ def points_of(value: Any, where: str, stride: int = 0) -> Points:
             return points_of(value[inner], where)
         names = tuple(str(name) for name in value)
         found = points_of(list(value.values()), where)
-        return Points(found.values, found.scores, names, found.unread)
+        return replace(found, names=names)
     if not isinstance(value, list):
         raise ValueError(f"{where}: key points are a {type(value).__name__}, expected a list")
     if value and isinstance(value[0], Mapping):
@@ -145,7 +147,7 @@ def _columns(value: Mapping[str, Any], where: str) -> Points:
         raise ValueError(
             f"{where}: 'x', 'y' and what stands beside them differ in length, expected one number a joint"
         )
-    return Points(np.stack(columns, axis=1), scores)
+    return Points(np.stack(columns, axis=1), scores, has_depth="z" in axes)
 
 
 def _objects(value: list[Any], where: str) -> Points:
@@ -164,7 +166,8 @@ def _objects(value: list[Any], where: str) -> Points:
     numbers = None if place is None else _numbered([point.get(place) for point in value])
     used = {*axes, key, name, around, *([] if numbers is None else [place])}
     unread = tuple(str(other) for other in value[0] if other not in used)
-    return Points(array_of(rows, where, (None, len(axes))), scores, numbers or names, unread)
+    values = array_of(rows, where, (None, len(axes)))
+    return Points(values, scores, numbers or names, unread, has_depth=named(all_keys, _AXES["z"]) is not None)
 
 
 def _scores(values: list[Any], where: str) -> np.ndarray:

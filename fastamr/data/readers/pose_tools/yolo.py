@@ -43,8 +43,8 @@ def refuse_other_models(count: int, where: str) -> None:
     """
     if count != _USUAL:
         raise ValueError(
-            f"{where}: {count} key points, but YOLO-pose models of people have {_USUAL}, and others (dogs, hands, one's "
-            f"own) do not say what theirs are; name them with --layout NAME, {WAY_ON}"
+            f"{where}: {count} key points, but YOLO-pose models of people have {_USUAL}, and others (of dogs, hands, "
+            f"one's own) do not say what theirs are; name them with --layout NAME, {WAY_ON}"
         )
 
 

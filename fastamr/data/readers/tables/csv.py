@@ -116,7 +116,7 @@ def _score_of_depth(
     if points.shape[-1] == 2 or not looks_like_score(points[..., 2], points[..., :2]):
         return points, seen
     notes.append(
-        f"column {name!r} lies within 0 and 1 beside pixels: taken as the confidence, not as a coordinate"
+        f"column {name!r} lies within 0 and about 1 beside pixels: taken as the confidence, not as a coordinate"
     )
     return points[..., :2], seen & seen_from(points[..., 2], min_confidence)
 

@@ -42,7 +42,7 @@ def test_numbered_points_in_any_order(tmp_path: Path) -> None:
     data, notes = read_all(pose.write(tmp_path / "a.json", [{"landmarks": points} for points in frames]))
     assert data.layout.name == "mediapipe33"
     assert "not read" not in notes
-    np.testing.assert_allclose(clip_of(data)[0], IMAGE[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(clip_of(data, "a")[0], IMAGE[:, 0], rtol=1e-5)
 
 
 def test_a_part_of_numbered_points(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_part_of_numbered_points(tmp_path: Path) -> None:
     assert data.layout.name == "mediapipe33"
     assert data.valid is not None
     assert not data.valid[:, :11].any()
-    np.testing.assert_allclose(clip_of(data)[0][:, 11:], IMAGE[:, 0, 11:], rtol=1e-5)
+    np.testing.assert_allclose(clip_of(data, "a")[0][:, 11:], IMAGE[:, 0, 11:], rtol=1e-5)
 
 
 def test_named_points_that_are_not_always_there(tmp_path: Path) -> None:
@@ -70,14 +70,15 @@ def test_named_points_in_another_order_in_each_frame(tmp_path: Path) -> None:
     orders = [np.random.default_rng(frame).permutation(17).tolist() for frame in range(5)]
     frames = [[{"keypoints": named_points(frame, order)}] for frame, order in enumerate(orders)]
     data, _notes = read_all(pose.write(tmp_path / "a.json", frames))
-    np.testing.assert_allclose(clip_of(data)[0], PIXELS[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(clip_of(data, "a")[0], PIXELS[:, 0], rtol=1e-5)
 
 
 def test_lists_of_points_named_joints_are_no_scores(tmp_path: Path) -> None:
     """``joints`` are flat in AlphaPose's files; points of three numbers under this name have a depth."""
-    frames = [{"frame": frame, "joints": WORLD[frame, 0].tolist()} for frame in range(5)]
+    points = WORLD[:, 0] - 0.5
+    frames = [{"frame": frame, "joints": points[frame].tolist()} for frame in range(5)]
     data, _notes = read_all(pose.write(tmp_path / "a.json", frames), layout="ntu25")
-    np.testing.assert_allclose(clip_of(data)[0], WORLD[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(clip_of(data, "a")[0], points, rtol=1e-5)
 
 
 def test_visibility_beside_the_points(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ class TestKinect:
         assert (data.layout.name, data.body_names) == ("ntu25", ["72057"])
         assert float(data.fps[0]) == pytest.approx(30, rel=1e-3)
         assert "left out" not in notes
-        np.testing.assert_allclose(clip_of(data)[0], WORLD[:, 0], rtol=1e-5)
+        np.testing.assert_allclose(clip_of(data, "a")[0], WORLD[:, 0], rtol=1e-5)
 
     def test_states(self, tmp_path: Path) -> None:
         frames = [{"Bodies": [self.body(frame, "NotTracked")]} for frame in range(5)]
@@ -150,7 +151,7 @@ class TestKinect:
             read(pose.write(tmp_path / "a.json", document))
         one_line(error, "--layout ntu25")
         data = read(tmp_path / "a.json", layout="ntu25")
-        np.testing.assert_allclose(clip_of(data)[0], WORLD[:, 0], rtol=1e-5)
+        np.testing.assert_allclose(clip_of(data, "a")[0], WORLD[:, 0], rtol=1e-5)
 
 
 class TestFrames:
@@ -163,7 +164,7 @@ class TestFrames:
             path.write_text("\n".join(json.dumps(text) for text in texts))
         else:
             pose.write(path, texts if form == "list" else dict(enumerate(texts)))
-        np.testing.assert_allclose(clip_of(read(path))[0], PIXELS[:, 0], rtol=1e-5)
+        np.testing.assert_allclose(clip_of(read(path), "a")[0], PIXELS[:, 0], rtol=1e-5)
 
     def test_a_string_that_is_no_json(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no JSON") as error:
@@ -178,7 +179,7 @@ class TestFrames:
         data, notes = read_all(pose.write(tmp_path / "a.json", document))
         assert float(data.fps[0]) == pytest.approx(25)
         assert "times in seconds" in notes
-        np.testing.assert_allclose(clip_of(data)[0], IMAGE[np.arange(12) % 5, 0], rtol=1e-5)
+        np.testing.assert_allclose(clip_of(data, "a")[0], IMAGE[np.arange(12) % 5, 0], rtol=1e-5)
 
     def test_one_image(self, tmp_path: Path) -> None:
         document = {"image": "portrait.jpg", "landmarks": pose.landmarks(IMAGE[0, 0])}
@@ -186,3 +187,32 @@ class TestFrames:
         assert data.coords.shape[0] == 1
         assert "single frame" in notes
         assert "not read" not in notes
+
+
+class TestUpright:
+    """People who stand in no frame: the axes of the file are others."""
+
+    def standing(self) -> np.ndarray:
+        points = np.zeros((5, 17, 2))
+        points[..., 1] = np.r_[
+            np.full(5, 20.0), np.full(2, 50.0), np.full(4, 90.0), 120, 120, 180, 180, 240, 240
+        ]
+        points[..., 0] = 100 + np.arange(5)[:, None] + 10 * np.array([0, *[1, -1] * 8])
+        return points
+
+    def notes(self, tmp_path: Path, points: np.ndarray) -> str:
+        frames = [[{"keypoints": np.c_[frame, np.full(17, 0.9)].tolist()}] for frame in points]
+        return read_all(pose.write(tmp_path / "a.json", frames))[1]
+
+    def test_they_stand(self, tmp_path: Path) -> None:
+        notes = self.notes(tmp_path, self.standing())
+        assert "heads are below" not in notes
+        assert "on their side" not in notes
+
+    def test_y_grows_upwards(self, tmp_path: Path) -> None:
+        notes = self.notes(tmp_path, np.array([0, 300]) + self.standing() * np.array([1, -1]))
+        assert "heads are below the legs" in notes
+        assert "flip:axes=y" in notes
+
+    def test_y_before_x(self, tmp_path: Path) -> None:
+        assert "on their side" in self.notes(tmp_path, self.standing()[..., ::-1])
