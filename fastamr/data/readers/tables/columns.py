@@ -156,7 +156,7 @@ def _common_words(joints: Sequence[str]) -> int:
         and min(map(len, words)) > count + 1
         and len({word[count] for word in words}) == 1
         and words[0][count].lower() not in ("left", "right", "l", "r")
-        and not any(word[count + 1].isdecimal() for word in words)
+        and not any("".join(word[count + 1 :]).isdecimal() for word in words)
     ):
         count += 1
     return count
