@@ -29,6 +29,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "prepare": ("data.prepare", "convert a data set's raw files to one packed file"),
         "import": ("data.import_file", "convert motion files to the packed format"),
         "convert": ("data.convert", "map packed data to another joint layout, or apply pre-processing"),
+        "split": ("data.split", "part packed data into training and test clips"),
         "check": ("data.check", "what is in a packed file, what is wrong with it, does it leak"),
         "show": ("data.show", "draw a clip: animation or strip of frames"),
         "layouts": ("data.layouts", "the built-in skeletons, their joints and a drawing of each"),
@@ -47,6 +48,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "this machine": {
         "info": ("info", "versions, devices, and which back end each op would use"),
+        "quickstart": ("quickstart", "from a folder of one's own clips to a classifier, in minutes"),
         "demo": ("demo", "pre-train, probe and compare on generated motion, in minutes"),
         "bench ladder": (
             "bench.ladder",

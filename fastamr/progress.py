@@ -22,10 +22,18 @@ class Progress:
         start: updates done before.
         show: False for silence.
         interval: seconds between two drawings; None = 0.5 on a terminal, 30 in a file.
+        unit: what is counted.
     """
 
     def __init__(
-        self, total: int, name: str, *, start: int = 0, show: bool = True, interval: float | None = None
+        self,
+        total: int,
+        name: str,
+        *,
+        start: int = 0,
+        show: bool = True,
+        interval: float | None = None,
+        unit: str = "update",
     ) -> None:
         self._bar: Any = None
         if not show:
@@ -35,7 +43,7 @@ class Progress:
         if interval is None:
             interval = TERMINAL if sys.stderr.isatty() else FILE
         self._bar = tqdm(
-            total=total, initial=start, desc=name, unit="update", mininterval=interval, miniters=1,
+            total=total, initial=start, desc=name, unit=unit, mininterval=interval, miniters=1,
             smoothing=0.1, dynamic_ncols=True,
         )  # fmt: skip
         self._closed = threading.Event()

@@ -26,15 +26,16 @@ __main__: cli
 benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
     visualization
 cli:
-commands: configs data data/preprocessing demo evaluation/report features finetuning info models probes
+commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models probes
     training visualization
 commands/bench: benchmarking commands models
 commands/data: commands data data/audit data/prepare data/preprocessing data/readers data/readers/common features
     models visualization
 commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
-data: data/packed data/preprocessing data/readers
+data: data/labelling data/packed data/preprocessing data/readers
 data/audit: data data/packed
+data/labelling: data/packed
 data/packed:
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed

@@ -300,6 +300,13 @@ def reading(given: Given, *, rate: bool = True) -> dict[str, Any]:
     return {name: given[name] for name in ("layout", "min_confidence", "track", "markers", *["fps"] * rate)}
 
 
+def add_labels(parser: CommandParser) -> None:
+    """Add ``--labels``."""
+    parser.add_argument_group("labels").add_argument("--labels", metavar="folder|FILE",
+        help="the clips' classes: folder takes the folder that each file lies in; a CSV file has the columns name and "
+        "label, and where known subject, split, person")  # fmt: skip
+
+
 def add_layout(group: Any, text: str) -> None:
     """Add ``--layout``."""
     group.add_argument("--layout", type=checked(get_layout), metavar="NAME",

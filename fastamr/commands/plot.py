@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg", "pdf")
 METHODS = ("pca", "tsne")
-PROBES = ("knn", "linear")
+PROBES = ("knn", "linear", "classifier")
 
 
 def run(words: list[str]) -> None:
@@ -30,10 +30,13 @@ def run(words: list[str]) -> None:
     wanted = {
         name: value for name in ("embedding", "attention", "confusion") if (value := getattr(given, name))
     }
+    if given.confusion == "classifier":
+        draw["confusion"] = _classifier_confusion(folder, given)
+        del wanted["confusion"]
     if wanted:
         model, data = _load(folder, given.data, given.split)
         draw |= {name: _drawing(name, value, given, model, data) for name, value in wanted.items()}
-    if not wanted or (folder / "metrics.jsonl").is_file():
+    if not (wanted or draw) or (folder / "metrics.jsonl").is_file():
         records = read_metrics(folder)
         draw = {"curves": lambda path: draw_curves(path, records, title=str(folder)), **draw}
     out.mkdir(parents=True, exist_ok=True)
@@ -146,17 +149,47 @@ def _confusion(path: Path, probe: str, split: str, halves: Any, model: Any, data
     draw_confusion(path, counts, names, title=f"{what} of the frozen encoder, split {split!r}")
 
 
+def _classifier_confusion(folder: Path, given: Given) -> Callable[[Path], None]:
+    """Test a classifier of ``fastamr finetune``, and return what draws its confusion matrix."""
+    import numpy as np
+
+    from ..features.clip_batches import ClipBatches
+    from ..features.splits import labelled_split
+    from ..finetuning.classifier import prepare_data
+    from ..finetuning.finetune import predict
+    from ..models import ActionClassifier
+    from ..visualization.confusion import confusion_matrix, draw_confusion
+
+    classifier = ActionClassifier.from_pretrained(folder)
+    if not given.data:
+        raise ValueError(f"{folder} is a classifier: name packed files to test it on with --data")
+    data = prepare_data(classifier, given.data, classifier.steps, None)
+    split = _split(given.split, data.splits)
+    clips = labelled_split(data, split)[1].nonzero()[:, 0]
+    found = predict(classifier, ClipBatches(data, classifier.encoder.frames), clips, 64).cpu().numpy()
+    names = list(classifier.class_names) or _class_names(data)
+    known = [
+        data.label_names[code] if data.label_names else names[code] for code in data.labels[clips].tolist()
+    ]
+    names += [name for name in dict.fromkeys(known) if name not in names]
+    truth = np.array([names.index(name) for name in known])
+    counts = confusion_matrix(truth, found, len(names))
+    return lambda path: draw_confusion(path, counts, names, title=f"classifier in {folder}, split {split!r}")
+
+
 def _parser() -> CommandParser:
     text = "Draw the curves of a run and, where asked for, what its encoder has learnt."
     parser = CommandParser("plot", "RUN --out DIR", text)
-    parser.add_argument("run", metavar="RUN", help="the folder of a run of fastamr pretrain")
+    parser.add_argument(
+        "run", metavar="RUN", help="the folder of a run of fastamr pretrain, or of a classifier"
+    )
     add = parser.add_argument_group("pictures").add_argument
     add("--out", required=True, metavar="DIR", help="the folder for the pictures; made where it is missing")
     add("--format", default="png", **choice("format", FORMATS), help="of the pictures")
     add("--embedding", **choice("embedding", METHODS), help="also draw the features in two dimensions")
     add("--attention", action=FLAG, help="also draw the encoder's attention over the skeleton of --clip")
     add("--confusion", **choice("confusion", PROBES),
-        help="also draw the confusion matrix of a probe of the frozen encoder")  # fmt: skip
+        help="also draw the confusion matrix of a probe of the frozen encoder, or of a classifier")  # fmt: skip
     add = parser.add_argument_group("what is drawn").add_argument
     add("--data", nargs="+", default=[], metavar="FILE", help="packed files, by default those of the run")
     add("--clip", default="0", metavar="N|NAME", help="the clip of --attention, by number or name")

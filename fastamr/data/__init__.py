@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .labelling.labels import label_clips
+from .labelling.splits import make_split
 from .load import concatenate, import_file, load, read
 from .packed.bodies import split_bodies
 from .packed.dataset import PackedSkeletons, Split
@@ -24,7 +26,9 @@ __all__ = [
     "concatenate",
     "from_batch",
     "import_file",
+    "label_clips",
     "load",
+    "make_split",
     "parse_steps",
     "preprocess",
     "read",

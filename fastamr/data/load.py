@@ -13,11 +13,13 @@ from ..errors import check_name
 from ..files import check_writable, make_folder
 from ..progress import say as print_line
 from ..skeleton import SkeletonLayout
+from .labelling.labels import label_clips, means_folders
 from .packed.concatenate import concatenate
 from .packed.dataset import PackedSkeletons, Summary
 from .preprocessing.apply import parse_steps, preprocess
 from .preprocessing.geometry import Step
 from .preprocessing.presets import preset_steps
+from .readers.folders import is_folder_of_files, read_files
 from .readers.own import SYNTHETIC
 from .readers.registry import read_source
 
@@ -51,7 +53,7 @@ def load(source: Source | Sequence[Source]) -> PackedSkeletons:
 
 
 def read(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     *,
     kind: str | None = None,
     layout: str | SkeletonLayout | None = None,
@@ -61,10 +63,12 @@ def read(
     markers: str | Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> PackedSkeletons:
-    """Read a file or a folder of any kind that a reader knows (see :mod:`~fastamr.data.readers`).
+    """Read files or folders of any kind that a reader knows (see :mod:`~fastamr.data.readers`).
 
     Args:
-        source: a packed file, which is memory-mapped; a foreign file or folder; or the word ``"synthetic"``.
+        source: a packed file, which is memory-mapped; a foreign file or folder; the word ``"synthetic"``; or a list of
+            files and folders. Several files, and a folder that is no format of its own, become one data set, see
+            :func:`~fastamr.data.readers.folders.read_files`.
         kind: its kind, one of :func:`~fastamr.data.readers.registry.kinds`; None tells it from the ending, and from
             what the source holds.
         layout: the skeleton of a file that does not name it; None guesses from the joints' names or number.
@@ -82,11 +86,29 @@ def read(
         ValueError: no reader knows the source, it is damaged, or an option does not apply to its kind or is out of
             range.
     """
+    options = {"layout": layout, "min_confidence": min_confidence, "track": track, "markers": markers}
+    return _read(source, kind=kind, fps=fps, say=say, without=(), **options)
+
+
+def _read(
+    source: str | Path | Sequence[str | Path],
+    *,
+    kind: str | None = None,
+    fps: float | None = None,
+    say: Callable[[str], None] | None = None,
+    without: Iterable[str | Path],
+    **options: Any,
+) -> PackedSkeletons:
+    """Read what :func:`read` reads; files that are to be passed over are named by ``without``."""
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"fps={fps} must be a positive number of frames per second")
-    reading = read_source(
-        source, kind=kind, layout=layout, min_confidence=min_confidence, track=track, markers=markers
-    )
+    paths = [source] if isinstance(source, (str, Path)) else list(source)
+    if not paths:
+        raise ValueError("source is an empty list, expected at least one file or folder")
+    if len(paths) > 1 or is_folder_of_files(paths[0], kind):
+        reading = read_files(paths, kind=kind, without=without, **options)
+    else:
+        reading = read_source(paths[0], kind=kind, **options)
     data = reading.data
     for note in reading.notes:
         (say or print_line)(f"note: {note}")
@@ -98,22 +120,24 @@ read_file = read
 
 
 def import_file(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     steps: Iterable[str | Mapping[str, Any] | Step] = (),
     preset: str | None = None,
     dtype: str = "float32",
+    labels: str | Path | None = None,
     **options: Any,
 ) -> Summary:
-    """Convert a file or a folder to the packed format; see :func:`read` for what is read.
+    """Convert files or folders to the packed format; see :func:`read` for what is read.
 
     Args:
-        path: the file.
+        path: the file or folder, or a list of them; ``out`` is not read where it lies in one.
         out: the packed file to write, by custom ``*.safetensors``; folders above it are made.
         steps: pre-processing to apply, see :func:`~fastamr.data.preprocessing.apply.parse_steps`.
         preset: a recipe whose steps are applied before, see :data:`~fastamr.data.preprocessing.presets.PRESETS`.
         dtype: ``"float32"``, or ``"float16"`` for centred data.
+        labels: where the clips' classes are, see :func:`label_clips`; None = what the files say.
         options: how it is read, see :func:`read`.
 
     Returns:
@@ -127,7 +151,11 @@ def import_file(
     parsed = (*parse_steps(preset_steps(preset)), *parse_steps(steps))
     check_name("dtype", dtype, _DTYPES)
     check_writable(out)
-    data = preprocess(read(path, **options), parsed)
+    table = [] if labels is None or means_folders(labels) else [labels]
+    data = _read(path, without=[out, *table], **options)
+    if labels is not None:
+        data = label_clips(data, labels, say=options.get("say"))
+    data = preprocess(data, parsed)
     if dtype == "float16":
         data = data.half()
     data.save(make_folder(out))

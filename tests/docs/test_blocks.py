@@ -39,6 +39,7 @@ NOT_RUN = {
     "python -m pytest": "runs tests",
     ". .venv/bin/activate": "changes the reader's shell",
     "python experiments/results_trials.py": "reads the real motion beside the checkout, for hours",
+    "yolo": "stands for a pose estimator that the project does not ship; its output is made by workshop.py",
     "camera": "stands for the reader's own program; frames.jsonl is its output",
     "fastamr distill --teacher encoder": "a teacher of the papers' size: minutes for its latency",
 }
@@ -54,6 +55,7 @@ SMALL = {
     "fastamr evaluate": "--finetune.epochs 1 --finetune.hidden 0 --finetune.min-frames 8",
     "fastamr finetune": f"{ONE_EPOCH} --recipe.hidden 8",
     "fastamr distill": f"{ONE_EPOCH} --student.width 8 --student.heads 1 --student.depth 1 --seeds 0",
+    "fastamr quickstart": "--updates 2 --epochs 1 --device cpu",
     "fastamr prepare": "--workers 1 --no-progress",
     "fastamr show": "--model-frames 20",
     "fastamr bench ladder": f"{MODEL} {MEASURED} --rounds 1 --warmup 0 --rungs mae-fp32 fastamr-fp32",

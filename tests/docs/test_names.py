@@ -28,9 +28,9 @@ EVERY_PAGE = (*PAGES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(
 # Folders that paths of this repository begin with; `configs` was one.
 TOPS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} | {"configs"}
 COMMANDS = (
-    "pretrain", "evaluate", "finetune", "distill", "export", "predict", "prepare", "import", "convert", "check", "show",
-    "layouts",
-    "table", "plot", "info", "demo", "bench ladder", "bench recipe", "bench profile", "bench scaling",
+    "pretrain", "evaluate", "finetune", "distill", "export", "predict", "prepare", "import", "convert", "split",
+    "check", "show", "layouts", "table", "plot", "info", "quickstart", "demo", "bench ladder",
+    "bench recipe", "bench profile", "bench scaling",
 )  # fmt: skip
 # Options of other programs: pytest, experiments/results.py, pip and git.
 OTHERS = {

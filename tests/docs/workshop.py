@@ -37,6 +37,7 @@ from ..data.readers.writers_generic import (
     write_nw_ucla,
     write_pyskl,
 )
+from ..data.readers.writers_motion import write_actions
 
 MODEL = {"frames": 16, "width": 16, "depth": 1, "heads": 2, "decoder_width": 8, "decoder_depth": 1}
 SMALL_AMR = MODEL | {"decoder_heads": 1, "target_patches": 2, "mask_ratio": 0.75}
@@ -186,6 +187,22 @@ def frame_lines(path: Path) -> None:
     path.write_text("".join(json.dumps(pose.tolist()) + "\n" for pose in standing(90)), encoding="utf-8")
 
 
+def actions(kind: str) -> Callable[[Path], None]:
+    """Return the maker of a folder with six clips each of four actions, a folder an action."""
+    names = ("bow", "kick", "squat", "wave")
+    return lambda path: write_actions(path, kind, actions=names, clips=6, frames=(30, 45))
+
+
+def labels_of_moves(path: Path) -> None:
+    """Make a table of the clips in ``moves`` beside it: six people who do everything once."""
+    clips = sorted((path.parent / "moves").glob("*/*.csv"))
+    rows = [
+        f"{clip.parent.name}/{clip.name},{clip.parent.name},{1 + place % 6}"
+        for place, clip in enumerate(clips)
+    ]
+    path.write_text("\n".join(["name,label,subject", *rows]) + "\n", encoding="utf-8")
+
+
 def names_of_clips(path: Path) -> None:
     """Make a list of clips to skip."""
     path.write_text("S001C002P002R001A001\n", encoding="utf-8")
@@ -204,6 +221,7 @@ UCLA = {"ucla.safetensors": packed("kinect20", "official", "dedup")}
 
 PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
     "README.md": {
+        "moves": actions("csv"),
         "DOWNLOADS": ntu_raw,
         "motion.npz": npz("ntu25"),
         "../shared/data/nw_ucla/nw_ucla.npz": npz("kinect20"),
@@ -228,6 +246,12 @@ PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
         "runs/ntu": run_of("ntu25", "xsub", "ntu60.safetensors"),
         "runs/pku": run_of("ntu25", "xsub", "pku1.safetensors"),
         "runs/mae": run_of("ntu25", "xsub", "ntu60.safetensors"),
+    },
+    "docs/own_data.md": {
+        "moves": actions("csv"),
+        "labels.csv": labels_of_moves,
+        "pose": actions("yolo"),
+        "landmarks": actions("mediapipe"),
     },
     "docs/distillation.md": NTU | {"runs/classifier": classifier, "clip.safetensors": packed()},
     "docs/export.md": NTU | {

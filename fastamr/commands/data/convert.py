@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...data.preprocessing.convert_layout import MISSING, joint_map
 from ...errors import UsageError
 from ...skeleton import get_layout
-from ..options import CommandParser, add_layout, add_processing, choice
+from ..options import CommandParser, add_labels, add_layout, add_processing, choice
 
 
 def run(words: list[str]) -> None:
@@ -21,15 +21,16 @@ def run(words: list[str]) -> None:
         help="joints that IN lacks: interpolate them where a rule tells how and mark the rest as not seen, "
         "mask all of them, or refuse to convert",
     )  # fmt: skip
+    add_labels(parser)
     add_processing(parser)
     given = parser.parse(words)
     asked = []
     if given.layout is not None:
         asked = [{"name": "convert", "layout": given.layout, "missing": given.missing}]
-    if not (asked or given.preset or given.preprocess or given.dtype == "float16"):
-        raise UsageError("nothing to do: give --layout, --preset, --preprocess or --dtype float16")
+    if not (asked or given.labels or given.preset or given.preprocess or given.dtype == "float16"):
+        raise UsageError("nothing to do: give --layout, --labels, --preset, --preprocess or --dtype float16")
 
-    from ...data import PackedSkeletons, preprocess
+    from ...data import PackedSkeletons, label_clips, preprocess
     from ...data.preprocessing.presets import preset_steps
     from ...files import check_writable, make_folder
 
@@ -38,6 +39,8 @@ def run(words: list[str]) -> None:
     if given.layout is not None and data.layout != get_layout(given.layout):
         plan = joint_map(data.layout, given.layout)
         print(plan.masked() if given.missing == "mask" else plan)
+    if given.labels is not None:
+        data = label_clips(data, given.labels)
     data = preprocess(data, [*asked, *preset_steps(given.preset), *given.preprocess])
     if given.dtype == "float16":
         data = data.half()

@@ -83,6 +83,10 @@ def endings() -> str:
     )
 
 
+class UnknownFormatError(ValueError):
+    """No reader knows a source."""
+
+
 def read_source(path: str | Path, *, kind: str | None = None, **options: Any) -> Reading:
     """Read a file or a folder in one go.
 
@@ -93,10 +97,28 @@ def read_source(path: str | Path, *, kind: str | None = None, **options: Any) ->
 
     Raises:
         FileNotFoundError: there is nothing.
-        ValueError: no reader knows the source, it is damaged, or an option does not apply to its kind.
+        UnknownFormatError: no reader knows the source; it is a ``ValueError``.
+        ValueError: it is damaged, or an option does not apply to its kind.
     """
     source, given = Source(path), {name: value for name, value in options.items() if value is not None}
-    is_typo = str(path) != SYNTHETIC and difflib.get_close_matches(str(path), [SYNTHETIC], cutoff=0.7)
+    return read_with(find_reader(source, kind, given), source, given)
+
+
+def find_reader(source: Source, kind: str | None = None, given: Mapping[str, Any] | None = None) -> Reader:
+    """Return the reader of a file or a folder.
+
+    Args:
+        source: where it is.
+        kind: see :func:`read_source`.
+        given: options that it must take; those that no reader takes are refused before the source is looked into.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        UnknownFormatError: no reader knows the source; it is a ``ValueError``.
+        ValueError: it is damaged, or an option does not apply to its kind.
+    """
+    path, given = str(source.path), given or {}
+    is_typo = path != SYNTHETIC and difflib.get_close_matches(path, [SYNTHETIC], cutoff=0.7)
     if is_typo and not source.path.exists():
         raise FileNotFoundError(f"no data file {path}; did you mean {SYNTHETIC!r}?")
     readers = [reader for reader in of_kind(kind) if isinstance(reader, Reader)]
@@ -111,12 +133,21 @@ def read_source(path: str | Path, *, kind: str | None = None, **options: Any) ->
     if found is None:
         raise _unknown(source, readers)
     _check_options([found], given, source)
+    return found
+
+
+def read_with(reader: Reader, source: Source, given: Mapping[str, Any]) -> Reading:
+    """Read a source; errors name it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     try:
-        return found.read(source, **given)
+        return reader.read(source, **given)
     except ValueError as error:
-        if str(path) in str(error):
+        if str(source.path) in str(error):
             raise
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{source.path}: {error}") from error
 
 
 def _check_options(readers: Sequence[Reader], given: Mapping[str, Any], source: Source) -> None:
@@ -128,19 +159,19 @@ def _check_options(readers: Sequence[Reader], given: Mapping[str, Any], source: 
             )
 
 
-def _unknown(source: Source, readers: Sequence[Reader]) -> ValueError:
+def _unknown(source: Source, readers: Sequence[Reader]) -> UnknownFormatError:
     """Return the error for a source that is of no known kind, though its ending may fit some readers."""
     path = source.path
     if path.is_dir():
-        return ValueError(
+        return UnknownFormatError(
             f"{path} is a folder; read a data set's raw files with: fastamr prepare KIND {path} OUT"
         )
     if source.is_folder or not readers:
-        return ValueError(
+        return UnknownFormatError(
             f"{path} ends in {source.ending or 'nothing'!r}, expected {endings()}; rename the file if it is of one"
         )
     parts = [part for reader in readers for part in reader.holds or (reader.title or reader.name,)]
     if source.seen:
-        return ValueError(f"{path} holds {source.seen}; expected {' or '.join(parts)}")
+        return UnknownFormatError(f"{path} holds {source.seen}; expected {' or '.join(parts)}")
     verb = "holds neither" if len(parts) > 1 else "does not hold"
-    return ValueError(f"{path} {verb} {' nor '.join(parts)}")
+    return UnknownFormatError(f"{path} {verb} {' nor '.join(parts)}")

@@ -281,9 +281,8 @@ def list_frame_files(path: Path, suffixes: Sequence[str]) -> Listing:
 def note_others(people: People, listing: Listing) -> None:
     """Note what lies beside the files of frames."""
     if listing.others:
-        more = ", ..." if len(listing.others) > _SHOWN else ""
-        shown = ", ".join(listing.others[:_SHOWN])
-        people.say(f"{len(listing.others)} other entries of the folder are not read: {shown}{more}")
+        shown = ", ".join(listing.others[:_SHOWN]) + ", ..." * (len(listing.others) > _SHOWN)
+        people.say(f"{len(listing.others)} other entries of the folder are not read: {shown}")
 
 
 def add_clips(people: People, folder: Path, entries: Sequence[Entry]) -> list[tuple[int, int]]:

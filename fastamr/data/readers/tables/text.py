@@ -221,6 +221,7 @@ class Table:
             names = [repr(self.header.names[place]) for place in places]
             shown = ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
             cells = bad[places[0]]
+            cells.reason = f"{self.header.names[places[0]]} is {cells.reason}"
             what = f"cells of column{'s' * (len(names) > 1)} {shown}"
             self._complain(found, cells, cells.of, what, "taken as not seen")
 
@@ -353,7 +354,7 @@ def _numbers(cells: Sequence[str], line: Sequence[int], commas: _Commas | None, 
         values = np.array([_number(cell, commas, at, bad) for cell, at in zip(cells, line, strict=True)])
     infinite = np.isinf(values)
     for place in np.flatnonzero(infinite).tolist():
-        bad.add(line[place], f"{cells[place].strip()[:60]!r} is not finite")
+        bad.add(line[place], f"{cells[place].strip()[:60]!r}, which is not finite")
     bad.of += int(np.isfinite(values).sum()) + bad.count - before
     return np.where(infinite, np.nan, values)
 

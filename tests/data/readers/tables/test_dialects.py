@@ -124,7 +124,7 @@ class TestNumbers:
         assert data.num_frames == 4
         assert (
             "1 of 5 cells of columns 'nose_x', 'nose_y', 'left_eye_x', ... (34 in all) taken as not seen, first in "
-            "line 2: 'px', expected a number"
+            "line 2: nose_x is 'px', expected a number"
         ) in notes
 
 
