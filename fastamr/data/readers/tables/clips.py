@@ -424,7 +424,7 @@ def _order_in_group(key: np.ndarray) -> np.ndarray:
 
 def _real(text: str) -> float | None:
     try:
-        value = float(text)
+        value = float(text.replace(",", ".") if text.count(",") == 1 else text)
     except ValueError:
         return None
     return value if np.isfinite(value) else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from ....skeleton import SkeletonLayout
 from .clips import Rows
-from .columns import Plan
+from .columns import JointColumns, Plan
 from .joints import joints_of
 from .table_poses import TablePoses
 from .text import Columns
@@ -36,16 +38,19 @@ def wide_poses(
         ValueError: columns and rows both name people, or the layout cannot be told.
     """
     kept = np.flatnonzero(rows.keep)
-    people = list(dict.fromkeys(joint.body for joint in plan.joints))
-    names = list(dict.fromkeys(joint.joint for joint in plan.joints))
+    strange = _strange(plan.joints)
+    columns_of = [(place, joint) for place, joint in enumerate(plan.joints) if joint.body not in strange]
+    people = list(dict.fromkeys(joint.body for _, joint in columns_of))
+    names = list(dict.fromkeys(joint.joint for _, joint in columns_of))
     joints = joints_of(names, points.shape[2], where, given)
+    joints = dataclasses.replace(joints, notes=(*joints.notes, *strange.values()))
     if people != [""] and rows.body is not None:
         raise ValueError(
             f"{where}: the columns name people ({people[0]}, ...), and so does a column of each row; remove one"
         )
     whole = np.zeros((len(kept), len(people), len(names), points.shape[2]))
     shown = np.zeros(whole.shape[:3], dtype=bool)
-    for place, joint in enumerate(plan.joints):
+    for place, joint in columns_of:
         at = people.index(joint.body), names.index(joint.joint)
         whole[:, at[0], at[1]] = points[kept, place]
         shown[:, at[0], at[1]] = seen[kept, place]
@@ -66,6 +71,19 @@ def wide_poses(
         joints, clip, frame, body, is_told, whole.reshape(size, *whole.shape[2:]).astype(np.float32),
         shown.reshape(size, -1), np.repeat(columns.line[kept], count), body_names,
     )  # fmt: skip
+
+
+def _strange(joints: list[JointColumns]) -> dict[str, str]:
+    """Return people who share no joint with the one that has most, DeepLabCut's ``single``, and why."""
+    own: dict[str, set[str]] = {}
+    for joint in joints:
+        own.setdefault(joint.body, set()).add(joint.joint)
+    most = max(own.values(), key=len)
+    return {
+        body: f"{body or 'points without a person'} ({', '.join(sorted(names))}): no joint of the others, left out"
+        for body, names in own.items()
+        if names.isdisjoint(most)
+    }
 
 
 def _place_in_frame(clip: np.ndarray, frame: np.ndarray) -> np.ndarray:
