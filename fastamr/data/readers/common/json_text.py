@@ -122,6 +122,17 @@ def field(entry: Any, name: str, where: str) -> Any:
     return entry[name]
 
 
+def real(value: Any) -> float | None:
+    """Return a number as a finite float; None where it is none, or too large."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def whole(value: Any, where: str, what: str) -> int:
     """Return a number as a whole one; ``what`` names it in errors.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..common.frame_names import frames_of_names
+from ..common.json_text import real
 from ..common.layout_choice import plain
 from ..numbering.time_stamps import rhythm_of
 from .frames import Frame, frame_key, named
@@ -88,8 +89,9 @@ def rate_of(document: Any) -> float:
     for entry in (document, _about(document)):
         key = named(entry, _RATES)
         value = entry[key] if key is not None and entry is not None else None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
-            return float(value)
+        rate = real(value)
+        if rate is not None and rate > 0:
+            return rate
     return math.nan
 
 

@@ -71,7 +71,9 @@ def read(
     rows = clips.rows(poses_about, frames_of_names)
     points, seen = _values(plan, columns, min_confidence, names, notes)
     gather = wide_poses if plan.joints else long_poses
-    poses = gather(plan, columns, rows, where, layout, points, seen)
+    # What float32 cannot hold becomes infinite, which the packing refuses.
+    with np.errstate(over="ignore"):
+        poses = gather(plan, columns, rows, where, layout, points, seen)
     data = _packed(poses, rows, plan, where, track, notes, min_confidence)
     if clips.unread:
         notes.append("columns not read: " + _shown([names[place] for place in sorted(clips.unread)]))
