@@ -55,8 +55,8 @@ def check_classes(data: PackedSkeletons, train: Tensor) -> None:
     if len(found) < 2:
         name = repr(data.label_names[found[0]]) if data.label_names else found[0]
         raise ValueError(
-            f"all {int(train.sum())} labelled training clips are of class {name}, and two classes are needed: add clips "
-            "of another class, or name another --split"
+            f"all {int(train.sum())} labelled training clips are of class {name}, and two classes are needed: add "
+            "clips of another class, or name another --split"
         )
 
 

@@ -129,12 +129,12 @@ def _by_number(told: list[Any], frames: Sequence[Frame], where: str) -> Numbers:
         values = np.array([number or 0 for number in whole], dtype=np.int64)
         return Numbers(values, lost=lost)
     rows = [place for place in range(len(told)) if place not in lost]
-    found = frames_of_names(
+    named = frames_of_names(
         [str(told[place]) for place in rows], lambda place: f"{where}, {frames[rows[place]].place}"
     )
     values = np.zeros(len(told), dtype=np.int64)
-    values[rows] = found.frames
-    return Numbers(values, found.fps, lost, list(found.notes))
+    values[rows] = named.frames
+    return Numbers(values, named.fps, lost, list(named.notes))
 
 
 def _decimal(told: list[Any]) -> np.ndarray | None:
