@@ -172,7 +172,9 @@ class Clips:
     def _detected_class(self) -> None:
         """Take columns that say only ``person``, the class of a detector, and its number, for no clip and no action."""
         told = {role: codes for role in ("clip", "label") if (codes := self._role(role)) is not None}
-        if not any({name.lower() for name in codes.names} == {"person"} for codes in told.values()):
+        is_boxed = {"x1", "y1", "x2", "y2"} <= {name.strip().lower() for name in self.names}
+        only = [{name.lower() for name in codes.names} for codes in told.values()]
+        if {"person"} not in only and not (is_boxed and only and only[-1] <= {"0", "0.0"}):
             return
         for role, codes in told.items():
             if {name.lower() for name in codes.names} <= {"person", "0", "0.0"}:
