@@ -155,6 +155,10 @@ def read_packed(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
+        if Path(path).is_dir():
+            raise IsADirectoryError(
+                f"{path} is a folder, expected a packed data file; make one with: fastamr import {path} OUT.safetensors"
+            )
         raise FileNotFoundError(f"no packed data file {path}; make one with: fastamr import FILE {path}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

@@ -51,7 +51,7 @@ def read_files(
     or zip archive, every file that a reader knows is read, with the folders below it. A file of one clip gives the
     clip its path below the folder without the ending (``wave/0001``); a file of several puts it before their names,
     and the column :data:`FILE` says of each clip which file it is from. Hidden files and links to files that are read
-    already are passed over, files that no reader knows are named in a note, damaged ones in ``dropped``.
+    already are passed over; hidden folders, and files that no reader knows, are named in a note, damaged ones in ``dropped``.
 
     Args:
         paths: files, folders and zip archives; names of clips begin below the folder that holds all of them.
@@ -160,6 +160,8 @@ class _Readings:
         notes = []
         if self.unknown:
             notes.append(f"{_count(self.unknown)} that no reader knows, not read: {_names(self.unknown)}")
+        if self.found.hidden:
+            notes.append(f"folders hidden by a leading dot, not read: {_names(self.found.hidden)}")
         if self.damaged:
             notes.append(
                 f"damaged, left out: {_count(self.damaged)}: {'; '.join(map(str, self.damaged[:_SHOWN]))}"
@@ -245,7 +247,8 @@ def _damage(path: Path, error: Exception) -> Damage:
 def _plain_note(note: str, unit: Unit) -> str:
     """Return a note without the name of its file."""
     for text in (str(unit.path), unit.path.name, unit.path.stem):
-        note = note.replace(f"{text}: ", "").replace(text, "the file")
+        # A name is a word of its own: that of 2.csv is no part of ntu25.
+        note = re.sub(rf"(?<!\w){re.escape(text)}(: |(?!\w))", lambda found: "" if found[1] else "the file", note)
     return note
 
 
