@@ -151,11 +151,12 @@ def read_packed(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
         ValueError: the file is truncated, of another kind or of another version.
     """
     path = Path(path)
     if not path.is_file():
-        if Path(path).is_dir():
+        if path.is_dir():
             raise IsADirectoryError(
                 f"{path} is a folder, expected a packed data file; make one with: fastamr import {path} OUT.safetensors"
             )
