@@ -53,8 +53,8 @@ def training_split(data: PackedSkeletons, name: str | None) -> tuple[Tensor, Ten
     if len(found) < 2:
         name = repr(data.label_names[found[0]]) if data.label_names else found[0]
         raise ValueError(
-            f"all {int(train.sum())} labelled training clips are of class {name}, and two classes are needed: add clips "
-            "of another class, or name another --split"
+            f"all {int(train.sum())} labelled training clips are of class {name}, and two classes are needed: add "
+            "clips of another class, or name another --split"
         )
     return train, test
 

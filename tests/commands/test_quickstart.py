@@ -114,7 +114,6 @@ class TestTiny:
         assert main(words) == 0
         assert main([*words, "--overwrite"]) == 0
 
-
     def test_other_training_clips_are_pretrained_on_anew(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -129,9 +128,7 @@ class TestTiny:
         assert main([*words, "--test", "0.5"]) == 0
         assert "begins anew" not in capsys.readouterr().out
 
-    def test_a_split_of_the_data_is_used(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_split_of_the_data_is_used(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for half, clips in (("train", 4), ("test", 2)):
             write_actions(tmp_path / "my moves" / half, "csv", clips=clips)
         words = ["quickstart", str(tmp_path / "my moves"), *TINY, "--out"]
@@ -144,14 +141,18 @@ class TestTiny:
         assert main([*words, str(tmp_path / "random"), "--by", "random"]) == 0
         assert "split 'mine' by random" in capsys.readouterr().out
 
-    def test_a_checkpoint_of_other_channels(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_checkpoint_of_other_channels(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for kind in ("csv", "coco"):
             write_actions(tmp_path / kind, kind, clips=3)
         assert main(["quickstart", str(tmp_path / "csv"), "--out", str(tmp_path / "made"), *TINY]) == 0
         capsys.readouterr()
-        words = ["--out", str(tmp_path / "flat"), "--checkpoint", str(tmp_path / "made" / "pretrained"), *TINY]
+        words = [
+            "--out",
+            str(tmp_path / "flat"),
+            "--checkpoint",
+            str(tmp_path / "made" / "pretrained"),
+            *TINY,
+        ]
         assert main(["quickstart", str(tmp_path / "coco"), *words]) == 1
         assert "is for 3 channels, the data has 2" in capsys.readouterr().err
 

@@ -73,8 +73,8 @@ def _by_folder(data: PackedSkeletons, rule: str, notes: list[str]) -> PackedSkel
     if not any(folders):
         raise ValueError(
             f"labels 'folder': no clip lies in a folder (the first is {data.names[0]!r}); expected a folder a class, "
-            f"as moves/wave/0001.csv, moves/squat/0001.csv, and fastamr import moves OUT --labels folder; or a table of "
-            f"the columns name and label: --labels FILE.csv"
+            f"as moves/wave/0001.csv, moves/squat/0001.csv, and fastamr import moves OUT --labels folder; or a table "
+            f"of the columns name and label: --labels FILE.csv"
         )
     data, folders = _halves_of_folders(data, folders, notes)
     level = re.fullmatch(_FOLDER, rule)[1]  # type: ignore[index]
@@ -110,9 +110,9 @@ def _halves_of_folders(
             continue
         if depth == 1:
             raise ValueError(
-                f"labels 'folder': the folders {_few(sorted(set(words)))} are halves of a split, not classes; expected a "
-                f"folder a class in each, as train/wave/0001.csv, or a table of the columns name and label: --labels "
-                f"FILE.csv"
+                f"labels 'folder': the folders {_few(sorted(set(words)))} are halves of a split, not classes; expected "
+                f"a folder a class in each, as train/wave/0001.csv, or a table of the columns name and label: "
+                f"--labels FILE.csv"
             )
         notes.append(f"folders {_few(sorted(set(words)))} are halves of a split, not classes")
         for path in paths:

@@ -98,7 +98,12 @@ class FoundFiles:
             return
         for path in inside:
             if path.name.startswith(".") or path.name.lower() in _JUNK:
-                if path.is_dir() and path.name.startswith(".") and path.name not in _TOOLS and any(path.rglob("*.*")):
+                if (
+                    path.is_dir()
+                    and path.name.startswith(".")
+                    and path.name not in _TOOLS
+                    and any(path.rglob("*.*"))
+                ):
                     self.hidden.append(Unit(path, f"{name}/{path.name}" if name else path.name))
                 continue
             if not path.exists():

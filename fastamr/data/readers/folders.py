@@ -58,7 +58,8 @@ def read_files(
     or zip archive, every file that a reader knows is read, with the folders below it. A file of one clip gives the
     clip its path below the folder without the ending (``wave/0001``); a file of several puts it before their names,
     and the column :data:`FILE` says of each clip which file it is from. Hidden files and links to files that are read
-    already are passed over; hidden folders, and files that no reader knows, are named in a note, damaged ones in ``dropped``.
+    already are passed over; hidden folders, and files that no reader knows, are named in a note, damaged ones in
+    ``dropped``.
 
     Args:
         paths: files, folders and zip archives; names of clips begin below the folder that holds all of them.

@@ -64,7 +64,10 @@ class TestFolders:
         [
             (("train/wave/1", "Test/wave/1", "train/squat/1", "Test/squat/1"), [1, 0, 1, 0]),
             (("wave/training/1", "wave/val/1", "squat/training/1", "squat/val/1"), [1, 0, 1, 0]),
-            (("d/train/s1/wave/1", "d/test/s2/wave/1", "d/train/s1/squat/1", "d/test/s2/squat/1"), [1, 0, 1, 0]),
+            (
+                ("d/train/s1/wave/1", "d/test/s2/wave/1", "d/train/s1/squat/1", "d/test/s2/squat/1"),
+                [1, 0, 1, 0],
+            ),
         ],
     )
     def test_folders_of_halves_are_a_split(self, names: tuple[str, ...], train: list[int]) -> None:
@@ -77,7 +80,7 @@ class TestFolders:
         assert notes[1] == "note: split 'official': 2 clips train, 2 test"
 
     def test_halves_without_classes(self) -> None:
-        with pytest.raises(ValueError, match="the folders test, train are halves of a split.*--labels FILE"):
+        with pytest.raises(ValueError, match=r"the folders test, train are halves of a split.*--labels FILE"):
             label_clips(make(("train/1", "train/2", "test/1", "test/2")), "folder")
 
     def test_no_folder(self) -> None:

@@ -146,7 +146,10 @@ class TestErrors:
             ({"by": "subject", "values": [4]}, "no clip has subject '4'; it has 3"),
             ({"by": "subject", "values": [3]}, "the test half has every subject"),
             ({"name": ""}, "name of the split is ''"),
-            ({"by": "session"}, r"the data has no column 'session': fastamr convert DATA OUT --labels FILE\.csv"),
+            (
+                {"by": "session"},
+                r"the data has no column 'session': fastamr convert DATA OUT --labels FILE\.csv",
+            ),
         ],
     )
     def test_errors(self, options: dict[str, object], message: str) -> None:
@@ -163,7 +166,9 @@ class TestErrors:
         assert list(make_split(data, name="Mine", overwrite=True, say=lambda text: None).splits) == ["Mine"]
 
     def test_a_column_that_is_lacking_is_not_offered(self) -> None:
-        with pytest.raises(ValueError, match="expected one of 'clip', 'random', 'recording'; the data has no column"):
+        with pytest.raises(
+            ValueError, match="expected one of 'clip', 'random', 'recording'; the data has no column"
+        ):
             make_split(make([0, 1] * 4), "subject")
 
 

@@ -211,7 +211,6 @@ class TestWhatIsPassedOver:
         assert len(notes) == len({re.sub(r"\d", "", note) for note in notes})
         assert all("in 2 files, the first is a)" in note for note in notes)
 
-
     def test_names_that_are_numbers_do_not_part_notes(self, tmp_path: Path) -> None:
         joints = get_layout("ntu25").joints
         for name in ("1", "2", "5"):
