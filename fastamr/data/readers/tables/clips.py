@@ -12,6 +12,7 @@ import torch
 
 from ...packed.dataset import PackedSkeletons
 from ...packed.split import Split
+from ..common.linking import groups
 from ..numbering.time_stamps import FARTHEST
 from .cells import is_missing
 from .columns import Plan
@@ -258,7 +259,7 @@ class Clips:
         self.drop(~np.isfinite(times), "its time is no number")
         frame = np.zeros(self.count, dtype=np.int64)
         uneven = 0
-        for rows in _groups(clip, self.keep):
+        for rows in groups(clip, np.flatnonzero(self.keep)):
             ticks, order = np.unique(times[rows], return_inverse=True)
             grid = _grid(ticks)
             uneven += grid is None
@@ -304,7 +305,7 @@ class Clips:
                 rates[:] = np.nan
         times = self._times_quietly()
         if times is not None:
-            for rows in _groups(clip, self.keep & np.isfinite(times)):
+            for rows in groups(clip, np.flatnonzero(self.keep & np.isfinite(times))):
                 number = clip[rows[0]]
                 frames, first = np.unique(frame[rows], return_index=True)
                 spans = np.diff(times[rows][first])
@@ -410,15 +411,6 @@ def _by_first_frame(
     place = np.empty(len(found), dtype=np.int64)
     place[order] = np.arange(len(found))
     return place[numbers], [names[found[at] % len(names)] for at in order]
-
-
-def _groups(key: np.ndarray, keep: np.ndarray) -> list[np.ndarray]:
-    """Return the rows of each value of a key, in the order of the file."""
-    rows = np.flatnonzero(keep)
-    order = rows[np.argsort(key[rows], kind="stable")]
-    if not len(order):
-        return []
-    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
 
 
 def _grid(ticks: np.ndarray) -> np.ndarray | None:
