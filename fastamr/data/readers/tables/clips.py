@@ -12,6 +12,7 @@ import torch
 
 from ...packed.dataset import PackedSkeletons
 from ...packed.split import Split
+from ..numbering.time_stamps import FARTHEST
 from .cells import is_missing
 from .columns import Plan
 from .text import Codes, Columns
@@ -428,7 +429,8 @@ def _grid(ticks: np.ndarray) -> np.ndarray | None:
     for step in (np.median(steps), steps.min()):
         places = (ticks - ticks[0]) / step
         frames = np.rint(places)
-        if np.abs(places - frames).max() <= _UNEVEN and (np.diff(frames) > 0).all():
+        is_near = places[-1] < FARTHEST and np.abs(places - frames).max() <= _UNEVEN
+        if is_near and (np.diff(frames) > 0).all():
             return frames.astype(np.int64)
     return None
 

@@ -71,7 +71,9 @@ def read(
     rows = clips.rows(poses_about, frames_of_names)
     points, seen = _values(plan, columns, min_confidence, names, notes)
     gather = wide_poses if plan.joints else long_poses
-    poses = gather(plan, columns, rows, where, layout, points, seen)
+    # What float32 cannot hold becomes infinite, which the packing refuses.
+    with np.errstate(over="ignore"):
+        poses = gather(plan, columns, rows, where, layout, points, seen)
     data = _packed(poses, rows, plan, where, track, notes, min_confidence)
     if clips.unread:
         notes.append("columns not read: " + _shown([names[place] for place in sorted(clips.unread)]))
@@ -117,7 +119,7 @@ def _score_of_depth(
     if points.shape[-1] == 2 or not looks_like_score(points[..., 2], points[..., :2]):
         return points, seen
     notes.append(
-        f"column {name!r} lies within 0 and 1 beside pixels: taken as the confidence, not as a coordinate"
+        f"column {name!r} lies within 0 and about 1 beside pixels: taken as the confidence, not as a coordinate"
     )
     return points[..., :2], seen & seen_from(points[..., 2], min_confidence)
 

@@ -13,6 +13,9 @@ from .joints import joints_of
 from .table_poses import TablePoses
 from .text import Columns
 
+_STRETCH = 20
+"""So many places for joints a column may take, where people have different ones (choice)."""
+
 
 def wide_poses(
     plan: Plan,
@@ -38,6 +41,7 @@ def wide_poses(
         ValueError: columns and rows both name people, or the layout cannot be told.
     """
     kept = np.flatnonzero(rows.keep)
+    _check_people(plan.joints, where)
     strange = _strange(plan.joints)
     columns_of = [(place, joint) for place, joint in enumerate(plan.joints) if joint.body not in strange]
     people = list(dict.fromkeys(joint.body for _, joint in columns_of))
@@ -48,10 +52,12 @@ def wide_poses(
         raise ValueError(
             f"{where}: the columns name people ({people[0]}, ...), and so does a column of each row; remove one"
         )
-    whole = np.zeros((len(kept), len(people), len(names), points.shape[2]))
+    whole = np.zeros((len(kept), len(people), len(names), points.shape[2]), dtype=np.float32)
     shown = np.zeros(whole.shape[:3], dtype=bool)
+    person_places = {person: place for place, person in enumerate(people)}
+    joint_places = {name: place for place, name in enumerate(names)}
     for place, joint in columns_of:
-        at = people.index(joint.body), names.index(joint.joint)
+        at = person_places[joint.body], joint_places[joint.joint]
         whole[:, at[0], at[1]] = points[kept, place]
         shown[:, at[0], at[1]] = seen[kept, place]
     whole, shown = joints.take(whole, shown)
@@ -68,9 +74,20 @@ def wide_poses(
         is_told = not body.any()
     size = len(kept) * count
     return TablePoses(
-        joints, clip, frame, body, is_told, whole.reshape(size, *whole.shape[2:]).astype(np.float32),
+        joints, clip, frame, body, is_told, whole.reshape(size, *whole.shape[2:]),
         shown.reshape(size, -1), np.repeat(columns.line[kept], count), body_names,
     )  # fmt: skip
+
+
+def _check_people(joints: list[JointColumns], where: str) -> None:
+    """Raise where people and joints fill few of their table, which would be stored whole."""
+    people = list(dict.fromkeys(joint.body for joint in joints))
+    names = {joint.joint for joint in joints}
+    if len(people) * len(names) > _STRETCH * len(joints):
+        raise ValueError(
+            f"{where}: the columns name {len(people)} people ({people[0]}, {people[1]}, ...) and {len(names)} joints, "
+            f"but each person only some of them; name the joints of all people alike, as in a_nose_x, b_nose_x"
+        )
 
 
 def _strange(joints: list[JointColumns]) -> dict[str, str]:
