@@ -95,11 +95,21 @@ def load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     with safe_open(path, framework="pt", device="cpu") as file:
         metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
-    known = expected(path, metadata)
-    for name, tensor in tensors.items():
-        compare(path, known, name, lambda tensor=tensor: checksum(tensor))
-    return tensors, metadata
+        known = expected(path, metadata)
+        names = list(file.keys())
+        return {name: read_tensor(file, path, name, known) for name in names}, metadata
+
+
+def read_tensor(file: Any, path: Path, name: str, known: Mapping[str, str]) -> Tensor:
+    """Copy a tensor out of a file that ``safe_open`` has opened, and compare its checksum.
+
+    Raises:
+        ValueError: it differs.
+    """
+    tensor: Tensor = file.get_tensor(name)
+    # The bytes as they lie in the file: a copy of a bool is 0 or 1.
+    compare(path, known, name, lambda: checksum(tensor))
+    return tensor.clone()
 
 
 def expected(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import operator
@@ -168,24 +167,23 @@ def read_packed(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             _check_format(path, file.metadata() or {})
             header = json.loads(file.metadata()["header"])
-            names = file.keys()
+            known = checksums.expected(path, file.metadata())
+            names = list(file.keys())
             large = _LARGE if path.stat().st_size > COPIED else ()
             mapped = MappedFile(path, tuple(name for name in large if name in names)) if large else None
             tensors = {
-                name: file.get_tensor(name) if name in large else file.get_tensor(name).clone()
+                name: file.get_tensor(name)
+                if name in large
+                else checksums.read_tensor(file, path, name, known)
                 for name in names
             }
-            metadata = file.metadata()
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is not a packed data file, or is truncated ({error}); make it with: fastamr import FILE OUT"
         ) from None
-    known = checksums.expected(path, metadata)
-    for name, tensor in tensors.items():
-        if mapped is not None and name in large:
-            attach(tensor, mapped)
-        else:
-            checksums.compare(path, known, name, functools.partial(checksums.checksum, tensor))
+    if mapped is not None:
+        for name in mapped.names:
+            attach(tensors[name], mapped)
     try:
         return _fields(tensors, header)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
