@@ -79,7 +79,7 @@ def _bias_index(q: Tensor, k: Tensor, is_self: bool, structure: Structure) -> tu
     """Index ``(S, Nq, Nk)`` into the flattened joint table and into the time table."""
     assert structure.joint_bias is not None
     assert structure.time_bias is not None
-    joints = structure.joint_bias.shape[-1]
+    joints = max(structure.joint_bias.shape[-1], 1)  # a table without a joint serves where there is no token
     key = token_ids(structure.key_ids, structure.keep, k)
     query = token_ids(structure.query_ids, structure.keep if is_self else None, q)
     pair = (query % joints)[:, :, None] * joints + (key % joints)[:, None, :]

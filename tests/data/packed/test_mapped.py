@@ -153,6 +153,7 @@ def run_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "updates": 6,
             "checkpoint_every": 0.2,
             "train_on": "all",
+            "preprocess": [],
             "tensorboard": False,
             "progress": False,
             "device": "cpu",
