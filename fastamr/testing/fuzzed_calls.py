@@ -1,8 +1,8 @@
 """Random calls of the ops: each gives what the reference gives in float64, or is refused by a documented error.
 
-A call draws its shapes (counts of zero too), dtypes, strides and options; one in three is made wrong on purpose: an index
-out of range, another shape, dtype or stride, memory that is shared. What a wrong call does not do is end the process, or
-give numbers that the reference does not.
+A call draws its shapes (counts of zero too), dtypes, strides and options; one in three is made wrong on purpose: an
+index out of range, another shape, dtype or stride, memory that is shared. What a wrong call does not do is end the
+process, or give numbers that the reference does not.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def _backward_into(draw: _Draw) -> Call:
     given = draw.spoilt(given, ("grad", "out", "lse", "dq", "dkv", "columns", "q", "kv"))
 
     def run(name: str, exact: bool) -> list[Tensor]:
-        made = {key: _as(value, True) for key, value in given.items()} if exact else given
+        made: dict[str, Any] = {key: _as(value, True) for key, value in given.items()} if exact else given
         written = ("dq", "dkv", "columns")
         ops.visible_attention_backward_into(**made, backend=name)
         return [made[key].clone() for key in written if made[key] is not None]
@@ -379,7 +379,8 @@ def _adamw(draw: _Draw) -> Call:
             for key in ("parameters", "gradients", "exp_avgs", "exp_avg_sqs"):
                 given[key] = [each.double() for each in given[key]]
         with backend(name):
-            norm = ops.adamw_update(**given, lr=torch.tensor(0.01), max_norm=max_norm, betas=(0.9, 0.95))
+            rest: dict[str, Any] = {"lr": torch.tensor(0.01), "max_norm": max_norm, "betas": (0.9, 0.95)}
+            norm = ops.adamw_update(**given, **rest)
         written = [each for key in ("parameters", "exp_avgs", "exp_avg_sqs") for each in given[key]]
         return written + ([] if norm is None else [norm])
 
