@@ -380,7 +380,7 @@ def _adamw(draw: _Draw) -> Call:
                 given[key] = [each.double() for each in given[key]]
         with backend(name):
             rest: dict[str, Any] = {"lr": torch.tensor(0.01), "max_norm": max_norm, "betas": (0.9, 0.95)}
-            norm = ops.adamw_update(**given, **rest)
+            norm = ops.adamw_update(**(given | rest))
         written = [each for key in ("parameters", "exp_avgs", "exp_avg_sqs") for each in given[key]]
         return written + ([] if norm is None else [norm])
 
