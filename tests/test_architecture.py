@@ -16,7 +16,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
 # Below all others: every room may import them, and they import only one another.
-GROUND = {"devices", "errors", "files", "layouts", "memory", "progress", "skeleton", "tables", "version"}
+GROUND = {
+    "checksums",
+    "devices",
+    "errors",
+    "files",
+    "layouts",
+    "memory",
+    "progress",
+    "skeleton",
+    "tables",
+    "version",
+}
 # Who imports whom: every arrow that there is and no other. A room is a folder of the package, or a file beside them
 # (``.`` is the package's own door); a room's ``__init__`` is its door, which may hand on what its wings hold. Arrows
 # point down: a room stands above those that it names.
@@ -25,8 +36,9 @@ ARROWS_TEXT = """
 __main__: cli
 benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
     visualization
+checksums:
 cli:
-commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models probes
+commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native probes
     training visualization
 commands/bench: benchmarking commands models
 commands/data: commands data data/audit data/prepare data/preprocessing data/readers data/readers/common features
@@ -36,7 +48,7 @@ configs:
 data: data/labelling data/packed data/preprocessing data/readers
 data/audit: data data/packed
 data/labelling: data/packed
-data/packed:
+data/packed: native
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed
 data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files
@@ -80,7 +92,7 @@ reference/rows:
 skeleton:
 tables:
 testing: data/synthetic ops
-training: data data/preprocessing features models native ops probes training/clips training/metrics
+training: data data/packed data/preprocessing features models native ops probes training/clips training/metrics
     training/update
 training/clips: data data/packed features
 training/metrics:

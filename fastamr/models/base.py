@@ -10,15 +10,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import ops
+from ..checksums import load_file, save_file
 from ..errors import unknown_name
 from ..files import replaced, write_text
 from ..nn import CrossAttentionStack, TransformerStack, without_decay
-from ..ops.common.checks import check_clips, check_keep, check_valid
+from ..ops.common.checks import check_clips, check_keep, check_valid, is_readable
 from ..skeleton import SkeletonLayout, get_layout
 from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
@@ -275,19 +274,10 @@ def write_model(
     directory.mkdir(parents=True, exist_ok=True)
     content = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
     with replaced(directory / WEIGHTS_FILE) as temporary:
-        save_file(content, temporary, metadata={"format": "pt"})
+        save_file(content, temporary, {"format": "pt"})
     description: dict[str, Any] = {"model": name, "config": config}
     description |= {} if body_size is None else {BODY_SIZE: body_size}
     write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
-
-
-def is_readable(values: Tensor) -> bool:
-    """Whether the host can look at the values without waiting: they are on the CPU, not traced and not only a shape."""
-    return (
-        values.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not isinstance(values, FakeTensor)
-    )
 
 
 def check_finite(clips: Tensor) -> None:
@@ -337,7 +327,7 @@ def load_weights(model: nn.Module, path: Path, *, without: Collection[str] = ())
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the folder holds a configuration but no weights")
     try:
-        tensors = load_file(path)
+        tensors, _ = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file or is truncated ({error})") from error
     state = model.state_dict()

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..checksums import load_file, save_file
 from ..files import replaced
 from .config import PretrainConfig, current_names
 from .update.profiling import PROFILE_FILES
@@ -81,22 +81,18 @@ def load_checkpoint(folder: str | Path) -> Checkpoint | None:
     """Read the checkpoint of a run, or None where the folder has none.
 
     Raises:
-        ValueError: the file is truncated, or no checkpoint of this library.
+        ValueError: the file is truncated, damaged (the message names the tensor), or no checkpoint of this library.
     """
     path = Path(folder) / STATE_FILE
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != _FORMAT:
-                raise ValueError(
-                    f"{path} is not a checkpoint of fastamr ({_FORMAT}): format {header.get('format')!r}"
-                )
-            return Checkpoint(
-                {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 - not a dict
-                json.loads(header["state"]),
+        tensors, header = load_file(path)
+        if header.get("format") != _FORMAT:
+            raise ValueError(
+                f"{path} is not a checkpoint of fastamr ({_FORMAT}): format {header.get('format')!r}"
             )
+        return Checkpoint(tensors, json.loads(header["state"]))
     except SafetensorError as error:
         raise ValueError(
             f"{path} is truncated or damaged ({error}); remove it, or train with overwrite"

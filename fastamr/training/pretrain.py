@@ -11,6 +11,7 @@ import torch
 from .. import native, ops
 from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
+from ..data.packed.mapped import mapped_file
 from ..devices import check_one_process, pick_device
 from ..memory import keep_freed_memory
 from .checkpoint import (
@@ -132,6 +133,7 @@ class _Run:
         self.model.body_size = gathered.body_size
         self.resident = is_resident(data, self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
+        self.file = mapped_file(self.data.coords)
         self.schedule = LearningRateSchedule(
             lr=config.lr, min_lr=config.min_lr, warmup=self.warmup, total=self.total, device=self.device
         )
@@ -280,6 +282,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece."""
+        self._look_at_file()
         tensors = capture_training(self.model, self.step.optimizer)
         tensors |= {"seed": self.step.seed, "rng.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
@@ -295,6 +298,16 @@ class _Run:
             save_checkpoint(self.folder, tensors, scalars)
             self.report.saved_at = self.update
             self.model.save_pretrained(self.folder)
+
+    def _look_at_file(self) -> None:
+        """Say where the file that the run trains on was written to meanwhile."""
+        if self.file is not None and self.file.changed():
+            message = (
+                f"{self.file.path} was written to while the run trained on it: updates up to {self.update} may have "
+                "seen other data than the run began with; put the file back and start again, or go on knowingly"
+            )
+            self.report.say(f"warning: {message}")
+            self.report.write("warning", update=self.update, message=message)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         scalars, tensors = checkpoint.scalars, checkpoint.tensors

@@ -26,6 +26,7 @@ def run(words: list[str]) -> None:
     near = NearOptions(max_shift=given.max_shift, residual=given.residual)
     quality = QualityOptions(jump=given.jump, freeze=given.freeze)
     data = read(given.file, **reading(given))
+    data.verify()
     found = audit(data, near=near, search_near=given.near, quality=quality)
     report: dict[str, Any] = {"file": str(given.file)} | found
     if given.json == "-":

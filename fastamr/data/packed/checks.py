@@ -10,6 +10,9 @@ from .structure import PackedFields
 HALF_LIMIT = 2.0
 """Largest float16 coordinate in metres: float16 is spaced 0.98 mm below it and 1.95 mm above."""
 
+LAST_FRAME = 2**31 - 1
+"""Largest number of a frame in its clip, and of a class: sums and products of such numbers fit into 64 bits."""
+
 # Coordinates are read in blocks of so many frames, so that a mapped file larger than the memory can be checked.
 _CHUNK = 1 << 16
 
@@ -100,11 +103,13 @@ def _check_bodies(data: PackedFields) -> None:
             f"offsets goes from {int(data.offsets[0])} to {int(data.offsets[-1])}, "
             f"expected 0 to the {data.num_frames} frames of coords"
         )
-    lengths = data.offsets.diff()
-    if int(lengths.min()) < 1:
-        body = int(lengths.argmin())
+    # Neighbours are compared before they are subtracted: a difference can wrap around.
+    rising = data.offsets[1:] > data.offsets[:-1]
+    if not bool(rising.all()):
+        body = int((~rising).nonzero()[0])
+        frames = int(data.offsets[body + 1]) - int(data.offsets[body])
         raise ValueError(
-            f"offsets: body {body} has {int(lengths[body])} frames, expected at least 1; remove empty sequences"
+            f"offsets: body {body} has {frames} frames, expected at least 1; remove empty sequences"
         )
     steps = data.body_clip.diff()
     ends = (int(data.body_clip[0]), int(data.body_clip[-1]))
@@ -115,12 +120,16 @@ def _check_bodies(data: PackedFields) -> None:
         )
     if int(data.body_start.min()) < 0:
         raise ValueError(f"body_start holds {int(data.body_start.min())}, expected 0 or more")
+    if int(data.body_start.max()) > LAST_FRAME:
+        raise ValueError(f"body_start holds {int(data.body_start.max())}, expected at most {LAST_FRAME}")
 
 
 def _check_labels(data: PackedFields) -> None:
     lowest, highest = int(data.labels.min()), int(data.labels.max())
     if lowest < -1:
         raise ValueError(f"labels holds {lowest}, expected class indices, or -1 for unknown")
+    if highest > LAST_FRAME:
+        raise ValueError(f"labels holds {highest}, expected class indices of at most {LAST_FRAME}")
     if data.label_names and highest >= len(data.label_names):
         raise ValueError(
             f"labels holds {highest}, but label_names has {len(data.label_names)} classes (from 0)"

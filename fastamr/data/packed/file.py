@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ... import checksums
+from ...checksums import save_file
 from ...files import check_folder_of, replaced
 from ...skeleton import SkeletonLayout
+from .mapped import MappedFile, attach
 from .split import Split
 from .structure import PackedFields
 from .tensor_file import Pieces, write_tensors
@@ -26,6 +28,10 @@ FORMAT = "fastamr-packed-1"
 _FAMILY = "fastamr-packed-"
 _TENSORS = ("coords", "offsets", "body_clip", "body_start", "labels", "fps")
 _OPTIONAL = ("valid", "frame_labels")
+# What holds a value a frame, and may be too large for the memory.
+_LARGE = ("coords", *_OPTIONAL)
+COPIED = 64 << 20
+"""Bytes of the largest file that is read into memory instead of being mapped."""
 
 
 def write_packed(data: PackedFields, path: str | Path) -> None:
@@ -142,16 +148,17 @@ def _header(data: PackedFields) -> str:
 
 
 def read_packed(path: str | Path) -> dict[str, Any]:
-    """Map a packed file into memory; its pages are read when they are used.
+    """Read a packed file, of up to :data:`COPIED` bytes; map what has a value a frame of a larger one into memory.
 
-    The mapping is private: writing into a tensor does not change the file.
+    Mapped pages are read when they are used. The mapping is private: writing into a tensor does not change the file.
+    What is read is compared with its checksums, what is mapped is not: see :class:`~.mapped.MappedFile`.
 
     Returns:
         The fields of ``PackedSkeletons`` by name, on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file, or it is a folder.
-        ValueError: the file is truncated, of another kind or of another version.
+        ValueError: the file is truncated, damaged, of another kind or of another version.
     """
     path = Path(path)
     if not path.is_file():
@@ -164,11 +171,23 @@ def read_packed(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             _check_format(path, file.metadata() or {})
             header = json.loads(file.metadata()["header"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            known = checksums.expected(path, file.metadata())
+            names = list(file.keys())
+            large = _LARGE if path.stat().st_size > COPIED else ()
+            mapped = MappedFile(path, tuple(name for name in large if name in names)) if large else None
+            tensors = {
+                name: file.get_tensor(name)
+                if name in large
+                else checksums.read_tensor(file, path, name, known)
+                for name in names
+            }
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is not a packed data file, or is truncated ({error}); make it with: fastamr import FILE OUT"
         ) from None
+    if mapped is not None:
+        for name in mapped.names:
+            attach(tensors[name], mapped)
     try:
         return _fields(tensors, header)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

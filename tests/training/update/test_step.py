@@ -313,6 +313,9 @@ def test_nothing_is_read_back_in_the_loop(tiny: Any, skeletons: Any, monkeypatch
     step = build(tiny, skeletons, schedule=schedule(), clip_grad=1.0, accumulate=2, window=4)
     step()
     step()  # an epoch's order is made on the host in these
+    # On a CPU the values of indices are looked at; on a GPU they are not.
+    for module in ("fastamr.ops.common.checks", "fastamr.ops.attention.checks"):
+        monkeypatch.setattr(f"{module}.are_values_checked", lambda values: False)
     read: list[str] = []
     for name in (
         "item",
