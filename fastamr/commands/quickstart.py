@@ -62,7 +62,7 @@ def run(words: list[str]) -> None:
     )
     checkpoint = given.checkpoint or _pretrain(given, out, packed)
     if given.checkpoint:
-        _convert(given.checkpoint, packed)
+        packed = _convert(given.checkpoint, packed)
     device = ["--device", given.device]
     used = ["--checkpoint", checkpoint, "--data", packed, "--split", SPLIT]
     again = ["--overwrite"] if given.overwrite else []
@@ -218,14 +218,17 @@ def _steps(data: PackedSkeletons) -> list[str]:
     return done
 
 
-def _convert(checkpoint: str, packed: str) -> None:
-    """Map the data to the layout of a checkpoint."""
+def _convert(checkpoint: str, packed: str) -> str:
+    """Map the data to the layout of a checkpoint, and return the file that has it."""
     from ..data import PackedSkeletons
     from ..models import load_pretrained
 
     layout, own = load_pretrained(checkpoint).layout, PackedSkeletons.load(packed).layout
-    if layout != own:
-        _step("convert", packed, packed, "--layout", layout.name)
+    if layout == own:
+        return packed
+    converted = str(Path(packed).with_name(f"data.{layout.name}.safetensors"))
+    _step("convert", packed, converted, "--layout", layout.name)
+    return converted
 
 
 def _conclude(out: Path) -> None:
