@@ -46,7 +46,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
 
 
 def _unwritable(path: Path, error: BaseException) -> OSError:
-    """Return the error of a failed write, of the same class, with the file's name; safetensors' has a class of its own."""
+    """Return the error of a failed write with the file's name, of the same class where it is an ``OSError``."""
     if not isinstance(error, OSError):
         return OSError(f"cannot write {path}: {error}")
     text = error.strerror or str(error)

@@ -99,12 +99,16 @@ def test_files_in_a_folder_that_is_read_are_inputs(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"cannot write: No such file or directory: '.*gone/a.json'"):
-        with replaced(tmp_path / "gone" / "a.json"):
-            pass
-    with pytest.raises(OSError, match=r"cannot write: No space left on device: '.*a.json'"):
-        with replaced(tmp_path / "a.json"):
-            raise OSError(28, "No space left on device")
+    with (
+        pytest.raises(FileNotFoundError, match=r"cannot write: No such file or directory: '.*gone/a.json'"),
+        replaced(tmp_path / "gone" / "a.json"),
+    ):
+        pass
+    with (
+        pytest.raises(OSError, match=r"cannot write: No space left on device: '.*a.json'"),
+        replaced(tmp_path / "a.json"),
+    ):
+        raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
