@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..data.packed.checks import check_not_zero
 from ..data.packed.split import make_split
 
 if TYPE_CHECKING:
@@ -39,11 +40,14 @@ def training_split(data: PackedSkeletons, name: str | None) -> tuple[Tensor, Ten
     Args:
         data: the packed data.
         name: the split; None trains on every labelled clip.
+
+    Raises:
+        ValueError: see :func:`labelled_split`; or all coordinates of the training clips are 0.
     """
-    if name is not None:
-        return labelled_split(data, name)
     labelled = labelled_clips(data)
-    return labelled, labelled & ~labelled
+    halves = (labelled, labelled & ~labelled) if name is None else labelled_split(data, name)
+    check_not_zero(data, halves[0][data.body_clip].nonzero()[:, 0])
+    return halves
 
 
 def labelled_clips(data: PackedSkeletons) -> Tensor:

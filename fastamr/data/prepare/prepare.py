@@ -20,8 +20,8 @@ import torch
 
 from ...errors import check_name
 from ...files import make_folder, write_text
-from ..packed.file import check_packed_target
 from ..packed.dataset import PackedSkeletons, Summary
+from ..packed.file import check_packed_target
 from ..preprocessing.apply import parse_steps, preprocess
 from ..preprocessing.geometry import Step
 from ..readers.common.reader import Damage
