@@ -108,6 +108,8 @@ def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], scalars: 
 
 def _keep(path: Path, other: Path) -> None:
     """Give a file a second name, which takes no room where the file system has links."""
+    if other.exists() and other.samefile(path):
+        return  # a rename between two names of one file does nothing and would leave the temporary one
     with replaced(other) as temporary:
         temporary.unlink()
         try:
