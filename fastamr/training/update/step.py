@@ -287,7 +287,7 @@ class PretrainStep:
             self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
         for buffer, old in zip(self.model.buffers(), before, strict=True):
             buffer.copy_(torch.where(skip, old, buffer))
-        return torch.where(skip, torch.nan, loss)
+        return loss.masked_fill(skip, torch.nan)  # a number for where() would be copied to the device
 
     def _apply_gradients(self) -> None:
         # Our own AdamW clips while it updates.
