@@ -131,7 +131,9 @@ def _evaluate(config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool)
     report["notes"] = notes
     report["warnings"] = [*split_warnings(config, runs, given), *warnings, *job.untrained]
     if not quiet:
-        print(format_report(report), flush=True)
+        # What was said before the work is not said again.
+        untold = [line for line in report["warnings"] if line not in warnings]
+        print(format_report({**report, "warnings": untold}), flush=True)
     target = pick_target(config)  # another evaluation may have taken the name meanwhile
     target.parent.mkdir(parents=True, exist_ok=True)
     if config.out is None:

@@ -13,7 +13,7 @@ from .. import native, ops
 from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
 from ..data.packed.checks import check_not_zero
-from ..devices import pick_device
+from ..devices import check_one_process, pick_device
 from ..files import check_writable
 from ..folders import FolderLock, note_written
 from ..memory import keep_freed_memory
@@ -91,7 +91,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         The run's folder.
 
     Raises:
-        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit.
+        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit, several processes.
         FileNotFoundError: a data file does not exist, or there is nothing to resume.
         FileExistsError: the folder holds another run, or one of the data files under a name that a run writes.
         BlockingIOError: another process writes into the folder.
@@ -100,6 +100,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         OSError: a file cannot be written; the last checkpoint is kept.
         KeyboardInterrupt: the run was stopped by a signal, after it was saved.
     """
+    check_one_process()
     keep_freed_memory()
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
