@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,15 +45,15 @@ def changed_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     """
     if not before:
         return []
-    names = [name for name in now if name != "backends"]
-    found = list(_changes("", names, before, now))
-    ops = {**before.get("backends", {}), **now["backends"]}
-    return found + list(_changes("the back end of ", ops, before.get("backends", {}), now["backends"]))
+    found = _changes({name: value for name, value in now.items() if name != "backends"}, before)
+    # An op that only one of the two runs is part of a stack that the other runs as a whole.
+    backends = _changes(now["backends"], before.get("backends", {}))
+    return found + ([f"the back end of {', that of '.join(backends)}"] if backends else [])
 
 
-def _changes(
-    what: str, names: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]
-) -> Iterable[str]:
-    for name in names:
-        if before.get(name) != now.get(name):
-            yield f"{what}{name} was {before.get(name)} and is now {now.get(name)}"
+def _changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} was {before[name]} and is now {value}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]

@@ -438,10 +438,10 @@ class _Run:
             where = f"the batch is in {path} and .yaml"
         except OSError as failure:
             kept, where = self.report.kept(), f"the batch could not be kept ({failure})"
-        return (
-            f"{text}{kept}; {in_words(clips)}; {where}; look for extreme coordinates, lower --lr, set --clip-grad 1, "
-            "or leave such updates out with --on-nan skip"
-        )
+        advice = "look for extreme coordinates, lower --lr, set --clip-grad 1"
+        if self.config.on_nan == "stop" and error.update > self.report.finite:
+            advice += ", or leave such updates out with --on-nan skip"
+        return f"{text}{kept}; {in_words(clips)}; {where}; {advice}"
 
     def _batch(self, update: int) -> Batch:
         """Return the clips of an update made before, as the model saw them."""
