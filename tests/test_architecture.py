@@ -29,8 +29,8 @@ cli:
 commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models probes
     training visualization
 commands/bench: benchmarking commands models
-commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers data/readers/common features
-    models visualization
+commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers data/readers/common
+    features models visualization
 commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
 data: data/labelling data/packed data/preprocessing data/readers

@@ -75,9 +75,7 @@ class FolderLock:
         except BlockingIOError:
             user = os.pread(self._handle, 500, 0).decode("utf-8", "replace").strip() or "another process"
             raise BlockingIOError(
-                errno.EAGAIN,
-                f"in use by {user}: wait for its end, or name another folder",
-                str(self.folder),
+                f"{self.folder} is in use by {user}: wait for its end, or name another folder"
             ) from None
         try:
             current = os.path.samestat(os.fstat(self._handle), os.stat(path))
