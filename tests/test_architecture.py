@@ -41,8 +41,8 @@ cli:
 commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native probes
     training visualization
 commands/bench: benchmarking commands models
-commands/data: commands data data/audit data/prepare data/preprocessing data/readers data/readers/common features
-    models visualization
+commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers data/readers/common
+    features models visualization
 commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
 data: data/labelling data/packed data/preprocessing data/readers
@@ -65,13 +65,15 @@ data/synthetic: data/packed
 demo: data data/synthetic evaluation models training visualization
 devices:
 errors:
-evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning models probes
+evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning folders models
+    probes
 evaluation/protocols: data data/preprocessing features finetuning models probes
 evaluation/report: data evaluation/protocols features models
 export: data data/packed data/preprocessing features models models/parts nn
 features: data data/packed models ops
 files:
-finetuning: data features models nn probes training
+finetuning: data features folders models nn probes training
+folders:
 info: native ops ops/common
 layouts:
 memory:
@@ -92,10 +94,10 @@ reference/rows:
 skeleton:
 tables:
 testing: data/synthetic ops
-training: data data/packed data/preprocessing features models native ops probes training/clips training/metrics
-    training/update
+training: data data/packed data/preprocessing features folders models native ops probes training/clips
+    training/metrics training/update
 training/clips: data data/packed features
-training/metrics:
+training/metrics: folders
 training/update: models nn nn/stacks ops ops/common training/clips training/metrics
 version:
 visualization: data data/preprocessing features models models/parts nn ops reference

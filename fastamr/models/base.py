@@ -254,6 +254,22 @@ class SkeletonModel(nn.Module):
         return model
 
 
+def model_files(checkpoint: str | Path | None) -> list[Path]:
+    """Return the files that a model, a run or an exported file may be read from, whether they exist or not."""
+    if checkpoint is None:
+        return []
+    path = Path(checkpoint)
+    names = (
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+        "config.yaml",
+        "classifier.json",
+        "state.safetensors",
+        "metrics.jsonl",
+    )
+    return [path / name for name in names] if path.is_dir() else [path]
+
+
 def write_model(
     directory: str | Path,
     name: str,

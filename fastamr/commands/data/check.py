@@ -22,7 +22,7 @@ def run(words: list[str]) -> None:
     given = _parser(KINDS).parse(words)
     for path in (given.json, given.html):
         if path and path != "-":
-            check_writable(path)
+            check_writable(path, given.file)
     near = NearOptions(max_shift=given.max_shift, residual=given.residual)
     quality = QualityOptions(jump=given.jump, freeze=given.freeze)
     data = read(given.file, **reading(given))

@@ -43,6 +43,29 @@ def check_structure(data: PackedFields) -> None:
             raise ValueError(f"splits[{name!r}]: clip {clip} ({data.names[clip]!r}) is in train and in test")
 
 
+def check_not_zero(data: PackedFields, bodies: Tensor) -> None:
+    """Raise where all coordinates of some body sequences are 0, which nothing can be learnt from.
+
+    The first number that is not 0 ends the search, so that sound data costs nothing.
+
+    Args:
+        data: the packed data.
+        bodies: ``(B,)`` int64, the body sequences; negative ones are passed over.
+
+    Raises:
+        ValueError: all of them are 0.
+    """
+    chosen = bodies[bodies >= 0].tolist()
+    for body in chosen:
+        if bool(data.coords[int(data.offsets[body]) : int(data.offsets[body + 1])].any()):
+            return
+    if chosen:
+        raise ValueError(
+            f"all coordinates of the {len(chosen)} body sequences to train on are 0: look at the source with fastamr "
+            "check FILE, and at the pre-processing"
+        )
+
+
 def _check_fields(data: PackedFields) -> None:
     dtypes = {
         "coords": (torch.float32, torch.float16),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ... import checksums
 from ...checksums import save_file
-from ...files import check_folder_of, replaced
+from ...files import check_folder_of, check_writable, replaced
 from ...skeleton import SkeletonLayout
 from .mapped import MappedFile, attach
 from .split import Split
@@ -43,6 +43,33 @@ def write_packed(data: PackedFields, path: str | Path) -> None:
     """
     with _saving(path) as temporary:
         save_file(_tensors(data), temporary, {"format": FORMAT, "header": _header(data)})
+
+
+def check_packed_target(path: str | Path, *inputs: str | Path | None) -> None:
+    """Raise now if a packed file cannot be written to a place, or would replace what is not its earlier form.
+
+    Args:
+        path: the file to write.
+        inputs: what is read, see :func:`fastamr.files.check_writable`; a packed file in a folder that is read may be
+            replaced.
+
+    Raises:
+        FileExistsError: it is one of the files that are read, or a file that is no packed data.
+        OSError: see :func:`fastamr.files.check_writable`.
+    """
+    check_writable(path, *(source for source in inputs if source is not None and not Path(source).is_dir()))
+    if Path(path).is_file() and Path(path).stat().st_size and not _is_packed(path):
+        raise FileExistsError(
+            f"out {str(path)!r} exists and holds something else than packed data: name another file, or remove it"
+        )
+
+
+def _is_packed(path: str | Path) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get("format")).startswith(_FAMILY)
+    except (SafetensorError, OSError):
+        return False
 
 
 @contextmanager
