@@ -38,11 +38,11 @@ benchmarking: data data/packed data/synthetic models nn ops reference training t
     visualization
 checksums:
 cli:
-commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native probes
-    training visualization
+commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native
+    probes training visualization
 commands/bench: benchmarking commands models
-commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers data/readers/common
-    features models visualization
+commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers
+    data/readers/common features models visualization
 commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
 data: data/labelling data/packed data/preprocessing data/readers
@@ -51,8 +51,8 @@ data/labelling: data/packed
 data/packed: native
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed
-data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files
-    data/readers/mocap data/readers/pose_tools data/readers/raw_sets data/readers/tables data/synthetic
+data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files data/readers/mocap
+    data/readers/pose_tools data/readers/raw_sets data/readers/tables data/synthetic
 data/readers/array_files: data/packed data/readers/common
 data/readers/common: data/packed data/readers/numbering
 data/readers/json_files: data/packed data/readers/common
@@ -93,7 +93,7 @@ reference/attention: reference
 reference/rows:
 skeleton:
 tables:
-testing: data/synthetic ops
+testing: data/synthetic native ops ops/common
 training: data data/packed data/preprocessing features folders models native ops probes training/clips
     training/metrics training/update
 training/clips: data data/packed features
