@@ -52,6 +52,7 @@ data/readers/tables: data/packed data/readers/common
 data/synthetic: data/packed
 demo: data data/synthetic evaluation models training visualization
 devices:
+distributed:
 errors:
 evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning models probes
 evaluation/protocols: data data/preprocessing features finetuning models probes
@@ -66,7 +67,7 @@ memory:
 models: models/parts nn ops ops/common
 models/parts: nn nn/stacks ops ops/common
 native:
-nn: ops ops/common
+nn: distributed ops ops/common
 nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: native ops/common reference/attention
@@ -80,11 +81,11 @@ reference/rows:
 skeleton:
 tables:
 testing: data/synthetic ops
-training: data data/preprocessing features models native ops probes training/clips training/metrics
+training: data data/preprocessing distributed features models native ops probes training/clips training/metrics
     training/update
 training/clips: data data/packed features
 training/metrics:
-training/update: models nn nn/stacks ops ops/common training/clips training/metrics
+training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
 version:
 visualization: data data/preprocessing features models models/parts nn ops reference
 """

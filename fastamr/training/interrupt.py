@@ -7,19 +7,23 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 from ..progress import say
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGUSR1, which Windows has not, is what a cluster sends some time before it ends a job.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 # Seconds that compiled code may hold the main thread before the process ends without it.
 _GRACE = 1.0
+# Seconds in which a launcher passes on a signal that its processes got themselves, as after Ctrl-C.
+_ECHO = 5.0
 
 
 class StopSignals:
-    """Context manager that turns SIGINT and SIGTERM into a flag, or into ``KeyboardInterrupt``.
+    """Context manager that turns SIGINT, SIGTERM and SIGUSR1 into a flag, or into ``KeyboardInterrupt``.
 
     Python calls a handler only when compiled code returns, which in a large update on a CPU takes up to a minute. So a
     thread reads the signals too: it answers the first one, and where the main thread is still in the context a second
@@ -31,14 +35,19 @@ class StopSignals:
     Args:
         ending: returns what the ``KeyboardInterrupt`` says; called from any thread.
         finishing: the answer to a first signal, which then only sets ``requested``; the second one ends the context.
-            None = the first one does.
+            None = the first one does. "" = no answer.
+        together: the process is one of several of a launcher, which passes signals on: what comes within five seconds
+            of the first signal is taken for the same one.
 
     Attributes:
         requested: whether a signal has come.
     """
 
-    def __init__(self, ending: Callable[[], str], finishing: str | None = None) -> None:
-        self.ending, self.finishing = ending, finishing
+    def __init__(
+        self, ending: Callable[[], str], finishing: str | None = None, *, together: bool = False
+    ) -> None:
+        self.ending, self.finishing, self.together = ending, finishing, together
+        self._since = 0.0
         self.requested = self._ended = False
         self._seen, self._left = 0, threading.Event()
         self._previous: dict[signal.Signals, Any] = {}
@@ -69,7 +78,8 @@ class StopSignals:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         # Several signals during compiled code make one call, so the thread may have seen more of them.
-        self._ended = self.finishing is None or self.requested or self._seen > 1
+        again = self.requested and not self.together
+        self._ended = self.finishing is None or again or self._seen > 1
         self.requested = True
         if self._ended:
             previous = self._previous.get(signal.Signals(number))
@@ -82,9 +92,13 @@ class StopSignals:
         while received := self._reader.recv(1):
             if received[0] not in _SIGNALS:
                 continue
+            if self.together and self._seen and time.monotonic() - self._since < _ECHO:
+                continue
             self._seen += 1
             if self.finishing is not None and self._seen == 1:
-                say(self.finishing)
+                self._since = time.monotonic()
+                if self.finishing:
+                    say(self.finishing)
             elif not self._left.wait(_GRACE) and not hasattr(sys, "ps1"):
                 say(f"interrupted: {self.ending()}")
                 os._exit(130)

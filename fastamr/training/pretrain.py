@@ -11,7 +11,8 @@ import torch
 from .. import native, ops
 from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
-from ..devices import pick_device
+from ..devices import versions
+from ..distributed import World
 from ..memory import keep_freed_memory
 from .checkpoint import (
     Checkpoint,
@@ -25,7 +26,7 @@ from .checkpoint import (
     restore_training,
     save_checkpoint,
 )
-from .clips.batches import BatchOrder
+from .clips.batches import BatchOrder, Part
 from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
 from .interrupt import StopSignals
 from .metrics.metric_ring import MetricReader
@@ -34,6 +35,7 @@ from .probe import check_probe, knn_probe
 from .report import RunReport
 from .setup import (
     build_model,
+    check_spreads,
     describe_bodies,
     is_resident,
     open_clip_stream,
@@ -65,6 +67,9 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     SIGINT and SIGTERM end the run after the current update, with a checkpoint; a second one ends it at once, and where
     compiled code holds the main thread, the process (see :class:`fastamr.training.interrupt.StopSignals`).
 
+    Started by torchrun, the processes share each batch, see :class:`fastamr.distributed.World`: the same run as in one
+    process, up to rounding. The first one alone writes; a signal to any one ends all after the current update.
+
     Args:
         config: the configuration. (The process keeps freed memory from then on, see
             :func:`fastamr.memory.keep_freed_memory`.)
@@ -75,7 +80,9 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         The run's folder.
 
     Raises:
-        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit.
+        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit, a batch that the
+            processes cannot share.
+        ConnectionError: another process has ended.
         FileNotFoundError: a data file does not exist, or there is nothing to resume.
         FileExistsError: the folder holds another run.
         FloatingPointError: the loss is not finite; the last checkpoint is kept.
@@ -87,12 +94,24 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
     config.model_config()  # settings are checked before data is read
     parse_steps(config.preprocess)
-    check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
-    device = pick_device(config.device)
+    world = World.from_environment()
+    world.check_batch(config.batch_size, config.accumulate)
+    device = world.pick_device(config.device)
+    with world.joined(device):
+        return _pretrain(config, data, device, world, quiet or not world.first)
+
+
+def _pretrain(
+    config: PretrainConfig, data: PackedSkeletons | None, device: torch.device, world: World, quiet: bool
+) -> Path:
+    """Make the run; what it recorded is gone when this returns, as NCCL needs before its connections close."""
+    if world.first:
+        check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
+    world.wait()
     gathered = _gather(config, data)
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
-    run = _Run(config, gathered, device, quiet)
+    run = _Run(config, gathered, device, world, quiet)
     run.open_folder()
     run.train()
     return run.folder
@@ -116,8 +135,10 @@ def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
 class _Run:
     """One run: its data, its model and where it stands."""
 
-    def __init__(self, config: PretrainConfig, gathered: Gathered, device: torch.device, quiet: bool) -> None:
-        self.config, self.folder, self.device = config, Path(config.out), device
+    def __init__(
+        self, config: PretrainConfig, gathered: Gathered, device: torch.device, world: World, quiet: bool
+    ) -> None:
+        self.config, self.folder, self.device, self.world = config, Path(config.out), device, world
         self.split, data = gathered.split, gathered.data
         self.remarks = {"notes": list(gathered.notes), "warnings": list(gathered.warnings)}
         self.probe_split: Split | None = check_probe(data, self.split) if config.probe_every else None
@@ -125,9 +146,11 @@ class _Run:
         sequences = training_sequences(
             data, config.train_on, self.split, keep_empty_bodies=config.keep_empty_bodies
         )
-        self.order = BatchOrder(sequences, config.batch_size, config.seed)
+        part = Part(world.rank, world.size, config.accumulate)
+        self.order = BatchOrder(sequences, config.batch_size, config.seed, part)
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
         self.model = build_model(config, data).to(self.device).train()
+        check_spreads(self.model, world.size)
         self.model.body_size = gathered.body_size
         self.resident = is_resident(data, self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
@@ -136,8 +159,10 @@ class _Run:
         )
         self.step = self._build_step()
         self.reader = MetricReader(self.step.metrics)
-        self.profile = RunProfile(config.profile, self.device, self.folder)
-        self.report = RunReport(config, self.order, self.schedule, self.total, self.warmup, quiet=quiet)
+        self.profile = RunProfile(config.profile if world.first else 0, self.device, self.folder)
+        self.report = RunReport(
+            config, self.order, self.schedule, self.total, self.warmup, quiet=quiet, writes=world.first
+        )
 
     def _build_step(self) -> PretrainStep:
         config, dtype = self.config, autocast_dtype(self.config.precision, self.device)
@@ -162,6 +187,7 @@ class _Run:
             clip_grad=config.clip_grad,
             graph=GRAPH[config.graph],
             window=config.log_every,
+            world=self.world,
         )
 
     @property
@@ -170,11 +196,25 @@ class _Run:
         return self.step.update
 
     def open_folder(self) -> None:
-        """Take the folder over: resume or clear it, then write the complete configuration."""
+        """Take the folder over: resume or clear it, then write the complete configuration.
+
+        With several processes all of them read it, and the first one alone changes it, after all have read.
+        """
         checkpoint = load_checkpoint(self.folder) if self.config.resume else None
         if checkpoint is not None:
             self._restore(checkpoint)
-        else:
+        self.world.agree(
+            {
+                "version": versions(),
+                "configuration": self.complete_config().to_dict(),
+                "data fingerprint": self.fingerprint,
+                "update to go on from": self.update,
+            }
+        )
+        self.world.share_tensors([*self.model.parameters(), *self.model.buffers()])
+        if not self.world.first:
+            return
+        if checkpoint is None:
             clear_run(self.folder)
         clear_unfinished(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -205,8 +245,10 @@ class _Run:
             return
         self.report.open(self._header(), self.device, self.step.explain())
         try:
-            with StopSignals(self._cut_short, FINISHING) as stop:
+            finishing = FINISHING if self.world.first else ""
+            with StopSignals(self._cut_short, finishing, together=self.world.size > 1) as stop:
                 self._loop(stop)
+                self.world.wait()  # a process that leaves early lets torchrun end the one that still saves
             if self.update < self.total:
                 raise KeyboardInterrupt(f"stopped after update {self.update}; continue with --resume auto")
             summary = self.report.summary(self.update, self.step.graph_reason or "recorded")
@@ -223,7 +265,7 @@ class _Run:
         """The steady state: the host issues updates, and reads the losses when they have arrived."""
         self.report.start_clock()
         self.reader.restart(self.update)
-        while self.update < self.total and not stop.requested:
+        while self.update < self.total and not self.world.any(stop.requested):
             self.profile.before()
             self.step()
             self.report.moved(self.update)
@@ -235,7 +277,7 @@ class _Run:
                 self._read(wait=pause)
             else:
                 self.report.log(self.reader.take())
-            if probe and not stop.requested:
+            if probe and self.world.first and not stop.requested:
                 self._probe()
             if save:
                 self.save()
@@ -279,8 +321,11 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece."""
+        if not self.world.first:
+            self.report.saved_at = self.update
+            return
         tensors = capture_training(self.model, self.step.optimizer)
-        tensors |= {"seed": self.step.seed, "rng.cpu": torch.get_rng_state()}
+        tensors |= {"seed": self.step.seed[:2], "rng.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         scalars = {
@@ -305,7 +350,7 @@ class _Run:
                 "that are asked for: ask for more epochs"
             )
         restore_training(self.model, self.step.optimizer, tensors)
-        self.step.seed.copy_(tensors["seed"])
+        self.step.seed[:2].copy_(tensors["seed"])
         if scalars["scaler"] and self.step.scaler.is_enabled():
             self.step.scaler.load_state_dict(scalars["scaler"])
         torch.set_rng_state(tensors["rng.cpu"])
@@ -332,6 +377,7 @@ class _Run:
             "graph": self.config.graph,
             **describe_bodies(self.data, self.order.sequences, self.config.keep_empty_bodies),
             "batch_size": self.config.batch_size,
+            "processes": self.world.size,
             "updates": self.total,
             "updates_per_epoch": self.order.steps_per_epoch,
         }

@@ -32,6 +32,7 @@ class RunReport:
         total: updates of the whole run.
         warmup: updates of its warm-up.
         quiet: print no lines.
+        writes: write metrics, show the bar and warn; of several processes the first one does.
 
     Attributes:
         seconds: time of the updates that were logged, without probes and checkpoints.
@@ -48,9 +49,11 @@ class RunReport:
         warmup: int,
         *,
         quiet: bool,
+        writes: bool = True,
     ) -> None:
         self.config, self.order, self.schedule = config, order, schedule
-        self.total, self.warmup, self.quiet = total, warmup, quiet
+        self.total, self.warmup, self.quiet, self.writes = total, warmup, quiet, writes
+        self._metrics: MetricsLog | None = None
         self.seconds, self.loss, self.saved_at = 0.0, math.nan, -1
         self._guard = CollapseGuard(config.batch_size // config.accumulate)
         self._latest = ""
@@ -70,14 +73,17 @@ class RunReport:
             *(f"{kind[:-1]}: {text}" for kind in ("notes", "warnings") for text in header[kind]),
         )
         self._forecast = Forecast(self.config, device, start, self.total)
-        self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
-        self._metrics.write("header", **header, speed=speed.to_dict(), plan=plan)
-        self._progress = Progress(self.total, self.config.model, start=start, show=self.config.progress)
+        if self.writes:
+            self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
+        self.write("header", **header, speed=speed.to_dict(), plan=plan)
+        show = self.config.progress and self.writes
+        self._progress = Progress(self.total, self.config.model, start=start, show=show)
 
     def close(self) -> None:
         """Leave the bar and close the metrics."""
         self._progress.close()
-        self._metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
 
     def say(self, *lines: str) -> None:
         """Print lines above the bar."""
@@ -86,7 +92,8 @@ class RunReport:
 
     def write(self, kind: str, **values: Any) -> None:
         """Append a record to the metrics."""
-        self._metrics.write(kind, **values)
+        if self._metrics is not None:
+            self._metrics.write(kind, **values)
 
     def start_clock(self) -> None:
         """Time the updates from now on."""
@@ -136,7 +143,7 @@ class RunReport:
 
     def _watch(self, update: int, terms: dict[str, float]) -> None:
         """Warn of collapsed features; those of a model that has hardly begun to learn are not judged."""
-        if update <= self.warmup:
+        if update <= self.warmup or not self.writes:
             return
         for message in self._guard.check(terms):
             self.write("warning", update=update, message=message)
