@@ -50,7 +50,7 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
 
 def _shares(header: Mapping[str, Any]) -> str:
     """Return how the processes share a batch, in words."""
-    count = header["processes"]
+    count = header.get("processes", 1)
     if count == 1:
         return ""
     return f" over all processes: {count} x {header['batch_size'] // count:,} (--batch-size and --lr are as given)"
