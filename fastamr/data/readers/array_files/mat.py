@@ -1,4 +1,4 @@
-"""MATLAB's ``.mat`` files up to version 7, through ``scipy.io``: numeric and text arrays, never objects.
+"""MATLAB's ``.mat`` files up to version 7: numeric and text arrays, never objects.
 
 UTD-MHAD (``d_skel (20, 3, T)``), Penn Action (``x``, ``y``, ``visibility (T, 13)``), JHMDB (``pos_img (2, 15, T)``),
 and any variable that may be coordinates by its name and axes.
@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.io import loadmat, whosmat
-from scipy.io.matlab import MatReadError
 
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import Split
 from ..common.arrays import texts
 from ..common.reader import Reader, Reading, Source
 from .halves import OFFICIAL
+from .mat_variables import NewerVersionError, variables
 from .named import points_name, read_named
 
 _SIDES = ("shoulder", "elbow", "wrist", "hand"), ("hip", "knee", "ankle", "foot")
@@ -53,9 +52,6 @@ _JHMDB_JOINTS = [
         for side in ("right", "left")
     ),
 ]
-_PLAIN = {"double", "single", "char", "logical"} | {
-    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -68,17 +64,15 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        kinds = {name: kind for name, _, kind in whosmat(path)}
-        plain = [name for name, kind in kinds.items() if kind in _PLAIN]
-        arrays = loadmat(path, variable_names=plain, chars_as_strings=True) if plain else {}
-    except NotImplementedError:
+        found = list(variables(path.read_bytes()))
+    except NewerVersionError:
         raise ValueError(
             f"{path} is a .mat file of version 7.3 (HDF5), which is not read; in MATLAB: save('{path.name}', '-v7')"
         ) from None
-    except (MatReadError, ValueError, TypeError, KeyError, IndexError, EOFError, OSError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is no .mat file, or is truncated ({error}); fetch the file again") from None
-    found = {name: np.asarray(arrays[name]) for name in plain if name in arrays}
-    return found, [f"{name} ({kind})" for name, kind in kinds.items() if name not in found]
+    arrays = {variable.name: variable.values for variable in found if variable.values is not None}
+    return arrays, [f"{variable.name} ({variable.kind})" for variable in found if variable.name not in arrays]
 
 
 def read(
@@ -120,9 +114,8 @@ def read(
     elif "pos_img" in arrays and arrays["pos_img"].shape[:2] == (2, 15):
         points, joints, more = "pos_img", _JHMDB_JOINTS, _jhmdb(path)
         arrays = arrays | {"pos_img": _frames_first(arrays["pos_img"], (2, 1, 0))}
-        notes.append(
-            f"{path.name} is read as JHMDB: pixels" + f", class {more['label_names'][0]!r}" * bool(more)
-        )
+        of_class = f", class {more['label_names'][0]!r}" if more else ""
+        notes.append(f"{path.name} is read as JHMDB: pixels{of_class}")
     else:
         points = points_name(
             {name: array.shape for name, array in arrays.items() if array.dtype.kind in "fiu"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ import numpy as np
 from .reader import Source
 
 _BLOCK_BYTES = 1 << 26
+_MOST_PACKED = 1040
+"""Deflate makes nothing smaller than by this."""
 
 
 @contextlib.contextmanager
@@ -72,10 +75,24 @@ def read_member(path: Path, name: str) -> np.ndarray:
         ValueError: as :func:`read_blocks`.
     """
     with readable(path), np.load(path, allow_pickle=False) as archive:
+        _check_size(path, name)
         try:
             return np.asarray(archive[name])
         except ValueError as error:
             raise ValueError(f"{path}, array {name!r}: {error}; save it as a plain numeric array") from None
+
+
+def _check_size(path: Path, name: str) -> None:
+    """Raise where an array says that it is larger than its file can hold: NumPy makes room for it before it reads."""
+    with zipfile.ZipFile(path) as archive:
+        held = archive.getinfo(f"{name}.npy").file_size
+        with archive.open(f"{name}.npy") as file:
+            shape, _, dtype = _header(path, name, file)
+    size = dtype.itemsize * math.prod(shape)
+    if not dtype.hasobject and size > min(held, _MOST_PACKED * path.stat().st_size):
+        raise ValueError(
+            f"{path}, array {name!r}: {shape} of {dtype} is more than the file holds; fetch it again"
+        )
 
 
 def read_blocks(path: Path, name: str) -> Iterator[np.ndarray]:

@@ -65,10 +65,9 @@ class TestCsv:
         points = RNG.normal(size=(3, 1, 17, 2))
         rows = write.csv_rows("", points, range(17))
         write.write_csv(tmp_path / "motion.csv", rows, ["frame", "joint", "x", "y"])
-        data = read_csv(tmp_path / "motion.csv")
-        assert (data.layout.name, data.names, data.labels.tolist()) == ("coco17", ["motion"], [-1])
+        data = read_csv(tmp_path / "motion.csv", layout="h36m17")
+        assert (data.layout.name, data.names, data.labels.tolist()) == ("h36m17", ["motion"], [-1])
         np.testing.assert_allclose(data.coords.numpy(), points[:, 0], rtol=1e-6)
-        assert read_csv(tmp_path / "motion.csv", layout="h36m17").layout.name == "h36m17"
 
     def test_confidence_missing_rows_and_numbered_labels(self, tmp_path: Path) -> None:
         points = RNG.normal(size=(2, 1, 17, 3))
@@ -97,8 +96,8 @@ class TestCsv:
             ("frame,joint,x\n", "line 1: no column 'y', the columns are frame, joint, x; expected a row a joint"),
             ("a,b\n", "line 1: the columns are a, b; expected a row a joint .* or a row a frame .*nose_x"),
             ("frame,joint,x,y,x\n", "column 'x' occurs twice; rename or remove one"),
-            (HEADER + "0,0,nose,1,one\n0,0,left_eye,1,two\n", "line 2: 'one', expected a number"),
-            (HEADER + "0,0,nose,inf,2\n\n0,0,left_eye,inf,2\n", "line 2: 'inf' is not finite"),
+            (HEADER + "0,0,nose,1,one\n0,0,left_eye,1,two\n", "line 2: y is 'one', expected a number"),
+            (HEADER + "0,0,nose,inf,2\n\n0,0,left_eye,inf,2\n", "line 2: x is 'inf', which is not finite"),
             (HEADER + "0,0,0,1\n", "line 2: 4 cells, expected at least 5; give each row a cell"),
             (HEADER + "0,0,0,1,5,2,5\n", "line 2: 7 cells, expected 5; with decimal commas, separate .* semicolons"),
             (HEADER + "-1,0,0,1,2\n", "line 2: frame is '-1', expected a whole number from 0"),
