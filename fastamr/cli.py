@@ -23,6 +23,9 @@ from .memory import keep_freed_memory
 
 _KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
 
+# The commands that several processes carry out together, or that may well run in each.
+_SHARED = ("pretrain", "info")
+
 # The commands under their headings: the file in fastamr/commands that has ``run(words)``, and what it does.
 _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "data": {
@@ -91,16 +94,24 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as stop:
-        print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
+        if not _process():  # of several the first one tells
+            print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not _process():  # all were given the same words
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except _KNOWN_ERRORS as error:
         if os.environ.get("FASTAMR_DEBUG", "0") not in ("", "0"):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"{_process()}error: {_one_line(error)}", file=sys.stderr)
         return 1
+
+
+def _process() -> str:
+    """Return which of several processes this is, as torchrun numbers them, to begin a line with; "" for the first."""
+    rank = os.environ.get("RANK", "0")
+    return f"process {rank}: " if rank.isdecimal() and int(rank) and "WORLD_SIZE" in os.environ else ""
 
 
 def _broken_output() -> bool:
@@ -173,8 +184,19 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if name not in files:
         raise UsageError(str(unknown_name("command", name, files)))
+    _check_processes(name)
     importlib.import_module(f".commands.{files[name]}", __package__).run(rest)
     return 0
+
+
+def _check_processes(name: str) -> None:
+    """Refuse several processes for a command that each of them would carry out as a whole."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if name not in _SHARED and size != "1" and os.environ.get("MASTER_ADDR"):
+        raise UsageError(
+            f"{name} runs in one process, and torchrun started {size}, each of which would do all of it: start it "
+            "without torchrun (pretrain shares its batches)"
+        )
 
 
 def _overview(family: str) -> str:

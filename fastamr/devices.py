@@ -36,8 +36,8 @@ def check_one_process() -> None:
     processes = os.environ.get("WORLD_SIZE", "1").strip() or "1"
     if processes != "1":
         raise ValueError(
-            f"WORLD_SIZE={processes}: training in several processes is not supported, each would train the whole "
-            "run into one folder; start it once, without torchrun (or unset WORLD_SIZE), on one device"
+            f"WORLD_SIZE={processes}: this trains in one process, and each of several would train the whole into one "
+            "folder; start it once, without torchrun, or unset WORLD_SIZE (pretrain does share its batches)"
         )
 
 

@@ -50,15 +50,19 @@ def _smallest(key, member, rank):
 def _select_visible(
     seed, scores, valid, keep, masked, inverse, tokens, visible,
     scores_s, scores_n, valid_s, valid_n,
-    LARGEST: tl.constexpr, BLOCK: tl.constexpr,
+    LARGEST: tl.constexpr, SHIFTED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    # seed (2,) int64; scores (S, N) floating with strides scores_*, or None; valid (S, N) bool with strides valid_*,
-    # or None; contiguous int32 outputs keep (S, K), masked (S, N-K) or None, inverse (S, N) or None.
+    # seed (2,) int64, SHIFTED (3,) with the number of the first sequence; scores (S, N) floating with strides scores_*,
+    # or None; valid (S, N) bool with strides valid_*, or None; contiguous int32 outputs keep (S, K), masked (S, N-K) or
+    # None, inverse (S, N) or None.
     # One program per sequence; BLOCK >= N.
     row = tl.program_id(0).to(tl.int64)
     token = tl.arange(0, BLOCK)
     inside = token < tokens
-    key = philox_row(seed, row, STREAM_SELECT, BLOCK)
+    number = row
+    if SHIFTED:
+        number = row + tl.load(seed + 2)
+    key = philox_row(seed, number, STREAM_SELECT, BLOCK)
     if scores is not None:
         place = row * scores_s + token.to(tl.int64) * scores_n
         key = _perturbed(key, tl.load(scores + place, mask=inside, other=0.0).to(tl.float32), LARGEST)
@@ -125,6 +129,7 @@ def select_visible(
             tokens=tokens,
             visible=visible,
             LARGEST=largest,
+            SHIFTED=len(seed) == 3,
             **strides("scores", scores, "sn"),
             **strides("valid", valid, "sn"),
         )

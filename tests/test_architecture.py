@@ -64,6 +64,7 @@ data/readers/tables: data/packed data/readers/common data/readers/numbering
 data/synthetic: data/packed
 demo: data data/synthetic evaluation models training visualization
 devices:
+distributed:
 errors:
 evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning folders models
     probes
@@ -80,7 +81,7 @@ memory:
 models: models/parts nn ops ops/common
 models/parts: nn nn/stacks ops ops/common
 native:
-nn: ops ops/common
+nn: distributed ops ops/common
 nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: native ops/common reference/attention
@@ -94,11 +95,11 @@ reference/rows:
 skeleton:
 tables:
 testing: data/synthetic native ops ops/common
-training: data data/packed data/preprocessing features folders models native ops probes training/clips
-    training/metrics training/update
+training: data data/packed data/preprocessing distributed features folders models native ops probes
+    training/clips training/metrics training/update
 training/clips: data data/packed features
 training/metrics: folders
-training/update: models nn nn/stacks ops ops/common training/clips training/metrics
+training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
 version:
 visualization: data data/preprocessing features models models/parts nn ops reference
 """

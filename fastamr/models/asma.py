@@ -70,6 +70,8 @@ class ASMaModel(SkeletonModel):
     config: ASMaConfig
     encoder: EncoderPair  # type: ignore[assignment]
     reports_terms = True
+    # Its batch normalisations and its loss are statistics of the sequences that lie in one process.
+    spreads = False
     degrees: Tensor
 
     def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 52, **options: object) -> None:

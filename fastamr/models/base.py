@@ -61,6 +61,7 @@ class SkeletonModel(nn.Module):
 
     Attributes:
         reports_terms: whether the details hold terms that a training run should log.
+        spreads: whether several processes can share a batch, see :mod:`fastamr.distributed`.
         body_size: the median trunk of the bodies that it was trained on, as pre-processing left them; None = unknown,
             or of no effect. It is saved with the model.
 
@@ -71,6 +72,7 @@ class SkeletonModel(nn.Module):
     name: ClassVar[str]
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     reports_terms: ClassVar[bool] = False
+    spreads: ClassVar[bool] = True
     body_size: float | None = None
     encoder: SkeletonEncoder
 
@@ -104,7 +106,7 @@ class SkeletonModel(nn.Module):
         Args:
             clips: ``(S, T, V, C)`` float32 coordinates in metres.
             keep: ``(S, K)`` visible tokens; None draws them.
-            seed: ``(2,)`` int64 for the draw; None draws the seed, too.
+            seed: ``(2,)`` int64 for the draw, or ``(3,)`` with the number of the first sequence; None draws the seed.
             generator: source of the seed.
             valid: ``(S, T, V)`` bool; missing joints are chosen last and are not targets.
             return_details: return a :class:`PretrainOutput` instead of the loss.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..distributed import processes, share_of
 from ..ops.common.precision import exact
 from .feature_spread import (
     covariance_loss,
@@ -84,7 +85,9 @@ def squared_error(prediction: Tensor, feature: Tensor, counted: Tensor | None = 
         errors = (prediction.to(dtype) - feature.to(dtype)).square().mean(2)
         if counted is None:
             return errors.sum() / max(errors.numel(), 1)
-        return torch.where(counted, errors, 0).sum() / counted.sum().clamp(min=1)
+        number = counted.sum()
+        mean = torch.where(counted, errors, 0).sum() / number.clamp(min=1)
+        return mean if processes() == 1 else mean * share_of(number)
 
 
 def describe_features(name: str, features: Tensor) -> dict[str, Tensor]:

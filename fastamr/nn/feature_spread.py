@@ -9,11 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..distributed import processes, total
 from ..ops.common.precision import exact
 
 
 def feature_covariance(features: Tensor, counted: Tensor | None = None) -> Tensor:
     """Unbiased covariance ``(D, D)`` of ``features (R, D)`` over their rows.
+
+    Where the batch lies in several processes (:func:`fastamr.distributed.spread_over`), over the rows of all of them.
 
     Args:
         features: one vector a row.
@@ -24,13 +27,13 @@ def feature_covariance(features: Tensor, counted: Tensor | None = None) -> Tenso
     """
     with exact(features):
         rows = features.to(torch.promote_types(torch.float32, features.dtype))
-        if counted is None:
+        if counted is None and processes() == 1:
             centred = rows - rows.mean(0) if rows.shape[0] else rows
             return centred.T @ centred / max(rows.shape[0] - 1, 1)
-        weight = counted.to(rows.dtype)[:, None]
-        number = weight.sum()
-        centred = (rows - (rows * weight).sum(0) / number.clamp(min=1)) * weight
-        return centred.T @ centred / (number - 1).clamp(min=1)
+        weight = torch.ones_like(rows[:, :1]) if counted is None else counted.to(rows.dtype)[:, None]
+        number = total(weight.sum())
+        centred = (rows - total((rows * weight).sum(0)) / number.clamp(min=1)) * weight
+        return total(centred.T @ centred) / (number - 1).clamp(min=1)
 
 
 def variance_loss(covariance: Tensor, *, least: float = 1.0, eps: float = 1e-4) -> Tensor:

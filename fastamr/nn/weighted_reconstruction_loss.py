@@ -5,11 +5,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops.weighted_reconstruction_loss import check_reconstruction
+from ..distributed import processes, share_of
+from ..ops.weighted_reconstruction_loss import check_reconstruction, counted_values
 
 
 class WeightedReconstructionLoss(nn.Module):
     """Weighted mean squared error between predicted patches and a target made from the raw clip.
+
+    Where the batch lies in several processes (:func:`fastamr.distributed.spread_over`) their mean is that of the whole
+    batch, also where one of them has more valid targets than another. (A token mask must then leave as many patches of
+    every sequence, as those of the models do.)
 
     Args:
         target_frames: frames of a target patch.
@@ -47,7 +52,7 @@ class WeightedReconstructionLoss(nn.Module):
         valid: Tensor | None = None,
     ) -> Tensor:
         """Scalar loss of ``prediction (S, Q, P)`` against ``clips (S, T, V, C)``."""
-        return ops.weighted_reconstruction_loss(
+        loss = ops.weighted_reconstruction_loss(
             prediction,
             clips,
             target_frames=self.target_frames,
@@ -60,6 +65,17 @@ class WeightedReconstructionLoss(nn.Module):
             normalize=self.normalize,
             eps=self.eps,
         )
+        if processes() == 1 or valid is None:
+            return loss
+        count = counted_values(
+            valid,
+            target_frames=self.target_frames,
+            target_joints=self.target_joints,
+            token_mask=token_mask,
+            target=self.target,
+            stride=self.stride,
+        )
+        return loss * share_of(count)
 
     def extra_repr(self) -> str:
         """Options shown by ``repr``."""

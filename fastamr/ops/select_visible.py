@@ -108,7 +108,8 @@ def select_visible(
     added (Gumbel top-K) and the smallest sums win, as in MAMP, or the largest.
 
     Args:
-        seed: ``(2,)`` int64, key and counter, on the device of the result.
+        seed: ``(2,)`` int64, key and counter, on the device of the result; or ``(3,)``, where the third is the number
+            of the first sequence (0 otherwise).
         sequences: S, at least 0.
         tokens: N, 1 to 2**24.
         visible: K, 1 to N.
@@ -126,7 +127,7 @@ def select_visible(
         ValueError: K outside 1..N, or a shape that does not fit.
         TypeError: a wrong dtype.
     """
-    check_seed(seed)
+    check_seed(seed, may_shift=True)
     if sequences < 0:
         raise ValueError(f"sequences={sequences} must be at least 0")
     if not 1 <= tokens <= _INDEX_LIMIT:

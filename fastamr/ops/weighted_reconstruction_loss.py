@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from ..errors import check_name
+from ..reference.weighted_reconstruction_loss import (
+    known_motion,
+    to_patches,
+    weighted_reconstruction_loss_with_gradient,
+)
 from ..reference.weighted_reconstruction_loss import reconstruction_target as _reconstruction_target
-from ..reference.weighted_reconstruction_loss import weighted_reconstruction_loss_with_gradient
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
 from .common.registration import fake_of, gradients_of
@@ -176,6 +180,25 @@ def reconstruction_target(
         normalize=normalize,
         eps=eps,
     )
+
+
+def counted_values(
+    valid: Tensor,
+    *,
+    target_frames: int,
+    target_joints: int = 1,
+    token_mask: Tensor | None = None,
+    target: str = "motion",
+    stride: int = 1,
+) -> Tensor:
+    """How many joints and frames :func:`weighted_reconstruction_loss` takes its mean over, an int64 scalar.
+
+    Args:
+        valid, target_frames, target_joints, token_mask, target, stride: as there.
+    """
+    known = known_motion(valid, stride) if target == "motion" else valid
+    counted = to_patches(known[..., None], target_frames, target_joints)
+    return (counted if token_mask is None else counted & token_mask[..., None]).sum()
 
 
 def weighted_reconstruction_loss(

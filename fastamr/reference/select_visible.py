@@ -38,6 +38,8 @@ def select_visible(
         ``keep (S, K)``, ``masked (S, N-K)`` and ``inverse (S, N)``, int32; an output not asked for has 0 columns.
     """
     rows = torch.arange(sequences, device=seed.device)
+    if len(seed) == 3:
+        rows = rows + seed[2]
     key = philox_words(seed, rows, tokens, STREAM_SELECT)
     if scores is not None:
         key = ordered_bits(scores.float() + gumbel(key))

@@ -14,10 +14,13 @@ def motion_of(clips: Tensor, valid: Tensor | None, stride: int) -> tuple[Tensor,
     still = min(stride, clips.shape[1])
     moved = clips[:, still:] - clips[:, : clips.shape[1] - still]
     motion = torch.cat([moved, torch.zeros_like(clips[:, :still])], dim=1)
-    if valid is None:
-        return motion, None
-    later = torch.cat([valid[:, still:], torch.ones_like(valid[:, :still])], dim=1)
-    return motion, valid & later
+    return motion, None if valid is None else known_motion(valid, stride)
+
+
+def known_motion(valid: Tensor, stride: int) -> Tensor:
+    """Where a motion is known ``(S, T, V)``: both its frames are valid; after the last ``stride`` frames is nothing."""
+    still = min(stride, valid.shape[1])
+    return valid & torch.cat([valid[:, still:], torch.ones_like(valid[:, :still])], dim=1)
 
 
 def centre(

@@ -50,7 +50,7 @@ class PretrainConfig:
             the public code does (for comparisons); otherwise the body sequences that exist are drawn.
         epochs: length of the run in passes over the body sequences (400 unless ``updates`` is given).
         updates: length of the run in updates, instead of ``epochs``.
-        batch_size: body sequences in one update.
+        batch_size: body sequences in one update, of all processes of torchrun together; lr stays as it is given.
         accumulate: number of equal micro-batches an update is computed in; ``batch_size`` stays the update's
             total.
         lr: learning rate after the warm-up.

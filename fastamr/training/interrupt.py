@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -18,6 +19,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTICES = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))
 # Seconds that compiled code may hold the main thread before the process ends without it.
 _GRACE = 1.0
+# Seconds in which a launcher passes on a signal that its processes got themselves, as after Ctrl-C.
+_ECHO = 5.0
 
 
 class StopSignals:
@@ -33,14 +36,19 @@ class StopSignals:
     Args:
         ending: returns what the ``KeyboardInterrupt`` says; called from any thread.
         finishing: the answer to a first signal, which then only sets ``requested``; the second SIGINT or SIGTERM ends
-            the context. None = the first signal does.
+            the context. None = the first signal does. "" = no answer.
+        together: the process is one of several of a launcher, which passes signals on: what comes within five seconds
+            of the first signal is taken for the same one.
 
     Attributes:
         requested: whether a signal has come.
     """
 
-    def __init__(self, ending: Callable[[], str], finishing: str | None = None) -> None:
-        self.ending, self.finishing = ending, finishing
+    def __init__(
+        self, ending: Callable[[], str], finishing: str | None = None, *, together: bool = False
+    ) -> None:
+        self.ending, self.finishing, self.together = ending, finishing, together
+        self._since = 0.0
         self.requested = self._ended = self._insisted = False
         self._seen, self._left = 0, threading.Event()
         self._previous: dict[signal.Signals, Any] = {}
@@ -73,7 +81,7 @@ class StopSignals:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         # Several signals during compiled code make one call, so the thread may have seen more of them.
-        again = number in _SIGNALS and (self._insisted or self._seen > 1)
+        again = number in _SIGNALS and ((self._insisted and not self.together) or self._seen > 1)
         self._ended = self._ended or self.finishing is None or again
         self._insisted = self._insisted or number in _SIGNALS
         self.requested = True
@@ -89,10 +97,14 @@ class StopSignals:
         while received := self._reader.recv(1):
             if received[0] not in (*_SIGNALS, *_NOTICES):
                 continue
+            if self.together and told and time.monotonic() - self._since < _ECHO:
+                continue
             self._seen += received[0] in _SIGNALS
             if self.finishing is not None and self._seen < 2:
                 if not told:
-                    say(self.finishing)
+                    self._since = time.monotonic()
+                    if self.finishing:
+                        say(self.finishing)
                 told = True
             elif not self._left.wait(_GRACE) and not hasattr(sys, "ps1"):
                 say(f"interrupted: {self.ending()}")

@@ -40,12 +40,20 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
         "tokens": f"N = {header['tokens']:,} a sequence, K = {header['visible']:,} visible",
         "data": f"{header['clips']:,} of {header['all_clips']:,} clips ({half}), {header['sequences']:,} sequences "
         f"(bodies: {header['bodies']})",
-        "batch": f"{header['batch_size']:,} sequences",
+        "batch": f"{header['batch_size']:,} sequences{_shares(header)}",
         "length": f"{header['updates']:,} updates = {epochs:,.4g} epochs of {header['updates_per_epoch']:,}{done}",
         "device": f"{header['device_name']}, {header['precision']}",
         "out": str(folder),
     }
     return [f"{name:<8} {text}" for name, text in lines.items()]
+
+
+def _shares(header: Mapping[str, Any]) -> str:
+    """Return how the processes share a batch, in words."""
+    count = header.get("processes", 1)
+    if count == 1:
+        return ""
+    return f" over all processes: {count} x {header['batch_size'] // count:,} (--batch-size and --lr are as given)"
 
 
 def in_words(seconds: float) -> str:

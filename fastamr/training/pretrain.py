@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from pathlib import Path
@@ -14,7 +15,8 @@ from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
 from ..data.packed.checks import check_not_zero
 from ..data.packed.mapped import mapped_file
-from ..devices import check_one_process, pick_device
+from ..devices import versions
+from ..distributed import World
 from ..files import check_writable
 from ..folders import FolderLock, note_written
 from ..memory import keep_freed_memory
@@ -37,7 +39,7 @@ from .checkpoint import (
     restore_training,
     save_checkpoint,
 )
-from .clips.batches import BatchOrder
+from .clips.batches import BatchOrder, Part
 from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
 from .diverged import Batch, NotFinite, Soundness, clips_of, describe, in_words, names_of, write_batch
 from .interrupt import StopSignals
@@ -48,6 +50,7 @@ from .probe import check_probe, knn_probe
 from .report import RunReport
 from .setup import (
     build_model,
+    check_spreads,
     describe_bodies,
     is_resident,
     open_clip_stream,
@@ -82,6 +85,9 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     it at once, and where compiled code holds the main thread, the process (see
     :class:`fastamr.training.interrupt.StopSignals`).
 
+    Started by torchrun, the processes share each batch, see :class:`fastamr.distributed.World`: the same run as in one
+    process, up to rounding. The first one alone writes; a signal to any one ends all after the current update.
+
     Args:
         config: the configuration. (The process keeps freed memory from then on, see
             :func:`fastamr.memory.keep_freed_memory`.)
@@ -92,7 +98,9 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         The run's folder.
 
     Raises:
-        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit, several processes.
+        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit, a batch that the
+            processes cannot share.
+        ConnectionError: another process has ended.
         FileNotFoundError: a data file does not exist, or there is nothing to resume.
         FileExistsError: the folder holds another run, or one of the data files under a name that a run writes.
         BlockingIOError: another process writes into the folder.
@@ -101,20 +109,32 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         OSError: a file cannot be written; the last checkpoint is kept.
         KeyboardInterrupt: the run was stopped by a signal, after it was saved.
     """
-    check_one_process()
     keep_freed_memory()
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
     config.model_config()  # settings are checked before data is read
     parse_steps(config.preprocess)
-    _check_place(config)
-    device = pick_device(config.device)
+    world = World.from_environment()
+    world.check_batch(config.batch_size, config.accumulate)
+    if world.first:
+        _check_place(config)
+    device = world.pick_device(config.device)
+    with world.joined(device):
+        return _pretrain(config, data, device, world, quiet or not world.first)
+
+
+def _pretrain(
+    config: PretrainConfig, data: PackedSkeletons | None, device: torch.device, world: World, quiet: bool
+) -> Path:
+    """Make the run; what it recorded is gone when this returns, as NCCL needs before its connections close."""
     gathered = _gather(config, data)
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
-    run = _Run(config, gathered, device, quiet)
-    with FolderLock(config.out, WHAT):
-        check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
+    run = _Run(config, gathered, device, world, quiet)
+    with FolderLock(config.out, WHAT) if world.first else contextlib.nullcontext():
+        if world.first:
+            check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
+        world.wait()
         run.open_folder()
         run.train()
     return run.folder
@@ -148,8 +168,10 @@ def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
 class _Run:
     """One run: its data, its model and where it stands."""
 
-    def __init__(self, config: PretrainConfig, gathered: Gathered, device: torch.device, quiet: bool) -> None:
-        self.config, self.folder, self.device = config, Path(config.out), device
+    def __init__(
+        self, config: PretrainConfig, gathered: Gathered, device: torch.device, world: World, quiet: bool
+    ) -> None:
+        self.config, self.folder, self.device, self.world = config, Path(config.out), device, world
         self.split, data = gathered.split, gathered.data
         self.remarks = {"notes": list(gathered.notes), "warnings": list(gathered.warnings)}
         self.probe_split: Split | None = check_probe(data, self.split) if config.probe_every else None
@@ -158,9 +180,11 @@ class _Run:
             data, config.train_on, self.split, keep_empty_bodies=config.keep_empty_bodies
         )
         check_not_zero(data, sequences.flatten())
-        self.order = BatchOrder(sequences, config.batch_size, config.seed)
+        part = Part(world.rank, world.size, config.accumulate)
+        self.order = BatchOrder(sequences, config.batch_size, config.seed, part)
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
         self.model = build_model(config, data).to(self.device).train()
+        check_spreads(self.model, world.size)
         self.model.body_size = gathered.body_size
         self.resident = is_resident(data, self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
@@ -170,8 +194,10 @@ class _Run:
         )
         self.step = self._build_step()
         self.reader = MetricReader(self.step.metrics)
-        self.profile = RunProfile(config.profile, self.device, self.folder)
-        self.report = RunReport(config, self.order, self.schedule, self.total, self.warmup, quiet=quiet)
+        self.profile = RunProfile(config.profile if world.first else 0, self.device, self.folder)
+        self.report = RunReport(
+            config, self.order, self.schedule, self.total, self.warmup, quiet=quiet, writes=world.first
+        )
         self.changes: list[str] = []  # between the checkpoint and this process
         self.machine_before: dict[str, Any] = {}
         self._is_new = False  # the last checkpoint: no loss has shown yet that it is of use
@@ -200,6 +226,7 @@ class _Run:
             skip_not_finite=config.on_nan == "skip",
             graph=GRAPH[config.graph],
             window=config.log_every,
+            world=self.world,
         )
 
     @property
@@ -208,11 +235,25 @@ class _Run:
         return self.step.update
 
     def open_folder(self) -> None:
-        """Take the folder over: resume the run in it, or replace it, then write the complete configuration."""
+        """Take the folder over: resume the run in it, or replace it, then write the complete configuration.
+
+        With several processes all of them read it, and the first one alone changes it, after all have read.
+        """
         checkpoint = load_checkpoint(self.folder) if self.config.resume else None
         if checkpoint is not None:
             self._restore(checkpoint)
-        elif self.config.overwrite:
+        self.world.agree(
+            {
+                "version": versions(),
+                "configuration": self.complete_config().to_dict(),
+                "data fingerprint": self.fingerprint,
+                "update to go on from": self.update,
+            }
+        )
+        self.world.share_tensors([*self.model.parameters(), *self.model.buffers()])
+        if not self.world.first:
+            return
+        if checkpoint is None and self.config.overwrite:
             kept = clear_run(self.folder)
             if kept:
                 self.report.say(
@@ -241,10 +282,13 @@ class _Run:
     def train(self) -> None:
         """Run the updates that are left; save on the way, at the end and when asked to stop."""
         if self._last():
-            self._end_again()
+            if self.world.first:
+                self._end_again()
+            self.world.wait()
             return
-        with reported(self.folder):
-            (self.folder / COMPLETE_FILE).unlink(missing_ok=True)
+        if self.world.first:
+            with reported(self.folder):
+                (self.folder / COMPLETE_FILE).unlink(missing_ok=True)
         speed = self.step.explain()
         self.machine = machine_of(self.device, self.config.precision, speed)
         self.soundness = Soundness(self.model, self.step.optimizer)
@@ -252,8 +296,10 @@ class _Run:
         try:
             for change in [*self.changes, *changed_machine(self.machine_before, self.machine)]:
                 self.report.warn(self.update, f"resumed, but not the same run to the bit: {change}")
-            with StopSignals(self._cut_short, FINISHING) as stop:
+            finishing = FINISHING if self.world.first else ""
+            with StopSignals(self._cut_short, finishing, together=self.world.size > 1) as stop:
                 self._loop(stop)
+                self.world.wait()  # a process that leaves early lets torchrun end the one that still saves
             if self.update < self.total:
                 raise KeyboardInterrupt(f"stopped after update {self.update}; continue with --resume auto")
             summary = self._end()
@@ -271,9 +317,10 @@ class _Run:
         """Write the summary, and last the file that says that the run is complete; return the summary."""
         summary = self.report.summary(self.update, self.step.graph_reason or "recorded")
         self.report.write("summary", update=self.update, **summary)
-        with reported(self.folder):
-            drop_previous(self.folder)
-            mark_complete(self.folder, summary)
+        if self.world.first:
+            with reported(self.folder):
+                drop_previous(self.folder)
+                mark_complete(self.folder, summary)
         return summary
 
     def _end_again(self) -> None:
@@ -298,7 +345,7 @@ class _Run:
         """The steady state: the host issues updates, and reads the losses when they have arrived."""
         self.report.start_clock()
         self.reader.restart(self.update)
-        while self.update < self.total and not stop.requested:
+        while self.update < self.total and not self.world.any(stop.requested):
             self.profile.before()
             self.step()
             self.report.moved(self.update)
@@ -310,7 +357,7 @@ class _Run:
                 self._read(wait=pause)
             else:
                 self._log(self.reader.take())
-            if probe and not stop.requested:
+            if probe and self.world.first and not stop.requested:
                 self._probe()
             if save:
                 self.save()
@@ -370,15 +417,20 @@ class _Run:
     def save(self) -> None:
         """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece.
 
+        Of several processes, whose weights are the same, the first one looks at them and writes.
+
         Raises:
             NotFinite: the weights or the optimizer's state are of no use; nothing is written.
         """
+        if not self.world.first:
+            self.report.saved_at = self.update
+            return
         self._look_at_file()
         fault = self.soundness.fault()
         if fault is not None:
             raise NotFinite(self.update, f"after update {self.update} {fault}")
         tensors = capture_training(self.model, self.step.optimizer)
-        tensors |= {"seed": self.step.seed, "rng.cpu": torch.get_rng_state()}
+        tensors |= {"seed": self.step.seed[:2], "rng.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         scalars = {
@@ -416,7 +468,7 @@ class _Run:
                 "that are asked for: ask for more epochs"
             )
         restore_training(self.model, self.step.optimizer, tensors)
-        self.step.seed.copy_(tensors["seed"])
+        self.step.seed[:2].copy_(tensors["seed"])
         if scalars["scaler"] and self.step.scaler.is_enabled():
             self.step.scaler.load_state_dict(scalars["scaler"])
         torch.set_rng_state(tensors["rng.cpu"])
@@ -457,12 +509,12 @@ class _Run:
         return f"{text}{kept}; {in_words(clips)}; {where}; {advice}"
 
     def _batch(self, update: int) -> Batch:
-        """Return the clips of an update made before, as the model saw them."""
+        """Return the clips of an update made before, as the model saw them: of several processes, those of this one."""
         assert self.step.clips is not None
         seed = self.step.seed.clone()
         seed[1] -= self.config.accumulate * (self.update - (update - 1))
         self.step.clips.advance(update - 1)
-        clips, valid = self.step.clips.draw(torch.full_like(self.step.counter, update - 1), seed)
+        clips, valid = self.step.clips.draw(torch.full_like(self.step.counter, update - 1), seed[:2])
         return Batch(clips, valid, seed, self.order.batch(update - 1), {})
 
     def _header(self) -> dict[str, Any]:
@@ -483,6 +535,7 @@ class _Run:
             "graph": self.config.graph,
             **describe_bodies(self.data, self.order.sequences, self.config.keep_empty_bodies),
             "batch_size": self.config.batch_size,
+            "processes": self.world.size,
             "updates": self.total,
             "updates_per_epoch": self.order.steps_per_epoch,
         }

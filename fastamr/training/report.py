@@ -37,6 +37,7 @@ class RunReport:
         total: updates of the whole run.
         warmup: updates of its warm-up.
         quiet: print no lines.
+        writes: write metrics, show the bar and warn; of several processes the first one does.
 
     Attributes:
         seconds: time of the updates that were logged, without probes and checkpoints.
@@ -55,9 +56,11 @@ class RunReport:
         warmup: int,
         *,
         quiet: bool,
+        writes: bool = True,
     ) -> None:
         self.config, self.order, self.schedule = config, order, schedule
-        self.total, self.warmup, self.quiet = total, warmup, quiet
+        self.total, self.warmup, self.quiet, self.writes = total, warmup, quiet, writes
+        self._metrics: MetricsLog | None = None
         self.seconds, self.loss, self.saved_at, self.skipped = 0.0, math.nan, -1, 0
         self.finite = self._in_a_row = 0
         self._guard = CollapseGuard(config.batch_size // config.accumulate)
@@ -78,12 +81,14 @@ class RunReport:
             *(f"{kind[:-1]}: {text}" for kind in ("notes", "warnings") for text in header[kind]),
         )
         self._forecast = Forecast(self.config, device, start, self.total)
-        with reported(folder):
-            self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
+        if self.writes:
+            with reported(folder):
+                self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
         self.write("header", **header, speed=speed.to_dict(), plan=plan)
-        for note in self._metrics.notes:
+        for note in self._metrics.notes if self._metrics is not None else ():
             self.warn(start, note)
-        self._progress = Progress(self.total, self.config.model, start=start, show=self.config.progress)
+        show = self.config.progress and self.writes
+        self._progress = Progress(self.total, self.config.model, start=start, show=show)
 
     def reopen(self, update: int) -> None:
         """Go on with the metrics of a run that has made its updates, without a header and a bar."""
@@ -94,7 +99,8 @@ class RunReport:
     def close(self) -> None:
         """Leave the bar and close the metrics."""
         self._progress.close()
-        self._metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
 
     def say(self, *lines: str) -> None:
         """Print lines above the bar."""
@@ -102,13 +108,14 @@ class RunReport:
             say("\n".join(lines))
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append a record to the metrics.
+        """Append a record to the metrics, in the process that writes.
 
         Raises:
             OSError: it cannot be written; the message says what is kept.
         """
-        with reported(self.config.out):
-            self._metrics.write(kind, **values)
+        if self._metrics is not None:
+            with reported(self.config.out):
+                self._metrics.write(kind, **values)
 
     def warn(self, update: int, message: str) -> None:
         """Print a warning, and record it."""
@@ -146,9 +153,11 @@ class RunReport:
         for update, loss in enumerate(reading.losses, reading.first + 1):
             self._in_a_row = 0 if math.isfinite(loss) else self._in_a_row + 1
             self.finite = self.finite if self._in_a_row else update
-            if self._in_a_row and self.config.on_nan == "stop":
+            if not self.writes:
+                pass  # The process that writes reads the same losses; its word ends them all.
+            elif self._in_a_row and self.config.on_nan == "stop":
                 raise NotFinite(update, f"the loss became {loss} at update {update}")
-            if self._in_a_row >= MOST_SKIPPED:
+            elif self._in_a_row >= MOST_SKIPPED:
                 raise NotFinite(
                     update, f"{MOST_SKIPPED} updates in a row were skipped, up to update {update}"
                 )
@@ -178,7 +187,7 @@ class RunReport:
 
     def _watch(self, update: int, terms: dict[str, float]) -> None:
         """Warn of collapsed features; those of a model that has hardly begun to learn are not judged."""
-        if update <= self.warmup:
+        if update <= self.warmup or not self.writes:
             return
         for message in self._guard.check(terms):
             self.write("warning", update=update, message=message)

@@ -226,6 +226,15 @@ def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
     return model
 
 
+def check_spreads(model: SkeletonModel, processes: int) -> None:
+    """Raise ``ValueError`` where several processes cannot share the batches of a model."""
+    if processes > 1 and not getattr(model, "spreads", True):
+        raise ValueError(
+            f"model {model.name!r} compares the sequences of a batch with one another, so they must lie in one "
+            f"process, and torchrun started {processes}: start one, or pass another --model"
+        )
+
+
 def _layout_setting(layout: SkeletonLayout) -> str | dict[str, Any]:
     """Return a known layout's name, so that the configuration stays readable, or the whole layout."""
     try:

@@ -199,3 +199,10 @@ def test_what_the_kernel_does_not_cover(device: torch.device) -> None:
     with pytest.raises(RuntimeError, match="float64 takes the reference"):
         ops.select_visible(make_seed(device), 1, 5, 3, scores=torch.zeros(1, 5, device=device).double())
     check(make_seed(device), 1, 8192, 700)
+
+
+def test_a_part_of_a_batch_draws_its_own_sequences(device: torch.device) -> None:
+    whole = ops.select_visible(make_seed(device), 5, 50, 9)
+    shifted = torch.cat([make_seed(device), torch.tensor([2], device=device)])
+    check(shifted, 3, 50, 9)
+    assert torch.equal(ops.select_visible(shifted, 3, 50, 9), whole[2:])

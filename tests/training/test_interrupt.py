@@ -230,3 +230,21 @@ def test_pretrain_stops_at_once_and_keeps_its_checkpoint(tmp_path: Path, make_sk
         pretrain(dataclasses.replace(config, out=str(tmp_path / out), resume="auto"), quiet=True)
         states.append(load_file(tmp_path / out / "state.safetensors"))
     assert all(torch.equal(states[1][name], tensor) for name, tensor in states[0].items())
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_clusters_warning_asks_for_the_end_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with StopSignals(lambda: "kept", "finishing") as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while not stop.requested:
+            time.sleep(0.01)
+    assert capsys.readouterr().err == "finishing\n"
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_signal_that_the_launcher_passes_on_is_no_second_one() -> None:
+    with StopSignals(lambda: "kept", "", together=True) as stop:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+    assert stop.requested

@@ -59,10 +59,16 @@ def check_keep(keep: Tensor, sequences: int) -> None:
     check_shape("keep", keep, (sequences, keep.shape[1]), "(S, K)")
 
 
-def check_seed(seed: Tensor) -> None:
-    """Raise unless ``seed`` is an int64 tensor ``(2,)`` holding key and counter."""
+def check_seed(seed: Tensor, *, may_shift: bool = False) -> None:
+    """Raise unless ``seed`` is an int64 tensor ``(2,)`` holding key and counter.
+
+    Args:
+        seed: the seed.
+        may_shift: it may also be ``(3,)``, with the number of the first sequence.
+    """
     check_tensor("seed", seed, 1, "(2,): key and counter", (torch.int64,))
-    check_shape("seed", seed, (2,), "(key, counter)")
+    if not (may_shift and len(seed) == 3):
+        check_shape("seed", seed, (2,), "(key, counter)")
 
 
 def check_divides(name: str, part: int, whole_name: str, whole: int) -> None:

@@ -1,4 +1,8 @@
-"""Seeds as tensors: an op takes ``(key, counter)`` on the device, so that a captured step can advance it in place."""
+"""Seeds as tensors: an op takes ``(key, counter)`` on the device, so that a captured step can advance it in place.
+
+A third element, where there is one, is the number of the first sequence: a process that holds the sequences from 64 on
+of a larger batch draws for them what a process draws that holds the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,11 @@ def make_seed(generator: torch.Generator | None = None, device: torch.device | s
 
 
 def derive_seed(seed: Tensor, number: int) -> Tensor:
-    """A seed for another purpose, independent of ``seed``, with the same counter.
+    """A seed for another purpose, independent of ``seed``, with the same counter and first sequence.
 
     Args:
-        seed: ``(2,)`` int64.
+        seed: ``(2,)`` or ``(3,)`` int64.
         number: names the purpose, at least 1.
     """
     step = (number * _GOLDEN + 2**63) % 2**64 - 2**63
-    return torch.stack([seed[0] + step, seed[1]])
+    return torch.cat([seed[:1] + step, seed[1:]])

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Part(NamedTuple):
+    """Which part of every batch a process takes: of each micro-batch the same consecutive share.
+
+    Attributes:
+        rank: number of the process.
+        processes: how many share the batch.
+        pieces: micro-batches of an update.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    pieces: int = 1
 
 
 class BatchOrder:
@@ -14,28 +29,37 @@ class BatchOrder:
     Every epoch holds each body sequence once, in an order that depends on the seed and on the epoch's number
     alone. A batch that reaches the end of an epoch goes on in the next one, so that every batch has exactly
     ``batch_size`` sequences (choice: static shapes, nothing dropped). The update's number is the whole state:
-    a resumed run sees the same batches.
+    a resumed run sees the same batches, with any number of processes.
 
     Args:
         sequences: ``(B,)`` int64, indices of the body sequences to draw from; or ``(N, M)``, rows that stay
             together in the order (the body slots of a clip), where -1 is an empty slot.
-        batch_size: sequences in a batch.
+        batch_size: sequences in a batch, of all processes together.
         seed: fixes the order.
+        part: of this process; by default the whole batch.
 
     Attributes:
         count: sequences in an epoch, empty slots included.
+        places: ``(P,)`` int64, the places in a batch that this process takes.
+        first: place in a micro-batch of the first sequence that it takes.
 
     Raises:
-        ValueError: ``sequences`` is empty.
+        ValueError: ``sequences`` is empty, or the batch cannot be shared evenly.
     """
 
-    def __init__(self, sequences: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(self, sequences: Tensor, batch_size: int, seed: int, part: Part | None = None) -> None:
         if sequences.numel() == 0:
             raise ValueError("no body sequence to train on: the data set or its training split is empty")
         self.sequences = sequences.cpu()
         self.count = self.sequences.numel()
         self.batch_size = batch_size
         self.seed = seed
+        part = Part() if part is None else part
+        shares = part.processes * part.pieces
+        if batch_size % shares:
+            raise ValueError(f"batch_size {batch_size} cannot be cut into {shares} even shares")
+        self.first = part.rank * (batch_size // shares)
+        self.places = torch.arange(batch_size).view(part.pieces, part.processes, -1)[:, part.rank].flatten()
         self._epochs: dict[int, Tensor] = {}
 
     @property
@@ -58,10 +82,10 @@ class BatchOrder:
         return range(start // self.count, (start + self.batch_size - 1) // self.count + 1)
 
     def batch(self, update: int) -> Tensor:
-        """Return the ``(batch_size,)`` int64 indices of the body sequences of an update, counted from 0."""
+        """Return this process's ``(P,)`` int64 indices of the body sequences of an update, counted from 0."""
         numbers = self.epochs(update)
         start = update * self.batch_size - numbers.start * self.count
-        return torch.cat([self.epoch(number) for number in numbers])[start : start + self.batch_size]
+        return torch.cat([self.epoch(number) for number in numbers])[start + self.places]
 
     def epoch(self, number: int) -> Tensor:
         """Return one epoch's order ``(count,)`` int64; made on the CPU, so that it is the same for every device."""

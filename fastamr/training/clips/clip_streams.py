@@ -62,7 +62,7 @@ class ResidentClips:
         device = sampler.coords.device
         self._held: list[int | None] = [None] * order.most_epochs
         self._ring = torch.zeros(order.most_epochs, order.count, dtype=torch.int64, device=device)
-        self._within = torch.arange(order.batch_size, device=device)
+        self._within = order.places.to(device)
 
     def advance(self, update: int) -> None:
         """Upload the orders of the epochs that the update reaches into, if they are new."""
@@ -101,7 +101,7 @@ class PrefetchedClips:
         self.sampler, self.order = sampler, order
         self.capacity = self._most_frames()
         pinned = device.type == "cuda"
-        rows, size = _SLOTS * self.capacity, order.batch_size
+        rows, size = _SLOTS * self.capacity, len(order.places)
         shape = sampler.coords.shape[1:]
         self._coords = torch.zeros(rows, *shape, dtype=sampler.coords.dtype, device=device)
         self._gathered = torch.empty(
@@ -126,7 +126,7 @@ class PrefetchedClips:
         """Return the most frames that a batch can have: its longest sequences, as often as it can hold each."""
         numbers = self.order.sequences.flatten()
         lengths = self._lengths(numbers).repeat(self.order.most_epochs)
-        return int(lengths.sort(descending=True).values[: self.order.batch_size].sum())
+        return int(lengths.sort(descending=True).values[: len(self.order.places)].sum())
 
     def _lengths(self, numbers: Tensor) -> Tensor:
         """Return the frames of each sequence; an empty slot takes one, of any content."""
@@ -143,10 +143,11 @@ class PrefetchedClips:
     def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :meth:`ClipStream.draw`."""
         row = self._table.index_select(0, counter.remainder(_SLOTS).view(1))[0]
-        numbers = row[self.order.batch_size + 1 :]
+        size = len(self._sequences)
+        numbers = row[size + 1 :]
         empty = numbers < 0 if self.sampler.empty_bodies else None
         group = self._body_clip[numbers.clamp(min=0)]
-        offsets = row[: self.order.batch_size + 1]
+        offsets = row[: size + 1]
         return self.sampler.sample(
             FrameRows(self._coords, self._valid, offsets, self._sequences, group, empty), seed
         )
@@ -180,7 +181,7 @@ class PrefetchedClips:
         torch.index_select(self.sampler.coords, 0, rows, out=self._gathered[slot, :frames])
         if self.sampler.valid is not None and self._gathered_valid is not None:
             torch.index_select(self.sampler.valid, 0, rows, out=self._gathered_valid[slot, :frames])
-        size = self.order.batch_size
+        size = len(self._sequences)
         written = self._written[slot]
         written[0] = slot * self.capacity
         written[1 : size + 1] = slot * self.capacity + lengths.cumsum(0)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import ops
+from ...distributed import World, add_up, spread_over
 from ...ops.common.backends import Choice
 from ..clips.clip_streams import ClipStream
 from ..metrics.metric_ring import MetricRing
@@ -45,6 +46,10 @@ class PretrainStep:
     (each micro-batch advances the seed). With missing joints a micro-batch of few valid targets weighs as
     much as one of many.
 
+    With several processes each computes its share of every micro-batch; the gradients, the loss and the terms are added
+    up in one collective before the optimizer updates all copies of the model alike. It is recorded with the rest: the
+    eager updates open NCCL's connections, which a recording cannot do.
+
     Args:
         model: the model, on its device.
         optimizer: over the model's parameters; to be recorded it must be capturable, as
@@ -66,8 +71,10 @@ class PretrainStep:
             eager, True raises instead of being eager.
         window: updates whose metrics are kept in :attr:`metrics`.
         recorder: records and replays; None takes CUDA graphs on a GPU.
+        world: the processes that share each batch; None = this one alone.
 
     Attributes:
+        seed: the seed; with several processes ``(3,)``, with the number of this one's first sequence.
         update: number of updates made.
         counter: the same as an int64 scalar on the device.
         loss: the last update's loss, see :meth:`__call__`.
@@ -96,7 +103,9 @@ class PretrainStep:
         graph: str | bool = "auto",
         window: int = 1,
         recorder: Recorder | None = None,
+        world: World | None = None,
     ) -> None:
+        self.world = World() if world is None else world
         self.model, self.optimizer, self.clips, self.schedule = model, optimizer, clips, schedule
         self.dtype, self.accumulate, self.clip_grad = dtype, accumulate, clip_grad
         self.matmul_precision, self.skip_not_finite = matmul_precision, skip_not_finite
@@ -108,6 +117,8 @@ class PretrainStep:
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.device = self._parameters[0].device
         self.seed = ops.make_seed(device=self.device) if seed is None else seed
+        if self.world.size > 1 and clips is not None:
+            self.seed = torch.cat([self.seed[:2], self.seed.new_tensor([clips.order.first])])
         self.update, self.counter = 0, torch.zeros((), dtype=torch.int64, device=self.device)
         self.loss, self.terms = torch.zeros((), device=self.device), dict[str, Tensor]()
         self.metrics = MetricRing(window, self.device)
@@ -228,6 +239,7 @@ class PretrainStep:
         loss, terms = _add(part[0] for part in parts), {}
         for name in parts[0][1]:
             terms[name] = _add(part[1][name] for part in parts)
+        loss, terms = self._over_processes(loss, terms)
         if self.skip_not_finite:
             loss = self._skip_unless_finite(loss, before)
         self._apply_gradients()
@@ -241,7 +253,7 @@ class PretrainStep:
             pieces = [tensor.chunk(self.accumulate) for tensor in inputs] if self.accumulate > 1 else []
             batches = list(zip(*pieces, strict=True)) or [inputs]
             return [functools.partial(model, *batch) for batch in batches]
-        clips, valid = self.clips.draw(self.counter, self.seed)
+        clips, valid = self.clips.draw(self.counter, self.seed[:2])
         details = {"return_details": True} if getattr(model, "reports_terms", False) else {}
         size = len(clips) // self.accumulate
         parts = [slice(start, start + size) for start in range(0, len(clips), size)]
@@ -253,7 +265,7 @@ class PretrainStep:
 
     def _backward(self, forward: Callable[[], Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Run one micro-batch, advance the seed, and return its share of loss and terms."""
-        with self._autocast():
+        with self._autocast(), spread_over(self.world.size):
             output = forward()
             loss = output if isinstance(output, Tensor) else output.loss
             if loss.ndim:
@@ -262,13 +274,23 @@ class PretrainStep:
                 )
             loss = self._share(loss)
         self.scaler.scale(loss).backward()
-        self.seed[1:].add_(1)
+        self.seed[1:2].add_(1)
         terms: Mapping[str, Tensor] = getattr(output, "terms", None) or {}
         return loss.detach().float(), {name: self._share(term.detach()) for name, term in terms.items()}
 
     def _share(self, value: Tensor) -> Tensor:
-        """What a micro-batch counts of the whole batch's mean."""
-        return value if self.accumulate == 1 else value / self.accumulate
+        """What a micro-batch in this process counts of the whole batch's mean."""
+        shares = self.accumulate * self.world.size
+        return value if shares == 1 else value / shares
+
+    def _over_processes(self, loss: Tensor, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add gradients, loss and terms up over the processes."""
+        if self.world.size == 1:
+            return loss, terms
+        numbers = torch.stack([loss, *(term.float() for term in terms.values())])
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        add_up([*gradients, numbers])
+        return numbers[0], dict(zip(terms, numbers[1:], strict=True))
 
     def _skip_unless_finite(self, loss: Tensor, before: list[Tensor]) -> Tensor:
         """Tell the optimizer on the device whether to leave the update out, and put buffers back where it does.

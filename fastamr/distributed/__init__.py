@@ -1,0 +1,9 @@
+"""Several processes that train one model, as torchrun starts them; all that crosses between them is torch.distributed.
+
+:mod:`.world` knows who this process is and what all agree on; :mod:`.global_batch` makes sums over the whole batch.
+"""
+
+from .global_batch import add_up, processes, share_of, spread_over, total
+from .world import World
+
+__all__ = ["World", "add_up", "processes", "share_of", "spread_over", "total"]
