@@ -87,7 +87,7 @@ def common_words(joints: Sequence[str]) -> tuple[int, int]:
     ``DLC_resnet50_nose``, ``body_nose``, ``nose_joint``: what all share tells joints no further apart.
     """
     words = [[word.lower() for word in joint.split("_")] for joint in set(joints)]
-    shared = []
+    shared: list[int] = []
     for order in (1, -1):
         count = 0
         while (

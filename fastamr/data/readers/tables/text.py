@@ -166,7 +166,9 @@ class Table:
                 f"{self.path}, line {self._line}: the columns are {shown}, ..., names that occur again, expected "
                 f"x, y, ... below them, or one line of names such as nose_x, nose_y"
             )
-        above = list(itertools.accumulate(names, lambda before, name: name or before))
+        above: list[str] = []
+        for name in names:
+            above.append(name or (above[-1] if above else ""))
         joined = [f"{above[at]}_{axis}" if at in told else names[at] or axis for at, axis in enumerate(axes)]
         return Header(joined, None, self._line, separator)
 
