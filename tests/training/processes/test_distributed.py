@@ -29,7 +29,7 @@ from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
 from fastamr.training.clips.sampling import ClipSampler
 from fastamr.training.setup import check_spreads
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = {"frames": 16, "width": 16, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_depth": 1}
 SMALL |= {"decoder_heads": 2}
 # A learning rate that does not depend on the run's length.
