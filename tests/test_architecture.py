@@ -91,7 +91,7 @@ reference/attention: reference
 reference/rows:
 skeleton:
 tables:
-testing: data/synthetic ops
+testing: data/synthetic native ops ops/common
 training: data data/packed data/preprocessing features models native ops probes training/clips training/metrics
     training/update
 training/clips: data data/packed features
