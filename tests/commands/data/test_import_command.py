@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastamr import cli
-from fastamr.data import PackedSkeletons, import_file, load
+from fastamr.data import import_file, load
 from fastamr.skeleton import get_layout
 
 from ...data.readers import writers_generic as write
@@ -164,7 +164,7 @@ class TestConvert:
         self, packed: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         before = packed.read_bytes()
-        assert main(["convert", str(packed), str(packed), "--preprocess", "center"]) == 1
+        assert run("convert", packed, packed, "--preprocess", "center") == 1
         assert "is one of the files that are read" in capsys.readouterr().err
         assert packed.read_bytes() == before
 
