@@ -173,8 +173,9 @@ class TestConvert:
         assert run("convert", packed, out, "--preset", "mamp") == 0
         out = out.with_name("new") / "er" / out.name  # the folders are made
         assert run("convert", packed, out, "--preprocess", "fit_box") == 0
-        assert run("convert", out, out, "--dtype", "float16") == 0
-        assert str(load(out).coords.dtype) == "torch.float16"
+        half = out.with_name("half.safetensors")
+        assert run("convert", out, half, "--dtype", "float16") == 0
+        assert str(load(half).coords.dtype) == "torch.float16"
 
     def test_usage_errors(self, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = packed.with_name("out.safetensors")
