@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .figures import COLOURS, MARKERS, new_figure, save_figure
+from .figures import COLOURS, MARKERS, figure_text, new_figure, save_figure
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -89,7 +89,7 @@ def draw_curves(path: str | Path, records: dict[str, list[dict[str, Any]]], *, t
         )
         panels[1, 1].set(title="probe of the frozen encoder", xlabel="epoch", ylabel="accuracy (%)")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(figure_text(title))
     save_figure(figure, path)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import check_name
+from ...errors import check_name, naming
 from . import own
 from .array_files import mat, npy, npz_ctrgcn, npz_motion, npz_packed, pyskl, stgcn
 from .common.reader import Reader, Reading, Source
@@ -129,7 +129,8 @@ def find_reader(source: Source, kind: str | None = None, given: Mapping[str, Any
     _check_options(readers, given, source)
     # Where there is no choice, a reader's own errors say more.
     is_told = kind is not None and len(readers) == 1
-    found = next((reader for reader in readers if is_told or reader.sniff(source)), None)
+    with naming(source.path):
+        found = next((reader for reader in readers if is_told or reader.sniff(source)), None)
     if found is None:
         raise _unknown(source, readers)
     _check_options([found], given, source)
@@ -143,7 +144,8 @@ def read_with(reader: Reader, source: Source, given: Mapping[str, Any]) -> Readi
         ValueError: it is damaged.
     """
     try:
-        return reader.read(source, **given)
+        with naming(source.path):
+            return reader.read(source, **given)
     except ValueError as error:
         if str(source.path) in str(error):
             raise

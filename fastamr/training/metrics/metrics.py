@@ -62,13 +62,15 @@ def environment(device: torch.device) -> dict[str, Any]:
 def _lines_until(path: Path, update: int) -> list[str]:
     """Return the lines of a metrics file up to an update; a line cut short by a crash is dropped."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines(keepends=True):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            is_kept = record.get("update", 0) <= update and record.get("kind") != "summary"
+        except (ValueError, AttributeError, TypeError, RecursionError):
             continue
-        if record.get("update", 0) <= update and record.get("kind") != "summary":
-            kept.append(line)
+        if is_kept:
+            kept.append(line if line.endswith("\n") else f"{line}\n")
     return kept
 
 

@@ -272,9 +272,9 @@ def _label(entry: Mapping[str, Any]) -> int | str:
         return -1
     if isinstance(label, str):
         return str(label).strip()
-    if isinstance(label, (float, np.floating)) and label == int(label):
+    if isinstance(label, (float, np.floating)) and np.isfinite(label) and label == int(label):
         label = int(label)
-    if not isinstance(label, (int, np.integer)) or label < -1:
+    if not isinstance(label, (int, np.integer)) or not -1 <= label < 1 << 31:
         shown = (
             f"{label!r}"[:40] if isinstance(label, (int, float, np.number)) else f"a {type(label).__name__}"
         )

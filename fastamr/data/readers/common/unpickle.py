@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from ....errors import STRAY
+
 # What a pickle may name, and what this module calls it. NumPy 2 moved its modules.
 _NAMES = {
     ("numpy", "ndarray"): "ndarray",
@@ -58,6 +60,8 @@ class _Unset:
 
 
 _MARK = object()
+_LARGEST_KEY = 1 << 63
+_FREE_VALUES, _MOST_COPIES = 1_000_000, 4
 _PLAIN = (str, bytes, int, float, bool, type(None), np.generic)
 
 
@@ -96,7 +100,7 @@ def unpickle(path: str | Path) -> Any:
                 f"{path}, byte {position}: the pickle {error}; only plain containers and numeric or text arrays are "
                 f"read, because a pickle can run any code"
             ) from None
-        except (ValueError, IndexError, OverflowError) as error:
+        except (ValueError, *STRAY) as error:
             raise ValueError(
                 f"{path} is no pickle, or is damaged or truncated after byte {position} ({error}); fetch the file again"
             ) from None
@@ -135,6 +139,7 @@ class _Machine:
         if len(self._stack) != 1 or self._stack[0] is _MARK:
             raise ValueError("values are left over at the end")
         self.result = self._value(self._stack.pop())
+        _check_written_out(self.result, max(_FREE_VALUES, _MOST_COPIES * self._size))
 
     def _value(self, value: Any) -> Any:
         """Return a value that may stand in a container."""
@@ -190,6 +195,9 @@ class _Machine:
             if not isinstance(key, _PLAIN):
                 # Hashing a tuple that holds itself many times over takes for ever.
                 raise _Refused(f"has a {type(key).__name__} as a key")
+            if isinstance(key, (int, float)) and abs(key) >= _LARGEST_KEY:
+                # Numbers of many digits can all have one hash, and a dictionary of them never ends.
+                raise _Refused("has a number of more than 64 bits as a key")
             target[key] = self._value(value)
 
     def put(self, key: int | None) -> None:
@@ -237,6 +245,26 @@ class _Machine:
         self._stack.append(done)
         for slot in unset.slots:
             self._memo[slot] = done
+
+
+def _check_written_out(value: Any, most: int) -> None:
+    """Raise where containers that hold one another several times have more values than a file of its size may have."""
+    sizes: dict[int, int] = {}
+    waiting = [(value, False)]
+    while waiting:
+        item, is_done = waiting.pop()
+        kind = type(item)
+        if kind not in (list, tuple, dict):
+            continue
+        inside = [*item.keys(), *item.values()] if kind is dict else item
+        if is_done:
+            sizes[id(item)] = 1 + sum(sizes.get(id(part), 1) for part in inside)
+            if sizes[id(item)] > most:
+                raise _Refused("holds lists within lists so often that they would fill the memory")
+        elif id(item) not in sizes:
+            sizes[id(item)] = most + 1  # what holds itself stays at this
+            waiting.append((item, True))
+            waiting.extend((part, False) for part in inside)
 
 
 def _shown(value: Any) -> str:
