@@ -69,10 +69,10 @@ class SkeletonLayout:
 
     def _check_joints(self) -> None:
         count = len(self.joints)
-        if not 0 < count <= MAX_JOINTS:
-            raise ValueError(
-                f"{self._where}: joints has {count} entries, expected at least one joint name and at most {MAX_JOINTS}"
-            )
+        if count == 0:
+            raise ValueError(f"{self._where}: joints is empty, expected at least one joint name")
+        if count > MAX_JOINTS:
+            raise ValueError(f"{self._where}: joints has {count} names, expected at most {MAX_JOINTS}")
         if len(self.parents) != count:
             raise ValueError(
                 f"{self._where}: parents has {len(self.parents)} entries, expected {count}, one a joint"

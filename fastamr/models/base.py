@@ -338,8 +338,8 @@ def check_fits_file(config: ModelConfig, directory: str | Path) -> None:
     if path.is_file() and 2 * config.block_weights() > path.stat().st_size:
         raise ValueError(
             f"{directory}: {CONFIG_FILE} describes {config.block_weights()} weights of blocks and more (width "
-            f"{config.width}, depth {config.depth}), but {WEIGHTS_FILE} has {path.stat().st_size} bytes: the files do "
-            "not belong to each other, or one is truncated"
+            f"{config.width}, depth {config.depth}), but {WEIGHTS_FILE} has {path.stat().st_size} bytes: it belongs "
+            "to another architecture, or is truncated"
         )
 
 

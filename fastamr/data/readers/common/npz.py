@@ -18,7 +18,7 @@ from .sources import check_swelling
 # A missing array is told in other words.
 _DAMAGE = tuple(kind for kind in STRAY if kind is not LookupError)
 _BLOCK_BYTES = 1 << 26
-_LARGEST_EMPTY = 1 << 20
+_LARGEST_EMPTY = 1 << 16
 _MOST_MEMBERS = 10_000
 
 
