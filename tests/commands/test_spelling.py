@@ -153,7 +153,7 @@ def test_lists_of_words(given: Ask) -> None:
         ("evaluate --checkpoint x", "--data is missing; see fastamr evaluate --help"),
         ("show x", "--out is missing; see fastamr show --help"),
         ("convert x", "OUT is missing; see fastamr convert --help"),
-        ("import a b c", "unrecognized arguments: c"),
+        ("import a", "OUT is missing; see fastamr import --help"),
         ("pretrain --seed", "--seed: expected one argument"),
         ("pretrain --min-frames 1.5", "--min-frames must be int, got '1.5'"),
         ("pretrain --updates many", r"--updates must be int \| null, got 'many'"),

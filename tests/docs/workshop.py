@@ -221,6 +221,7 @@ UCLA = {"ucla.safetensors": packed("kinect20", "official", "dedup")}
 
 PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
     "README.md": {
+        "moves": actions("csv"),
         "DOWNLOADS": ntu_raw,
         "motion.npz": npz("ntu25"),
         "../shared/data/nw_ucla/nw_ucla.npz": npz("kinect20"),

@@ -35,7 +35,14 @@ def is_folder_of_files(path: str | Path, kind: str | None = None) -> bool:
     source = Source(path)
     if str(path) == SYNTHETIC or not source.is_folder or not source.path.exists():
         return False
-    return folder_reader(source, kind) is None and any(isinstance(reader, Reader) for reader in of_kind(kind))
+    readers = [reader for reader in of_kind(kind) if isinstance(reader, Reader)]
+    if kind is not None and len(readers) == 1 and readers[0].takes_folder and not _has_folders(source.path):
+        return False  # Its own errors say more.
+    return folder_reader(source, kind) is None and bool(readers)
+
+
+def _has_folders(path: Path) -> bool:
+    return path.is_dir() and any(entry.is_dir() for entry in path.iterdir())
 
 
 def read_files(
@@ -244,9 +251,15 @@ def _damage(path: Path, error: Exception) -> Damage:
 
 def _plain_note(note: str, unit: Unit) -> str:
     """Return a note without the name of its file."""
-    for text in (str(unit.path), unit.path.name, unit.path.stem):
-        note = note.replace(f"{text}: ", "").replace(text, "the file")
-    return note
+    for text in (str(unit.path), unit.path.name):
+        note = re.sub(
+            rf"(?<![\w./-]){re.escape(text)}(?![\w-])(: )?",
+            lambda found: "" if found[1] else "the file",
+            note,
+        )
+    # A short name may also be a word.
+    stem = unit.path.stem
+    return note.removeprefix(f"{stem}: ").replace(repr(stem), "the file")
 
 
 def _merged(notes: Mapping[str, Sequence[tuple[str, str]]]) -> Iterator[str]:

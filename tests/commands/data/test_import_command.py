@@ -117,10 +117,10 @@ class TestImport:
             (
                 "x.txt",
                 "1 2 3",
-                r"x.txt ends in '.txt', expected .npz, .npy (ST-GCN, an array of joints), .pkl",
+                "x.txt does not hold lines of a class, a box and key points",
             ),
             ("x", "1 2 3", "x ends in 'nothing'"),
-            ("x.json", "{}", "holds neither 'annotations' nor"),
+            ("x.json", "{}", "nor 'annotations' nor a list of key points"),
             ("x.json", '{"annotations": [}', "x.json, line 1: no JSON, or truncated"),
             ("x.csv", "frame,joint,x,y\n0,nose,1,z\n", "x.csv, line 2: y is 'z'"),
             ("x.pkl", "cos\nsystem\n(S'true'\ntR.", "x.pkl, byte 0: the pickle names 'os' 'system'"),

@@ -147,9 +147,8 @@ def read(
     elif "pos_img" in arrays and arrays["pos_img"].shape[:2] == (2, 15):
         points, joints, more = "pos_img", _JHMDB_JOINTS, _jhmdb(path)
         arrays = arrays | {"pos_img": _frames_first(arrays["pos_img"], (2, 1, 0))}
-        notes.append(
-            f"{path.name} is read as JHMDB: pixels" + f", class {more['label_names'][0]!r}" * bool(more)
-        )
+        of_class = f", class {more['label_names'][0]!r}" if more else ""
+        notes.append(f"{path.name} is read as JHMDB: pixels{of_class}")
     else:
         points = points_name(
             {name: array.shape for name, array in arrays.items() if array.dtype.kind in "fiu"}

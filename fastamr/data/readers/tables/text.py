@@ -192,6 +192,7 @@ class Table:
         for place, parts in values.items():
             found.numbers[place] = np.concatenate(parts)
             name = self.header.names[place]
+            bad[place].reason = f"{name} is {bad[place].reason}"
             self._complain(found, bad[place], bad[place].of, f"cells of column {name!r}", "taken as not seen")
         found.codes = {place: _merged(np.concatenate(parts), known[place]) for place, parts in texts.items()}
         return found
@@ -285,7 +286,7 @@ def _numbers(cells: Sequence[str], line: Sequence[int], commas: bool, bad: _Bad)
         values = np.array([_number(cell, commas, at, bad) for cell, at in zip(cells, line, strict=True)])
     infinite = np.isinf(values)
     for place in np.flatnonzero(infinite).tolist():
-        bad.add(line[place], f"{cells[place].strip()[:60]!r} is not finite")
+        bad.add(line[place], f"{cells[place].strip()[:60]!r}, which is not finite")
     bad.of += int(np.isfinite(values).sum()) + bad.count - before
     return np.where(infinite, np.nan, values)
 

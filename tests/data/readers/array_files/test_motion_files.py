@@ -299,6 +299,9 @@ class TestMat:
         assert (data.layout.name, data.names, data.label_names) == ("jhmdb15", ["April_09"], ("brush_hair",))
         np.testing.assert_allclose(data.coords[7].numpy(), points[:, :, 7].T, rtol=1e-6)
         assert "arrays that are not read: pos_world (2, 15, 40), scale (1, 40), viewpoint (1,)" in notes
+        # Elsewhere the folders above name no class.
+        (tmp_path / "joint_positions.mat").write_bytes(path.read_bytes())
+        assert told(tmp_path / "joint_positions.mat")[0].label_names == ()
 
     def test_any_variable_and_its_companions(self, tmp_path: Path) -> None:
         skeleton = RNG.normal(size=(40, 20, 3))

@@ -321,8 +321,8 @@ class TestCells:
         assert data.valid is not None
         assert int((~data.valid).sum()) == 5
         for said in (
-            "1 of 67 cells of column 'x' taken as not seen, first in line 22: 'left', expected a number",
-            "1 of 67 cells of column 'y' taken as not seen, first in line 32: 'inf' is not finite",
+            "1 of 67 cells of column 'x' taken as not seen, first in line 22: x is 'left', expected a number",
+            "1 of 67 cells of column 'y' taken as not seen, first in line 32: y is 'inf', which is not finite",
             "1 of 68 rows left out, first in line 42: 2 cells, expected at least 4",
             "1 of 67 rows left out, first in line 52: frame is '?', expected a whole number from 0",
             "1 of 67 rows left out, first in line 62: joint is empty",
