@@ -8,14 +8,15 @@ import lzma
 import reprlib
 import struct
 import tokenize
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 STRAY = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError),
-    *(NotImplementedError, RecursionError, SyntaxError, TypeError),
-    *(lzma.LZMAError, struct.error, tokenize.TokenError, zlib.error),
+    *(NotImplementedError, RecursionError, SyntaxError, SystemError, TypeError),
+    *(lzma.LZMAError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 """What Python and its libraries raise on damaged input, beside ``ValueError`` and ``OSError``."""
 
@@ -70,10 +71,15 @@ def naming(path: object, way_on: str = "fetch or write the file again") -> Itera
         way_on: what to do about it.
 
     Raises:
-        ValueError: one of :data:`STRAY` was raised within; its cause is kept. Other errors pass.
+        ValueError: one of :data:`STRAY`, or a ``ValueError`` that does not name the file, was raised within; its cause
+            is kept. Other errors pass.
     """
     try:
         yield
+    except ValueError as error:
+        if type(error) is not ValueError or str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
     except STRAY as error:
         reason = " ".join(str(error).split())[:200]
         if isinstance(error, MemoryError):

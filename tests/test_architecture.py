@@ -52,6 +52,7 @@ data/readers/tables: data/packed data/readers/common
 data/synthetic: data/packed
 demo: data data/synthetic evaluation models training visualization
 devices:
+documents:
 errors:
 evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning models probes
 evaluation/protocols: data data/preprocessing features finetuning models probes

@@ -69,7 +69,7 @@ def read_released(path: str | Path) -> ReleasedCheckpoint:
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain values, and nothing else is loaded ({reason})"
         ) from error
-    except (RuntimeError, EOFError, LookupError, ValueError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error})") from error
     arguments: dict[str, Any] = {}
     if isinstance(content, dict) and isinstance(content.get("model"), dict):

@@ -80,7 +80,7 @@ def files() -> dict[str, bytes]:
     found["arm.bvh"] = ARM.encode()
     text = writers.skeleton_text(writers.frames_of((7, 0, writers.standing(4, 1))))
     found["S001C001P001R001A001.skeleton"] = text
-    found["clips.zip"] = _archive({"wave/a.csv": found["wide.csv"], "b.json": found["coco.json"], "c.npy": found["motion.npy"]})
+    found["clips.zip"] = _archive({"wave/a.csv": found["wide.csv"], "b.csv": found["long.csv"], "c.csv": found["wide.csv"]})
     names = [f"S001C001P00{person}R001A00{action}.skeleton" for person in (1, 2) for action in (1, 2)]
     found["ntu.zip"] = _archive(dict.fromkeys(names, text), zipfile.ZIP_LZMA)
     found["layout.yaml"] = LAYOUT.encode()

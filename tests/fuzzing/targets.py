@@ -33,7 +33,10 @@ _MUTATORS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A loader: the name of the file, its sound content, how it is spoiled and read, and the files beside it."""
+    """A loader: the name of the file, its sound content, how it is spoiled and read, the files beside it, its errors.
+
+    ``is_named``: whether errors name the file; those about options name the option.
+    """
 
     name: str
     file: str
@@ -41,6 +44,8 @@ class Target:
     mutators: tuple[mutate.Mutator, ...]
     load: Callable[[Path], Any]
     beside: tuple[tuple[str, bytes], ...] = ()
+    errors: tuple[type[Exception], ...] = (ValueError, OSError)
+    is_named: bool = True
 
 
 def targets() -> list[Target]:
@@ -110,7 +115,8 @@ def _run() -> list[Target]:
     return [
         Target("state", "state.safetensors", state, mutate.TENSORS, _of_folder(load_checkpoint)),
         Target("metrics", "metrics.jsonl", lines, mutate.TEXT, lambda path: _lines_until(path, 3)),
-        Target("config", "config.yaml", config, mutate.TEXT, lambda path: PretrainConfig.load(path).model_config()),
+        Target("config", "config.yaml", config, mutate.TEXT, lambda path: PretrainConfig.load(path).model_config(),
+               errors=(ValueError, OSError, TypeError), is_named=False),  # fmt: skip
         Target("run config", "config.yaml", config, mutate.TEXT, _of_folder(run_config)),
     ]
 

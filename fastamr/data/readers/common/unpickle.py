@@ -60,7 +60,7 @@ class _Unset:
 
 
 _MARK = object()
-_LARGEST_KEY = 1 << 63
+_LARGEST_KEY, _MOST_LARGE_KEYS = 1 << 63, 100
 _FREE_VALUES, _MOST_COPIES = 1_000_000, 4
 _PLAIN = (str, bytes, int, float, bool, type(None), np.generic)
 
@@ -114,6 +114,7 @@ class _Machine:
         self.result: Any = None
         self._size = size
         self._stack: list[Any] = []
+        self._large_keys = 0
         self._memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any, position: int) -> None:
@@ -196,8 +197,10 @@ class _Machine:
                 # Hashing a tuple that holds itself many times over takes for ever.
                 raise _Refused(f"has a {type(key).__name__} as a key")
             if isinstance(key, (int, float)) and abs(key) >= _LARGEST_KEY:
-                # Numbers of many digits can all have one hash, and a dictionary of them never ends.
-                raise _Refused("has a number of more than 64 bits as a key")
+                # Numbers of many digits can all have one hash, and a dictionary of many such never ends.
+                self._large_keys += 1
+                if self._large_keys > _MOST_LARGE_KEYS:
+                    raise _Refused(f"has more than {_MOST_LARGE_KEYS} numbers of more than 64 bits as keys")
             target[key] = self._value(value)
 
     def put(self, key: int | None) -> None:
