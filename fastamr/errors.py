@@ -51,7 +51,7 @@ def check_name(what: str, value: object, known: Iterable[str]) -> None:
         raise unknown_name(what, value, known)
 
 
-_SHORT = reprlib.Repr()
+_SHORT, _LONGEST = reprlib.Repr(), 200
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxother = 4, 8, 80
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 8
 _SHORT.maxstring = _SHORT.maxlong = 120
@@ -59,7 +59,8 @@ _SHORT.maxstring = _SHORT.maxlong = 120
 
 def shortened(value: Any) -> str:
     """Return what ``repr`` does, but no more than an error line holds."""
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 @contextlib.contextmanager

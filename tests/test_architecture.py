@@ -16,7 +16,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastamr"
 
 # Below all others: every room may import them, and they import only one another.
-GROUND = {"devices", "documents", "errors", "files", "layouts", "memory", "progress", "skeleton", "tables", "version"}
+GROUND = {
+    "devices",
+    "documents",
+    "errors",
+    "files",
+    "layouts",
+    "memory",
+    "progress",
+    "skeleton",
+    "tables",
+    "version",
+}
 # Who imports whom: every arrow that there is and no other. A room is a folder of the package, or a file beside them
 # (``.`` is the package's own door); a room's ``__init__`` is its door, which may hand on what its wings hold. Arrows
 # point down: a room stands above those that it names.

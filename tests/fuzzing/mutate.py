@@ -18,17 +18,121 @@ import numpy as np
 Mutator = Callable[[bytes, Random], bytes]
 
 _WORDS = (
-    *("", "nan", "inf", "-inf", "1e999", "-1", "0", "1e-320", "9" * 25, "9" * 5000, "0x10", "1_0", "1,5", "1.5.5"),
-    *("true", "null", "None", "\x1b[31m", "\u202e", "\ud800", "\x00", '"', "'", "{", "[[[[", "<script>", "=1+1", "#"),
-    *("2147483648", "-9223372036854775809", "18446744073709551616", "4294967295", "1e308", "é", "\ufeff", "\r", "\u2028"),
+    *(
+        "",
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "-1",
+        "0",
+        "1e-320",
+        "9" * 25,
+        "9" * 5000,
+        "0x10",
+        "1_0",
+        "1,5",
+        "1.5.5",
+    ),
+    *(
+        "true",
+        "null",
+        "None",
+        "\x1b[31m",
+        "\u202e",
+        "\ud800",
+        "\x00",
+        '"',
+        "'",
+        "{",
+        "[[[[",
+        "<script>",
+        "=1+1",
+        "#",
+    ),
+    *(
+        "2147483648",
+        "-9223372036854775809",
+        "18446744073709551616",
+        "4294967295",
+        "1e308",
+        "é",
+        "\ufeff",
+        "\r",
+        "\u2028",
+    ),
 )
-_INTEGERS = (0, 1, -1, 127, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**62, 2**63 - 1)
+_INTEGERS = (
+    0,
+    1,
+    -1,
+    127,
+    255,
+    256,
+    32767,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**53,
+    2**62,
+    2**63 - 1,
+)
 _VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 0.5, -0.0, 1e308, float("nan"), float("inf"), 10**30, -(10**30), 2**31, 2**63),
-    *("", "x", "1", "\x1b]0;x\x07", "a\nb", "\ud800", "x" * 3000, [], {}, [[]], [1, [2, [3]]], {"x": 1}, [None], [{}] * 5),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        0.5,
+        -0.0,
+        1e308,
+        float("nan"),
+        float("inf"),
+        10**30,
+        -(10**30),
+        2**31,
+        2**63,
+    ),
+    *(
+        "",
+        "x",
+        "1",
+        "\x1b]0;x\x07",
+        "a\nb",
+        "\ud800",
+        "x" * 3000,
+        [],
+        {},
+        [[]],
+        [1, [2, [3]]],
+        {"x": 1},
+        [None],
+        [{}] * 5,
+    ),
     *([0] * 40, [[0, 0, 0]] * 30, [["a"]] * 3, {str(number): number for number in range(30)}),
 )
-_CODES = ("<f4", "<f8", ">f4", "<i8", "<i4", "|b1", "|u1", "<U3", "|S5", "<c8", "<f2", "<m8[s]", "|V4", "|O", "<U0")
+_CODES = (
+    "<f4",
+    "<f8",
+    ">f4",
+    "<i8",
+    "<i4",
+    "|b1",
+    "|u1",
+    "<U3",
+    "|S5",
+    "<c8",
+    "<f2",
+    "<m8[s]",
+    "|V4",
+    "|O",
+    "<U0",
+)
 
 
 def flip_bytes(content: bytes, random: Random) -> bytes:
@@ -90,7 +194,9 @@ def change_lines(content: bytes, random: Random) -> bytes:
         elif kind == 2:
             lines[place], lines[other] = lines[other], lines[place]
         elif kind == 3:
-            lines[place] = lines[place].replace(random.choice((",", " ", ":", "\t", ";")), random.choice((";", "\t", "", ",,")))
+            lines[place] = lines[place].replace(
+                random.choice((",", " ", ":", "\t", ";")), random.choice((";", "\t", "", ",,"))
+            )
         elif kind == 4:
             lines[place] += random.choice((",", " ", "  - x", ": {", " &a [*a]", " 1 2 3", "\r"))
         else:
@@ -146,7 +252,9 @@ def change_json(content: bytes, random: Random) -> bytes:
         tree = json.loads(content)
     except ValueError:
         return change_words(content, random)
-    return json.dumps(change_tree(tree, random), ensure_ascii=random.random() < 0.7).encode("utf-8", "surrogatepass")
+    return json.dumps(change_tree(tree, random), ensure_ascii=random.random() < 0.7).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def change_pickle(content: bytes, random: Random) -> bytes:
@@ -174,15 +282,25 @@ def change_array(content: bytes, random: Random) -> bytes:
 def _header(random: Random) -> bytes:
     shape: Any = tuple(random.choice((*_INTEGERS, 2, 3, 25)) for _ in range(random.randrange(6)))
     shape = random.choice((shape, shape, shape, (0,) * 40, [1], "x", None, (1.5,), (True,)))
-    fields: dict[str, Any] = {"descr": random.choice(_CODES), "fortran_order": random.random() < 0.3, "shape": shape}
+    fields: dict[str, Any] = {
+        "descr": random.choice(_CODES),
+        "fortran_order": random.random() < 0.3,
+        "shape": shape,
+    }
     if random.random() < 0.2:
-        fields["descr"] = random.choice(([("a", "<f4")], "x", 5, "<U999999999", "<f4" * 300, [("a", "<f4", (10**9,))]))
+        fields["descr"] = random.choice(
+            ([("a", "<f4")], "x", 5, "<U999999999", "<f4" * 300, [("a", "<f4", (10**9,))])
+        )
     text = repr(fields)
     if random.random() < 0.2:
-        text = random.choice(("{", "{'descr': (", "[" * 300, "1" * 5000, text + "\n" * 3, "(" * 60 + ")" * 60, "-" * 9000))
+        text = random.choice(
+            ("{", "{'descr': (", "[" * 300, "1" * 5000, text + "\n" * 3, "(" * 60 + ")" * 60, "-" * 9000)
+        )
     body = text.encode().ljust(118) + b"\n"
     version = random.choice((b"\1\0", b"\1\0", b"\2\0", b"\3\0", b"\t\0"))
-    size = struct.pack("<H" if version[0] == 1 else "<I", len(body) if random.random() < 0.9 else random.choice((0, 65535)))
+    size = struct.pack(
+        "<H" if version[0] == 1 else "<I", len(body) if random.random() < 0.9 else random.choice((0, 65535))
+    )
     return b"\x93NUMPY" + version + size + body
 
 
@@ -190,11 +308,15 @@ def _other_values(array: np.ndarray, random: Random) -> np.ndarray:
     kind = random.randrange(7)
     with np.errstate(all="ignore"):
         if kind == 0 and array.dtype.kind in "biuf":
-            return array.astype(random.choice(("f2", "f4", "f8", "i1", "i8", "u8", "?", "c8", "U3", "S3", ">f4")))
+            return array.astype(
+                random.choice(("f2", "f4", "f8", "i1", "i8", "u8", "?", "c8", "U3", "S3", ">f4"))
+            )
         if kind == 1:
             shape = list(array.shape)
             random.shuffle(shape)
-            return array.reshape(random.choice((shape, [-1], [1, *shape], [*shape, 1], [array.size, 1, 1, 1])))
+            return array.reshape(
+                random.choice((shape, [-1], [1, *shape], [*shape, 1], [array.size, 1, 1, 1]))
+            )
         if kind == 2:
             return array[: random.choice((0, 1, 2))] if array.ndim else array
         if kind == 3 and array.dtype.kind in "iuf" and array.size:
@@ -203,14 +325,20 @@ def _other_values(array: np.ndarray, random: Random) -> np.ndarray:
                 place = random.randrange(array.size)
                 value = random.choice((*_INTEGERS, -5, float("nan"), float("inf"), 1e300))
                 if array.dtype.kind in "iu":
-                    value = int(np.nan_to_num(value, posinf=7)) % 256 - (array.dtype.kind == "i") * random.choice((0, 128))
+                    value = int(np.nan_to_num(value, posinf=7)) % 256 - (
+                        array.dtype.kind == "i"
+                    ) * random.choice((0, 128))
                 changed.reshape(-1)[place] = value
             return changed
         if kind == 4 and array.ndim:
             return np.concatenate([array, array], axis=random.randrange(array.ndim))
         if kind == 5:
             return np.asfortranarray(array.T if random.random() < 0.5 else array)
-    return np.array(random.choice(("x", b"\xff", 5, 1.5, ["a", "b"], [[]], np.zeros((0, 3)), np.ones((9, 1)), ["\x1b[2J"] * 25)))
+    return np.array(
+        random.choice(
+            ("x", b"\xff", 5, 1.5, ["a", "b"], [[]], np.zeros((0, 3)), np.ones((9, 1)), ["\x1b[2J"] * 25)
+        )
+    )
 
 
 def _saved(array: np.ndarray, random: Random) -> bytes:
@@ -250,14 +378,18 @@ def _change_zip(content: bytes, random: Random, change: Callable[[str, bytes], b
     elif kind == 4:
         del members[chosen]
     elif kind == 5:
-        other = random.choice((*names, "../x.npy", "x" * 300, "label.npy", "a/b.json", "\x1b.npy", "parents.npy", "fps.npy"))
+        other = random.choice(
+            (*names, "../x.npy", "x" * 300, "label.npy", "a/b.json", "\x1b.npy", "parents.npy", "fps.npy")
+        )
         members[other] = members.pop(chosen)
     elif kind == 6:
         members[chosen] = members[random.choice(names)]
     else:
         members[chosen] = bytes(random.choice((0, 1 << 16, 1 << 20)))
     file = io.BytesIO()
-    method = random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
+    method = random.choice(
+        (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2)
+    )
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, member in members.items():
             archive.writestr(name, member)

@@ -1,8 +1,9 @@
 """Feed spoiled files to every loader: ``python -m tests.fuzzing.run --inputs 200000`` (``make fuzz``).
 
 The inputs come from Hypothesis; ``--engine atheris`` lets coverage guide them where that package is installed. Each
-loader may return, or raise ``ValueError`` or ``OSError`` naming the file; anything else is a finding: another exception, more than
-5 s of processor time, more than 1 GB, or a process that dies. Child processes do the work, so that a crash is told too.
+loader may return, or raise ``ValueError`` or ``OSError`` naming the file; anything else is a finding: another
+exception, more than 5 s of processor time, or a process that dies. More than 1 GB beyond what the process has at the
+start is refused by the system. Child processes do the work, so that a crash is told too.
 """
 
 from __future__ import annotations
@@ -39,7 +40,16 @@ def main(words: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             left = max(1, int(given.seconds - (time.time() - start)))
-            command = [sys.executable, "-m", "tests.fuzzing.run", "--worker", "--folder", name, "--seed", str(seed)]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.fuzzing.run",
+                "--worker",
+                "--folder",
+                name,
+                "--seed",
+                str(seed),
+            ]
             command += ["--inputs", str(min(given.block, given.inputs - done)), "--seconds", str(left)]
             command += ["--engine", given.engine, "--only", given.only]
             result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
@@ -49,14 +59,23 @@ def main(words: list[str] | None = None) -> int:
             done += max((line.get("done", 0) for line in lines), default=0)
             if result.returncode:
                 last = (folder / "last").read_text() if (folder / "last").exists() else "start"
-                findings.append({"target": last, "error": f"process ended with {result.returncode}", "at": result.stderr[-800:]})
+                findings.append(
+                    {
+                        "target": last,
+                        "error": f"process ended with {result.returncode}",
+                        "at": result.stderr[-800:],
+                    }
+                )
                 if last == "start":
                     break
             if findings and given.keep:
                 _keep(folder, Path(given.keep))
         seed += 1
         print(f"{done} inputs, {len(findings)} findings, {time.time() - start:.0f} s", flush=True)
-    kinds = {json.dumps([finding["target"], finding["error"][:30], finding["at"][-90:]]): finding for finding in findings}
+    kinds = {
+        json.dumps([finding["target"], finding["error"][:30], finding["at"][-90:]]): finding
+        for finding in findings
+    }
     for finding in kinds.values():
         print(json.dumps(finding))
     print(f"{done} inputs of {given.inputs} in {time.time() - start:.0f} s, {len(kinds)} kinds of findings")
@@ -170,7 +189,9 @@ def spoiled(content: bytes, mutators: tuple[Any, ...], random: Random) -> bytes:
     for _ in range(random.choice((1, 1, 1, 2))):
         try:
             content = random.choice(mutators)(content, random)
-        except Exception:  # the content is too broken for this way of spoiling it, whatever its library raises
+        except (
+            Exception
+        ):  # the content is too broken for this way of spoiling it, whatever its library raises
             content = content[: len(content) // 2]
     return content
 
@@ -191,10 +212,16 @@ def _with_hypothesis(worker: Worker, given: argparse.Namespace, end: float) -> N
     import hypothesis
     from hypothesis import strategies as st
 
-    raw = st.one_of(st.binary(max_size=400), st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-    tree = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
-                        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=6), inner, max_size=5),
-                        max_leaves=20)  # fmt: skip
+    raw = st.one_of(
+        st.binary(max_size=400), st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    )
+    leaf = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8)
+    names = st.text(max_size=6)
+    tree = st.recursive(
+        leaf,
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(names, inner, max_size=5),
+        max_leaves=20,
+    )
     free = st.one_of(raw, tree.map(lambda value: json.dumps(value).encode()))
     spoil = st.integers(0, (1 << 64) - 1)
 
@@ -209,7 +236,9 @@ def _with_hypothesis(worker: Worker, given: argparse.Namespace, end: float) -> N
             return
         target = worker.targets[place]
         random = Random(f"{given.seed} {how!r}")
-        worker.feed(place, how if isinstance(how, bytes) else spoiled(target.content, target.mutators, random))
+        worker.feed(
+            place, how if isinstance(how, bytes) else spoiled(target.content, target.mutators, random)
+        )
 
     check()
 

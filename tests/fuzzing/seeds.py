@@ -23,8 +23,15 @@ from ..data.readers import writers, writers_generic, writers_motion, writers_pos
 from ..data.readers.mocap.test_bvh import ARM
 
 SMALL = {
-    **{"layout": "sbu15", "frames": 8, "patch_frames": 2, "width": 16, "depth": 1, "heads": 2},
-    **{"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "layout": "sbu15",
+    "frames": 8,
+    "patch_frames": 2,
+    "width": 16,
+    "depth": 1,
+    "heads": 2,
+    "decoder_width": 16,
+    "decoder_depth": 1,
+    "decoder_heads": 2,
 }
 MARKERS = "layout: kinect20\njoints:\n  hip_center: [LASI, RASI]\n  knee_left: LKNE\n  knee_right: [RKNE]\n"
 LAYOUT = "name: mine\njoints: [hip, chest, head]\nparents: [null, hip, chest]\nspine: [hip, chest]\n"
@@ -68,7 +75,9 @@ def files() -> dict[str, bytes]:
         False, x_train=random.normal(size=(3, 6, 150)).astype("f4"), y_train=np.eye(60, dtype="f4")[:3],
         x_test=random.normal(size=(2, 6, 150)).astype("f4"), y_test=np.eye(60, dtype="f4")[:2],
     )  # fmt: skip
-    found["motion.npz"] = arrays(False, positions=random.normal(size=(8, 22, 3)), label=np.array(3), fps=np.array(30))
+    found["motion.npz"] = arrays(
+        False, positions=random.normal(size=(8, 22, 3)), label=np.array(3), fps=np.array(30)
+    )
     for name, shape in (("motion.npy", (7, 22, 3)), ("batch.npy", (2, 3, 7, 33, 1))):
         file = io.BytesIO()
         np.save(file, random.normal(size=shape).astype("f4"))
@@ -80,7 +89,9 @@ def files() -> dict[str, bytes]:
     found["arm.bvh"] = ARM.encode()
     text = writers.skeleton_text(writers.frames_of((7, 0, writers.standing(4, 1))))
     found["S001C001P001R001A001.skeleton"] = text
-    found["clips.zip"] = _archive({"wave/a.csv": found["wide.csv"], "b.csv": found["long.csv"], "c.csv": found["wide.csv"]})
+    found["clips.zip"] = _archive(
+        {"wave/a.csv": found["wide.csv"], "b.csv": found["long.csv"], "c.csv": found["wide.csv"]}
+    )
     names = [f"S001C001P00{person}R001A00{action}.skeleton" for person in (1, 2) for action in (1, 2)]
     found["ntu.zip"] = _archive(dict.fromkeys(names, text), zipfile.ZIP_LZMA)
     found["layout.yaml"] = LAYOUT.encode()
@@ -92,10 +103,14 @@ def files() -> dict[str, bytes]:
 def _write_folder(folder: Path, random: np.random.Generator) -> None:
     sbu = LAYOUTS["sbu15"].joints
     clip = writers_pose.motion(6, 2)
-    writers_tables.write_wide(folder / "wide.csv", random.normal(size=(6, 15, 3)), lambda joint, axis: f"{sbu[joint]}_{axis}")
+    writers_tables.write_wide(
+        folder / "wide.csv", random.normal(size=(6, 15, 3)), lambda joint, axis: f"{sbu[joint]}_{axis}"
+    )
     writers_tables.write_dlc(folder / "dlc.csv", {"": random.normal(size=(5, 15, 2))}, sbu)
     rows = writers_generic.csv_rows("a", random.normal(size=(4, 1, 15, 3)), sbu, label="wave")
-    writers_generic.write_csv(folder / "long.csv", rows, ["clip", "frame", "body", "joint", "x", "y", "z", "label"])
+    writers_generic.write_csv(
+        folder / "long.csv", rows, ["clip", "frame", "body", "joint", "x", "y", "z", "label"]
+    )
     annotations = [
         writers_generic.pyskl_annotation(f"c{place}", random.normal(size=(1, 6, 17, 2)).astype("f4"), place,
                                          keypoint_score=np.ones((1, 6, 17), "f4"), img_shape=(640, 480))
@@ -103,9 +118,11 @@ def _write_folder(folder: Path, random: np.random.Generator) -> None:
     ]  # fmt: skip
     writers_generic.write_pyskl(folder / "pyskl.pkl", annotations, {"train": ["c0", "c1"], "val": ["c2"]})
     points = random.normal(size=(17, 2)) * 100 + 300
-    writers_generic.write_alphapose(folder / "alphapose.json", [(f"{frame}.jpg", points + frame, 1) for frame in range(5)])
+    writers_generic.write_alphapose(
+        folder / "alphapose.json", [(f"{frame}.jpg", points + frame, 1) for frame in range(5)]
+    )
     seen = np.c_[points, np.full(17, 2)]
-    videos = {"v1": {frame: {0: seen + [frame, 0, 0]} for frame in range(4)}}
+    videos = {"v1": {frame: {0: [*seen, frame, 0, 0]} for frame in range(4)}}
     (folder / "coco.json").write_text(json.dumps(writers_generic.coco_document(videos)))
     writers_pose.write(folder / "kinetics.json", writers_pose.kinetics_document(clip))
     writers_pose.write(folder / "mmpose.json", writers_pose.mmpose_frames(clip))
@@ -124,7 +141,11 @@ def _write_mat(folder: Path, random: np.random.Generator) -> None:
     from scipy.io import savemat
 
     savemat(folder / "a1_s1_t1_skeleton.mat", {"d_skel": random.normal(size=(20, 3, 6))})
-    penn = {"x": random.normal(size=(6, 13)), "y": random.normal(size=(6, 13)), "visibility": np.ones((6, 13))}
+    penn = {
+        "x": random.normal(size=(6, 13)),
+        "y": random.normal(size=(6, 13)),
+        "visibility": np.ones((6, 13)),
+    }
     savemat(folder / "penn.mat", {**penn, "action": "jump", "train": 1.0}, do_compression=True)
 
 
@@ -150,7 +171,9 @@ def model_files() -> dict[str, dict[str, bytes]]:
     """The files of a saved encoder, a classifier and a run, by folder."""
     found: dict[str, dict[str, bytes]] = {}
     encoder = build_model("mamp", SMALL)
-    classifier = ActionClassifier(build_model("mamp", SMALL), 2, hidden=8, class_names=["wave", "squat"], steps=[{"name": "center"}])
+    classifier = ActionClassifier(
+        build_model("mamp", SMALL), 2, hidden=8, class_names=["wave", "squat"], steps=[{"name": "center"}]
+    )
     for name, model in (("encoder", encoder), ("classifier", classifier)):
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
@@ -167,7 +190,9 @@ def released() -> bytes:
     width, size = weights[_EMBED].shape
     weights[_EMBED] = weights[_EMBED].reshape(width, size // 3, 3, 1).permute(0, 2, 1, 3).contiguous()
     shapes = {"temp_embed": (1, 4, 1, 16), "pos_embed": (1, 1, 15, 16), "mask_token": (1, 1, 16)}
-    weights = {name: value.reshape(shapes[name]) if name in shapes else value for name, value in weights.items()}
+    weights = {
+        name: value.reshape(shapes[name]) if name in shapes else value for name, value in weights.items()
+    }
     file = io.BytesIO()
     torch.save({"model": weights, "epoch": 3}, file)
     return file.getvalue()
@@ -175,7 +200,9 @@ def released() -> bytes:
 
 def description() -> bytes:
     """What an exported classifier says of itself."""
-    classifier = ActionClassifier(build_model("mamp", SMALL), 2, hidden=8, class_names=["wave", "squat"], steps=[{"name": "center"}])
+    classifier = ActionClassifier(
+        build_model("mamp", SMALL), 2, hidden=8, class_names=["wave", "squat"], steps=[{"name": "center"}]
+    )
     return json.dumps(describe(classifier, ("clips",), ("logits",))).encode()
 
 

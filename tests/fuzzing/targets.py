@@ -26,7 +26,11 @@ from . import mutate, seeds
 _MUTATORS = {
     **dict.fromkeys((".csv", ".bvh", ".skeleton", ".txt", ".yaml"), mutate.TEXT),
     **dict.fromkeys((".mat", ".c3d"), mutate.BINARY),
-    **{".json": mutate.JSON, ".npy": mutate.ARRAY, ".npz": mutate.NPZ, ".zip": mutate.ZIP, ".pkl": mutate.PICKLE},
+    ".json": mutate.JSON,
+    ".npy": mutate.ARRAY,
+    ".npz": mutate.NPZ,
+    ".zip": mutate.ZIP,
+    ".pkl": mutate.PICKLE,
     ".safetensors": mutate.TENSORS,
 }
 
@@ -96,9 +100,25 @@ def _models() -> list[Target]:
             found.append(Target(f"{name} {file}", file, parts[file], mutators, _of_folder(load), beside))
     sound = seeds.released()
     weights = mutate.BINARY + mutate.ZIP
-    found.append(Target("released", "released.pth", sound, weights, lambda path: MAMPModel.from_released(path, layout="sbu15")))
+    found.append(
+        Target(
+            "released",
+            "released.pth",
+            sound,
+            weights,
+            lambda path: MAMPModel.from_released(path, layout="sbu15"),
+        )
+    )
     text = seeds.description()
-    found.append(Target("description", "model.txt", text, mutate.JSON, lambda path: read_text(path.read_text("utf-8", "replace"), path)))
+    found.append(
+        Target(
+            "description",
+            "model.txt",
+            text,
+            mutate.JSON,
+            lambda path: read_text(path.read_text("utf-8", "replace"), path),
+        )
+    )
     return found
 
 
@@ -107,16 +127,29 @@ def _run() -> list[Target]:
 
     with tempfile.TemporaryDirectory() as folder:
         scalars = {"update": 3, "seconds": 1.0, "scaler": {}, "config": {"model": "mamp"}, "data": "0" * 32}
-        tensors = {"seed": torch.zeros(2, dtype=torch.int64), "rng.cpu": torch.get_rng_state(), "model.x": torch.ones(3)}
+        tensors = {
+            "seed": torch.zeros(2, dtype=torch.int64),
+            "rng.cpu": torch.get_rng_state(),
+            "model.x": torch.ones(3),
+        }
         save_checkpoint(folder, tensors, scalars)
         state = next(Path(folder).iterdir()).read_bytes()
-    lines = "".join(json.dumps({"kind": "train", "update": update, "loss": 0.5}) + "\n" for update in range(4)).encode()
+    lines = "".join(
+        json.dumps({"kind": "train", "update": update, "loss": 0.5}) + "\n" for update in range(4)
+    ).encode()
     config = seeds.config()
     return [
         Target("state", "state.safetensors", state, mutate.TENSORS, _of_folder(load_checkpoint)),
         Target("metrics", "metrics.jsonl", lines, mutate.TEXT, lambda path: _lines_until(path, 3)),
-        Target("config", "config.yaml", config, mutate.TEXT, lambda path: PretrainConfig.load(path).model_config(),
-               errors=(ValueError, OSError, TypeError), is_named=False),  # fmt: skip
+        Target(
+            "config",
+            "config.yaml",
+            config,
+            mutate.TEXT,
+            lambda path: PretrainConfig.load(path).model_config(),
+            errors=(ValueError, OSError, TypeError),
+            is_named=False,
+        ),
         Target("run config", "config.yaml", config, mutate.TEXT, _of_folder(run_config)),
     ]
 

@@ -7,7 +7,7 @@ from html import escape
 from string import Template
 from typing import Any
 
-from ...documents import printable_lines
+from ...documents import printable, printable_lines
 from .sections import Section, sections
 
 _PAGE = Template("""<!DOCTYPE html>
@@ -64,7 +64,8 @@ def _html(section: Section) -> str:
     if not (section.rows or section.intro):
         return ""
     heading = f"<h2>{_shown(section.title)}</h2>" if section.title else ""
-    texts = [f"<p>{_shown(text)}</p>" if text else "" for text in (section.intro, *section.notes)]
+    lines_of_text = (printable_lines(section.intro), *map(printable, section.notes))
+    texts = [f"<p>{escape(text)}</p>" if text else "" for text in lines_of_text]
     bars = [f"{100 * number / max(max(section.numbers), 1):.1f}" for number in section.numbers]
     if section.has_head and section.numbers:
         bars.insert(0, "")
@@ -86,4 +87,4 @@ def _html(section: Section) -> str:
 
 def _shown(text: str) -> str:
     """Return a text as HTML: neither tags nor control characters of its own."""
-    return escape(printable_lines(text))
+    return escape(printable(text))

@@ -36,5 +36,5 @@ def _text(section: Section) -> str:
     hidden = len(section.rows) - 1 - _MOST_ROWS
     more = [f"... and {hidden} more (see --json)"] if hidden > 0 else []
     left = section.left if section.title != "lengths" else (1,)
-    texts = [section.intro, aligned(rows, left=left), *more, *section.notes]
-    return "\n".join(printable_lines(text) for text in texts if text)
+    texts = [printable_lines(section.intro), aligned(rows, left=left), *more, *map(printable, section.notes)]
+    return "\n".join(filter(None, texts))
