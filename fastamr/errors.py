@@ -83,8 +83,10 @@ def naming(path: object, way_on: str = "fetch or write the file again") -> Itera
         raise ValueError(f"{path}: {error}") from error
     except STRAY as error:
         reason = " ".join(str(error).split())[:200]
-        if isinstance(error, MemoryError):
-            reason = reason or "it claims more than the memory holds"
-        raise ValueError(
-            f"{path} is damaged, or not what it should be ({type(error).__name__}: {reason}); {way_on}"
-        ) from error
+        if isinstance(error, RecursionError):
+            what = "is nested too deeply"
+        elif isinstance(error, (OverflowError, MemoryError)):
+            what = f"holds a number or a size beyond all bounds ({reason or type(error).__name__})"
+        else:
+            what = f"is damaged, or not what it should be ({type(error).__name__}: {reason})"
+        raise ValueError(f"{path} {what}; {way_on}") from error

@@ -59,7 +59,7 @@ data/readers/mocap: data/packed data/readers/common
 data/readers/numbering:
 data/readers/pose_tools: data/packed data/readers/common data/readers/numbering
 data/readers/raw_sets: data/packed data/readers/common
-data/readers/tables: data/packed data/readers/common
+data/readers/tables: data/packed data/readers/common data/readers/numbering
 data/synthetic: data/packed
 demo: data data/synthetic evaluation models training visualization
 devices:

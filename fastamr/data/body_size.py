@@ -103,6 +103,11 @@ def size_warning(
     """
     if reference is None and (data.coords.shape[-1] != 3 or not has_trunk(data)):
         return None
+    if reference is not None and any(_normalises(step) for step in _flat(data.steps)):
+        return (
+            f"{where}: its bodies were made of one size (scale:unit=torso or fit_box), those of the training were not: "
+            f"their median trunk had {reference:.3g}; make the file again without that step"
+        )
     size, wanted = body_size(data, steps), METRES if reference is None else reference
     if size is None or 1 / FACTOR < size / wanted < FACTOR:
         return None

@@ -105,7 +105,9 @@ def evaluate(
     report["notes"] = notes
     report["warnings"] = [*split_warnings(config, runs, given), *warnings, *job.untrained]
     if not quiet:
-        print(format_report(report), flush=True)
+        # What was said before the work is not said again.
+        untold = [line for line in report["warnings"] if line not in warnings]
+        print(format_report({**report, "warnings": untold}), flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, json.dumps(report, indent=2) + "\n")
     if not quiet:

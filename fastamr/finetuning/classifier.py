@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from ..data.joining import Gathered, choose_split, gather, open_sets
-from ..devices import pick_device, versions
+from ..devices import check_one_process, pick_device, versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
@@ -113,9 +113,11 @@ def train_classifier(
     Raises:
         FileExistsError: the folder holds a model, and ``overwrite`` is not set.
         FileNotFoundError: no model in the folder, or no such data file.
-        ValueError: an unknown split, no labels, data that the model does not fit, a wrong device.
+        ValueError: an unknown split, no labels or one class, data that the model does not fit, a wrong device, several
+            processes.
         KeyboardInterrupt: the training was stopped by a signal; nothing is written.
     """
+    check_one_process()
     out = claim_folder(config.out, overwrite=config.overwrite)
     start = load_start(config.checkpoint)
     gathered = gather_data(start.source, config, start.steps, data)

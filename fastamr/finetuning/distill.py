@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data.joining import Gathered
-from ..devices import pick_device
+from ..devices import check_one_process, pick_device
 from ..features.clip_batches import ClipBatch, ClipBatches
 from ..features.run_settings import run_steps
 from ..features.splits import describe_halves, training_split, untrained_classes
@@ -67,9 +67,10 @@ def distill(
         FileExistsError: the folder holds a distillation or model, and neither ``resume`` nor ``overwrite`` is set.
         FileNotFoundError: no model in the teacher's folder, or no such data file.
         ValueError: an unknown split, no labels, a teacher of other classes, data that it does not fit, or a resumed
-            folder that was begun with other settings.
+            folder that was begun with other settings; several processes.
         KeyboardInterrupt: stopped by a signal; students that are finished are kept.
     """
+    check_one_process()
     out = _claim(config)
     device = pick_device(config.device)
     teacher, gathered, teacher_folder = _teacher(config, out, data, device)

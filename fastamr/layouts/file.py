@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ def read_layout_file(path: str | Path) -> dict[str, Any]:
     index = _index(path, joints)
     parents = fields["parents"]
     if not isinstance(parents, list) or len(parents) != len(joints):
-        count = f"{len(parents)} entries" if isinstance(parents, list) else repr(parents)[:60]
+        count = f"{len(parents)} entries" if isinstance(parents, list) else reprlib.repr(parents)[:60]
         raise ValueError(
             f"layout file {path}: field 'parents' has {count}, expected {len(joints)}, one for each joint, {_example()}"
         )
@@ -80,7 +82,7 @@ def _joints(path: Path, joints: Any) -> list[str]:
     for joint in joints:
         if not isinstance(joint, str) or not joint.strip():
             raise _wrong(path, "joints", joint, "names, in quotes where they are numbers")
-    twice = sorted({joint for joint in joints if joints.count(joint) > 1})
+    twice = sorted(joint for joint, count in Counter(joints).items() if count > 1)
     if twice:
         raise ValueError(
             f"layout file {path}: field 'joints' holds {twice[0]!r} more than once; name each joint once"
@@ -89,13 +91,15 @@ def _joints(path: Path, joints: Any) -> list[str]:
 
 
 def _index(path: Path, joints: Sequence[str]) -> Callable[[Any, str], int]:
+    places = {joint: place for place, joint in enumerate(joints)}
+
     def index(joint: Any, field: str) -> int:
         if isinstance(joint, str):
-            if joint not in joints:
+            if joint not in places:
                 raise ValueError(
                     f"layout file {path}: field {field!r}: {unknown_name('joint', joint, joints)}"
                 )
-            return joints.index(joint)
+            return places[joint]
         if isinstance(joint, bool) or not isinstance(joint, int) or not 0 <= joint < len(joints):
             raise _wrong(path, field, joint, f"names of joints, or indices from 0 to {len(joints) - 1}")
         return joint
@@ -111,7 +115,9 @@ def _pair(path: Path, field: str, pair: Any, index: Callable[[Any, str], int]) -
 
 def _wrong(path: Path, field: str, value: Any, expected: str) -> ValueError:
     what = f"field {field!r} holds" if field else "it holds"
-    return ValueError(f"layout file {path}: {what} {repr(value)[:60]}, expected {expected}, {_example()}")
+    return ValueError(
+        f"layout file {path}: {what} {reprlib.repr(value)[:60]}, expected {expected}, {_example()}"
+    )
 
 
 def _example() -> str:

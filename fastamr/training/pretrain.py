@@ -11,7 +11,7 @@ import torch
 from .. import native, ops
 from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
-from ..devices import pick_device
+from ..devices import check_one_process, pick_device
 from ..memory import keep_freed_memory
 from .checkpoint import (
     Checkpoint,
@@ -75,13 +75,14 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         The run's folder.
 
     Raises:
-        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit.
+        ValueError: a wrong value, a checkpoint of another run, data that the model does not fit, several processes.
         FileNotFoundError: a data file does not exist, or there is nothing to resume.
         FileExistsError: the folder holds another run.
         FloatingPointError: the loss is not finite; the last checkpoint is kept.
         OSError: a file cannot be written; the last checkpoint is kept.
         KeyboardInterrupt: the run was stopped by a signal, after it was saved.
     """
+    check_one_process()
     keep_freed_memory()
     if not config.out:
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")

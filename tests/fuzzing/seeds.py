@@ -122,7 +122,7 @@ def _write_folder(folder: Path, random: np.random.Generator) -> None:
         folder / "alphapose.json", [(f"{frame}.jpg", points + frame, 1) for frame in range(5)]
     )
     seen = np.c_[points, np.full(17, 2)]
-    videos = {"v1": {frame: {0: [*seen, frame, 0, 0]} for frame in range(4)}}
+    videos = {"v1": {frame: {0: np.add(seen, [frame, 0, 0])} for frame in range(4)}}
     (folder / "coco.json").write_text(json.dumps(writers_generic.coco_document(videos)))
     writers_pose.write(folder / "kinetics.json", writers_pose.kinetics_document(clip))
     writers_pose.write(folder / "mmpose.json", writers_pose.mmpose_frames(clip))

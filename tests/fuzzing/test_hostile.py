@@ -268,7 +268,6 @@ def test_one_bad_archive_of_many_costs_itself_only(
                 "--workers",
                 "1",
                 "--no-progress",
-                "--overwrite",
             ]
         )
         == 3

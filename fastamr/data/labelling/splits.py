@@ -50,15 +50,16 @@ def make_split(
         values: the values of the column whose clips are the test half, as words or numbers, instead of a share.
         seed: of the choice.
         name: what the split is called.
-        overwrite: replace a split of this name.
+        overwrite: replace a split of this name; case makes no other name, as it makes none for ``--split``.
         say: takes each line that a person should know; None = standard error.
 
     Raises:
         ValueError: a share that is none, a split of this name, no such column or value, or fewer than two groups.
     """
-    if name in data.splits and not overwrite:
-        raise ValueError(f"split {name!r} exists already; choose another --name, or pass --overwrite")
-    if not name or any(letter in name for letter in "\0\n"):
+    there = [one for one in data.splits if one.casefold() == name.casefold()]
+    if there and not overwrite:
+        raise ValueError(f"split {there[0]!r} exists already; choose another --name, or pass --overwrite")
+    if not name.strip() or any(letter in name for letter in "\0\n"):
         raise ValueError(f"name of the split is {name!r}, expected a word")
     if values is None and not 0 < test < 1:
         raise ValueError(f"test is {test:g}, expected a share of the clips between 0 and 1, for example 0.2")
@@ -76,7 +77,8 @@ def make_split(
     notes += _of_classes(data, split)
     for note in notes:
         (say or print_line)(note)
-    return dataclasses.replace(data, splits={**data.splits, name: split})
+    others = {one: halves for one, halves in data.splits.items() if one not in there}
+    return dataclasses.replace(data, splits={**others, name: split})
 
 
 def _parts(data: PackedSkeletons, by: str, notes: list[str]) -> list[list[str]]:
@@ -101,12 +103,22 @@ def _parts(data: PackedSkeletons, by: str, notes: list[str]) -> list[list[str]]:
             )
         return [words]
     if by not in data.columns:
-        raise unknown_name("by", by, {*WAYS, *data.columns})
+        raise _no_column(data, by)
     column = values_of(data, by)
     lacking = column.count("")
     if lacking:
         notes.append(f"{lacking} clips without {by} are in neither half")
     return [column, [word if value else "" for word, value in zip(words, column, strict=True)]]
+
+
+def _no_column(data: PackedSkeletons, by: str) -> ValueError:
+    """Build the error for a column that the data lacks, with how it gets one."""
+    ways = sorted({*WAYS, *data.columns} - ({"subject"} - set(data.columns)))
+    error = unknown_name("by", by, ways)
+    return ValueError(
+        f"{error}; the data has no column {by!r}: fastamr convert DATA OUT --labels FILE.csv reads one, from a table "
+        f"with the columns name and {by}"
+    )
 
 
 def _of_values(words: Sequence[str], by: str, values: Sequence[object]) -> np.ndarray:

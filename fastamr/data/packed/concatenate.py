@@ -137,13 +137,14 @@ def _with_names(
 
 def _unify(parts: Sequence[tuple[Tensor, tuple[str, ...]]]) -> tuple[Tensor, tuple[str, ...]]:
     """Join codes whose names differ from part to part; see :func:`concatenate`."""
-    names = list(dict.fromkeys(name for _, own in parts for name in own))
+    names = dict.fromkeys(name for _, own in parts for name in own)
     if not names:
         return torch.cat([codes for codes, _ in parts]), ()
+    places = {name: place for place, name in enumerate(names)}
     joined = []
     for codes, own in parts:
         if own:
-            table = torch.tensor([names.index(name) for name in own], device=codes.device)
+            table = torch.tensor([places[name] for name in own], device=codes.device)
             joined.append(torch.where(codes >= 0, table[codes.clamp(min=0)], -1))
         else:
             joined.append(torch.full(codes.shape, -1, dtype=torch.int64, device=codes.device))

@@ -93,7 +93,9 @@ def _check_clip(given: Any, where: str, layout: SkeletonLayout, channels: int | 
         raise ValueError(f"{where} has {clip.shape[3]} channels, expected 2 or 3")
     if channels is not None and clip.shape[3] != channels:
         raise ValueError(f"{where} has {clip.shape[3]} channels, the clips before it have {channels}")
-    return clip.astype(np.float32, copy=False)
+    # What float32 cannot hold becomes infinite, which the checks refuse.
+    with np.errstate(over="ignore"):
+        return clip.astype(np.float32, copy=False)
 
 
 def _check_valid(given: Any, where: str, clip: np.ndarray) -> np.ndarray:

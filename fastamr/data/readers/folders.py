@@ -302,7 +302,8 @@ def _named(unit: Unit, data: PackedSkeletons, clips: list[str], several: bool) -
         # A folder of frames holds clips that are files of their own, as far as labels and splits go.
         files = clips if unit.path.is_dir() else [unit.name] * len(clips)
         names = tuple(dict.fromkeys(files))
-        columns[FILE] = torch.tensor([names.index(file) for file in files])
+        places = {name: place for place, name in enumerate(names)}
+        columns[FILE] = torch.tensor([places[file] for file in files])
         column_names[FILE] = names
     return dataclasses.replace(data, names=clips, columns=columns, column_names=column_names, dropped=dropped)
 

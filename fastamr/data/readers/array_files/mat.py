@@ -1,4 +1,4 @@
-"""MATLAB's ``.mat`` files up to version 7, through ``scipy.io``: numeric and text arrays, never objects.
+"""MATLAB's ``.mat`` files up to version 7: numeric and text arrays, never objects.
 
 UTD-MHAD (``d_skel (20, 3, T)``), Penn Action (``x``, ``y``, ``visibility (T, 13)``), JHMDB (``pos_img (2, 15, T)``),
 and any variable that may be coordinates by its name and axes.
@@ -7,23 +7,18 @@ and any variable that may be coordinates by its name and axes.
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.io import loadmat, whosmat
-from scipy.io.matlab import MatReadError
 
-from ....errors import STRAY
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import Split
 from ..common.arrays import texts
 from ..common.reader import Reader, Reading, Source
-from ..common.sources import HARMLESS_BYTES, MAX_RATIO
 from .halves import OFFICIAL
+from .mat_variables import NewerVersionError, variables
 from .named import points_name, read_named
 
 _SIDES = ("shoulder", "elbow", "wrist", "hand"), ("hip", "knee", "ankle", "foot")
@@ -57,10 +52,6 @@ _JHMDB_JOINTS = [
         for side in ("right", "left")
     ),
 ]
-_PACKED, _PIECE = 15, 1 << 20
-_PLAIN = {"double", "single", "char", "logical"} | {
-    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -73,39 +64,15 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        _check_unpacked(path)
-        kinds = {name: kind for name, _, kind in whosmat(path)}
-        plain = [name for name, kind in kinds.items() if kind in _PLAIN]
-        arrays = loadmat(path, variable_names=plain, chars_as_strings=True) if plain else {}
-    except NotImplementedError:
+        found = list(variables(path.read_bytes()))
+    except NewerVersionError:
         raise ValueError(
             f"{path} is a .mat file of version 7.3 (HDF5), which is not read; in MATLAB: save('{path.name}', '-v7')"
         ) from None
-    except (MatReadError, ValueError, OSError, *STRAY) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is no .mat file, or is truncated ({error}); fetch the file again") from None
-    found = {name: np.asarray(arrays[name]) for name in plain if name in arrays}
-    return found, [f"{name} ({kind})" for name, kind in kinds.items() if name not in found]
-
-
-def _check_unpacked(path: Path) -> None:
-    """Raise ``ValueError`` where a variable of a file of version 5 to 7 would unpack to far more than its size.
-
-    Its parts are a type and a size, 4 bytes each, and so many bytes; type 15 is packed by zlib.
-    """
-    content = path.read_bytes()
-    order = "<" if content[126:128] == b"IM" else ">"
-    place, total = 128, 0
-    while place + 8 <= len(content):
-        kind, size = struct.unpack_from(f"{order}II", content, place)
-        if kind == _PACKED:
-            unpacker = zlib.decompressobj()
-            packed: bytes = content[place + 8 : place + 8 + size]
-            while packed and total <= max(HARMLESS_BYTES, MAX_RATIO * len(content)):
-                total += len(unpacker.decompress(packed, _PIECE))
-                packed = unpacker.unconsumed_tail
-        place += 8 + size
-    if total > max(HARMLESS_BYTES, MAX_RATIO * len(content)):
-        raise ValueError(f"it unpacks to more than {total} bytes, {MAX_RATIO} times its size")
+    arrays = {variable.name: variable.values for variable in found if variable.values is not None}
+    return arrays, [f"{variable.name} ({variable.kind})" for variable in found if variable.name not in arrays]
 
 
 def read(

@@ -12,6 +12,7 @@ from ..common.arrays import without_nan
 from ..common.layout_choice import Joints, joints_by_count, joints_by_name
 from ..common.poses import seen_from
 from ..common.score_channel import looks_like_score
+from ..common.text_numbers import as_float32
 from .axes import to_clips
 
 # SMPL-H and SMPL-X begin with the 22 joints of SMPL's body; jaw, eyes, hands and landmarks follow.
@@ -203,7 +204,7 @@ def finish(
             beside = confidence[place]
             beside = beside if beside.dtype == np.bool_ else seen_from(beside, min_confidence)
             seen = beside if seen is None else seen & beside
-        coords, seen, count = without_nan(clip[..., : channels.coords].astype(np.float32), seen)
+        coords, seen, count = without_nan(as_float32(clip[..., : channels.coords]), seen)
         broken += count
         seen = np.ones(coords.shape[:3], dtype=bool) if seen is None else seen
         if not plain:

@@ -92,7 +92,8 @@ class Fields:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = dict(arrays)
-        self._by_name = {name.lower(): name for name in arrays}
+        # Of two names that differ in case alone the one in lower case is meant.
+        self._by_name = {name.lower(): name for name in sorted(arrays)}
         self.read: set[str] = set()
 
     def find(self, *names: str) -> str | None:

@@ -8,7 +8,7 @@ lists by half. It is read by :mod:`..common.unpickle`, which runs nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,26 +191,36 @@ def _sound(annotations: list[Any], path: Path) -> tuple[list[_Clip], list[_Lost]
             lost.append(
                 _Lost(name or f"annotations[{place}]", f"{path}: annotations[{place}]{called}", str(error))
             )
-    _drop_strange(clips, lost, path, "joints and channels are", lambda clip: clip.points.shape[2:])
-    _drop_strange(clips, lost, path, "'label' is", lambda clip: type(clip.label).__name__)
+    _drop_strange(
+        clips, lost, path, lambda clip: clip.points.shape[2:],
+        lambda clip: f"joints and channels are {clip.points.shape[2:]}",
+    )  # fmt: skip
+    _drop_strange(
+        clips, lost, path, lambda clip: None if clip.label == -1 else type(clip.label).__name__,
+        lambda clip: f"'label' is {clip.label!r}",
+    )  # fmt: skip
     if not clips:
         raise ValueError(f"{lost[0].where}: {lost[0].reason}")
     return clips, lost
 
 
-def _drop_strange(clips: list[_Clip], lost: list[_Lost], path: Path, what: str, kind: Any) -> None:
-    """Leave out the clips that are of another kind than most."""
-    kinds = Counter(kind(clip) for clip in clips if clip.label != -1 or what != "'label' is")
+def _drop_strange(
+    clips: list[_Clip],
+    lost: list[_Lost],
+    path: Path,
+    kind: Callable[[_Clip], Any],
+    told: Callable[[_Clip], str],
+) -> None:
+    """Leave out the clips that are of another kind than most, as ``told``; a clip of kind None may stay."""
+    kinds = Counter(found for clip in clips if (found := kind(clip)) is not None)
     if len(kinds) < 2:
         return
     usual = kinds.most_common(1)[0][0]
-    for clip in [
-        clip for clip in clips if kind(clip) != usual and (clip.label != -1 or what != "'label' is")
-    ]:
-        found = repr(clip.label) if what == "'label' is" else kind(clip)
-        reason = f"{what} {found}, most others have {usual}"
-        lost.append(_Lost(clip.name, f"{path}: annotations[{clip.place}] ({clip.name!r})", reason))
-        clips.remove(clip)
+    for clip in clips:
+        if kind(clip) not in (None, usual):
+            where = f"{path}: annotations[{clip.place}] ({clip.name!r})"
+            lost.append(_Lost(clip.name, where, f"{told(clip)}, most others have {usual}"))
+    clips[:] = [clip for clip in clips if kind(clip) in (None, usual)]
 
 
 def _clip(entry: Any, place: int) -> _Clip:
@@ -270,9 +280,11 @@ def _label(entry: Mapping[str, Any]) -> int | str:
         label = label.reshape(-1)[0]
     if label is None or (isinstance(label, str) and not label.strip()):
         return -1
+    if isinstance(label, (float, np.floating)) and np.isnan(label):
+        return -1
     if isinstance(label, str):
         return str(label).strip()
-    if isinstance(label, (float, np.floating)) and np.isfinite(label) and label == int(label):
+    if isinstance(label, (float, np.floating)) and float(label).is_integer():
         label = int(label)
     if not isinstance(label, (int, np.integer)) or not -1 <= label < 1 << 31:
         shown = (
@@ -335,7 +347,7 @@ def _fields(entries: list[Mapping[str, Any]], names: list[str], labels: np.ndarr
     columns: dict[str, list[float]] = {}
     shapes = [entry.get("img_shape") for entry in entries]
     sizes = [
-        shape[:2] for shape in shapes if isinstance(shape, (tuple, list, np.ndarray)) and len(shape) >= 2
+        shape[:2] for shape in shapes if isinstance(shape, (tuple, list, np.ndarray)) and np.size(shape) >= 2
     ]
     numeric = all(isinstance(size, (int, np.integer)) for pair in sizes for size in pair)
     if len(sizes) == len(shapes) and numeric:

@@ -34,7 +34,7 @@ def parse_json(content: bytes, where: str) -> Any:
         raise ValueError(f"{where} is empty; fetch the file again")
     try:
         text = content.decode("utf-8-sig")
-        return _parse(text)
+        return _unwrapped(_parse(text))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{where}, line {error.lineno}: no JSON, or truncated ({error.msg}); fetch the file again"
@@ -45,6 +45,23 @@ def parse_json(content: bytes, where: str) -> Any:
         raise ValueError(f"{where}: brackets are nested too deeply for motion data") from None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _unwrapped(document: Any) -> Any:
+    """Return a document whose text, or whose entries, are JSON written as strings, as ``to_json`` returns it."""
+    if isinstance(document, str) and document.lstrip()[:1] in ("[", "{"):
+        return json.loads(document)
+    if isinstance(document, list):
+        if document and all(
+            isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{") for entry in document
+        ):
+            parsed = (json.loads(entry) for entry in document)
+            return Lines(parsed) if isinstance(document, Lines) else list(parsed)
+    elif isinstance(document, dict) and document:
+        values = document.values()
+        if all(isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{") for entry in values):
+            return {key: json.loads(entry) for key, entry in document.items()}
+    return document
 
 
 def _parse(text: str) -> Any:
@@ -103,6 +120,17 @@ def field(entry: Any, name: str, where: str) -> Any:
     if name not in entry:
         raise ValueError(f"{where}: {name!r} is missing")
     return entry[name]
+
+
+def real(value: Any) -> float | None:
+    """Return a number as a finite float; None where it is none, or too large."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def whole(value: Any, where: str, what: str) -> int:

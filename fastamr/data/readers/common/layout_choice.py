@@ -147,6 +147,15 @@ def joints_by_index(
     from_one = present[0] > 0 and (
         get_layout(given).num_joints == highest if given is not None else _has_layout(highest, usual)
     )
+    if given is None and present[0] > 1 and from_one and _has_layout(highest + 1, usual):
+        # Nothing says where the counting begins: only what the format means can.
+        meant = [count for count in (highest, highest + 1) if count in (usual or {})]
+        if len(meant) != 1:
+            raise ValueError(
+                f"{where}: joints are numbered {present[0]} to {highest}, those of a skeleton of {highest + 1} counted "
+                f"from 0, or of {highest} counted from 1; name it with --layout"
+            )
+        from_one = meant == [highest]
     if given is not None:
         layout = get_layout(given)
         if highest >= layout.num_joints + from_one:

@@ -66,7 +66,8 @@ def link_people(clip: np.ndarray, frame: np.ndarray, coords: np.ndarray, seen: n
         smallest first coordinate on where they begin together.
     """
     tracks = np.zeros(len(clip), dtype=np.int64)
-    rows = np.flatnonzero(seen.any(axis=1) & np.isin(clip, shared_clips(clip, frame)))
+    shown = seen.any(axis=1)
+    rows = np.flatnonzero(shown & np.isin(clip, shared_clips(clip[shown], frame[shown])))
     if len(rows) == 0:
         return tracks
     points, joints = np.where(seen[rows][..., None], coords[rows], 0).astype(np.float64), seen[rows]
@@ -125,7 +126,9 @@ def tracks_without_ids(
     Raises:
         ValueError: several people are in a frame, and ``track`` is false.
     """
-    shared = shared_clips(clip, frame)
+    # Crowds, and people whom nobody marked, are poses without a joint.
+    shown = seen.any(axis=1)
+    shared = shared_clips(clip[shown], frame[shown])
     if len(shared) and not track:
         row = int(np.flatnonzero(np.isin(clip, shared))[0])
         raise ValueError(

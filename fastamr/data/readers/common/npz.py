@@ -139,7 +139,7 @@ def _header(path: Path, name: str, file: Any, size: int) -> tuple[tuple[int, ...
         shape, fortran, dtype = read(file)
     except (ValueError, *STRAY) as error:
         raise ValueError(f"{path}, array {name!r} is damaged ({error}); fetch the file again") from None
-    check_claim(shape, dtype, size, f"{path}, array {name!r}")
+    check_claim(shape, dtype, size, f"{path}, array {name.removesuffix('.npy')!r}")
     return shape, fortran, dtype
 
 
@@ -172,6 +172,5 @@ def check_claim(shape: tuple[int, ...], dtype: np.dtype[Any], size: int, where: 
         raise ValueError(f"{where} is of dtype {dtype}, which has no bytes; save it as plain numbers or text")
     if not dtype.hasobject and values * dtype.itemsize > size:
         raise ValueError(
-            f"{where} claims {shortened(shape)} of {dtype}, {values * dtype.itemsize} bytes, but has {size}, or is "
-            "truncated; fetch the file again"
+            f"{where} claims {shortened(shape)} of {dtype}, which is more than the file holds; fetch the file again"
         )

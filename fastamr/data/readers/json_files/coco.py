@@ -93,7 +93,7 @@ def read(
         return f"{path}: annotations[{place}]" if is_object else f"{path}: entry {place}"
 
     kinds = kinds_of(document, str(path)) if is_object else []
-    found = sound_annotations(entries, kinds, where)
+    found = sound_annotations(entries, kinds, where, is_list=not is_object)
 
     def here(row: int) -> str:
         return where(found.rows[row])

@@ -128,18 +128,21 @@ def _bones(edges: Any, count: int) -> tuple[tuple[int, int], ...]:
     return tuple((one - base, other - base) for one, other in pairs)
 
 
-def sound_annotations(entries: list[Any], kinds: Sequence[Kind], where: Callable[[int], str]) -> Annotations:
+def sound_annotations(
+    entries: list[Any], kinds: Sequence[Kind], where: Callable[[int], str], *, is_list: bool = False
+) -> Annotations:
     """Return the annotations with key points.
 
     Args:
         entries: the objects of the file.
         kinds: what its categories name.
         where: names an annotation.
+        is_list: whether they are a list of results, without categories.
 
     Raises:
         ValueError: none is sound, or several kinds of objects have key points.
     """
-    kind, others = _only_kind(entries, kinds, where)
+    kind, others = _only_kind(entries, kinds, where, is_list)
     bad: list[str] = []
     parsed: dict[int, np.ndarray] = {}
     for row, entry in enumerate(entries):
@@ -172,7 +175,7 @@ def sound_annotations(entries: list[Any], kinds: Sequence[Kind], where: Callable
     points = np.stack([parsed[row] for row in rows])
     finite = np.isfinite(points).all(axis=2)
     _check_third(points, finite, where(rows[0]))
-    notes = _notes(entries, others, points, finite, [where(row) for row in rows])
+    notes = _notes(entries, others, points, finite, [where(row) for row in rows], is_list)
     return Annotations(
         rows,
         np.where(finite[..., None], points, np.float32(0)),
@@ -203,9 +206,9 @@ def _check_third(points: np.ndarray, finite: np.ndarray, where: str) -> None:
 
 
 def _only_kind(
-    entries: list[Any], kinds: Sequence[Kind], where: Callable[[int], str]
+    entries: list[Any], kinds: Sequence[Kind], where: Callable[[int], str], is_list: bool
 ) -> tuple[Kind | None, set[int]]:
-    """Return the one kind that has annotations, and the rows of categories without key points."""
+    """Return the one kind that has annotations, and the rows of categories without key points, or of no persons."""
     by_key = {str(kind.key): kind for kind in kinds}
     used: dict[str, int] = {}
     others = set()
@@ -216,6 +219,13 @@ def _only_kind(
         used.setdefault(key, row)
         if by_key and key not in by_key and not entry.get("keypoints"):
             others.add(row)
+    if is_list and "1" in used and len(used) > 1:
+        # Lists of results have no categories: 1 is a person in COCO.
+        others |= {
+            row
+            for row, entry in enumerate(entries)
+            if isinstance(entry, Mapping) and str(entry.get("category_id", 1)) != "1"
+        }
     having = [by_key[key] for key in used if key in by_key]
     if len(having) > 1:
         shown = ", ".join(kind.name for kind in having[:6])
@@ -227,7 +237,12 @@ def _only_kind(
 
 
 def _notes(
-    entries: list[Any], others: set[int], points: np.ndarray, finite: np.ndarray, places: list[str]
+    entries: list[Any],
+    others: set[int],
+    points: np.ndarray,
+    finite: np.ndarray,
+    places: list[str],
+    is_list: bool,
 ) -> tuple[str, ...]:
     """Return what was not read, and what was read in part."""
     notes = []
@@ -236,7 +251,12 @@ def _notes(
     if unread:
         notes.append(f"keys of annotations that are not read: {', '.join(sorted(unread))}")
     if others:
-        notes.append(f"left out {len(others)} annotations of categories without key points")
+        what = (
+            "categories without key points"
+            if not is_list
+            else "a 'category_id' other than 1, no persons in COCO"
+        )
+        notes.append(f"left out {len(others)} annotations of {what}")
     broken = np.flatnonzero(~finite.all(axis=1))
     if len(broken):
         joint = int(np.flatnonzero(~finite[broken[0]])[0])
@@ -265,7 +285,9 @@ def _image(entry: Any, where: str) -> str:
 
 def _track_ids(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the ids of an annotation, which AlphaPose writes as a list of numbers, perhaps nested."""
-    value = next((entry[key] for key in _TRACK_KEYS if entry.get(key) is not None), None)
+    # CVAT writes tracks below 'attributes'.
+    places = [entry, *(part for part in [entry.get("attributes")] if isinstance(part, Mapping))]
+    value = next((part[key] for part in places for key in _TRACK_KEYS if part.get(key) is not None), None)
     values = [value]
     while any(isinstance(item, list) for item in values):
         values = [inner for item in values for inner in (item if isinstance(item, list) else [item])]

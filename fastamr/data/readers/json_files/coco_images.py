@@ -24,6 +24,7 @@ _QUIET = {
     "is_labeled",
     "nframes",
     "mask_file",
+    "image_id",
 }
 _QUIET |= {"has_no_densepose", "ignore_regions_x", "ignore_regions_y"}
 _NAN = float("nan")
@@ -204,17 +205,12 @@ def _videos(document: Mapping[str, Any], path: Path, result: Images) -> dict[str
     for place, video in enumerate(videos if isinstance(videos, list) else []):
         where = f"{path}: videos[{place}]"
         key = json_text.field(video, "id", where)
-        label = video.get("label", -1)
+        label = -1 if video.get("label") is None else video["label"]
         label = label if isinstance(label, str) else json_text.whole(label, where, "the label")
-        fps = _NAN if video.get("fps") is None else video["fps"]
-        if (
-            isinstance(fps, bool)
-            or not isinstance(fps, (int, float))
-            or not isinstance(key, (int, str))
-            or (not isinstance(label, str) and label < -1)
-        ):
+        fps = _NAN if video.get("fps") is None else json_text.real(video["fps"])
+        if fps is None or not isinstance(key, (int, str)) or (not isinstance(label, str) and label < -1):
             raise ValueError(f"{where}: 'id', 'label' or 'fps' is no number")
-        found[str(key)] = label, float(fps), str(video.get("name", video.get("file_name", key)))
+        found[str(key)] = label, fps, str(video.get("name", video.get("file_name", key)))
     labels = [label for label, _, _ in found.values()]
     if any(isinstance(label, str) for label in labels):
         result.label_names = tuple(sorted({str(label) for label in labels} - {"-1", ""}))

@@ -23,6 +23,10 @@ from ..common.reader import Reader, Reading, Source
 _STATEMENTS = re.compile(r"([{}])|(?<!ROOT )(?<!JOINT )(?=\b(?:JOINT|OFFSET|CHANNELS|MOTION)\b)")
 MAX_JOINTS = 1000
 """More joints than any skeleton has (choice)."""
+FREE_PLACES = 10_000_000
+MAX_STRETCH = 30
+"""A file of ``n`` numbers may have ``FREE_PLACES + MAX_STRETCH * n`` places of joints in its frames (choice): joints
+without channels cost it nothing, and must not fill the memory."""
 
 _KINDS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("POSITION", "ROTATION")}
 
@@ -153,6 +157,10 @@ class _Text:
         if len(rows) != frames:
             raise self._error(
                 f"Frames says {frames}, but {len(rows)} lines of channels follow; the file is cut off or was edited"
+            )
+        if frames * len(tree.names) > FREE_PLACES + MAX_STRETCH * frames * columns:
+            raise self._error(
+                f"{frames} frames of {len(tree.names)} joints, but {columns} channels a frame; give the joints channels"
             )
         motion = np.empty((frames, columns))
         for place, row in enumerate(rows):

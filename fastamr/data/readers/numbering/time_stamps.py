@@ -13,6 +13,8 @@ SLOWEST = 10.0
 """Images further apart than so many seconds are photographs, no motion (choice)."""
 FASTEST = 0.002
 """Times closer together than so many seconds are no times but counted numbers (choice)."""
+FARTHEST = 1 << 40
+"""Frames; a time further on than so many is wrong (choice)."""
 
 _CLOCK = r"(?P<hour>\d{2})[-_:.h]?(?P<minute>\d{2})[-_:.m]?(?P<second>\d{2})s?"
 _PART = r"(?:(?P<point>[-_.,])(?P<part>\d{1,9}))?"
@@ -129,7 +131,7 @@ def rhythm_of(seconds: np.ndarray) -> Rhythm | None:
     usual = float(np.median(steps)) if len(steps) else 0.0
     if not FASTEST <= usual <= SLOWEST:
         return None
-    counts = np.maximum(1, np.rint(steps / usual)).astype(np.int64)
+    counts = np.clip(np.rint(steps / usual), 1, FARTHEST).astype(np.int64)
     steady = bool((np.abs(steps / usual - counts) <= 0.25).mean() >= 0.8)
     frames = np.r_[0, counts.cumsum()]
     return Rhythm(frames[place], float(frames[-1] / (times[-1] - times[0])), steady)

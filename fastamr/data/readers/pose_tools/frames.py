@@ -201,11 +201,19 @@ _CLIPS = (
 )
 
 
+_AROUND = frozenset((*_FRAMES, *_IMAGES, *_CLIPS))
+
+
 def clip_of(frame: Frame) -> str | None:
     """Return the video that a frame says it is of, or None."""
     key = named(frame.content, _CLIPS)
     value = frame.content[key] if key is not None else None
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+
+
+def tells_frame(key: str) -> bool:
+    """Tell whether a key is that of a frame's number, image or clip."""
+    return plain_key(key) in _AROUND
 
 
 def frame_key(entry: Any) -> str | None:

@@ -29,6 +29,7 @@ from .points import Points, array_of, points_of
 from .tool import Session, Tool, list_frame_files, sample, unread_of
 
 _HALF = re.compile(r"(?:^|[-_])(train|training|val|valid|validation|test|eval)$", re.IGNORECASE)
+_NAMED = 1 << 30
 _LABEL_FILE = re.compile(r"label.*\.json$", re.IGNORECASE)
 
 
@@ -102,8 +103,11 @@ def read(
     session.people.labels = labels
     found = session.reading(layout=layout, min_confidence=min_confidence, track=track)
     if len(set(halves.values())) > 1:
-        train = torch.tensor([halves[name] == "train" for name in found.data.names])
-        found.data = dataclasses.replace(found.data, splits={"official": Split(train, ~train)})
+        train, test = (
+            torch.tensor([halves.get(name) == half for name in found.data.names])
+            for half in ("train", "test")
+        )
+        found.data = dataclasses.replace(found.data, splits={"official": Split(train, test)})
     return found
 
 
@@ -122,14 +126,14 @@ class _Classes:
         if not isinstance(entry, Mapping):
             return -1
         index, name = entry.get("label_index"), entry.get("label")
-        if isinstance(index, int) and not isinstance(index, bool) and index >= 0:
+        if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < _NAMED:
             if isinstance(name, str):
                 self.names[index] = name
             return index
         if not isinstance(name, str) or not name:
             return -1
-        # Names without an index come behind all that have one.
-        return self.words.setdefault(name, (1 << 30) + len(self.words))
+        # Names without an index come behind all that may have one.
+        return self.words.setdefault(name, _NAMED + len(self.words))
 
     def compact(self, labels: list[int]) -> tuple[list[int], list[str]]:
         """Return labels without gaps, and the names; labels stay as they are where no name is known."""

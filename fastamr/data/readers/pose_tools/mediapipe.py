@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...packed.dataset import PackedSkeletons
 from .frames import Form, named
 from .people import SHARES_NOTE, Person, person_of
-from .points import are_points, points_of
+from .points import are_points, array_of, points_of
 from .tool import Tool, reader_of, track_of, unread_of
 
 _KEYS = {
@@ -23,23 +24,20 @@ _KEYS = {
     "landmarks": ("landmarks", "keypoints", "landmark", "posekeypoints", "points", "joints", "pose"),
 }
 _ALL = tuple(name for names in _KEYS.values() for name in names)
-_IDS = ("trackid", "personid", "poseid", "id")
-_PEOPLE = ("poses", "people", "persons", "bodies", "multiposelandmarks", "detections")
-_AROUND = (
-    "frame",
-    "frameid",
-    "frameindex",
-    "framenumber",
-    "timestamp",
-    "timestampms",
-    "time",
-    "timesec",
-    "t",
-)
+_IDS = ("trackid", "trackingid", "personid", "poseid", "userid", "bodyid", "id")
+_PEOPLE = ("poses", "people", "persons", "bodies", "skeletons", "users", "multiposelandmarks", "detections")
+_SCORES = ("visibility", "visibilities", "scores", "keypointscores", "confidences", "confidence", "jointsvis")
+_AROUND = ("timestamp", "timestampms", "time", "timesec", "t", "tracked", "istracked")
 _FEWEST = 5
 _LANDMARKS = 33
 # The hips' middle is this close to the origin in world landmarks, in metres (choice).
 _ORIGIN = 0.02
+# Points in pixels spread over more than this; a depth of less than this share of it has another unit (choice).
+_PIXELS, _FLAT = 8.0, 0.01
+_FLAT_NOTE = (
+    "z is less than a hundredth of x and y: they look like pixels and it like a share of the image, so that bodies are "
+    "flat; write z times the image's width"
+)
 _WORLD_NOTE = "world landmarks: metres, y down, the origin between the hips; where the body goes is not told"
 _IMAGE_NOTE = "image landmarks: z has about the scale of x, its origin between the hips; " + SHARES_NOTE
 
@@ -104,9 +102,14 @@ def _person(entry: Any, kind: str, where: str) -> Person:
         unread = [key for key in unread_of(entry, (*_AROUND, *_IDS)) if key not in by_name]
         return person_of(points_of(by_name, where), where, track=track_of(entry, _IDS), unread=unread)
     key = _keys(entry)[kind]
-    unread = [other for other in unread_of(entry, (*_AROUND, *_IDS)) if other != key]
+    points = points_of(entry[key], f"{where}, {key}", _stride(entry[key]))
+    used, beside = {key}, named(entry, _SCORES)
+    if beside is not None and isinstance(entry[beside], list) and points.scores is None:
+        points = replace(points, scores=array_of(entry[beside], f"{where}, {beside}", (None,)))
+        used.add(beside)
+    unread = [other for other in unread_of(entry, (*_AROUND, *_IDS)) if other not in used]
     return person_of(
-        points_of(entry[key], f"{where}, {key}", _stride(entry[key])),
+        points,
         where,
         track=track_of(entry, _IDS),
         unread=unread,
@@ -125,10 +128,20 @@ def _judge(data: PackedSkeletons, kind: str) -> Sequence[str]:
         shown = data.coords.flatten(1).any(1)
         hips = data.coords[shown][:, list(data.layout.hips)].mean(1)
         if float(hips.norm(dim=-1).quantile(0.9)) > _ORIGIN:
+            if _is_flat_depth(data):
+                return (_FLAT_NOTE,)
             is_share = bool(data.coords[..., :2].abs().max() <= 2) and data.layout.name == "mediapipe33"
             return ("taken as " + _IMAGE_NOTE,) if is_share else ()
         return ("taken as " + _WORLD_NOTE,)
     return (_WORLD_NOTE,) if kind == "pose_world_landmarks" else (_IMAGE_NOTE,)
+
+
+def _is_flat_depth(data: PackedSkeletons) -> bool:
+    """Tell pixels with the share that MediaPipe writes for z beside them: bodies as flat as a sheet."""
+    seen = data.coords if data.valid is None else data.coords[data.valid]
+    points = seen.reshape(-1, 3)
+    spread = points.quantile(0.9, 0) - points.quantile(0.1, 0) if len(points) <= 1 << 24 else points.std(0)
+    return bool(spread[:2].max() > _PIXELS and spread[2] < _FLAT * spread[:2].max())
 
 
 TOOL = Tool(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..common.frame_names import frames_of_names
+from ..common.json_text import real
 from ..common.layout_choice import plain
 from ..numbering.time_stamps import rhythm_of
 from .frames import Frame, frame_key, named
@@ -87,8 +89,9 @@ def rate_of(document: Any) -> float:
     for entry in (document, _about(document)):
         key = named(entry, _RATES)
         value = entry[key] if key is not None and entry is not None else None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
-            return float(value)
+        rate = real(value)
+        if rate is not None and rate > 0:
+            return rate
     return math.nan
 
 
@@ -105,6 +108,13 @@ def _number(frame: Frame) -> Any:
 
 def _by_number(told: list[Any], frames: Sequence[Frame], where: str) -> Numbers:
     whole = [_whole(value) for value in told]
+    if len(frames) == 1:
+        return Numbers(np.zeros(1, dtype=np.int64))
+    times = _decimal(told)
+    if times is not None:
+        found = _by_time(times, frames, where)
+        found.notes.append("the frames' keys are taken as times in seconds")
+        return found
     if all(number is not None for number, value in zip(whole, told, strict=True) if value is not None):
         lost = {place: "no frame number" for place, number in enumerate(whole) if number is None}
         values = np.array([0 if number is None else number for number in whole], dtype=np.int64)
@@ -125,6 +135,14 @@ def _by_number(told: list[Any], frames: Sequence[Frame], where: str) -> Numbers:
     values = np.zeros(len(told), dtype=np.int64)
     values[rows] = found.frames
     return Numbers(values, found.fps, lost, list(found.notes))
+
+
+def _decimal(told: list[Any]) -> np.ndarray | None:
+    """Return times where the frames' keys are decimal numbers of different size, ``"0.04"``, else None."""
+    if not all(isinstance(value, str) and re.fullmatch(r"\d+\.\d+", value) for value in told):
+        return None
+    values = np.array([float(value) for value in told])
+    return None if len(np.unique(values)) < len(values) else values
 
 
 def _whole(value: Any) -> int | None:

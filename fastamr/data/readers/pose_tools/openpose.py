@@ -42,9 +42,15 @@ MPI15_PARENTS = (1, 14, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1)
 
 
 def _is_person(entry: Any) -> bool:
-    return isinstance(entry, Mapping) and any(
+    if not isinstance(entry, Mapping):
+        return False
+    # Lists of points under such a common name are of any tool.
+    joints = entry.get("joints")
+    return (
+        isinstance(joints, list) and not any(isinstance(value, (list, Mapping)) for value in joints[:1])
+    ) or any(
         isinstance(entry.get(key), list)
-        for key in ("pose_keypoints_2d", "pose_keypoints_3d", "pose_keypoints", "joints")
+        for key in ("pose_keypoints_2d", "pose_keypoints_3d", "pose_keypoints")
     )
 
 

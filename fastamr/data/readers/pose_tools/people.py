@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Damage, Reading
 from ..common.score_channel import looks_like_score
 from .points import Points
+from .upright import upright_notes
 
 _FARTHEST = 1e6
 """Coordinates beyond this are no pixels and no millimetres (choice)."""
@@ -95,7 +96,7 @@ def person_of(
         scores,
         track,
         points.names,
-        is_open=width == 3 and scores is None and third == "open",
+        is_open=width == 3 and scores is None and third == "open" and not points.has_depth,
         unread=(*unread, *points.unread),
         what=what,
     )
@@ -180,8 +181,9 @@ class People:
         clip = np.array([row[0] for row in rows], dtype=np.int64)
         frame = np.array([row[1] for row in rows], dtype=np.int64)
         body, body_names = self._bodies(rows, clip, frame, coords, seen, track)
-        if coords.shape[2] == 2 and seen.any() and np.abs(coords[seen]).max() <= _SHARES:
-            self.say(SHARES_NOTE)
+        if coords.shape[2] == 2:
+            is_share = seen.any() and np.abs(coords[seen]).max() <= _SHARES
+            self.say(*(SHARES_NOTE,) * bool(is_share), *upright_notes(coords, seen, joints.layout))
         self._say_left_out()
         data = pack_poses(
             Poses(clip, body, frame, coords, seen),
@@ -210,6 +212,7 @@ class People:
         if not self._rows:
             raise self._nobody()
         self._keep_persons()
+        self._align_names()
         shapes = Counter((row[2].coords.shape, row[2].names) for row in self._rows)
         (usual, names), _ = shapes.most_common(1)[0]
         kept = []
@@ -225,6 +228,22 @@ class People:
             else:
                 kept.append(row)
         self._rows = kept
+
+    def _align_names(self) -> None:
+        """Give people whose named joints are not all there, or stand in another order, the joints of all."""
+        orders = Counter(row[2].names for row in self._rows if row[2].names)
+        if len(orders) < 2:
+            return
+        usual = orders.most_common(1)[0][0]
+        # A person without any of the usual joints is another thing; names that occur twice tell no joint.
+        alike = {
+            names for names in orders if len(set(names)) == len(names) and not set(names).isdisjoint(usual)
+        }
+        every = tuple(dict.fromkeys((*usual, *(name for names in sorted(alike) for name in names))))
+        self._rows = [
+            (clip, frame, _with_joints(person, every) if person.names in alike else person, place)
+            for clip, frame, person, place in self._rows
+        ]
 
     def _keep_persons(self) -> None:
         """Leave out objects that are no persons; where none is called one, all are read, and it is said."""
@@ -249,7 +268,7 @@ class People:
             told = person.confidence
             confidence[place] = ~np.isnan(coords[place]).any(axis=1) if told is None else told
         if all(person.is_open for person in people) and _is_score(coords):
-            self.say("the third number of each joint lies within 0 and 1 and is taken as its confidence")
+            self.say("the third number of each joint looks like a score and is taken as its confidence")
             confidence = np.where(confidence > 0, coords[..., 2], 0)
             coords = coords[..., :2]
         return coords, confidence
@@ -325,6 +344,17 @@ class People:
             self.say(
                 f"left out because of what is in them: {len(self.damaged)}; the first is {self.damaged[0]}"
             )
+
+
+def _with_joints(person: Person, names: tuple[str, ...]) -> Person:
+    """Return a person with some named joints in their order; those that it lacks have no coordinates."""
+    places = {name: place for place, name in enumerate(person.names or ())}
+    order = np.array([places.get(name, -1) for name in names])
+    lacking = order < 0
+    coords = np.where(lacking[:, None], np.float32("nan"), person.coords[order])
+    told = person.confidence
+    confidence = None if told is None else np.where(lacking, np.float32(0), told[order])
+    return replace(person, coords=coords, confidence=confidence, names=names)
 
 
 def _sizes(coords: np.ndarray, seen: np.ndarray) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,14 @@ _SCORES = (
     "likelihood",
     "inframelikelihood",
     "presence",
+    "trackingstate",
 )
-_NAMES = ("name", "part", "bodypart", "joint", "type", "keypoint", "label")
+_NAMES = ("name", "part", "bodypart", "joint", "jointname", "type", "jointtype", "keypoint", "label")
+_PLACES = ("id", "idx", "index", "landmarkid", "landmarkindex", "keypointid", "jointid", "jointindex")
+# An object around a point's coordinates: PoseNet's, Kinect's and Nuitrack's.
+_INNER = ("position", "real")
+_AXES = {axis: (axis, f"camera{axis}") for axis in "xyz"}
+_STATES = {"nottracked": 0, "inferred": 1, "tracked": 2}
 _FEWEST = 3
 
 
@@ -34,12 +41,14 @@ class Points:
         scores: ``(J,)`` float32 that stand under a name of their own, or None.
         names: the joints, or None.
         unread: what else the points tell.
+        has_depth: whether the third number is called z.
     """
 
     values: np.ndarray
     scores: np.ndarray | None = None
     names: tuple[str, ...] | None = None
     unread: tuple[str, ...] = ()
+    has_depth: bool = False
 
 
 def are_points(value: Any) -> bool:
@@ -61,7 +70,12 @@ def are_points(value: Any) -> bool:
 
 def _is_point(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return ("x" in value and "y" in value and not isinstance(value["x"], list)) or "position" in value
+        if "x" in value and "y" in value:
+            return not isinstance(value["x"], list)
+        inner = named(value, _INNER)
+        point = value if inner is None else value[inner]
+        x, y = named(point, _AXES["x"]), named(point, _AXES["y"])
+        return x is not None and y is not None and not isinstance(point[x], list)
     return (
         isinstance(value, list)
         and 2 <= len(value) <= 5
@@ -92,7 +106,7 @@ def points_of(value: Any, where: str, stride: int = 0) -> Points:
             return points_of(value[inner], where)
         names = tuple(str(name) for name in value)
         found = points_of(list(value.values()), where)
-        return Points(found.values, found.scores, names, found.unread)
+        return replace(found, names=names)
     if not isinstance(value, list):
         raise ValueError(f"{where}: key points are a {type(value).__name__}, expected a list")
     if value and isinstance(value[0], Mapping):
@@ -133,21 +147,40 @@ def _columns(value: Mapping[str, Any], where: str) -> Points:
         raise ValueError(
             f"{where}: 'x', 'y' and what stands beside them differ in length, expected one number a joint"
         )
-    return Points(np.stack(columns, axis=1), scores)
+    return Points(np.stack(columns, axis=1), scores, has_depth="z" in axes)
 
 
 def _objects(value: list[Any], where: str) -> Points:
     if not all(isinstance(point, Mapping) for point in value):
         raise ValueError(f"{where}: holds something that is no point, expected objects with 'x' and 'y'")
-    inner = [point["position"] if isinstance(point.get("position"), Mapping) else point for point in value]
-    axes = [axis for axis in "xyz" if axis in inner[0]]
+    around = named(value[0], _INNER)
+    inner = [point[around] if isinstance(point.get(around), Mapping) else point for point in value]
+    all_keys = dict.fromkeys(itertools.chain.from_iterable(inner))
+    axes = [key for names in _AXES.values() if (key := named(all_keys, names)) is not None]
     rows = [[point.get(axis) for axis in axes] for point in inner]
     key = next((found for point in value if (found := named(point, _SCORES))), None)
-    scores = (
-        None if key is None else array_of([point.get(key) for point in value], f"{where}, {key}", (None,))
-    )
+    scores = None if key is None else _scores([point.get(key) for point in value], f"{where}, {key}")
     name = named(value[0], _NAMES)
     names = None if name is None else tuple(str(point.get(name)) for point in value)
-    used = {*axes, key, name, "position"}
+    place = named(value[0], _PLACES) if name is None else None
+    numbers = None if place is None else _numbered([point.get(place) for point in value])
+    used = {*axes, key, name, around, *([] if numbers is None else [place])}
     unread = tuple(str(other) for other in value[0] if other not in used)
-    return Points(array_of(rows, where, (None, len(axes))), scores, names, unread)
+    values = array_of(rows, where, (None, len(axes)))
+    return Points(values, scores, numbers or names, unread, has_depth=named(all_keys, _AXES["z"]) is not None)
+
+
+def _scores(values: list[Any], where: str) -> np.ndarray:
+    """Return scores, which Kinect's SDK writes as words."""
+    told = [
+        _STATES.get(value.replace("_", "").lower(), value) if isinstance(value, str) else value
+        for value in values
+    ]
+    return array_of(told, where, (None,))
+
+
+def _numbered(values: list[Any]) -> tuple[str, ...] | None:
+    """Return the joints' numbers as names; () where they stand in the order of their numbers, None if they are none."""
+    if not all(type(value) is int and value >= 0 for value in values) or len(set(values)) < len(values):
+        return None
+    return () if values == list(range(len(values))) else tuple(map(str, values))

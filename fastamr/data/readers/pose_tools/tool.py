@@ -18,12 +18,13 @@ from ..common.json_text import load_json, parse_json
 from ..common.layout_choice import Joints, joints_by_count, joints_by_name
 from ..common.reader import Reader, Reading, Source
 from ..common.sources import DamagedFile, Entry, Listing, list_files
-from .frames import Form, Frame, clip_of, frames_of, named, people_in, people_of, plain_key
+from .frames import Form, Frame, clip_of, frames_of, named, people_in, people_of, plain_key, tells_frame
 from .numbering import number_frames, rate_of
 from .people import People, Person
 
 _SAMPLES = 12
 _SHOWN = 5
+_TRACKED = ("tracked", "istracked")
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,9 @@ class Session:
             self.people.lose(where, str(error))
             return 0
         for place, entry in enumerate(people):
+            if (key := named(entry, _TRACKED)) is not None and entry[key] is False:
+                # Kinect tells six bodies, whether they are there or not.
+                continue
             at = f"{where}, person {place}" if entry is not content else where
             try:
                 person = self.tool.person(entry, self._kind(entry), at)
@@ -348,4 +352,4 @@ def track_of(entry: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 def unread_of(entry: Mapping[str, Any], used: Sequence[str]) -> list[str]:
     """Return the keys of a person's entry that hold something and are not among some plain names."""
     told = [key for key, value in entry.items() if value not in (None, [], {}, "")]
-    return [str(key) for key in told if plain_key(str(key)) not in used]
+    return [str(key) for key in told if plain_key(str(key)) not in used and not tells_frame(str(key))]

@@ -17,8 +17,10 @@ from ....skeleton import SkeletonLayout, get_layout
 from ..common.layout_choice import Joints, joints_by_count
 from ..common.reader import Reader, Reading, Source
 from ..common.sources import DamagedFile, Entry
+from ..common.text_numbers import as_float32
 from .people import People, Person
 from .tool import add_clips, list_frame_files, note_others, sample
+from .yolo import refuse_other_models
 
 _BOX = 5
 _USUAL = 17
@@ -83,9 +85,10 @@ def read(
             place = f"{entry}, line {line}"
             try:
                 people.add(clip, frame, _person(row, columns), place)
-                classes[int(row[0])] += 1
             except ValueError as error:
                 people.lose(place, str(error))
+            else:
+                classes[int(row[0])] += 1
     if len(classes) > 1:
         shown = ", ".join(f"{number} ({count} times)" for number, count in sorted(classes.items()))
         people.say(f"the lines' classes {shown} are all read as people")
@@ -192,14 +195,17 @@ def _person(row: np.ndarray, columns: _Columns) -> Person:
     lacks_track = columns.has_track and len(row) == expected - 1
     if len(row) != expected and not lacks_track:
         raise ValueError(f"{len(row)} numbers, most lines have {expected}")
+    if not row[0].is_integer() or row[0] < 0:
+        raise ValueError(f"class {row[0]:g}, expected a whole number from 0")
     points = _points(row[None], columns)[0]
-    with np.errstate(over="ignore"):
-        coords = points.astype(np.float32)
+    coords = as_float32(points)
     track = str(int(row[-1])) if columns.has_track and not lacks_track and np.isfinite(row[-1]) else None
     return Person(coords[:, :2], coords[:, 2] if columns.width == 3 else None, track)
 
 
 def _choose(where: str, count: int, channels: int, given: str | SkeletonLayout | None) -> Joints:
+    if given is None:
+        refuse_other_models(count, where)
     return joints_by_count(count, channels, where, given=given, usual={_USUAL: "coco17"})
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ...packed.dataset import PackedSkeletons
 from ...packed.split import Split
+from ..numbering.time_stamps import FARTHEST
 from .columns import Plan
 from .text import Codes, Columns, is_missing
 
@@ -407,7 +408,8 @@ def _grid(ticks: np.ndarray) -> np.ndarray | None:
     for step in (np.median(steps), steps.min()):
         places = (ticks - ticks[0]) / step
         frames = np.rint(places)
-        if np.abs(places - frames).max() <= _UNEVEN and (np.diff(frames) > 0).all():
+        is_near = places[-1] < FARTHEST and np.abs(places - frames).max() <= _UNEVEN
+        if is_near and (np.diff(frames) > 0).all():
             return frames.astype(np.int64)
     return None
 
@@ -424,7 +426,7 @@ def _order_in_group(key: np.ndarray) -> np.ndarray:
 
 def _real(text: str) -> float | None:
     try:
-        value = float(text)
+        value = float(text.replace(",", ".") if text.count(",") == 1 else text)
     except ValueError:
         return None
     return value if np.isfinite(value) else None

@@ -6,46 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .column_names import UNITS, Part, part_of, part_of_path, with_first_number
 from .text import Header
 
 LONG = "a row a joint (frame, joint, x, y[, z])"
 WIDE = "a row a frame (frame, nose_x, nose_y[, nose_z], left_eye_x, ...)"
-
-UNITS = {
-    "mm": 0.001, "millimeter": 0.001, "millimeters": 0.001, "millimetre": 0.001, "millimetres": 0.001,
-    "cm": 0.01, "centimeter": 0.01, "centimeters": 0.01, "centimetre": 0.01, "centimetres": 0.01,
-    "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0,
-}  # fmt: skip
-"""Metres of a unit that a column's name may state."""
-_PIXELS = {"px", "pixel", "pixels", "norm", "normalized", "normalised", "raw"}
-_PLACES = {
-    "pos",
-    "position",
-    "coord",
-    "coordinate",
-    "coordinates",
-    "coords",
-    "loc",
-    "location",
-    "2d",
-    "3d",
-    "value",
-}
-_FILLERS = {
-    "kp", "kpt", "keypoint", "keypoints", "joint", "joints", "landmark", "landmarks", "lm", "point", "pt", "marker",
-    "node", "part", "bodypart", "pose", "world", "image", "img", "camera", "cam", "body", "skeleton", "k4abt", "azure",
-    "kinect", "mixamorig", "jointtype",
-}  # fmt: skip
-_NUMBERED = r"(?i)(?:kp|kpt|keypoint|joint|landmark|lm|point|pt|p|j|k|marker|node|part|bodypart)(\d+)"
-_PERSON = r"(?i)(?:person|people|body|skeleton|human|subject|individual|track|animal|player|user|pose|id|p)"
-_SURE = {"confidence", "conf", "likelihood", "score", "prob", "probability", "accuracy", "accu", "acc"}
-_SEEN = {"visibility", "visible", "vis", "presence"}
-_SCORES = {**dict.fromkeys(_SURE, 0), **dict.fromkeys(_SEEN, 1), "presence": 2, **dict.fromkeys("cvps", 3)}
-# Of pairs x, y that no joint has.
-_NO_JOINTS = {
-    "bbox", "box", "rect", "roi", "crop", "origin", "centroid", "center", "centre", "com", "cog", "gaze", "width",
-    "height", "size", "scale", "offset", "mouse", "velocity", "acceleration", "resolution", "top", "bottom",
-}  # fmt: skip
 
 
 def _with(words: str, ends: str) -> tuple[str, ...]:
@@ -141,17 +106,6 @@ class Plan:
         return places + [place for place in scores if place is not None]
 
 
-@dataclass
-class _Part:
-    """A column's name taken apart: the person, the joint, and which of its values; "score" for a confidence."""
-
-    body: str
-    joint: str
-    value: str
-    rank: int = 0
-    unit: str = ""
-
-
 def plan_columns(header: Header, where: str) -> Plan:
     """Tell what the columns are.
 
@@ -166,14 +120,19 @@ def plan_columns(header: Header, where: str) -> Plan:
             f"{LONG} or {WIDE}"
         )
     plan = Plan()
-    parts = [_part(name) for name in names] if header.paths is None else [_dlc(path) for path in header.paths]
+    parts = (
+        [part_of(name) for name in names]
+        if header.paths is None
+        else [part_of_path(path) for path in header.paths]
+    )
+    parts = with_first_number(parts, names)
     plan.joints = _joints(parts, names, where)
     used = {place for joint in plan.joints for place in (*joint.axes, joint.score)}
     _find_roles(plan, names, used, where)
     if header.paths is not None:
-        plan.roles.setdefault(
-            "frame", next(p for p, path in reversed([*enumerate(header.paths)]) if not any(path))
-        )
+        # Rows are named by frames, or by folder, video and image.
+        rows = [place for place, path in enumerate(header.paths) if not any(path)]
+        plan.roles |= dict(zip(("frame", "clip"), reversed(rows), strict=False))
     axes = _axes(names, parts, where) if "joint" in plan.roles else {}
     _choose_form(plan, axes, parts, names, f"{where}, line {header.line}")
     units = {parts[place].unit for place in plan.numbers if parts[place] and parts[place].value in "xyz"}  # type: ignore[union-attr]
@@ -188,8 +147,23 @@ def plan_columns(header: Header, where: str) -> Plan:
     return plan
 
 
+def _common_words(joints: Sequence[str]) -> int:
+    """Return how many first words all of some joints share (``DLC_resnet50_nose``), none of them a side."""
+    words = [joint.split("_") for joint in set(joints)]
+    count = 0
+    while (
+        len(words) > 2
+        and min(map(len, words)) > count + 1
+        and len({word[count] for word in words}) == 1
+        and words[0][count].lower() not in ("left", "right", "l", "r")
+        and not any("".join(word[count + 1 :]).isdecimal() for word in words)
+    ):
+        count += 1
+    return count
+
+
 def _choose_form(
-    plan: Plan, axes: Mapping[str, int], parts: Sequence[_Part | None], names: Sequence[str], where: str
+    plan: Plan, axes: Mapping[str, int], parts: Sequence[Part | None], names: Sequence[str], where: str
 ) -> None:
     """Keep what belongs to the form of the table, a row a joint or a row a frame."""
     is_long = "joint" in plan.roles and {"x", "y"} <= set(axes)
@@ -298,7 +272,7 @@ def _both(names: Sequence[str], one: int, other: int, where: str, what: str) -> 
     )
 
 
-def _axes(names: Sequence[str], parts: Sequence[_Part | None], where: str) -> dict[str, int]:
+def _axes(names: Sequence[str], parts: Sequence[Part | None], where: str) -> dict[str, int]:
     """Return the columns of x, y and z of a table with a row a joint."""
     found: dict[str, int] = {}
     for place, part in enumerate(parts):
@@ -309,7 +283,7 @@ def _axes(names: Sequence[str], parts: Sequence[_Part | None], where: str) -> di
     return found
 
 
-def _joints(parts: Sequence[_Part | None], names: Sequence[str], where: str) -> list[JointColumns]:
+def _joints(parts: Sequence[Part | None], names: Sequence[str], where: str) -> list[JointColumns]:
     """Return the joints of a table with a row a frame: those that have x and y."""
     values: dict[tuple[str, str], dict[str, int]] = {}
     scores: dict[tuple[str, str], list[tuple[int, int]]] = {}
@@ -330,75 +304,13 @@ def _joints(parts: Sequence[_Part | None], names: Sequence[str], where: str) -> 
         raise ValueError(
             f"{where}: {deep[0][1]!r} has x, y and z, {flat[1]!r} has x and y only; give all joints the same columns"
         )
+    common = _common_words([joint for _, joint in whole])
     return [
         JointColumns(
-            *key,
+            key[0],
+            "_".join(key[1].split("_")[common:]),
             tuple(found[axis] for axis in "xyz" if axis in found),
             _one(scores.get(key, []), names, where, f"the confidence of {key[1]}"),
         )
         for key, found in whole.items()
     ]
-
-
-def _dlc(path: tuple[str, str, str]) -> _Part | None:
-    """Return what a column under DeepLabCut's lines of names is."""
-    body, joint, value = path
-    value = value.lower()
-    if value in ("x", "y", "z"):
-        return _Part(body, joint, value)
-    return _Part(body, joint, "score", _SCORES[value]) if value in _SCORES and len(value) > 1 else None
-
-
-def _part(name: str) -> _Part | None:
-    """Take a column's name apart; None = it is no value of a joint.
-
-    ``nose_x``, ``nose.X``, ``noseX``, ``X_nose``, ``x0``, ``0_x``, ``kp0_x``, ``landmark_00_x``, ``nose x pos``,
-    ``person1_nose_x``, ``nose_x_mm``, ``nose_x (mm)``; without a joint ``x``, ``pos_x``, ``x_px``.
-    """
-    name = re.sub(r"(?i)[(\[]\s*([xyz])\s*[)\]]", r"_\1", name)
-    bracket = re.search(r"[(\[]\s*([\w%]+)\s*[)\]]", name)
-    text = re.sub(r"\(.*?\)|\[.*?\]", " ", name).strip()
-    text = re.sub(r"(?i)(?<=[xyz])(?=[23]d$)", "_", text)
-    text = re.sub(r"(?<=[^\W_A-Z])([XYZ])$", r"_\1", text)
-    text = re.sub(r"(?i)^([xyzcvps])(?=\d+$)", r"\1_", text)
-    text = re.sub(r"(?<=\d)([xyzcv])$", r"_\1", text)
-    words = [word for word in re.split(r"[\W_]+", text) if word]
-    unit = bracket[1].lower() if bracket else ""
-    while len(words) > 1 and words[-1].lower() in {*UNITS, *_PIXELS, *_PLACES}:
-        last = words[-1].lower()
-        if not any(word.lower() in "xyz" for word in words[:-1]):
-            break
-        unit = last if last in UNITS else unit
-        words.pop()
-    value, rank = "", 0
-    for at in (-1, 0):
-        word = words[at].lower() if words else ""
-        if word in ("x", "y", "z"):
-            value = word
-        elif word in _SCORES:
-            value, rank = "score", _SCORES[word]
-        if value:
-            break
-    if not value:
-        return None
-    rest = words[:-1] if at == -1 else words[1:]
-    while len(rest) > 1 and rest[-1].lower() in _PLACES:
-        rest.pop()
-    body, rest = _person(rest)
-    while rest and rest[0].lower() in _FILLERS | _PLACES | _PIXELS and (len(rest) > 1 or not body):
-        rest.pop(0)
-    if len(rest) == 1 and (number := re.fullmatch(_NUMBERED, rest[0])):
-        rest = [number[1]]
-    if rest and all(word.lower() in _NO_JOINTS | {"x", "y", "z"} for word in rest):
-        return None
-    joint = "_".join(rest)
-    return _Part(body, str(int(joint)) if joint.isdecimal() else joint, value, rank, unit)
-
-
-def _person(words: list[str]) -> tuple[str, list[str]]:
-    """Return the person that the first words name, and the words after them."""
-    if len(words) > 1 and re.fullmatch(_PERSON + r"\d+", words[0]):
-        return words[0], words[1:]
-    if len(words) > 2 and re.fullmatch(_PERSON, words[0]) and words[1].isdecimal():
-        return words[0] + words[1], words[2:]
-    return "", words

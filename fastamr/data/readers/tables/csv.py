@@ -21,7 +21,8 @@ from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
 from ..common.score_channel import looks_like_score
 from .clips import Clips, Rows
-from .columns import LONG, UNITS, WIDE, Plan, plan_columns
+from .column_names import UNITS
+from .columns import LONG, WIDE, Plan, plan_columns
 from .long_rows import joint_rows, long_poses
 from .table_poses import TablePoses
 from .text import Columns, Table
@@ -70,7 +71,9 @@ def read(
     rows = clips.rows(poses_about, frames_of_names)
     points, seen = _values(plan, columns, min_confidence, names, notes)
     gather = wide_poses if plan.joints else long_poses
-    poses = gather(plan, columns, rows, where, layout, points, seen)
+    # What float32 cannot hold becomes infinite, which the packing refuses.
+    with np.errstate(over="ignore"):
+        poses = gather(plan, columns, rows, where, layout, points, seen)
     data = _packed(poses, rows, plan, where, track, notes, min_confidence)
     if clips.unread:
         notes.append("columns not read: " + _shown([names[place] for place in sorted(clips.unread)]))
@@ -116,7 +119,7 @@ def _score_of_depth(
     if points.shape[-1] == 2 or not looks_like_score(points[..., 2], points[..., :2]):
         return points, seen
     notes.append(
-        f"column {name!r} lies within 0 and 1 beside pixels: taken as the confidence, not as a coordinate"
+        f"column {name!r} lies within 0 and about 1 beside pixels: taken as the confidence, not as a coordinate"
     )
     return points[..., :2], seen & seen_from(points[..., 2], min_confidence)
 
@@ -138,6 +141,7 @@ def _packed(
                 f"{where}: several people in a frame, and no column tells them apart; add a column 'body', or leave "
                 f"out --no-track"
             )
+        _check_people(poses, where)
         body = link_people(poses.clip, poses.frame, poses.coords, poses.valid)
         notes.append(NOTE)
     elif rows.body is not None:
@@ -160,3 +164,23 @@ def _packed(
     )
     rows.about.add_to(data, rows.clip_names)
     return data
+
+
+def _check_people(poses: TablePoses, where: str) -> None:
+    """Refuse people who are not told apart and of whom the second begins after frames of the first, as a clip does."""
+    order = np.argsort(poses.line, kind="stable")
+    clip, frame, line = poses.clip[order], poses.frame[order], poses.line[order]
+    begins = np.r_[True, (np.diff(clip) != 0) | (np.diff(frame) != 0)]
+    runs = np.flatnonzero(begins)
+    _, first, times = np.unique(
+        np.stack([clip[runs], frame[runs]]), axis=1, return_index=True, return_counts=True
+    )
+    if (times == 1).all():
+        return
+    again = np.ones(len(runs), dtype=bool)
+    again[first] = False
+    place = runs[int(again.argmax())]
+    raise ValueError(
+        f"{where}, line {line[place]}: frame {frame[place]} comes again, and no column tells whether this is another "
+        f"clip or another person; add a column 'clip', or a column 'body'"
+    )

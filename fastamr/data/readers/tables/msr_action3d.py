@@ -19,7 +19,7 @@ from ..common.linking import NOTE, link_people
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
 from ..common.sources import DamagedFile
-from ..common.text_numbers import NumberText, read_numbers
+from ..common.text_numbers import NumberText, as_float32, read_numbers
 
 _JOINTS = (
     "shoulder_right", "shoulder_left", "shoulder_center", "spine", "hip_right", "hip_left", "hip_center", "elbow_right",
@@ -89,7 +89,7 @@ def read(
     told = re.search(r"(?i)a(\d+)_s(\d+)_e(\d+)", name)
     action, *columns = (int(number) for number in told.groups()) if told else (0, -1, -1)
     data = pack_poses(
-        Poses(np.zeros(len(frame), dtype=np.int64), body, frame, coords.astype(np.float32), valid),
+        Poses(np.zeros(len(frame), dtype=np.int64), body, frame, as_float32(coords), valid),
         layout=joints.layout,
         names=[name],
         where=lambda place: f"{path}, frame {frame[place]}",
@@ -132,8 +132,8 @@ def _daily(text: NumberText) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if len(numbers) < 2 or numbers[1] != _COUNT:
         raise DamagedFile(f"expected the number of frames and {_COUNT} joints", int(text.lines[0]))
     at, frames, poses = 2, [], []
-    for frame in range(int(numbers[0])):
-        rows = int(numbers[at]) if at < len(numbers) else -1
+    for frame in range(_count(numbers, 0)):
+        rows = _count(numbers, at)
         if rows < 0 or rows % (2 * _COUNT) or at + 1 + 4 * rows > len(numbers):
             line = int(
                 text.lines[min(int(np.searchsorted(text.first, at, "right")) - 1, len(text.lines) - 1)]
@@ -150,3 +150,9 @@ def _daily(text: NumberText) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     points = np.stack(poses)
     seen = np.isfinite(points).all(axis=-1) & points.any(axis=-1)
     return np.array(frames), np.where(seen[..., None], points, 0), seen
+
+
+def _count(numbers: np.ndarray, place: int) -> int:
+    """Return the count that stands at a place, -1 where there is none."""
+    value = float(numbers[place]) if place < len(numbers) else -1.0
+    return int(value) if 0 <= value <= len(numbers) and value.is_integer() else -1

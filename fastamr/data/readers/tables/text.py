@@ -122,7 +122,7 @@ class Table:
         )
 
     def _header(self, separator: str) -> Header:
-        names = [cell.strip() for cell in self._next()]
+        names = [_flat(cell.strip()) for cell in self._next()]
         if names[0].lower() not in _DLC:
             return Header(names, None, self._line, separator)
         levels = {names[0].lower(): names}
@@ -173,7 +173,7 @@ class Table:
         texts: dict[int, list[np.ndarray]] = {place: [] for place in codes}
         known: dict[int, dict[str, int]] = {place: {} for place in codes}
         bad = {place: _Bad() for place in values}
-        commas = self.header.separator != ","
+        commas = {place: _Commas() for place in values} if self.header.separator != "," else {}
         for line, rows in self._blocks():
             line, rows = _of_size(line, rows, least, width, sizes)
             if not rows:
@@ -181,7 +181,7 @@ class Table:
             lines.append(np.array(line))
             cells = list(zip(*rows, strict=True))
             for place, parts in values.items():
-                parts.append(_numbers(cells[place], line, commas, bad[place]))
+                parts.append(_numbers(cells[place], line, commas.get(place), bad[place]))
             for place, parts in texts.items():
                 names = known[place]
                 parts.append(np.array([names.setdefault(cell, len(names)) for cell in cells[place]]))
@@ -189,11 +189,9 @@ class Table:
             raise ValueError(f"{self.path}: no row after the line of column names")
         found = Columns(np.concatenate(lines) if lines else np.zeros(0, dtype=np.int64), {}, {})
         self._complain(found, sizes, len(found.line) + sizes.count, "rows", "left out")
-        for place, parts in values.items():
-            found.numbers[place] = np.concatenate(parts)
-            name = self.header.names[place]
-            bad[place].reason = f"{name} is {bad[place].reason}"
-            self._complain(found, bad[place], bad[place].of, f"cells of column {name!r}", "taken as not seen")
+        found.numbers = {place: np.concatenate(parts) for place, parts in values.items()}
+        self._complain_of_cells(found, bad)
+        found.notes += self._note_of_commas(commas)
         found.codes = {place: _merged(np.concatenate(parts), known[place]) for place, parts in texts.items()}
         return found
 
@@ -213,6 +211,37 @@ class Table:
             raise ValueError(f"{self.path}, line {self._line}: {error}") from None
         if rows:
             yield line, rows
+
+    def _complain_of_cells(self, found: Columns, bad: dict[int, _Bad]) -> None:
+        """Note or refuse the cells that are no numbers; columns of the same fault, a row of units, share a note."""
+        alike: dict[tuple[int, int, int, str], list[int]] = {}
+        for place, cells in bad.items():
+            alike.setdefault((cells.count, cells.of, cells.line, cells.reason), []).append(place)
+        for places in alike.values():
+            names = [repr(self.header.names[place]) for place in places]
+            shown = ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
+            cells = bad[places[0]]
+            cells.reason = f"{self.header.names[places[0]]} is {cells.reason}"
+            what = f"cells of column{'s' * (len(names) > 1)} {shown}"
+            self._complain(found, cells, cells.of, what, "taken as not seen")
+
+    def _note_of_commas(self, commas: dict[int, _Commas]) -> list[str]:
+        """Return the note that commas are decimal ones.
+
+        Raises:
+            ValueError: they may separate thousands.
+        """
+        for cells in commas.values():
+            if cells.thousands and cells.whole and not cells.decimal:
+                raise ValueError(
+                    f"{self.path}, line {cells.line}: {cells.thousands!r} may be a number of thousands or one with a "
+                    f"decimal comma; write numbers without separators of thousands, and with a decimal point"
+                )
+        first = next((cells for cells in commas.values() if cells.decimal or cells.thousands), None)
+        if first is None:
+            return []
+        text = first.decimal or first.thousands
+        return [f"commas in numbers are decimal commas: {text!r} is {text.replace(',', '.')}"]
 
     def _complain(self, found: Columns, bad: _Bad, of: int, what: str, fate: str) -> None:
         """Note what was not sound, or raise where that is most."""
@@ -240,6 +269,31 @@ class _Bad:
         self.count += 1
 
 
+@dataclass
+class _Commas:
+    """Cells of a column by what a comma in them may be.
+
+    Args:
+        thousands: the first cell such as ``1,234``, which may be a number of thousands.
+        line: its line.
+        decimal: the first cell whose comma can only be a decimal one.
+        whole: whether there is a whole number from 1 to 999 without a comma.
+    """
+
+    thousands: str = ""
+    line: int = 0
+    decimal: str = ""
+    whole: bool = False
+
+    def add(self, text: str, line: int) -> None:
+        if "," not in text:
+            self.whole = self.whole or bool(re.fullmatch(r"-?[1-9]\d{0,2}", text))
+        elif not re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", text):
+            self.decimal = self.decimal or text
+        elif not self.thousands:
+            self.thousands, self.line = text, line
+
+
 def _decoded(path: Path, encoding: str) -> Iterator[str]:
     with path.open(newline="", encoding=encoding) as file:
         try:
@@ -247,6 +301,13 @@ def _decoded(path: Path, encoding: str) -> Iterator[str]:
         except UnicodeError as error:
             place = f", byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
             raise ValueError(f"{path}{place}: not in {encoding.upper()[:6]}; save it in UTF-8") from None
+
+
+def _flat(name: str) -> str:
+    """Return the name of a column that pandas wrote as a tuple, ``('nose', 'x')``, with its parts joined."""
+    if not re.fullmatch(r"\((?:\s*(?:'[^']*'|\d+)\s*,?)+\)", name):
+        return name
+    return "_".join(part.strip() for part in re.findall(r"[^'(),]+", name) if part.strip())
 
 
 def _separator(line: str) -> str:
@@ -277,8 +338,15 @@ def _of_size(
     return kept
 
 
-def _numbers(cells: Sequence[str], line: Sequence[int], commas: bool, bad: _Bad) -> np.ndarray:
-    """Return a column's numbers; what says that there is none, and what is none, becomes NaN."""
+def _numbers(cells: Sequence[str], line: Sequence[int], commas: _Commas | None, bad: _Bad) -> np.ndarray:
+    """Return a column's numbers; what says that there is none, and what is none, becomes NaN.
+
+    Args:
+        cells: the cells.
+        line: their lines.
+        commas: takes what commas are in a table where they do not separate columns; None = a comma is an error.
+        bad: takes cells that are no numbers.
+    """
     before = bad.count
     try:
         values = np.fromiter(map(float, cells), np.float64, len(cells))
@@ -291,22 +359,22 @@ def _numbers(cells: Sequence[str], line: Sequence[int], commas: bool, bad: _Bad)
     return np.where(infinite, np.nan, values)
 
 
-def _number(cell: str, commas: bool, line: int, bad: _Bad) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        pass
+def _number(cell: str, commas: _Commas | None, line: int, bad: _Bad) -> float:
     text = cell.strip().lower()
     known = _WORDS.get(text)
     if known is not None:
         return known
-    if commas and text.count(",") == 1 and "." not in text:
-        try:
-            return float(text.replace(",", "."))
-        except ValueError:
-            pass
-    bad.add(line, f"{cell.strip()[:60]!r}, expected a number")
-    return math.nan
+    is_comma = commas is not None and text.count(",") == 1 and "." not in text
+    try:
+        value = float(text.replace(",", ".") if is_comma else text)
+    except ValueError:
+        thousands = re.fullmatch(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?|[-+]?\d{1,3}(?:\.\d{3})+,\d*", text)
+        hint = "; write numbers without separators of thousands" if thousands else ""
+        bad.add(line, f"{cell.strip()[:60]!r}, expected a number{hint}")
+        return math.nan
+    if commas is not None:
+        commas.add(text, line)
+    return value
 
 
 def _merged(values: np.ndarray, known: dict[str, int]) -> Codes:

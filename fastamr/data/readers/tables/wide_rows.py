@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from ....skeleton import SkeletonLayout
 from .clips import Rows
-from .columns import Plan
+from .columns import JointColumns, Plan
 from .joints import joints_of
 from .table_poses import TablePoses
 from .text import Columns
+
+_STRETCH = 20
+"""So many places for joints a column may take, where people have different ones (choice)."""
 
 
 def wide_poses(
@@ -36,17 +41,27 @@ def wide_poses(
         ValueError: columns and rows both name people, or the layout cannot be told.
     """
     kept = np.flatnonzero(rows.keep)
-    people = list(dict.fromkeys(joint.body for joint in plan.joints))
-    names = list(dict.fromkeys(joint.joint for joint in plan.joints))
+    strange = _strange(plan.joints)
+    columns_of = [(place, joint) for place, joint in enumerate(plan.joints) if joint.body not in strange]
+    people = list(dict.fromkeys(joint.body for _, joint in columns_of))
+    names = list(dict.fromkeys(joint.joint for _, joint in columns_of))
     joints = joints_of(names, points.shape[2], where, given)
+    joints = dataclasses.replace(joints, notes=(*joints.notes, *strange.values()))
     if people != [""] and rows.body is not None:
         raise ValueError(
             f"{where}: the columns name people ({people[0]}, ...), and so does a column of each row; remove one"
         )
-    whole = np.zeros((len(kept), len(people), len(names), points.shape[2]))
+    if len(people) * len(names) > _STRETCH * len(plan.joints):
+        raise ValueError(
+            f"{where}: the columns name {len(people)} people ({people[0]}, {people[1]}, ...) and {len(names)} joints, "
+            f"but each person only some of them; name the joints of all people alike, as in a_nose_x, b_nose_x"
+        )
+    whole = np.zeros((len(kept), len(people), len(names), points.shape[2]), dtype=np.float32)
     shown = np.zeros(whole.shape[:3], dtype=bool)
-    for place, joint in enumerate(plan.joints):
-        at = people.index(joint.body), names.index(joint.joint)
+    person_places = {person: place for place, person in enumerate(people)}
+    joint_places = {name: place for place, name in enumerate(names)}
+    for place, joint in columns_of:
+        at = person_places[joint.body], joint_places[joint.joint]
         whole[:, at[0], at[1]] = points[kept, place]
         shown[:, at[0], at[1]] = seen[kept, place]
     whole, shown = joints.take(whole, shown)
@@ -63,9 +78,22 @@ def wide_poses(
         is_told = not body.any()
     size = len(kept) * count
     return TablePoses(
-        joints, clip, frame, body, is_told, whole.reshape(size, *whole.shape[2:]).astype(np.float32),
+        joints, clip, frame, body, is_told, whole.reshape(size, *whole.shape[2:]),
         shown.reshape(size, -1), np.repeat(columns.line[kept], count), body_names,
     )  # fmt: skip
+
+
+def _strange(joints: list[JointColumns]) -> dict[str, str]:
+    """Return people who share no joint with the one that has most, DeepLabCut's ``single``, and why."""
+    own: dict[str, set[str]] = {}
+    for joint in joints:
+        own.setdefault(joint.body, set()).add(joint.joint)
+    most = max(own.values(), key=len)
+    return {
+        body: f"{body or 'points without a person'} ({', '.join(sorted(names))}): no joint of the others, left out"
+        for body, names in own.items()
+        if names.isdisjoint(most)
+    }
 
 
 def _place_in_frame(clip: np.ndarray, frame: np.ndarray) -> np.ndarray:

@@ -317,3 +317,44 @@ def test_the_order_of_entries_does_not_matter(tmp_path: Path, ids: Any, name: st
     random.Random(seed).shuffle(entries)
     after = read(dump(tmp_path / "poses.json", entries), say=lambda line: None)
     assert [str(value) for value in _told(after)] == [str(value) for value in _told(before)]
+
+
+def test_results_of_other_things(tmp_path: Path) -> None:
+    """A detector of many kinds writes them all; 1 is a person in COCO, and a list names no categories."""
+    points = at(100).ravel().tolist()
+    entries = [
+        {"image_id": f"{frame}.jpg", "category_id": kind, "keypoints": points, "score": 1.0}
+        for frame in range(4)
+        for kind in (1, 3)
+    ]
+    notes: list[str] = []
+    data = read(dump(tmp_path / "a.json", entries), say=notes.append)
+    assert data.num_bodies == 1
+    assert "left out 4 annotations of a 'category_id' other than 1" in "\n".join(notes)
+    only = [entry | {"category_id": 3} for entry in entries[::2]]
+    assert read(dump(tmp_path / "b.json", only)).num_bodies == 1
+
+
+def test_a_crowd_without_points_is_nobody(tmp_path: Path) -> None:
+    points = at(100).ravel().tolist()
+    entries = [{"image_id": f"{frame}.jpg", "keypoints": points} for frame in range(4)]
+    entries += [{"image_id": f"{frame}.jpg", "keypoints": [0.0] * 51} for frame in range(4)]
+    notes: list[str] = []
+    data = read(dump(tmp_path / "a.json", entries), track=False, say=notes.append)
+    assert data.num_bodies == 1
+    assert "linked" not in "\n".join(notes)
+
+
+def test_tracks_below_attributes(tmp_path: Path) -> None:
+    """CVAT exports tracks so."""
+    points = at(100).ravel().tolist()
+    entries = [
+        {
+            "image_id": f"{frame}.jpg",
+            "keypoints": points,
+            "attributes": {"occluded": False, "track_id": track},
+        }
+        for frame in range(4)
+        for track in (7, 3)
+    ]
+    assert read(dump(tmp_path / "a.json", entries)).body_names == ["3", "7"]

@@ -92,11 +92,11 @@ class TestTexts:
         write_texts(tmp_path / "a", np.round(pose.motion(3, joints=26, scale=0.15), 4))
         data, _notes = read_all(tmp_path / "a", layout="halpe26")
         assert data.layout.name == "halpe26"
-        assert read_all(tmp_path / "a")[0].layout.name == "halpe26"
-        write_texts(tmp_path / "b", np.round(pose.motion(3, joints=11, scale=0.15), 4))
-        with pytest.raises(ValueError, match="11 joints") as error:
-            read(tmp_path / "b")
-        one_line(error, str(tmp_path / "b"), "--layout")
+        for joints in (26, 24, 11):
+            write_texts(tmp_path / str(joints), np.round(pose.motion(3, joints=joints, scale=0.15), 4))
+            with pytest.raises(ValueError, match=f"{joints} key points, but YOLO-pose models") as error:
+                read(tmp_path / str(joints))
+            one_line(error, str(tmp_path / str(joints)), "--layout")
 
     def test_numbers_that_may_be_several_skeletons(self, tmp_path: Path) -> None:
         """11 joints of x, y, v are as many numbers as 16 joints of x, y and a confidence; boxes would tell."""
