@@ -35,8 +35,8 @@ MODEL: dict[str, Any] = {
 """A model that trains in a minute on two cores (choice, as for ``fastamr demo``)."""
 
 BATCH = 32
-# Updates of the small pre-training: enough that the features of a hundred clips settle, and some epochs of more.
-_UPDATES, _MOST_UPDATES, _EPOCHS = 600, 4000, 40
+# Updates of the small pre-training: what suits a hundred clips (see docs/own_data.md), and some epochs of more.
+_UPDATES, _MOST_UPDATES, _EPOCHS = 1200, 4000, 40
 _TREE = "expected a folder a class: FOLDER/wave/0001.csv, FOLDER/squat/0001.csv, ... (or --labels FILE.csv)"
 
 
@@ -45,26 +45,16 @@ def run(words: list[str]) -> None:
     given = _parser().parse(words)
     out = Path(given.out)
     _check(Path(given.folder), out, bool(given.overwrite))
-    data = _import(given, out / "data.safetensors")
-    _check_classes(data, Path(given.folder))
     packed = str(out / "data.safetensors")
-    _step(
-        "split",
-        packed,
-        "--by",
-        given.by,
-        "--test",
-        f"{given.test:g}",
-        "--seed",
-        str(given.seed),
-        "--name",
-        SPLIT,
-    )
-    checkpoint = given.checkpoint or _pretrain(given, out, packed)
+    before = _loaded(packed)
+    data = _import(given, Path(packed))
+    _check_classes(data, Path(given.folder))
+    split = _split(given, data, packed)
+    checkpoint = given.checkpoint or _pretrain(given, out, split, before)
     if given.checkpoint:
         _convert(given.checkpoint, packed)
     device = ["--device", given.device]
-    used = ["--checkpoint", checkpoint, "--data", packed, "--split", SPLIT]
+    used = ["--checkpoint", checkpoint, "--data", packed, "--split", split]
     again = ["--overwrite"] if given.overwrite else []
     epochs = ["--recipe.epochs", str(given.epochs)] if given.epochs else []
     _step(
@@ -82,7 +72,7 @@ def run(words: list[str]) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         print("\nno picture of the confusion: matplotlib is not installed; pip install matplotlib")
     else:
-        pictures = ["--confusion", "classifier", "--data", packed, "--split", SPLIT, "--out", str(out)]
+        pictures = ["--confusion", "classifier", "--data", packed, "--split", split, "--out", str(out)]
         _step("plot", str(out / "classifier"), *pictures)
     _conclude(out)
 
@@ -139,12 +129,46 @@ def _check_classes(data: PackedSkeletons, folder: Path) -> None:
         )
 
 
-def _pretrain(given: Given, out: Path, packed: str) -> str:
-    """Pre-train a small model on the training clips, and return its folder."""
+def _split(given: Given, data: PackedSkeletons, packed: str) -> str:
+    """Return the name of the split: one that the data brings along, unless a way is asked for, or a new one."""
+    if data.splits and given.by is None:
+        name = "official" if "official" in data.splits else next(iter(data.splits))
+        print(f"\nnote: split {name!r} comes with the data and is used; --by random makes another")
+        return name
+    way = ["--by", given.by or "random", "--test", f"{given.test:g}", "--seed", str(given.seed)]
+    _step("split", packed, *way, "--name", SPLIT)
+    return SPLIT
+
+
+def _loaded(packed: str) -> PackedSkeletons | None:
+    """Return the data of an earlier run that is in the way; None where there is none, or no sound one."""
     from ..data import PackedSkeletons
 
+    try:
+        return PackedSkeletons.load(packed)
+    except (OSError, ValueError):
+        return None
+
+
+def _trains_alike(one: PackedSkeletons, two: PackedSkeletons, split: str) -> bool:
+    """Tell whether two data sets have the same training clips."""
+    if split not in one.splits or one.names != two.names or one.coords.shape != two.coords.shape:
+        return False
+    same = bool((one.splits[split].train == two.splits[split].train).all())
+    return same and bool((one.coords == two.coords).all())
+
+
+def _pretrain(given: Given, out: Path, split: str, before: PackedSkeletons | None) -> str:
+    """Pre-train a small model on the training clips, and return its folder; ``before`` is what was there before."""
+    from ..data import PackedSkeletons
+
+    packed = str(out / "data.safetensors")
     data = PackedSkeletons.load(packed)
-    clips = int(data.split(SPLIT).train[data.body_clip].sum())
+    anew = given.overwrite
+    if not anew and before is not None and not _trains_alike(before, data, split):
+        print(f"\nnote: {out} was begun with other training clips; its pre-training begins anew")
+        anew = True
+    clips = int(data.split(split).train[data.body_clip].sum())
     batch = min(BATCH, clips)
     updates = min(_MOST_UPDATES, max(_UPDATES, _EPOCHS * math.ceil(clips / batch)))
     updates = given.updates or updates
@@ -153,7 +177,7 @@ def _pretrain(given: Given, out: Path, packed: str) -> str:
         f"\npre-training: {updates} updates of a small model, about {seconds:.0f} s; --checkpoint RUN uses another"
     )
     lengths = data.clip_frames()
-    words = ["--data", packed, "--split", SPLIT, "--out", str(out / "pretrained"), "--model", "amr"]
+    words = ["--data", packed, "--split", split, "--out", str(out / "pretrained"), "--model", "amr"]
     for name, value in MODEL.items():
         words += [
             f"--model.{name.replace('_', '-')}",
@@ -171,7 +195,7 @@ def _pretrain(given: Given, out: Path, packed: str) -> str:
     ]
     words += ["--min-frames", str(max(8, min(MODEL["frames"], int(lengths.median()))))]
     words += ["--seed", str(given.seed), "--device", given.device, "--no-tensorboard"]
-    words += ["--overwrite"] if given.overwrite else ["--resume", "auto"]
+    words += ["--overwrite"] if anew else ["--resume", "auto"]
     _step("pretrain", *words)
     return str(out / "pretrained")
 
@@ -223,9 +247,15 @@ def _convert(checkpoint: str, packed: str) -> None:
     from ..data import PackedSkeletons
     from ..models import load_pretrained
 
-    layout, own = load_pretrained(checkpoint).layout, PackedSkeletons.load(packed).layout
-    if layout != own:
-        _step("convert", packed, packed, "--layout", layout.name)
+    model, data = load_pretrained(checkpoint), PackedSkeletons.load(packed)
+    channels = data.coords.shape[-1]
+    if model.config.channels != channels:
+        raise ValueError(
+            f"--checkpoint {checkpoint} is for {model.config.channels} channels, the data has {channels}, and no step "
+            "makes one of the other: name another checkpoint, or omit it"
+        )
+    if model.layout != data.layout:
+        _step("convert", packed, packed, "--layout", model.layout.name)
 
 
 def _conclude(out: Path) -> None:
@@ -246,7 +276,8 @@ def _conclude(out: Path) -> None:
             "the classifier is no better than raw coordinates: more clips, or --checkpoint with a model that was "
             "pre-trained on more motion, may help"
         )
-    print(f"name the actions of a new file with:\n  fastamr predict FILE --model {out / 'classifier'}")
+    words = shlex.join(["fastamr", "predict", "FILE", "--model", str(out / "classifier")])
+    print(f"name the actions of a new file with:\n  {words}")
 
 
 def _parser() -> CommandParser:
@@ -261,13 +292,17 @@ def _parser() -> CommandParser:
         help="a pre-trained model; by default a small one is trained on the clips",
     )
     add("--labels", default="folder", metavar="folder|FILE", help="the clips' classes, as for fastamr import")
-    add("--by", default="random", metavar="WAY", help="what stays on one side, as for fastamr split")
+    add(
+        "--by",
+        metavar="WAY",
+        help="what stays on one side, as for fastamr split; by default random, or the split that the data brings along",
+    )
     add("--test", type=float, default=0.2, metavar="SHARE", help="of test clips")
     add("--seed", type=int, default=0, help="of split and training")
     add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     add("--overwrite", action=FLAG, help="make anew what DIR holds; without it an interrupted run continues")
     add_reading(parser.more("how the files are read"))
     add = parser.more("training").add_argument
-    add("--updates", type=int, metavar="N", help="of the small pre-training; by default 600 or more")
+    add("--updates", type=int, metavar="N", help="of the small pre-training; by default 1200 or more")
     add("--epochs", type=int, metavar="N", help="of the classifier; by default as fastamr finetune chooses")
     return parser

@@ -19,7 +19,7 @@ def labelled_split(data: PackedSkeletons, name: str) -> tuple[Tensor, Tensor]:
     """Return the labelled training and test clips of a split as two ``(N,)`` bool masks.
 
     Raises:
-        ValueError: no such split, no label in the data, a half without labelled clips, or one class only to train on.
+        ValueError: no such split, no label in the data, or a half without labelled clips.
     """
     labelled = labelled_clips(data)
     split = data.split(name)
@@ -31,7 +31,6 @@ def labelled_split(data: PackedSkeletons, name: str) -> tuple[Tensor, Tensor]:
                 f"split {name!r} has no labelled {what} clip ({int(half.sum())} without a label): "
                 f"{f'choose one of {others}, or ' if others else ''}{make_split()}"
             )
-    check_classes(data, halves[0])
     return halves
 
 
@@ -41,23 +40,23 @@ def training_split(data: PackedSkeletons, name: str | None) -> tuple[Tensor, Ten
     Args:
         data: the packed data.
         name: the split; None trains on every labelled clip.
+
+    Raises:
+        ValueError: as :func:`labelled_split`, or all clips to train on are of one class: nothing can be learnt.
     """
     if name is not None:
-        return labelled_split(data, name)
-    labelled = labelled_clips(data)
-    check_classes(data, labelled)
-    return labelled, labelled & ~labelled
-
-
-def check_classes(data: PackedSkeletons, train: Tensor) -> None:
-    """Raise ``ValueError`` where all clips to train on, a mask ``(N,)``, are of one class: nothing can be learnt."""
+        train, test = labelled_split(data, name)
+    else:
+        train = labelled_clips(data)
+        test = train & ~train
     found = data.labels[train].unique().tolist()
     if len(found) < 2:
         name = repr(data.label_names[found[0]]) if data.label_names else found[0]
         raise ValueError(
-            f"all {int(train.sum())} labelled training clips are of class {name}, and two classes are needed: add clips "
-            "of another class, or name another --split"
+            f"all {int(train.sum())} labelled training clips are of class {name}, and two classes are needed: add "
+            "clips of another class, or name another --split"
         )
+    return train, test
 
 
 def labelled_clips(data: PackedSkeletons) -> Tensor:

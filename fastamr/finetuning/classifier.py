@@ -31,7 +31,7 @@ from .command import shell_command
 from .few_clips import FEW_CLIPS, few_clips_recipe
 from .finetune import FinetuneConfig, count_classes, finetune, names_of, predict
 from .linear_head import linear_classifier
-from .start import REPORT_FILE, Start, load_start
+from .start import REPORT_FILE, Start, load_start, trained_before
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -124,6 +124,8 @@ def train_classifier(
     prepared = gathered.data
     train, test = training_split(prepared, gathered.split)
     warnings = [*gathered.warnings, *untrained_classes(prepared, (train, test))]
+    if gathered.split is not None:
+        warnings += trained_before(start, config.data, gathered.split)
     plan = _plan(config, start, prepared, train)
     config, recipe = plan.config, plan.recipe
     if not quiet:

@@ -93,6 +93,31 @@ def load_start(checkpoint: str | Path) -> Start:
     return Start(classifier.encoder, [dict(step) for step in classifier.steps], classifier, chain)
 
 
+def trained_before(start: Start, data: Sequence[str], split: str) -> list[str]:
+    """Return a line where a classifier that is continued has trained on clips of files that it is tested on now.
+
+    Args:
+        start: what is continued.
+        data: the packed files.
+        split: the split whose test clips are tested.
+    """
+    files = {Path(one).resolve() for one in data}
+    for folder in start.chain:
+        try:
+            config = json.loads((Path(folder) / REPORT_FILE).read_text(encoding="utf-8"))["config"]
+            everything, other = config.get("train_on") == "all", str(config.get("split")).casefold()
+            shared = files & {Path(one).resolve() for one in config["data"]}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if shared and (everything or other != split.casefold()):
+            how = "--train-on all" if everything else f"--split {config['split']}"
+            return [
+                f"{folder} was trained with {how} on {sorted(shared)[0].name}: test clips of split {split!r} may be "
+                "among what it was trained on, and the accuracy is then too high"
+            ]
+    return []
+
+
 def _chain(report: Path) -> tuple[str, ...]:
     """Return the folders that a classifier's report names as its own start; none where it has no sound report."""
     try:

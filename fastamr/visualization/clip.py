@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..data.body_size import size_warning
 from ..skeleton import SkeletonLayout
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ def up_and_unit(data: PackedSkeletons, coords: Floats) -> dict[str, Any]:
     """Return which way is up in a clip of a data set, and the unit of its coordinates.
 
     2-D joints are points of an image, whose y points down, until a step turns them over; they are in pixels where they
-    reach beyond the shares of an image, and until a step changes their size.
+    reach beyond the shares of an image, and until a step changes their size. 3-D joints are in metres where bodies have
+    the size of people.
 
     Args:
         data: the data set.
@@ -178,7 +180,8 @@ def up_and_unit(data: PackedSkeletons, coords: Floats) -> dict[str, Any]:
         step["name"] == "scale" and (step.get("unit") or coords.shape[-1] == 2) for step in data.steps
     )
     if coords.shape[-1] == 3:
-        return {"up": "", "unit": "" if is_scaled else "m"}
+        # Bodies whose size cannot be in metres are in millimetres, inches or what else.
+        return {"up": "", "unit": "" if is_scaled or size_warning(data) else "m"}
     turned = sum("y" in step.get("axes", "") for step in data.steps if step["name"] == "flip") % 2
     reach = np.abs(coords[np.isfinite(coords)]).max(initial=0)
     return {

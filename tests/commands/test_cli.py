@@ -12,6 +12,7 @@ import pytest
 
 import fastamr
 from fastamr import cli
+from fastamr.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--model.width", "16", "--model.depth", "1", "--model.heads", "2"]
@@ -305,3 +306,22 @@ def test_environment_is_clean_in_a_subprocess() -> None:
     result = fastamr_process("info", "--nonsense", env={**os.environ, "FASTAMR_DEBUG": ""})
     assert result.returncode == 2
     assert "--nonsense" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "--data", "synthetic"],
+        ["finetune", "--checkpoint", "run", "--data", "a.safetensors"],
+        ["distill", "--teacher", "run", "--data", "a.safetensors"],
+    ],
+)
+def test_several_processes_are_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*words, "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: WORLD_SIZE=2: training in several processes is not supported")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()

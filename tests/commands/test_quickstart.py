@@ -114,6 +114,48 @@ class TestTiny:
         assert main(words) == 0
         assert main([*words, "--overwrite"]) == 0
 
+    def test_other_training_clips_are_pretrained_on_anew(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_actions(tmp_path / "moves", "csv", clips=4)
+        words = ["quickstart", str(tmp_path / "moves"), "--out", str(tmp_path / "made"), *TINY]
+        assert main(words) == 0
+        shutil.rmtree(tmp_path / "made" / "classifier")
+        capsys.readouterr()
+        assert main([*words, "--test", "0.5"]) == 0
+        assert "was begun with other training clips; its pre-training begins anew" in capsys.readouterr().out
+        shutil.rmtree(tmp_path / "made" / "classifier")
+        assert main([*words, "--test", "0.5"]) == 0
+        assert "begins anew" not in capsys.readouterr().out
+
+    def test_a_split_of_the_data_is_used(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for half, clips in (("train", 4), ("test", 2)):
+            write_actions(tmp_path / "my moves" / half, "csv", clips=clips)
+        words = ["quickstart", str(tmp_path / "my moves"), *TINY, "--out"]
+        assert main([*words, str(tmp_path / "made here")]) == 0
+        said = capsys.readouterr().out
+        assert "split 'official' comes with the data and is used" in said
+        assert said.endswith(f"  fastamr predict FILE --model '{tmp_path / 'made here' / 'classifier'}'\n")
+        report = tmp_path / "made here" / "classifier" / "classifier.json"
+        assert json.loads(report.read_text())["clips"] == {"train": 8, "test": 4}
+        assert main([*words, str(tmp_path / "random"), "--by", "random"]) == 0
+        assert "split 'mine' by random" in capsys.readouterr().out
+
+    def test_a_checkpoint_of_other_channels(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for kind in ("csv", "coco"):
+            write_actions(tmp_path / kind, kind, clips=3)
+        assert main(["quickstart", str(tmp_path / "csv"), "--out", str(tmp_path / "made"), *TINY]) == 0
+        capsys.readouterr()
+        words = [
+            "--out",
+            str(tmp_path / "flat"),
+            "--checkpoint",
+            str(tmp_path / "made" / "pretrained"),
+            *TINY,
+        ]
+        assert main(["quickstart", str(tmp_path / "coco"), *words]) == 1
+        assert "is for 3 channels, the data has 2" in capsys.readouterr().err
+
 
 class TestErrors:
     def run(self, capsys: pytest.CaptureFixture[str], *words: object) -> str:

@@ -128,6 +128,12 @@ class TestWarning:
         assert text is not None
         assert "scale:factor=3.281" in text, "training data in feet"
 
+    def test_bodies_of_one_size_beside_metres(self) -> None:
+        data = preprocess(standing(), ["center", "scale:unit=torso"])
+        assert "its bodies were made of one size" in str(size_warning(data, 0.5))
+        assert size_warning(data) is None
+        assert size_warning(standing(), 0.5) is None
+
     @given(power=st.integers(-6, 6), reference=st.sampled_from([None, 0.45, 450.0]))
     @settings(max_examples=20, deadline=None)
     def test_a_thousandfold_is_always_said(self, power: int, reference: float | None) -> None:

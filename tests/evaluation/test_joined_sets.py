@@ -45,6 +45,14 @@ def test_a_set_without_the_split_trains_whole(run, make_data, tmp_path, capsys) 
     assert report["warnings"] == []
 
 
+def test_a_warning_is_printed_once(run, make_data, tmp_path, capsys) -> None:
+    data = make_data()
+    report = evaluated(run, tmp_path, dataclasses.replace(data, coords=data.coords * 1000))
+    (warning,) = report["warnings"]
+    said = capsys.readouterr()
+    assert (said.out + said.err).count(warning) == 1
+
+
 def test_numbers_beside_names(run, make_data, tmp_path) -> None:
     sets = make_data(label_names=("a", "b", "c")), make_data()
     with pytest.raises(ValueError, match=r"1.safetensors labels 24 .*--label-numbers"):

@@ -61,3 +61,21 @@ def test_many_classes_are_counted(make_data) -> None:
 def test_errors_name_the_way_on(make_data, fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         labelled_split(make_data(**fields), "official")
+
+
+def test_one_class_cannot_be_learnt(make_data) -> None:
+    train = torch.arange(24) < 12
+    data = make_data(
+        labels=[1] * 12 + [0, 1] * 6, label_names=("a", "b"), splits={"mine": Split(train, ~train)}
+    )
+    with pytest.raises(ValueError, match="all 12 labelled training clips are of class 'b', and two classes"):
+        training_split(data, "mine")
+    with pytest.raises(ValueError, match="all 24 labelled training clips are of class 0"):
+        training_split(make_data(labels=[0] * 24), None)
+
+
+def test_a_split_without_labels_does_not_offer_itself(make_data) -> None:
+    train = torch.arange(24) < 12
+    data = make_data(labels=[-1] * 12 + [0, 1] * 6, splits={"mine": Split(train, ~train)})
+    with pytest.raises(ValueError, match=r"no labelled training clip \(12 without a label\): make one with"):
+        labelled_split(data, "mine")

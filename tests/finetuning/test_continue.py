@@ -201,3 +201,24 @@ def test_older_reports_tell_their_start(tune, run, tmp_path) -> None:
         str(run),
         str(tmp_path / "first"),
     ]
+
+
+def test_clips_that_it_was_trained_on_are_said(data, run, tmp_path, capsys) -> None:
+    data.save(tmp_path / "a.safetensors")
+    shared = {"frozen": True, "device": "cpu"}
+
+    def tuned(start: str, out: str, **more: str) -> list[str]:
+        config = ClassifierConfig(
+            tmp_path / start, [tmp_path / "a.safetensors"], tmp_path / out, **shared, **more
+        )
+        return train_classifier(config, quiet=True)["warnings"]
+
+    assert tuned("run", "first") == []
+    assert tuned("first", "second") == []
+    assert tuned("run", "all", train_on="all") == []
+    (warning,) = tuned("all", "tested")
+    assert (
+        "was trained with --train-on all on a.safetensors: test clips of split 'official' may be" in warning
+    )
+    (warning,) = tuned("tested", "again")
+    assert "all was trained with --train-on all" in warning

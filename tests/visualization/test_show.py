@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import stat
 import subprocess
@@ -325,6 +326,8 @@ class TestPointsOfImages:
     def test_space_is_metres_and_goes_by_the_trunk(self, data: PackedSkeletons) -> None:
         assert (read_clip(data, 0).up, read_clip(data, 0).unit) == ("", "m")
         assert read_clip(preprocess(data, ["scale:unit=torso"]), 0).unit == ""
+        millimetres = dataclasses.replace(data, coords=data.coords.float() * 1000)
+        assert read_clip(millimetres, 0).unit == "", "no unit is told that cannot be right"
 
     def test_by_command(self, tmp_path: Path) -> None:
         pytest.importorskip("matplotlib")

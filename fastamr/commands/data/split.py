@@ -14,9 +14,10 @@ def run(words: list[str]) -> None:
     from ...files import check_writable, make_folder
 
     out = given.out or given.data
+    data = PackedSkeletons.load(given.data)
     check_writable(out)
     data = make_split(
-        PackedSkeletons.load(given.data),
+        data,
         given.by,
         test=share,
         values=values,

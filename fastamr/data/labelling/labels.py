@@ -16,7 +16,7 @@ from ..packed.bodies import body_labels, split_bodies
 from ..packed.dataset import PackedSkeletons, Split
 from ..packed.packing import text_codes
 from .clip_names import ClipNames
-from .table import LabelTable, read_table
+from .table import LabelTable, half_of, read_table
 
 _FOLDER = re.compile(r"folder(?::([1-9]))?")
 
@@ -31,7 +31,8 @@ def label_clips(
     Args:
         data: packed data; classes that it has are replaced.
         labels: the word ``"folder"``, where the folder above each clip's file is its class, as clips' names tell it
-            (``wave/0001``), or ``"folder:1"`` for the first folder of each path; or a table, see
+            (``wave/0001``), or ``"folder:1"`` for the first folder of each path; folders called ``train`` and ``test``
+            are no classes, they become the split ``official``; or a table, see
             :func:`~fastamr.data.labelling.table.read_table`. Its names may have an ending or folders that the clips'
             names lack, and the other way round; a name of a file stands for all clips of the file. A column
             ``subject`` and others become columns, ``split`` becomes the split ``official``. With a column ``person``
@@ -72,8 +73,10 @@ def _by_folder(data: PackedSkeletons, rule: str, notes: list[str]) -> PackedSkel
     if not any(folders):
         raise ValueError(
             f"labels 'folder': no clip lies in a folder (the first is {data.names[0]!r}); expected a folder a class, "
-            f"as moves/wave/0001.csv, moves/squat/0001.csv, and fastamr import moves OUT --labels folder"
+            f"as moves/wave/0001.csv, moves/squat/0001.csv, and fastamr import moves OUT --labels folder; or a table "
+            f"of the columns name and label: --labels FILE.csv"
         )
+    data, folders = _halves_of_folders(data, folders, notes)
     level = re.fullmatch(_FOLDER, rule)[1]  # type: ignore[index]
     if level:
         labels = [
@@ -92,6 +95,31 @@ def _by_folder(data: PackedSkeletons, rule: str, notes: list[str]) -> PackedSkel
     if lacking:
         notes.append(f"{len(lacking)} clips lie in no folder and have no label: {_few(lacking)}")
     return _labelled(data, labels, notes, "labels by folder")
+
+
+def _halves_of_folders(
+    data: PackedSkeletons, folders: list[str], notes: list[str]
+) -> tuple[PackedSkeletons, list[str]]:
+    """Return the data with the split that folders called train and test make, and the folders without them."""
+    paths = [folder.split("/") for folder in folders]
+    depth = min(len(path) for path in paths)
+    for level in (*range(depth), -1):
+        words = [path[level] for path in paths]
+        halves = [half_of(word) or "" for word in words]
+        if not all(halves) or "train" not in halves or len(set(halves)) < 2:
+            continue
+        if depth == 1:
+            raise ValueError(
+                f"labels 'folder': the folders {_few(sorted(set(words)))} are halves of a split, not classes; expected "
+                f"a folder a class in each, as train/wave/0001.csv, or a table of the columns name and label: "
+                f"--labels FILE.csv"
+            )
+        notes.append(f"folders {_few(sorted(set(words)))} are halves of a split, not classes")
+        for path in paths:
+            del path[level]
+        rest = ["/".join(path) for path in paths]
+        return _with_split(data, halves, notes, "folders"), rest
+    return data, folders
 
 
 def _by_table(data: PackedSkeletons, path: Path, notes: list[str]) -> PackedSkeletons:
@@ -138,7 +166,7 @@ def _by_clip(
             data = _with_column(data, name, _spread(table, name, rows, data.num_clips), notes)
     if "split" in table.columns:
         table.columns["split"] = table.halves()
-        data = _with_split(data, _spread(table, "split", rows, data.num_clips), notes)
+        data = _with_split(data, _spread(table, "split", rows, data.num_clips), notes, "column split")
     lacking = sorted(set(range(data.num_clips)) - {clip for clips in rows for clip in clips})
     if lacking:
         notes.append(
@@ -241,14 +269,16 @@ def _with_column(data: PackedSkeletons, name: str, cells: Sequence[str], notes: 
     return dataclasses.replace(data, columns={**data.columns, name: values}, column_names=texts)
 
 
-def _with_split(data: PackedSkeletons, halves: Sequence[str], notes: list[str]) -> PackedSkeletons:
+def _with_split(
+    data: PackedSkeletons, halves: Sequence[str], notes: list[str], source: str
+) -> PackedSkeletons:
     """Return the data with the split ``official``; clips for validation test where no others do."""
     test = "test" if "test" in halves else "val"
     train = torch.tensor([half == "train" for half in halves])
     tested = torch.tensor([half == test for half in halves])
     if not bool(train.any() and tested.any()):
         raise ValueError(
-            f"column split: {int(train.sum())} clips for training and {int(tested.sum())} for the test; expected both"
+            f"{source}: {int(train.sum())} clips for training and {int(tested.sum())} for the test; expected both"
         )
     neither = int((~train & ~tested).sum())
     beside = f", {neither} in neither half" if neither else ""

@@ -54,13 +54,18 @@ class LabelTable:
         """
         found = []
         for row, word in enumerate(self.columns["split"]):
-            half = next((half for half, words in _HALVES.items() if word.lower() in words), None)
+            half = half_of(word)
             if half is None and word:
                 raise ValueError(
                     f"{self.where(row)}: split is {word[:60]!r}, expected train, test or val, or nothing"
                 )
             found.append(half or "")
         return found
+
+
+def half_of(word: str) -> str | None:
+    """Return ``train``, ``test`` or ``val`` as a word names it, or None."""
+    return next((half for half, words in _HALVES.items() if word.lower() in words), None)
 
 
 def read_table(path: str | Path, is_clip: Callable[[str], bool]) -> LabelTable:

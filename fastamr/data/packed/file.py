@@ -151,11 +151,15 @@ def read_packed(path: str | Path) -> dict[str, Any]:
         The fields of ``PackedSkeletons`` by name, on the CPU.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, or it is a folder.
         ValueError: the file is truncated, of another kind or of another version.
     """
     path = Path(path)
     if not path.is_file():
+        if path.is_dir():
+            raise FileNotFoundError(
+                f"{path} is a folder, expected a packed data file; make one with: fastamr import {path} OUT.safetensors"
+            )
         raise FileNotFoundError(f"no packed data file {path}; make one with: fastamr import FILE {path}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

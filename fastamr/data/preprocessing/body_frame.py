@@ -60,8 +60,9 @@ def trunk(data: PackedSkeletons) -> tuple[Tensor, Tensor, Tensor]:
         lower, upper = _hips(data), layout.shoulders
     else:
         raise ValueError(
-            f"layout {layout.name!r} has neither a spine nor shoulders, which this step needs; give "
-            f"SkeletonLayout a spine=(lower, upper)"
+            f"layout {layout.name!r} has neither a spine nor shoulders, which the steps align_body and "
+            f"scale:unit=torso need; write 'spine: [LOWER, UPPER]' into the layout's file (--layout FILE.yaml), or "
+            f"name other steps with --preprocess"
         )
     low, low_seen = _middle(data, lower)
     high, high_seen = _middle(data, upper)

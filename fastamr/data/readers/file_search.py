@@ -23,6 +23,8 @@ _GENERIC = re.compile(
     re.IGNORECASE,
 )
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
+# Hidden folders of programs, which hold no clips.
+_TOOLS = (".git", ".svn", ".hg", ".ipynb_checkpoints", ".idea", ".vscode", ".cache", ".venv", ".Trashes")
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -50,6 +52,7 @@ class FoundFiles:
     damaged: list[Damage] = field(default_factory=list)
     unknown: list[Unit] = field(default_factory=list)
     unpacked: dict[str, str] = field(default_factory=dict)
+    hidden: list[Unit] = field(default_factory=list)
     links: int = 0
 
     def add(self, path: Path, top: Path) -> None:
@@ -97,6 +100,13 @@ class FoundFiles:
             return
         for path in inside:
             if path.name.startswith(".") or path.name.lower() in _JUNK:
+                if (
+                    path.is_dir()
+                    and path.name.startswith(".")
+                    and path.name not in _TOOLS
+                    and any(path.rglob("*.*"))
+                ):
+                    self.hidden.append(Unit(path, f"{name}/{path.name}" if name else path.name))
                 continue
             if not path.exists():
                 self.damaged.append(Damage(str(path), "is a link that leads nowhere"))

@@ -58,7 +58,8 @@ def read_files(
     or zip archive, every file that a reader knows is read, with the folders below it. A file of one clip gives the
     clip its path below the folder without the ending (``wave/0001``); a file of several puts it before their names,
     and the column :data:`FILE` says of each clip which file it is from. Hidden files and links to files that are read
-    already are passed over, files that no reader knows are named in a note, damaged ones in ``dropped``.
+    already are passed over; hidden folders, and files that no reader knows, are named in a note, damaged ones in
+    ``dropped``.
 
     Args:
         paths: files, folders and zip archives; names of clips begin below the folder that holds all of them.
@@ -167,6 +168,8 @@ class _Readings:
         notes = []
         if self.unknown:
             notes.append(f"{_count(self.unknown)} that no reader knows, not read: {_names(self.unknown)}")
+        if self.found.hidden:
+            notes.append(f"folders hidden by a leading dot, not read: {_names(self.found.hidden)}")
         if self.damaged:
             notes.append(
                 f"damaged, left out: {_count(self.damaged)}: {'; '.join(map(str, self.damaged[:_SHOWN]))}"

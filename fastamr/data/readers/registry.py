@@ -175,5 +175,9 @@ def _unknown(source: Source, readers: Sequence[Reader]) -> UnknownFormatError:
     parts = [part for reader in readers for part in reader.holds or (reader.title or reader.name,)]
     if source.seen:
         return UnknownFormatError(f"{path} holds {source.seen}; expected {' or '.join(parts)}")
+    if source.ending == ".txt":
+        parts[-1] += (
+            "; numbers of another tool become a table by a line of names, frame, joint, x, y[, z], as .csv"
+        )
     verb = "holds neither" if len(parts) > 1 else "does not hold"
     return UnknownFormatError(f"{path} {verb} {' nor '.join(parts)}")

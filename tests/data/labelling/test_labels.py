@@ -59,6 +59,30 @@ class TestFolders:
     def test_numbers_are_names_of_folders(self) -> None:
         assert label_clips(make(("10/a", "2/a")), "folder").label_names == ("10", "2")
 
+    @pytest.mark.parametrize(
+        ("names", "train"),
+        [
+            (("train/wave/1", "Test/wave/1", "train/squat/1", "Test/squat/1"), [1, 0, 1, 0]),
+            (("wave/training/1", "wave/val/1", "squat/training/1", "squat/val/1"), [1, 0, 1, 0]),
+            (
+                ("d/train/s1/wave/1", "d/test/s2/wave/1", "d/train/s1/squat/1", "d/test/s2/squat/1"),
+                [1, 0, 1, 0],
+            ),
+        ],
+    )
+    def test_folders_of_halves_are_a_split(self, names: tuple[str, ...], train: list[int]) -> None:
+        notes: list[str] = []
+        data = label_clips(make(names), "folder", say=notes.append)
+        assert labels_of(data) == ["wave", "wave", "squat", "squat"]
+        assert data.split("official").train.int().tolist() == train
+        assert data.split("official").test.int().tolist() == [1 - value for value in train]
+        assert "are halves of a split, not classes" in notes[0]
+        assert notes[1] == "note: split 'official': 2 clips train, 2 test"
+
+    def test_halves_without_classes(self) -> None:
+        with pytest.raises(ValueError, match=r"the folders test, train are halves of a split.*--labels FILE"):
+            label_clips(make(("train/1", "train/2", "test/1", "test/2")), "folder")
+
     def test_no_folder(self) -> None:
         with pytest.raises(
             ValueError, match=r"no clip lies in a folder \(the first is 'a'\).*moves/wave/0001\.csv"

@@ -146,6 +146,10 @@ class TestErrors:
             ({"by": "subject", "values": [4]}, "no clip has subject '4'; it has 3"),
             ({"by": "subject", "values": [3]}, "the test half has every subject"),
             ({"name": ""}, "name of the split is ''"),
+            (
+                {"by": "session"},
+                r"the data has no column 'session': fastamr convert DATA OUT --labels FILE\.csv",
+            ),
         ],
     )
     def test_errors(self, options: dict[str, object], message: str) -> None:
@@ -157,7 +161,15 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"split 'mine' exists already; .*--overwrite"):
             make_split(data)
         assert list(make_split(data, name="other", say=lambda text: None).splits) == ["mine", "other"]
-        make_split(data, overwrite=True, say=lambda text: None)
+        with pytest.raises(ValueError, match="split 'mine' exists already"):
+            make_split(data, name="MINE")
+        assert list(make_split(data, name="Mine", overwrite=True, say=lambda text: None).splits) == ["Mine"]
+
+    def test_a_column_that_is_lacking_is_not_offered(self) -> None:
+        with pytest.raises(
+            ValueError, match="expected one of 'clip', 'random', 'recording'; the data has no column"
+        ):
+            make_split(make([0, 1] * 4), "subject")
 
 
 @settings(deadline=None, max_examples=40)
@@ -240,4 +252,7 @@ class TestCommand:
         assert self.run(path.with_name("no.safetensors")) == 1
         (path.parent / "x.csv").write_text("frame")
         assert self.run(path.parent / "x.csv") == 1
-        assert capsys.readouterr().err.count("\n") == 2
+        assert self.run(path.parent) == 1
+        assert "is a folder" in (said := capsys.readouterr().err)
+        assert said.count("\n") == 3
+        assert "result.json" not in said

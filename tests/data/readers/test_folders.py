@@ -166,6 +166,14 @@ class TestWhatIsPassedOver:
         assert data.num_clips == 4
         assert "2 files given or linked a second time, read once" in notes
 
+    def test_hidden_folders_are_said(self, folder: Path) -> None:
+        for name in (".kick", ".git", "wave/.old"):
+            (folder / name).mkdir()
+            (folder / name / "1.csv").write_text("x")
+        data, notes = notes_of(folder)
+        assert data.num_clips == 4
+        assert "folders hidden by a leading dot, not read: .kick, wave/.old" in notes
+
     def test_what_no_reader_knows_and_damage_is_said(self, folder: Path) -> None:
         for name in ("a.mp4", "b.mp4"):
             (folder / "wave" / name).write_text("x")
@@ -202,6 +210,17 @@ class TestWhatIsPassedOver:
         _, notes = notes_of(tmp_path)
         assert len(notes) == len({re.sub(r"\d", "", note) for note in notes})
         assert all("in 2 files, the first is a)" in note for note in notes)
+
+    def test_names_that_are_numbers_do_not_part_notes(self, tmp_path: Path) -> None:
+        joints = get_layout("ntu25").joints
+        for name in ("1", "2", "5"):
+            row = ",".join(str(place) for place in range(75))
+            head = ",".join(f"{joint}_{axis}" for joint in joints for axis in "xyz")
+            (tmp_path / f"{name}.csv").write_text(f"frame,{head}\n0,{row}\n1,{row}\n")
+        _, notes = notes_of(tmp_path)
+        assert [note for note in notes if "ntu25" in note] == [
+            "joints matched by name to layout ntu25 (so in 3 files, the first is 1)"
+        ]
 
 
 class TestErrors:

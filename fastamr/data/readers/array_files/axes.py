@@ -56,6 +56,10 @@ def to_clips(
         fitting = ["MTVC"]  # two people in 3-D; three people in 2-D is rarer, and the note says it (choice)
     if array.ndim == 2 and "VC" not in fitting:
         return _of_rows(array, where, counts)
+    if array.ndim == 3 and not fitting and _widths(array.shape[2], counts):
+        flat, note = _of_rows(array.reshape(-1, array.shape[2]), where, counts)
+        told = f"shape {array.shape} is read as (clips, frames, values)"
+        return trim_padding(flat[0].reshape(*array.shape[:2], *flat[0].shape[1:])), [told, *note]
     if len(fitting) != 1:
         raise ValueError(
             f"{where} has shape {array.shape}, {'which may be ' if fitting else 'expected '}"

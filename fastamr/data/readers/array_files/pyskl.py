@@ -23,6 +23,7 @@ from ..common.ntu_protocols import ACTIONS, ClipName
 from ..common.poses import reading_note
 from ..common.reader import Damage, Reader, Reading, Source
 from ..common.unpickle import unpickle
+from .axes import MOST_BODIES
 from .halves import half_of, join_halves, splits_of_marks
 from .motion import channels_of, finish, joints_of
 
@@ -151,7 +152,12 @@ def _parts(content: Any, path: Path) -> tuple[list[Any], dict[str, list[Any]]]:
         hint = "; names and labels of ST-GCN belong to a file such as train_data_joint.npy, which is not beside it"
         raise ValueError(
             f"{path}: no dictionary with a list 'annotations', and no list of them; this is no file of PYSKL or "
-            f"MMAction2" + hint * pair
+            f"MMAction2"
+            + (
+                hint
+                if pair
+                else "; save the arrays of the clips with np.savez('clips.npz', **arrays) instead"
+            )
         )
     if not annotations:
         raise ValueError(f"{path}: 'annotations' is empty")
@@ -243,6 +249,11 @@ def _clip(entry: Any, place: int) -> _Clip:
     if points.ndim != 4 or points.shape[3] not in (2, 3, 4):
         raise ValueError(
             f"'keypoint' has shape {points.shape}, expected (bodies, frames, joints, 2 or 3), or without bodies"
+        )
+    if "total_frames" not in entry and points.shape[0] > max(MOST_BODIES, points.shape[1]):
+        raise ValueError(
+            f"'keypoint' has shape {points.shape}, more bodies than frames; give it as (bodies, frames, joints, "
+            f"coordinates), or 'total_frames' beside it"
         )
     frames = entry.get("total_frames", points.shape[1])
     if not isinstance(frames, (int, np.integer)) or frames != points.shape[1]:

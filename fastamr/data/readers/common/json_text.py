@@ -34,7 +34,7 @@ def parse_json(content: bytes, where: str) -> Any:
         raise ValueError(f"{where} is empty; fetch the file again")
     try:
         text = content.decode("utf-8-sig")
-        return _unwrapped(_parse(text))
+        return _records(_unwrapped(_parse(text)))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{where}, line {error.lineno}: no JSON, or truncated ({error.msg}); fetch the file again"
@@ -45,6 +45,29 @@ def parse_json(content: bytes, where: str) -> Any:
         raise ValueError(f"{where}: brackets are nested too deeply for motion data") from None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _records(document: Any) -> Any:
+    """Return the rows of a table that pandas wrote by columns, or in parts, as objects; other documents as they are."""
+    if not isinstance(document, dict):
+        return document
+    if document.keys() == {"columns", "index", "data"}:
+        columns, rows = document["columns"], document["data"]
+        if isinstance(columns, list) and isinstance(rows, list):
+            are_rows = all(isinstance(row, list) and len(row) == len(columns) for row in rows)
+            if are_rows and all(isinstance(name, str) for name in columns):
+                return [dict(zip(columns, row, strict=True)) for row in rows]
+        return document
+    columns = list(document.values())
+    if len(columns) < 2 or not all(isinstance(column, dict) for column in columns):
+        return document
+    numbers_of_rows = list(map(str, range(len(columns[0]))))
+    if not numbers_of_rows or not all(list(column) == numbers_of_rows for column in columns):
+        return document
+    # Frames by number that hold points by number look alike: theirs are numbers on the outside, too.
+    if any(name.isdigit() for name in document):
+        return document
+    return [{name: column[row] for name, column in document.items()} for row in numbers_of_rows]
 
 
 def _unwrapped(document: Any) -> Any:

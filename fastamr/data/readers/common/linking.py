@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -20,6 +22,8 @@ NOTE = (
     "assignment); --no-track refuses such files"
 )
 """What a reader says where it links people."""
+_NO_ID = {"", "-1", "None", "null", "nan"}
+_NUMBER = re.compile(r"-?\d{1,300}(?:\.\d+)?")
 NO_TRACKS = "several people in an image and no tracks"
 """What is wrong with a file without tracks that must not be linked."""
 
@@ -72,9 +76,11 @@ def link_people(clip: np.ndarray, frame: np.ndarray, coords: np.ndarray, seen: n
         return tracks
     points, joints = np.where(seen[rows][..., None], coords[rows], 0).astype(np.float64), seen[rows]
     middles = _middles(points, joints)
-    # Equal middles are told apart by the joints, so that the order in the file never counts.
-    keys = (*points.reshape(len(rows), -1).T[::-1], *middles.T[::-1], frame[rows], clip[rows])
+    keys = (*middles.T[::-1], frame[rows], clip[rows])
     order = np.lexsort(keys)
+    if np.all([np.diff(key[order]) == 0 for key in keys], axis=0).any():
+        # Equal middles are told apart by the joints, so that the order in the file never counts.
+        order = np.lexsort((*points.reshape(len(rows), -1).T[::-1], *keys))
     rows, points, joints = rows[order], points[order], joints[order]
     starts = np.flatnonzero(np.r_[True, (np.diff(clip[rows]) != 0) | (np.diff(frame[rows]) != 0)])
     sizes = _sizes(points, joints)
@@ -97,6 +103,17 @@ def link_people(clip: np.ndarray, frame: np.ndarray, coords: np.ndarray, seen: n
                 track.go_on(now, points[at], joints[at], float(sizes[at]))
             tracks[rows[at]] = track.number
     return tracks
+
+
+def groups(key: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """Return some rows by the value of their key, smallest first, those of one value in their order.
+
+    Args:
+        key: ``(n,)`` whole numbers.
+        rows: int64 indices into it.
+    """
+    order = rows[np.argsort(key[rows], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if len(order) else []
 
 
 def shared_clips(clip: np.ndarray, frame: np.ndarray) -> np.ndarray:
@@ -173,6 +190,15 @@ def _pairs(
     return [(place, found.get(place)) for place in range(len(points))]
 
 
+def id_text(value: Any) -> str | None:
+    """Return the id of a track as text, a whole number without its decimals; None where a file says that there is none.
+
+    Tools write no id as null, "", -1 or NaN.
+    """
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return None if text in _NO_ID else text
+
+
 @dataclass(frozen=True)
 class Bodies:
     """The bodies of poses.
@@ -198,13 +224,14 @@ def bodies_of(
     track: bool,
     where: Callable[[int], str],
     way_on: str,
+    share: float = 0.5,
 ) -> Bodies:
     """Return the bodies of poses by their track ids, and by :func:`link_people` where they have none.
 
     An id that several people of a frame share, in half of its frames or as the only one of the clip, is none: tools
-    write it where no tracker ran. So are ids of which none comes back in a clip of three frames or more. A pose of
-    several ids, a detection that was merged from several, is the one of them that is nowhere else in its frame and has
-    most poses.
+    write it where no tracker ran. So are ids of which none comes back in a clip of three frames or more. Two poses of
+    another id in a frame are an error of :func:`~.poses.pack_poses`. A pose of several ids, a detection that was merged
+    from several, is the one of them that is nowhere else in its frame and has most poses.
 
     Args:
         clip, frame, coords, seen: as in :func:`link_people`.
@@ -212,14 +239,16 @@ def bodies_of(
         track: whether people without ids may be linked.
         where: tells in words where a pose stands, for errors.
         way_on: how to come by tracks, for errors.
+        share: in which part of its frames an id must be shared to be none; 0 = in any.
 
     Raises:
         ValueError: several people without ids are in a frame, and ``track`` is false.
     """
     told, notes = _single_ids(clip, frame, ids)
     told, unique = _without_unique(clip, frame, told)
-    told, shared = _without_shared(clip, frame, told)
+    told, shared = _without_shared(clip, frame, told, share)
     bare = np.flatnonzero(told == "")
+    apart = bare[np.isin(clip[bare], clip[told != ""])]
     linked = np.zeros(len(clip), dtype=np.int64)
     linking: tuple[str, ...] = ()
     if len(bare):
@@ -239,7 +268,8 @@ def bodies_of(
     ordered = sorted(first, key=lambda key: (key[0], first[key], _natural(key[1]), key[2]))
     numbers = {key: number for number, key in enumerate(ordered)}
     names = [name for _, name, _ in ordered]
-    notes = tuple(dict.fromkeys((*notes, *unique, *shared, *linking)))
+    lacking = (f"{len(apart)} of {len(clip)} poses have no track id and are linked apart",) * bool(len(apart))
+    notes = tuple(dict.fromkeys((*notes, *unique, *shared, *lacking, *linking)))
     return Bodies(np.array([numbers[key] for key in keys]), names if any(names) else [], notes)
 
 
@@ -248,8 +278,7 @@ def _without_unique(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the ids without those of clips in which none comes back, "" in their place, and the note about them."""
     told, found = told.copy(), 0
-    for number in np.unique(clip):
-        rows = np.flatnonzero((clip == number) & (told != ""))
+    for rows in groups(clip, np.flatnonzero(told != "")):
         if len(np.unique(frame[rows])) > 2 and len(set(told[rows].tolist())) == len(rows):
             told[rows] = ""
             found += 1
@@ -258,23 +287,20 @@ def _without_unique(
 
 
 def _without_shared(
-    clip: np.ndarray, frame: np.ndarray, told: np.ndarray
+    clip: np.ndarray, frame: np.ndarray, told: np.ndarray, share: float
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the ids without those that stand for nobody in particular, "" in their place, and the notes about them.
+    """Return the ids without those that stand for nobody in particular, "" in their place, and the note about them.
 
-    Such an id is the only one of its clip, or several people have it in at least half of its frames.
+    Such an id is the only one of its clip, or several people have it in the ``share`` of its frames or more.
     """
     found: dict[str, None] = {}
-    for number in shared_clips(clip, frame):
-        rows = np.flatnonzero(clip == number)
-        own = sorted({str(told[row]) for row in rows} - {""}, key=_natural)
-        for name in own:
-            mine = rows[told[rows] == name]
-            _, counts = np.unique(frame[mine], return_counts=True)
-            doubled = int((counts > 1).sum())
-            if doubled and (len(own) == 1 or 2 * doubled >= len(counts)):
-                told[mine] = ""
-                found[name] = None
+    for rows in groups(clip, np.flatnonzero(np.isin(clip, shared_clips(clip, frame)) & (told != ""))):
+        own, code = np.unique(told[rows].astype(str), return_inverse=True)
+        frames, counts = np.unique(np.stack([code, frame[rows]]), axis=1, return_counts=True)
+        doubled, total = np.bincount(frames[0], counts > 1), np.bincount(frames[0])
+        none = (doubled > 0) & ((doubled >= share * total) | (len(own) == 1))
+        told[rows[none[code]]] = ""
+        found |= dict.fromkeys(sorted(own[none].tolist(), key=_natural))
     shown = ", ".join(list(found)[:4])
     return told, (f"several people of an image share the track id {shown}, which is taken as none",) * bool(
         found
@@ -307,7 +333,4 @@ def _single_ids(
 
 def _natural(name: str) -> tuple[int, float, str]:
     """Return a key that sorts numbers by value and before words."""
-    try:
-        return 0, float(name), name
-    except ValueError:
-        return 1, 0.0, name
+    return (0, float(name), name) if _NUMBER.fullmatch(name) else (1, 0.0, name)

@@ -59,6 +59,11 @@ class _Unset:
         self.slots: list[int] = []
 
 
+# What other files begin with, and what to do about them.
+_OTHERS = {
+    b"PK\x03\x04": "is a zip archive, as torch.save writes it, and no plain pickle; save plain arrays with np.savez",
+    b"\x1f\x8b": "is packed with gzip; unpack it first (gzip -d)",
+}
 _MARK = object()
 _LARGEST_KEY, _MOST_LARGE_KEYS = 1 << 63, 100
 _FREE_VALUES, _MOST_COPIES = 1_000_000, 4
@@ -88,6 +93,11 @@ def unpickle(path: str | Path) -> Any:
         raise FileNotFoundError(f"no pickle file {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; fetch the file again")
+    with path.open("rb") as file:
+        head = file.read(4)
+    for start, told in _OTHERS.items():
+        if head.startswith(start):
+            raise ValueError(f"{path} {told}")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         machine, position = _Machine(len(content)), 0
         try:
@@ -96,9 +106,15 @@ def unpickle(path: str | Path) -> Any:
                 position = place or 0
                 machine.step(opcode.name, argument, position)
         except _Refused as error:
+            if "'pandas" in str(error):
+                raise ValueError(
+                    f"{path} holds a table of pandas, whose pickles are not read; save it with to_csv"
+                ) from None
             raise ValueError(
                 f"{path}, byte {position}: the pickle {error}; only plain containers and numeric or text arrays are "
                 f"read, because a pickle can run any code"
+                + "; if it is of protocol 0 or 1, save it again with pickle.dump(..., protocol=4)"
+                * machine.is_old
             ) from None
         except (ValueError, *STRAY) as error:
             raise ValueError(
@@ -112,6 +128,7 @@ class _Machine:
 
     def __init__(self, size: int) -> None:
         self.result: Any = None
+        self.is_old = True
         self._size = size
         self._stack: list[Any] = []
         self._large_keys = 0
@@ -133,6 +150,7 @@ class _Machine:
         elif name == "PROTO":
             if not 2 <= argument <= 5:
                 raise ValueError(f"protocol {argument}, expected 2 to 5")
+            self.is_old = False
         else:
             raise _Refused(f"uses opcode {name}")
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..common import json_text
+from ..common.linking import id_text
 
 _TRACK_KEYS = ("track_id", "idx", "person_id", "instance_id")
 # Keys that are read, or that only count what is read.
 _QUIET = {*_TRACK_KEYS, "keypoints", "image_id", "category_id", "id", "num_keypoints", "iscrowd", "area"}
-_NO_TRACK = {"", "-1", "None", "null", "nan"}
 _MOST = 3
 _HIGHEST = 10.0
 """A visibility or confidence lies within 0 and this: AlphaPose's go to 6 (choice)."""
@@ -291,7 +291,4 @@ def _track_ids(entry: Mapping[str, Any]) -> tuple[str, ...]:
     values = [value]
     while any(isinstance(item, list) for item in values):
         values = [inner for item in values for inner in (item if isinstance(item, list) else [item])]
-    texts = [
-        str(int(item)) if isinstance(item, float) and item.is_integer() else str(item) for item in values
-    ]
-    return tuple(text for text in texts if text not in _NO_TRACK)
+    return tuple(text for item in values if (text := id_text(item)) is not None)

@@ -221,25 +221,26 @@ class _Text:
         tree.channels[joint] = channels
 
     def _count(self) -> int:
-        words = self._next("Frames:")
-        if words[0].upper() != "FRAMES:" or len(words) != 2 or not words[1].isdecimal() or len(words[1]) > 9:
+        found = re.fullmatch(r"(?i)frames\s*:\s*(\d{1,9})", " ".join(self._next("Frames:")))
+        if found is None:
             raise self._error("expected 'Frames: N' after MOTION")
-        if words[1] == "0":
+        if int(found[1]) == 0:
             raise self._error("Frames: 0; the file holds no motion")
-        return int(words[1])
+        return int(found[1])
 
     def _frame_time(self) -> float:
-        words = self._next("Frame Time:")
-        if [word.upper() for word in words[:2]] != ["FRAME", "TIME:"] or len(words) != 3:
+        found = re.fullmatch(r"(?i)frame\s*time\s*:\s*(\S+)", " ".join(self._next("Frame Time:")))
+        if found is None:
             raise self._error("expected 'Frame Time: SECONDS'")
-        value = float(self._numbers(words[2:], 1, "Frame Time")[0])
+        value = float(self._numbers([found[1]], 1, "Frame Time")[0])
         if value < 0:
             raise self._error(f"Frame Time is {value:g}, expected seconds")
         return value
 
     def _numbers(self, words: list[str], count: int, what: str) -> np.ndarray:
+        """Return numbers; blanks stand between them, so that a comma is a decimal one."""
         try:
-            values = np.array(words, dtype=np.float64)
+            values = np.array([word.replace(",", ".") for word in words], dtype=np.float64)
         except ValueError:
             raise self._error(f"{what} holds something that is no number") from None
         if len(values) != count:

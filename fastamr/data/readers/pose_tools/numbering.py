@@ -112,9 +112,9 @@ def _by_number(told: list[Any], frames: Sequence[Frame], where: str) -> Numbers:
         return Numbers(np.zeros(1, dtype=np.int64))
     times = _decimal(told)
     if times is not None:
-        found = _by_time(times, frames, where)
-        found.notes.append("the frames' keys are taken as times in seconds")
-        return found
+        timed = _by_time(times, frames, where)
+        timed.notes.append("the frames' keys are taken as times in seconds")
+        return timed
     if all(number is not None for number, value in zip(whole, told, strict=True) if value is not None):
         lost = {place: "no frame number" for place, number in enumerate(whole) if number is None}
         values = np.array([0 if number is None else number for number in whole], dtype=np.int64)
@@ -129,12 +129,12 @@ def _by_number(told: list[Any], frames: Sequence[Frame], where: str) -> Numbers:
         values = np.array([number or 0 for number in whole], dtype=np.int64)
         return Numbers(values, lost=lost)
     rows = [place for place in range(len(told)) if place not in lost]
-    found = frames_of_names(
+    named = frames_of_names(
         [str(told[place]) for place in rows], lambda place: f"{where}, {frames[rows[place]].place}"
     )
     values = np.zeros(len(told), dtype=np.int64)
-    values[rows] = found.frames
-    return Numbers(values, found.fps, lost, list(found.notes))
+    values[rows] = named.frames
+    return Numbers(values, named.fps, lost, list(named.notes))
 
 
 def _decimal(told: list[Any]) -> np.ndarray | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ....skeleton import SkeletonLayout
 from ..common.layout_choice import Joints
-from ..common.linking import tracks_without_ids
+from ..common.linking import bodies_of
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Damage, Reading
 from ..common.score_channel import looks_like_score
@@ -180,20 +180,29 @@ class People:
             self.say(f"coordinates are multiplied with {scale:g}: millimetres become metres")
         clip = np.array([row[0] for row in rows], dtype=np.int64)
         frame = np.array([row[1] for row in rows], dtype=np.int64)
-        body, body_names = self._bodies(rows, clip, frame, coords, seen, track)
+        # A tool's ids that clash cannot be mended by whoever reads its file.
+        bodies = bodies_of(
+            *(clip, frame, coords, seen),
+            [() if row[2].track is None else (row[2].track,) for row in rows],
+            track=track,
+            where=lambda place: rows[place][3],
+            way_on="run the tool with tracking",
+            share=0.0,
+        )
+        self.say(*bodies.notes)
         if coords.shape[2] == 2:
             is_share = seen.any() and np.abs(coords[seen]).max() <= _SHARES
             self.say(*(SHARES_NOTE,) * bool(is_share), *upright_notes(coords, seen, joints.layout))
         self._say_left_out()
         data = pack_poses(
-            Poses(clip, body, frame, coords, seen),
+            Poses(clip, bodies.body, frame, coords, seen),
             layout=joints.layout,
             names=self.names,
             where=lambda row: rows[row][3],
             labels=self.labels,
             label_names=self.label_names,
             fps=self.fps,
-            body_names=body_names,
+            body_names=bodies.names or None,
             steps=reading_note(min_confidence),
             notes=self.notes,
         )
@@ -284,59 +293,6 @@ class People:
             )
         return ~broken.any(axis=1)
 
-    def _bodies(
-        self,
-        rows: Sequence[tuple[int, int, Person, str]],
-        clip: np.ndarray,
-        frame: np.ndarray,
-        coords: np.ndarray,
-        seen: np.ndarray,
-        track: bool,
-    ) -> tuple[np.ndarray, list[str] | None]:
-        """Return the body of each person ``(n,)``, counted through all clips, and the bodies' names."""
-        names: list[str | None] = [None] * len(rows)
-        for number in np.unique(clip):
-            members = np.flatnonzero(clip == number).tolist()
-            for place, name in zip(members, self._ids([rows[place] for place in members]), strict=True):
-                names[place] = name
-        left = np.flatnonzero([name is None for name in names])
-        tracks, notes = tracks_without_ids(
-            *(clip[left], frame[left], coords[left], seen[left]),
-            track=track,
-            where=lambda place: rows[left[place]][3],
-            way_on="run the tool with tracking",
-        )
-        self.say(*notes)
-        linked = dict(zip(left.tolist(), tracks.tolist(), strict=True))
-        # Ids in the order of their numbers, then linked people as they begin: the order in the file does not count.
-        keys = [
-            (int(clip[place]), True, linked[place], "")
-            if name is None
-            else (int(clip[place]), False, *_natural(name))
-            for place, name in enumerate(names)
-        ]
-        numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
-        body_names = [f"linked {key[2]}" if key[1] else key[3] for key in numbers]
-        has_ids = len(left) < len(rows)
-        return np.array([numbers[key] for key in keys], dtype=np.int64), body_names if has_ids else None
-
-    def _ids(self, rows: Sequence[tuple[int, int, Person, str]]) -> list[str | None]:
-        """Return the ids of a clip's people; none where an id stands for two people of a frame."""
-        ids = [row[2].track for row in rows]
-        met: set[tuple[int, str]] = set()
-        for row, name in zip(rows, ids, strict=True):
-            if name is not None and (row[1], name) in met:
-                self.say(
-                    f"{row[3]}: id {name} is that of two people of the frame; the clip's ids are not used"
-                )
-                return [None] * len(rows)
-            met.add((row[1], name or ""))
-        if any(name is None for name in ids) and any(name is not None for name in ids):
-            self.say(
-                f"{sum(name is None for name in ids)} of {len(ids)} poses have no track id and are linked apart"
-            )
-        return ids
-
     def _say_left_out(self) -> None:
         if self.unread:
             self.say(f"not read: {', '.join(self.unread)}")
@@ -370,8 +326,3 @@ def _is_score(coords: np.ndarray) -> bool:
         return True
     values = coords[np.isfinite(coords).all(axis=2)]
     return bool(len(values)) and bool((values >= 0).all() and (values <= 1).all() and values[:, 2].any())
-
-
-def _natural(name: str) -> tuple[int, str]:
-    """Return what sorts ids by their number, if they are one."""
-    return (int(name) if name.isdecimal() else -1), name

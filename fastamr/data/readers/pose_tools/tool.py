@@ -16,6 +16,7 @@ from ...packed.dataset import PackedSkeletons
 from ..common.frame_names import clips_of_names
 from ..common.json_text import load_json, parse_json
 from ..common.layout_choice import Joints, joints_by_count, joints_by_name
+from ..common.linking import id_text
 from ..common.reader import Reader, Reading, Source
 from ..common.sources import DamagedFile, Entry, Listing, list_files
 from .frames import Form, Frame, clip_of, frames_of, named, people_in, people_of, plain_key, tells_frame
@@ -344,9 +345,9 @@ def track_of(entry: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     value = entry[key] if key is not None else None
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if value is None or isinstance(value, (bool, list, Mapping)) or value in (-1, "-1", ""):
+    if isinstance(value, (bool, list, Mapping)):
         return None
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return id_text(value)
 
 
 def unread_of(entry: Mapping[str, Any], used: Sequence[str]) -> list[str]:

@@ -12,9 +12,11 @@ import torch
 
 from ...packed.dataset import PackedSkeletons
 from ...packed.split import Split
+from ..common.linking import groups
 from ..numbering.time_stamps import FARTHEST
+from .cells import is_missing
 from .columns import Plan
-from .text import Codes, Columns, is_missing
+from .text import Codes, Columns
 
 _TRAIN, _TEST = (
     {"train", "training", "1", "true", "yes"},
@@ -24,6 +26,14 @@ _HELD = {"val", "valid", "validation", "dev"}
 _IMAGE = re.compile(r"(?i).*\.(?:jpe?g|png|bmp|tiff?|webp)")
 # How far from an even grid times may lie, in frames, to be placed on it (choice).
 _UNEVEN = 0.25
+# The unit of times by the step from frame to frame: one of 0.2 to 2 million is no frame in microseconds (choice).
+_UNITS_OF_TIME = (
+    (2.0, 1.0, "seconds"),
+    (2e3, 1e-3, "milliseconds"),
+    (2e5, 1e-6, "microseconds"),
+    (2e6, 1e-7, "ticks of 100 nanoseconds"),
+    (float("inf"), 1e-9, "nanoseconds"),
+)
 
 
 @dataclass
@@ -109,6 +119,7 @@ class Clips:
         Raises:
             ValueError: the rows have no frames, or a clip has two classes.
         """
+        self._detected_class()
         self._weak_id(poses)
         self._image_names()
         clip, clip_names = self._coded("clip", self.stem)
@@ -159,6 +170,17 @@ class Clips:
                 self.notes.append(f"column {name!r} is taken as the name of the clip")
             else:
                 self.notes.append(f"column {name!r} is taken as the number of the person")
+
+    def _detected_class(self) -> None:
+        """Take columns that say only ``person``, the class of a detector, and its number, for no clip and no action."""
+        told = {role: codes for role in ("clip", "label") if (codes := self._role(role)) is not None}
+        is_boxed = {"x1", "y1", "x2", "y2"} <= {name.strip().lower() for name in self.names}
+        only = [{name.lower() for name in codes.names} for codes in told.values()]
+        if {"person"} not in only and not (is_boxed and only and only[-1] <= {"0", "0.0"}):
+            return
+        for role, codes in told.items():
+            if {name.lower() for name in codes.names} <= {"person", "0", "0.0"}:
+                self.unread.append(self.plan.roles.pop(role))
 
     def _image_names(self) -> None:
         """Take a column of files as that of the frames where it names images."""
@@ -227,8 +249,8 @@ class Clips:
         unit = self.plan.time_unit
         if unit is None and len(steps):
             step = float(np.median(steps))
-            unit = 1.0 if step < 2 else 1e-3 if step < 2000 else 1e-6 if step < 2e6 else 1e-9
-            told = {1.0: "seconds", 1e-3: "milliseconds", 1e-6: "microseconds", 1e-9: "nanoseconds"}[unit]
+            unit = next((size for most, size, _ in _UNITS_OF_TIME if step < most), 1e-9)
+            told = next(name for _, size, name in _UNITS_OF_TIME if size == unit)
             self.notes.append(f"column {self.names[place]!r} is taken as {told}")
         return (values * (unit or 1.0))[codes.values]
 
@@ -237,7 +259,7 @@ class Clips:
         self.drop(~np.isfinite(times), "its time is no number")
         frame = np.zeros(self.count, dtype=np.int64)
         uneven = 0
-        for rows in _groups(clip, self.keep):
+        for rows in groups(clip, np.flatnonzero(self.keep)):
             ticks, order = np.unique(times[rows], return_inverse=True)
             grid = _grid(ticks)
             uneven += grid is None
@@ -283,7 +305,7 @@ class Clips:
                 rates[:] = np.nan
         times = self._times_quietly()
         if times is not None:
-            for rows in _groups(clip, self.keep & np.isfinite(times)):
+            for rows in groups(clip, np.flatnonzero(self.keep & np.isfinite(times))):
                 number = clip[rows[0]]
                 frames, first = np.unique(frame[rows], return_index=True)
                 spans = np.diff(times[rows][first])
@@ -389,15 +411,6 @@ def _by_first_frame(
     place = np.empty(len(found), dtype=np.int64)
     place[order] = np.arange(len(found))
     return place[numbers], [names[found[at] % len(names)] for at in order]
-
-
-def _groups(key: np.ndarray, keep: np.ndarray) -> list[np.ndarray]:
-    """Return the rows of each value of a key, in the order of the file."""
-    rows = np.flatnonzero(keep)
-    order = rows[np.argsort(key[rows], kind="stable")]
-    if not len(order):
-        return []
-    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
 
 
 def _grid(ticks: np.ndarray) -> np.ndarray | None:

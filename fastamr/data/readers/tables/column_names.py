@@ -26,6 +26,7 @@ _PLACES = {
     "2d",
     "3d",
     "value",
+    "posi",
 }
 _FILLERS = {
     "kp", "kpt", "keypoint", "keypoints", "joint", "joints", "landmark", "landmarks", "lm", "point", "pt", "marker",
@@ -42,6 +43,12 @@ _NO_JOINTS = {
     "bbox", "box", "rect", "roi", "crop", "origin", "centroid", "center", "centre", "com", "cog", "gaze", "width",
     "height", "size", "scale", "offset", "mouse", "velocity", "acceleration", "resolution", "top", "bottom",
 }  # fmt: skip
+# Of values x, y, z that are no place: how a joint is turned, or how fast it is.
+_NO_PLACES = {
+    "orientation", "orient", "ori", "rotation", "rot", "quaternion", "quat", "euler", "angle", "angles", "rotvec",
+    "axisangle", "velocity", "vel", "acceleration", "acc", "direction", "normal",
+}  # fmt: skip
+_LEVEL = re.compile(r"(?i)(?:confidence|tracking)[\W_]*(?:level|state|status)$")
 
 
 @dataclass
@@ -65,6 +72,36 @@ def with_first_number(parts: list[Part | None], names: Sequence[str]) -> list[Pa
     ]
 
 
+def without_box(parts: list[Part | None], names: Sequence[str]) -> list[Part | None]:
+    """Return the columns without ``x1, y1, x2, y2``, a box, where no joint 0 or 3 goes with them."""
+    corners = {"x1", "y1", "x2", "y2"}
+    lower = [name.strip().lower() for name in names]
+    if not corners <= set(lower) or not {"x0", "x3"}.isdisjoint(lower):
+        return parts
+    return [None if name in corners else part for part, name in zip(parts, lower, strict=True)]
+
+
+def common_words(joints: Sequence[str]) -> tuple[int, int]:
+    """Return how many first and how many last words all of some joints share, none of them a side.
+
+    ``DLC_resnet50_nose``, ``body_nose``, ``nose_joint``: what all share tells joints no further apart.
+    """
+    words = [[word.lower() for word in joint.split("_")] for joint in set(joints)]
+    shared = []
+    for order in (1, -1):
+        count = 0
+        while (
+            len(words) > 2
+            and min(map(len, words)) > count + 1 + sum(shared)
+            and len({word[::order][count] for word in words}) == 1
+            and words[0][::order][count] not in ("left", "right", "l", "r")
+            and not any("".join(word[::order][count + 1 :]).isdecimal() for word in words)
+        ):
+            count += 1
+        shared.append(count)
+    return shared[0], shared[1]
+
+
 def part_of_path(path: tuple[str, str, str]) -> Part | None:
     """Return what a column under DeepLabCut's lines of names is."""
     body, joint, value = path
@@ -83,7 +120,7 @@ def part_of(name: str) -> Part | None:
     name = re.sub(r"(?i)[(\[]\s*([xyz])\s*[)\]]", r"_\1", name)
     bracket = re.search(r"[(\[]\s*([\w%]+)\s*[)\]]", name)
     text = re.sub(r"\(.*?\)|\[.*?\]", " ", name).strip()
-    text = re.sub(r"(?i)(?<=[xyz])(?=[23]d$)", "_", text)
+    text = re.sub(r"(?i)(?<=[xyz])(?=[23]d$)", "_", _LEVEL.sub("confidence", text))
     text = re.sub(r"(?<=[^\W_A-Z])([XYZ])$", r"_\1", text)
     text = re.sub(r"(?i)^([xyzcvps])(?=\d+$)", r"\1_", text)
     text = re.sub(r"(?<=\d)([xyzcv])$", r"_\1", text)
@@ -107,6 +144,8 @@ def part_of(name: str) -> Part | None:
     if not value:
         return None
     rest = words[:-1] if at == -1 else words[1:]
+    if not {word.lower() for word in rest}.isdisjoint(_NO_PLACES) and value != "score":
+        return None
     while len(rest) > 1 and rest[-1].lower() in _PLACES:
         rest.pop()
     body, rest = _person(rest)

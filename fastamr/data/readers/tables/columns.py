@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .column_names import UNITS, Part, part_of, part_of_path, with_first_number
+from .column_names import UNITS, Part, part_of, part_of_path, with_first_number, without_box
 from .text import Header
 
 LONG = "a row a joint (frame, joint, x, y[, z])"
@@ -38,7 +38,7 @@ _ROLES: dict[str, tuple[tuple[str, ...], ...]] = {
         _with("file filename filepath path source", f"{_ID} name"),
         ("name",),
     ),
-    "label": (_with("label action class activity gesture", f"{_ID} name label class"),),
+    "label": (_with("label action class activity gesture target category exercise", f"{_ID} name label class"),),
     "fps": (("fps", "framerate", "framespersecond", "samplerate", "samplingrate", "hz"),),
     "subject": (_with("subject actor performer participant", f"{_ID} name"),),
     "view": (_with("view camera cam", f"{_ID} name"),),
@@ -49,7 +49,7 @@ _SECONDS = {
     **dict.fromkeys(("us", "usec", "microseconds"), 1e-6), **dict.fromkeys(("ns", "nanoseconds"), 1e-9),
 }  # fmt: skip
 _TIME = re.compile(
-    rf"(?:video|frame|device|capture)?(?:timestamps?|times?|timecode|t)?(?:in)?(?:{'|'.join(_SECONDS)})?|milliseconds?"
+    rf"(?:video|frame|device|capture|relative|elapsed|system|unix|sensor)?(?:timestamps?|times?|timecode|t)?(?:in)?(?:{'|'.join(_SECONDS)})?|milliseconds?"
 )
 _SPLITS = ("split", "splitname", "subset", "partition", "dataset", "set", "usage")
 
@@ -125,7 +125,7 @@ def plan_columns(header: Header, where: str) -> Plan:
         if header.paths is None
         else [part_of_path(path) for path in header.paths]
     )
-    parts = with_first_number(parts, names)
+    parts = without_box(with_first_number(parts, names), names)
     plan.joints = _joints(parts, names, where)
     used = {place for joint in plan.joints for place in (*joint.axes, joint.score)}
     _find_roles(plan, names, used, where)
@@ -145,21 +145,6 @@ def plan_columns(header: Header, where: str) -> Plan:
     used = {*plan.numbers, *plan.roles.values(), *plan.splits.values()}
     plan.others = [place for place in range(len(names)) if place not in used]
     return plan
-
-
-def _common_words(joints: Sequence[str]) -> int:
-    """Return how many first words all of some joints share (``DLC_resnet50_nose``), none of them a side."""
-    words = [joint.split("_") for joint in set(joints)]
-    count = 0
-    while (
-        len(words) > 2
-        and min(map(len, words)) > count + 1
-        and len({word[count] for word in words}) == 1
-        and words[0][count].lower() not in ("left", "right", "l", "r")
-        and not any("".join(word[count + 1 :]).isdecimal() for word in words)
-    ):
-        count += 1
-    return count
 
 
 def _choose_form(
@@ -304,11 +289,9 @@ def _joints(parts: Sequence[Part | None], names: Sequence[str], where: str) -> l
         raise ValueError(
             f"{where}: {deep[0][1]!r} has x, y and z, {flat[1]!r} has x and y only; give all joints the same columns"
         )
-    common = _common_words([joint for _, joint in whole])
     return [
         JointColumns(
-            key[0],
-            "_".join(key[1].split("_")[common:]),
+            *key,
             tuple(found[axis] for axis in "xyz" if axis in found),
             _one(scores.get(key, []), names, where, f"the confidence of {key[1]}"),
         )

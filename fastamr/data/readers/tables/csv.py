@@ -16,7 +16,7 @@ import numpy as np
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
 from ..common.frame_names import frames_of_names
-from ..common.linking import NOTE, link_people
+from ..common.linking import tracks_without_ids
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
 from ..common.score_channel import looks_like_score
@@ -134,16 +134,20 @@ def _packed(
     min_confidence: float,
 ) -> PackedSkeletons:
     """Return the poses as a data set, people who are not told apart linked from frame to frame."""
+
+    def line(place: int) -> str:
+        return f"{where}, line {poses.line[place]}"
+
     body, names = poses.body, poses.body_names
     if not poses.is_told:
-        if not track:
-            raise ValueError(
-                f"{where}: several people in a frame, and no column tells them apart; add a column 'body', or leave "
-                f"out --no-track"
-            )
         _check_people(poses, where)
-        body = link_people(poses.clip, poses.frame, poses.coords, poses.valid)
-        notes.append(NOTE)
+        body, said = tracks_without_ids(
+            *(poses.clip, poses.frame, poses.coords, poses.valid),
+            track=track,
+            where=line,
+            way_on="add a column 'body' with a number for each person",
+        )
+        notes += said
     elif rows.body is not None:
         names = rows.body_names
     steps: tuple[dict[str, Any], ...] = ()
@@ -155,12 +159,13 @@ def _packed(
         Poses(poses.clip, body, poses.frame, poses.coords, poses.valid),
         layout=poses.joints.layout,
         names=rows.clip_names,
-        where=lambda place: f"{where}, line {poses.line[place]}",
+        where=line,
         labels=rows.about.labels,
         label_names=rows.about.label_names,
         fps=rows.about.fps,
         body_names=names,
         steps=steps,
+        notes=notes,
     )
     rows.about.add_to(data, rows.clip_names)
     return data

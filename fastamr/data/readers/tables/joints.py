@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....skeleton import SkeletonLayout
+from ....skeleton import LAYOUTS, SkeletonLayout
 from ..common.layout_choice import Joints, joints_by_index, joints_by_name
+from .column_names import common_words
 
 _MOST = 9999
 
@@ -34,7 +35,26 @@ def joints_of(
         word = next(name for name, number in zip(names, numbers, strict=True) if number < 0)
         number = next(number for number in numbers if number >= 0)
         raise ValueError(f"{where}: joints {word[:60]!r} and {number}; name all joints or number all")
-    return joints_by_name(names, where, given=given)
+    return _of_names(names, where, given)
+
+
+def _of_names(names: Sequence[str], where: str, given: str | SkeletonLayout | None) -> Joints:
+    """Return the skeleton of named joints; words that all names share are left out where a layout has the rest."""
+    first, last = common_words(names)
+    short = ["_".join(name.split("_")[first : len(name.split("_")) - last]) for name in names]
+    if given is None:
+        found = joints_by_name(short, where)
+        return (
+            found
+            if short == list(names) or found.layout in LAYOUTS.values()
+            else joints_by_name(names, where)
+        )
+    try:
+        return joints_by_name(names, where, given=given)
+    except ValueError:
+        if short == list(names):
+            raise
+        return joints_by_name(short, where, given=given)
 
 
 def _of_numbers(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ....skeleton import SkeletonLayout
+from .cells import is_missing
 from .clips import Rows
 from .columns import Plan
 from .joints import joints_of, placed
 from .table_poses import TablePoses
-from .text import Columns, is_missing
+from .text import Columns
 
 
 def joint_rows(plan: Plan, columns: Columns) -> tuple[np.ndarray, int]:

@@ -15,7 +15,7 @@ import torch
 
 from ....skeleton import SkeletonLayout, get_layout
 from ..common.layout_choice import joints_by_name
-from ..common.linking import NOTE, link_people
+from ..common.linking import tracks_without_ids
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
 from ..common.sources import DamagedFile
@@ -67,36 +67,41 @@ def read(
         ValueError: it shows nobody, or several people with ``track=False``.
     """
     path = source.path
+
+    def where(place: int) -> str:
+        return f"{path}, frame {frame[place]}"
+
     text = read_numbers(path.read_bytes())
     is_daily = int(text.counts[0]) != 4
     frame, points, seen = _daily(text) if is_daily else _action3d(text, min_confidence)
     on_screen = not is_daily and not path.stem.lower().endswith("3d")
-    notes, channels = [], 3
+    notes: list[str] = []
+    channels = 3
     if on_screen:
         channels = 2
         notes.append("coordinates of the screen: x, y in pixels; the depth beside them is not read")
     joints = joints_by_name(get_layout("kinect20").joints if is_daily else _JOINTS, str(path), given=layout)
     coords, valid = joints.take(points[..., :channels], seen)
-    body = np.zeros(len(frame), dtype=np.int64)
-    if len(np.unique(frame)) < len(frame):
-        if not track:
-            raise ValueError(f"{path}: several people in a frame, and no tracks; leave out --no-track")
-        body = link_people(body, frame, coords, valid)
-        notes.append(NOTE)
+    clip = np.zeros(len(frame), dtype=np.int64)
+    body, said = tracks_without_ids(
+        *(clip, frame, coords, valid), track=track, where=where, way_on="the format has no tracks"
+    )
+    notes += said
     if not is_daily:
         notes.append(f"{_FPS:g} frames a second, the rate of MSR Action3D")
     name, classes = re.sub(r"(?i)_skeleton(3d)?$", "", path.stem), _DAILY if is_daily else _ACTION3D
     told = re.search(r"(?i)a(\d+)_s(\d+)_e(\d+)", name)
     action, *columns = (int(number) for number in told.groups()) if told else (0, -1, -1)
     data = pack_poses(
-        Poses(np.zeros(len(frame), dtype=np.int64), body, frame, as_float32(coords), valid),
+        Poses(clip, body, frame, as_float32(coords), valid),
         layout=joints.layout,
         names=[name],
-        where=lambda place: f"{path}, frame {frame[place]}",
+        where=where,
         labels=[action - 1 if action <= len(classes) else -1],
         label_names=classes,
         fps=[float("nan") if is_daily else _FPS],
         steps=() if is_daily else reading_note(min_confidence),
+        notes=notes,
     )
     data.columns.update(
         zip(("subject", "rep"), map(torch.tensor, [[value] for value in columns]), strict=True)

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from .cells import Bad, Commas, numbers_of
+
 _BLOCK = 1 << 16
 _SEPARATORS = ",;\t|"
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 _DLC = ("scorer", "individuals", "bodyparts", "coords")
-_MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "nil", "<na>", "#n/a", "undefined"}
-_WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "visible": 1.0, "tracked": 1.0, "invisible": 0.0}
-_WORDS |= dict.fromkeys(_MISSING, math.nan)
-
-
-def is_missing(text: str) -> bool:
-    """Tell whether a cell says that there is no value."""
-    return text.strip().lower() in _MISSING
+_AXES = {"x", "y", "z", "likelihood", "confidence", "conf", "score", "visibility", "c", "v"}
+# By the first word of the file.
+_TOOLS = {
+    **dict.fromkeys(("trajectories", "devices", "model outputs", "joints"), "Vicon"),
+    "no_of_frames": "Qualisys", "format version": "OptiTrack", "pathfiletype": "OpenSim (.trc)",
+}  # fmt: skip
 
 
 @dataclass
@@ -123,7 +122,16 @@ class Table:
 
     def _header(self, separator: str) -> Header:
         names = [_flat(cell.strip()) for cell in self._next()]
+        tool = _TOOLS.get(names[0].lower())
+        if tool is not None and (len(list(filter(None, names))) <= 2 or not tool.startswith("Vicon")):
+            raise ValueError(
+                f"{self.path} is a table of {tool} with several lines of names, which is not read; write one line, "
+                f"Frame, NAME_x, NAME_y, NAME_z, ..., above the numbers, or export C3D or BVH and import that"
+            )
         if names[0].lower() not in _DLC:
+            more = self._second_line(names, separator)
+            if more is not None:
+                return more
             return Header(names, None, self._line, separator)
         levels = {names[0].lower(): names}
         while "coords" not in levels and len(levels) < len(_DLC):
@@ -145,6 +153,21 @@ class Table:
             ["_".join(filter(None, path)) or f"column {place + 1}" for place, path in enumerate(paths)],
             paths, self._line, separator,
         )  # fmt: skip
+
+    def _second_line(self, names: list[str], separator: str) -> Header | None:
+        """Return the names of columns that stand in two lines, joints above x, y, ..., as pandas writes them."""
+        if len(names) < 6 or len(set(names)) > 1 + len(names) // 2:
+            return None
+        axes = [cell.strip().lower() for cell in self._next()]
+        told = [place for place, axis in enumerate(axes) if axis in _AXES]
+        if len(axes) != len(names) or 3 * len(told) < 2 * len(names) or not {"x", "y"} <= set(axes):
+            raise ValueError(
+                f"{self.path}, line {self._line}: the columns are {', '.join(filter(None, names[:6]))}, ..., names that occur "
+                f"again, expected x, y, ... below them, or one line of names such as nose_x, nose_y"
+            )
+        above = list(itertools.accumulate(names, lambda before, name: name or before))
+        joined = [f"{above[at]}_{axis}" if at in told else names[at] or axis for at, axis in enumerate(axes)]
+        return Header(joined, None, self._line, separator)
 
     def _next(self) -> list[str]:
         try:
@@ -168,12 +191,12 @@ class Table:
             ValueError: there is no row, or more than half of the rows, or of a column's numbers, are not sound.
         """
         width, least = len(self.header.names), max(needed) + 1
-        sizes, lines = _Bad(), []
+        sizes, lines = Bad(), []
         values: dict[int, list[np.ndarray]] = {place: [] for place in numbers}
         texts: dict[int, list[np.ndarray]] = {place: [] for place in codes}
         known: dict[int, dict[str, int]] = {place: {} for place in codes}
-        bad = {place: _Bad() for place in values}
-        commas = {place: _Commas() for place in values} if self.header.separator != "," else {}
+        bad = {place: Bad() for place in values}
+        commas = {place: Commas() for place in values} if self.header.separator != "," else {}
         for line, rows in self._blocks():
             line, rows = _of_size(line, rows, least, width, sizes)
             if not rows:
@@ -181,7 +204,7 @@ class Table:
             lines.append(np.array(line))
             cells = list(zip(*rows, strict=True))
             for place, parts in values.items():
-                parts.append(_numbers(cells[place], line, commas.get(place), bad[place]))
+                parts.append(numbers_of(cells[place], line, commas.get(place), bad[place]))
             for place, parts in texts.items():
                 names = known[place]
                 parts.append(np.array([names.setdefault(cell, len(names)) for cell in cells[place]]))
@@ -212,7 +235,7 @@ class Table:
         if rows:
             yield line, rows
 
-    def _complain_of_cells(self, found: Columns, bad: dict[int, _Bad]) -> None:
+    def _complain_of_cells(self, found: Columns, bad: dict[int, Bad]) -> None:
         """Note or refuse the cells that are no numbers; columns of the same fault, a row of units, share a note."""
         alike: dict[tuple[int, int, int, str], list[int]] = {}
         for place, cells in bad.items():
@@ -225,7 +248,7 @@ class Table:
             what = f"cells of column{'s' * (len(names) > 1)} {shown}"
             self._complain(found, cells, cells.of, what, "taken as not seen")
 
-    def _note_of_commas(self, commas: dict[int, _Commas]) -> list[str]:
+    def _note_of_commas(self, commas: dict[int, Commas]) -> list[str]:
         """Return the note that commas are decimal ones.
 
         Raises:
@@ -243,7 +266,7 @@ class Table:
         text = first.decimal or first.thousands
         return [f"commas in numbers are decimal commas: {text!r} is {text.replace(',', '.')}"]
 
-    def _complain(self, found: Columns, bad: _Bad, of: int, what: str, fate: str) -> None:
+    def _complain(self, found: Columns, bad: Bad, of: int, what: str, fate: str) -> None:
         """Note what was not sound, or raise where that is most."""
         if not bad.count:
             return
@@ -252,46 +275,6 @@ class Table:
         found.notes.append(
             f"{bad.count} of {of} {what} {fate}, first in line {bad.line}: {bad.reason.split('; ')[0]}"
         )
-
-
-@dataclass
-class _Bad:
-    """How many were not sound, of how many, and where and why the first was not."""
-
-    count: int = 0
-    of: int = 0
-    line: int = 0
-    reason: str = ""
-
-    def add(self, line: int, reason: str) -> None:
-        if not self.count:
-            self.line, self.reason = line, reason
-        self.count += 1
-
-
-@dataclass
-class _Commas:
-    """Cells of a column by what a comma in them may be.
-
-    Args:
-        thousands: the first cell such as ``1,234``, which may be a number of thousands.
-        line: its line.
-        decimal: the first cell whose comma can only be a decimal one.
-        whole: whether there is a whole number from 1 to 999 without a comma.
-    """
-
-    thousands: str = ""
-    line: int = 0
-    decimal: str = ""
-    whole: bool = False
-
-    def add(self, text: str, line: int) -> None:
-        if "," not in text:
-            self.whole = self.whole or bool(re.fullmatch(r"-?[1-9]\d{0,2}", text))
-        elif not re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", text):
-            self.decimal = self.decimal or text
-        elif not self.thousands:
-            self.thousands, self.line = text, line
 
 
 def _decoded(path: Path, encoding: str) -> Iterator[str]:
@@ -317,7 +300,7 @@ def _separator(line: str) -> str:
 
 
 def _of_size(
-    line: list[int], rows: list[list[str]], least: int, width: int, bad: _Bad
+    line: list[int], rows: list[list[str]], least: int, width: int, bad: Bad
 ) -> tuple[list[int], list[list[str]]]:
     """Return the rows of a block that have a cell for every name; those that lack cells at the end are filled."""
     if set(map(len, rows)) == {width}:
@@ -336,45 +319,6 @@ def _of_size(
             kept[0].append(at)
             kept[1].append([*row[:width], *[""] * (width - cells)])
     return kept
-
-
-def _numbers(cells: Sequence[str], line: Sequence[int], commas: _Commas | None, bad: _Bad) -> np.ndarray:
-    """Return a column's numbers; what says that there is none, and what is none, becomes NaN.
-
-    Args:
-        cells: the cells.
-        line: their lines.
-        commas: takes what commas are in a table where they do not separate columns; None = a comma is an error.
-        bad: takes cells that are no numbers.
-    """
-    before = bad.count
-    try:
-        values = np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        values = np.array([_number(cell, commas, at, bad) for cell, at in zip(cells, line, strict=True)])
-    infinite = np.isinf(values)
-    for place in np.flatnonzero(infinite).tolist():
-        bad.add(line[place], f"{cells[place].strip()[:60]!r}, which is not finite")
-    bad.of += int(np.isfinite(values).sum()) + bad.count - before
-    return np.where(infinite, np.nan, values)
-
-
-def _number(cell: str, commas: _Commas | None, line: int, bad: _Bad) -> float:
-    text = cell.strip().lower()
-    known = _WORDS.get(text)
-    if known is not None:
-        return known
-    is_comma = commas is not None and text.count(",") == 1 and "." not in text
-    try:
-        value = float(text.replace(",", ".") if is_comma else text)
-    except ValueError:
-        thousands = re.fullmatch(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d*)?|[-+]?\d{1,3}(?:\.\d{3})+,\d*", text)
-        hint = "; write numbers without separators of thousands" if thousands else ""
-        bad.add(line, f"{cell.strip()[:60]!r}, expected a number{hint}")
-        return math.nan
-    if commas is not None:
-        commas.add(text, line)
-    return value
 
 
 def _merged(values: np.ndarray, known: dict[str, int]) -> Codes:

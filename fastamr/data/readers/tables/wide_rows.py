@@ -41,6 +41,7 @@ def wide_poses(
         ValueError: columns and rows both name people, or the layout cannot be told.
     """
     kept = np.flatnonzero(rows.keep)
+    _check_people(plan.joints, where)
     strange = _strange(plan.joints)
     columns_of = [(place, joint) for place, joint in enumerate(plan.joints) if joint.body not in strange]
     people = list(dict.fromkeys(joint.body for _, joint in columns_of))
@@ -50,11 +51,6 @@ def wide_poses(
     if people != [""] and rows.body is not None:
         raise ValueError(
             f"{where}: the columns name people ({people[0]}, ...), and so does a column of each row; remove one"
-        )
-    if len(people) * len(names) > _STRETCH * len(plan.joints):
-        raise ValueError(
-            f"{where}: the columns name {len(people)} people ({people[0]}, {people[1]}, ...) and {len(names)} joints, "
-            f"but each person only some of them; name the joints of all people alike, as in a_nose_x, b_nose_x"
         )
     whole = np.zeros((len(kept), len(people), len(names), points.shape[2]), dtype=np.float32)
     shown = np.zeros(whole.shape[:3], dtype=bool)
@@ -81,6 +77,17 @@ def wide_poses(
         joints, clip, frame, body, is_told, whole.reshape(size, *whole.shape[2:]),
         shown.reshape(size, -1), np.repeat(columns.line[kept], count), body_names,
     )  # fmt: skip
+
+
+def _check_people(joints: list[JointColumns], where: str) -> None:
+    """Raise where people and joints fill few of their table, which would be stored whole."""
+    people = list(dict.fromkeys(joint.body for joint in joints))
+    names = {joint.joint for joint in joints}
+    if len(people) * len(names) > _STRETCH * len(joints):
+        raise ValueError(
+            f"{where}: the columns name {len(people)} people ({people[0]}, {people[1]}, ...) and {len(names)} joints, "
+            f"but each person only some of them; name the joints of all people alike, as in a_nose_x, b_nose_x"
+        )
 
 
 def _strange(joints: list[JointColumns]) -> dict[str, str]:

@@ -202,6 +202,31 @@ class TestNpz:
         assert data.columns["subject"].tolist() == list(range(9))
         assert data.offsets.diff().unique().tolist() == [5]
 
+    def test_a_clip_in_each_array(self, tmp_path: Path) -> None:
+        clips = {f"walk_{place}": RNG.uniform(5, 500, (4, 17, 2)).astype(np.float32) for place in (10, 9)}
+        np.savez(tmp_path / "a.npz", **clips)
+        data, notes = told(tmp_path / "a.npz", layout="coco17")
+        assert data.names == ["walk_9", "walk_10"]
+        np.testing.assert_array_equal(data.coords[4:].numpy(), clips["walk_10"])
+        assert "each of the 2 arrays is taken as a clip of its name" in notes
+        np.savez(tmp_path / "a.npz", *clips.values(), RNG.uniform(5, 500, (7, 17, 2)))
+        data, _ = told(tmp_path / "a.npz", layout="coco17")
+        assert (data.names, data.clip_frames().tolist()) == (["arr_0", "arr_1", "arr_2"], [4, 4, 7])
+        with pytest.raises(ValueError, match=r"arr_0: 17 joints without names, which several layouts have"):
+            told(tmp_path / "a.npz")
+        np.savez(tmp_path / "a.npz", first=np.ones((4, 17, 2)), second=np.ones((5, 17, 2)), label=np.zeros(2))
+        with pytest.raises(ValueError, match="holds the arrays first"):
+            told(tmp_path / "a.npz", layout="coco17")
+
+    def test_rows_of_a_batch(self, tmp_path: Path) -> None:
+        batch = RNG.normal(size=(8, 10, 75)).astype(np.float32)
+        batch[3, 6:] = 0
+        np.savez(tmp_path / "a.npz", data=batch, labels=np.arange(8) % 2)
+        data, notes = told(tmp_path / "a.npz", layout="ntu25")
+        assert (data.num_clips, data.clip_frames().tolist()[3]) == (8, 6)
+        np.testing.assert_array_equal(data.coords[:10].numpy(), batch[0].reshape(10, 25, 3))
+        assert "shape (8, 10, 75) is read as (clips, frames, values)" in notes
+
     def test_smpl_with_joints_and_without(self, tmp_path: Path) -> None:
         amass = {"poses": RNG.normal(size=(7, 156)), "trans": np.ones((7, 3)), "betas": np.ones(16)}
         amass |= {

@@ -285,6 +285,14 @@ class TestPyskl:
         path.write_bytes(pickle.dumps(annotations))
         assert torch.equal(read_pyskl(path).coords, data.coords)
 
+    def test_more_bodies_than_frames(self, tmp_path: Path) -> None:
+        """Frames in front of bodies, and nothing that says so."""
+        entry = {"frame_dir": "a", "label": 0, "keypoint": RNG.uniform(1, 9, (8, 2, 17, 2))}
+        write.write_pyskl(tmp_path / "some.pkl", [entry], {})
+        with pytest.raises(ValueError, match=r"\(8, 2, 17, 2\), more bodies than frames") as error:
+            read_pyskl(tmp_path / "some.pkl")
+        one_line(error, "annotations[0]")
+
     def test_text_labels_become_classes(self, tmp_path: Path, annotations: list[dict[str, Any]]) -> None:
         for entry, label in zip(annotations, ["walk", "run", np.str_("walk")], strict=True):
             entry["label"] = str(label)

@@ -293,8 +293,22 @@ def test_what_is_no_pickle(tmp_path: Path, content: bytes) -> None:
 
 
 def test_old_protocols_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"some\.pkl, byte"):
-        load(tmp_path, pickle.dumps({"a": 1}, protocol=0))
+    for protocol in (0, 1):
+        with pytest.raises(ValueError, match=r"some\.pkl, byte.*save it again with pickle\.dump.*protocol=4"):
+            load(tmp_path, pickle.dumps({"a": [np.ones(3)]}, protocol=protocol))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04more", "zip archive, as torch.save writes it.*np.savez"),
+        (b"\x1f\x8bmore", "packed with gzip; unpack it first"),
+        (b"\x80\x04cpandas.core.frame\nDataFrame\n.", "table of pandas.*save it with to_csv"),
+    ],
+)
+def test_other_files_are_told(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, content)
 
 
 def test_a_missing_file() -> None:

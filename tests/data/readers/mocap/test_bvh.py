@@ -232,6 +232,16 @@ class TestDefects:
         expected, found = read_text(tmp_path, ARM)[0], read_text(tmp_path, text)[0]
         np.testing.assert_array_equal(found.coords, expected.coords)
 
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [("Frame Time: 0.04", "Frame Time:\t0,04"), ("Frame Time: 0.04", "Frame Time:0.04"), ("Frames: 3", "Frames:3"),
+         ("OFFSET 0 2 0", "OFFSET 0,0 2,000 0")],
+    )  # fmt: skip
+    def test_decimal_commas_and_no_blank_behind_a_colon(self, tmp_path: Path, old: str, new: str) -> None:
+        expected, found = read_text(tmp_path, ARM)[0], read_text(tmp_path, ARM.replace(old, new))[0]
+        np.testing.assert_array_equal(found.coords, expected.coords)
+        assert found.fps.tolist() == [25]
+
     def test_two_skeletons(self, tmp_path: Path) -> None:
         root = ARM[ARM.index("ROOT") : ARM.index("MOTION")]
         with pytest.raises(ValueError, match="a second ROOT; save each"):

@@ -166,6 +166,20 @@ class TestFrames:
             pose.write(path, texts if form == "list" else dict(enumerate(texts)))
         np.testing.assert_allclose(clip_of(read(path), "a")[0], PIXELS[:, 0], rtol=1e-5)
 
+    @pytest.mark.parametrize("form", ["columns", "split"])
+    def test_tables_of_pandas(self, tmp_path: Path, form: str) -> None:
+        """Two people of one image are no two frames."""
+        rows = [pose.yolo_detection(points) for points in pose.motion(1, people=2)[0]]
+        names = list(rows[0])
+        document: dict[str, Any] = {
+            name: {str(place): row[name] for place, row in enumerate(rows)} for name in names
+        }
+        if form == "split":
+            document = {"columns": names, "index": [0, 1], "data": [list(row.values()) for row in rows]}
+        data, notes = read_all(pose.write(tmp_path / "a.json", document))
+        assert (data.num_bodies, data.coords.shape[0]) == (2, 2)
+        assert "left out" not in notes
+
     def test_a_string_that_is_no_json(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no JSON") as error:
             read(pose.write(tmp_path / "a.json", ["[1, 2", "[3]"]))

@@ -146,3 +146,102 @@ class TestClipsThatFollowEachOther:
         path = write_rows(tmp_path / "a.csv", ["frame", "joint", "x", "y"], rows)
         with pytest.raises(ValueError, match=r"line 70: frame 0 comes again, and no column tells whether"):
             told(path)
+
+
+class TestKinect:
+    AZURE = get_layout("azure32").joints
+
+    def test_orientations_are_no_joints(self, tmp_path: Path) -> None:
+        coords = np.random.default_rng(0).normal(size=(3, 32, 3)).astype(np.float32)
+        values = ("position.x", "position.y", "position.z", "orientation.w", "orientation.x", "orientation.y")
+        header = [
+            "frame",
+            *(f"{joint}.{value}" for joint in self.AZURE for value in (*values, "confidence_level")),
+        ]
+        rows = [
+            [
+                frame,
+                *(
+                    cell
+                    for joint in range(32)
+                    for cell in (*pose[joint], 1, frame, 0, 0 if joint == 3 else 2)
+                ),
+            ]
+            for frame, pose in enumerate(coords)
+        ]
+        data, notes = told(write_rows(tmp_path / "a.csv", header, rows))
+        assert data.layout.name == "azure32"
+        assert data.valid is not None
+        assert (~data.valid).nonzero()[:, 1].tolist() == [3, 3, 3]
+        shown = np.delete(np.arange(32), 3)
+        np.testing.assert_allclose(data.coords[:, shown], coords[:, shown], atol=1e-4)
+        assert any("columns not read" in note and "orientation" in note for note in notes)
+
+    @pytest.mark.parametrize(
+        ("column", "words"),
+        [("TrackingState", ("Tracked", "NotTracked")), ("confidence", ("MEDIUM", "NONE")),
+         ("confidence_level", ("K4ABT_JOINT_CONFIDENCE_LOW", "K4ABT_JOINT_CONFIDENCE_NONE"))],
+    )  # fmt: skip
+    def test_states_as_words(self, tmp_path: Path, column: str, words: tuple[str, str]) -> None:
+        rows = [[f, COCO[j], *POINTS[f, j], words[j == 9]] for f in range(4) for j in range(17)]
+        data, notes = told(write_rows(tmp_path / "a.csv", ["frame", "joint", "x", "y", column], rows))
+        assert data.valid is not None
+        assert (~data.valid).nonzero()[:, 1].tolist() == [9] * 4
+        assert not any("not read" in note for note in notes)
+
+    def test_ticks_of_100_nanoseconds(self, tmp_path: Path) -> None:
+        before = {"Timestamp": lambda frame: 636000000000000000 + frame * 333333}
+        data, notes = told(write_wide(tmp_path / "a.csv", POINTS, named, before))
+        assert data.fps.tolist() == [pytest.approx(30, rel=1e-2)]
+        assert "column 'Timestamp' is taken as ticks of 100 nanoseconds" in notes
+        before = {"RelativeTime": lambda frame: f"00:00:00.{frame * 333333:07d}"}
+        assert told(write_wide(tmp_path / "a.csv", POINTS, named, before))[0].fps.tolist() == [
+            pytest.approx(30, rel=1e-2)
+        ]
+
+
+class TestDetectors:
+    def test_the_box_and_the_class_of_a_detector(self, tmp_path: Path) -> None:
+        before = {"frame": int, "name": lambda _: "person", "class": lambda _: 0}
+        before |= {corner: lambda _: 5 for corner in ("x1", "y1", "x2", "y2")}
+        path = write_wide(tmp_path / "a.csv", POINTS, lambda joint, axis: f"kp{joint}_{axis}", before)
+        data, notes = told(path, layout="coco17")
+        assert (data.names, data.labels.tolist(), data.num_bodies) == (["a"], [-1], 1)
+        np.testing.assert_allclose(data.coords, POINTS, atol=1e-3)
+        assert any("columns not read: name, class" in note for note in notes)
+        del before["name"]
+        path = write_wide(path, POINTS, lambda joint, axis: f"kp{joint}_{axis}", before)
+        assert told(path, layout="coco17")[0].labels.tolist() == [-1]
+
+
+class TestLinesOfNames:
+    @pytest.mark.parametrize("blank", [False, True])
+    def test_two_lines(self, tmp_path: Path, blank: bool) -> None:
+        first = ["", *("" if blank and axis == "y" else joint for joint in COCO for axis in "xy")]
+        rows = [["", *["x", "y"] * 17], *([frame, *pose.ravel()] for frame, pose in enumerate(POINTS))]
+        data, _ = told(write_rows(tmp_path / "a.csv", first, rows))
+        assert data.layout.name == "coco17"
+        np.testing.assert_allclose(data.coords, POINTS, atol=1e-3)
+        with pytest.raises(ValueError, match=r"names that occur again, expected x, y, \.\.\. below them"):
+            told(write_rows(tmp_path / "a.csv", first, rows[1:]))
+
+    @pytest.mark.parametrize(
+        ("line", "tool"),
+        [("Trajectories", "Vicon"), ("NO_OF_FRAMES,7", "Qualisys"), ("Format Version,1.23,Take Name,a", "OptiTrack"),
+         ("PathFileType,4,(X/Y/Z),a.trc", "OpenSim")],
+    )  # fmt: skip
+    def test_tools_with_several_lines(self, tmp_path: Path, line: str, tool: str) -> None:
+        path = tmp_path / "a.csv"
+        path.write_text(f"{line}\n100\n,,a,,\nFrame,Sub Frame,X,Y,Z\n1,0,1,2,3\n")
+        with pytest.raises(ValueError, match=rf"a table of {tool}.*write one line, Frame, NAME_x") as error:
+            told(path)
+        one_line(error, "a.csv")
+
+    def test_words_that_all_joints_share(self, tmp_path: Path) -> None:
+        rows = [[f, f"body_{COCO[j]}", *POINTS[f, j]] for f in range(4) for j in range(17)]
+        path = write_rows(tmp_path / "a.csv", ["frame", "keypoint", "x", "y"], rows)
+        assert told(path)[0].layout.name == "coco17"
+        path = write_wide(path, POINTS[:, :3], lambda joint, axis: f"{'abc'[joint]}_paw_{axis}")
+        assert told(path)[0].layout.joints == ("a_paw", "b_paw", "c_paw")
+        path = write_wide(path, POINTS, lambda joint, axis: f"{COCO[joint]}-Joint-Posi-{axis}")
+        assert told(path)[0].layout.name == "coco17"
