@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import check_name, shortened
+from ..errors import check_name, naming, shortened
 from .amr import AMRModel
 from .asma import ASMaModel
-from .base import CLASSIFIER, SkeletonModel, read_description
+from .base import CLASSIFIER, CONFIG_FILE, SkeletonModel, read_description
 from .gfp import GFPModel
 from .mamp import MAMPModel
 from .parts.config import ModelConfig
@@ -102,4 +102,6 @@ def load_pretrained(directory: str | Path) -> SkeletonModel:
             "fastamr finetune, or load it with ActionClassifier.from_pretrained; expected the folder of a pre-training "
             "run"
         )
-    return MODELS[check_model(name)].from_pretrained(directory)
+    with naming(Path(directory) / CONFIG_FILE, "expected a folder written by save_pretrained"):
+        model = MODELS[check_model(name)]
+    return model.from_pretrained(directory)

@@ -178,7 +178,7 @@ def _list_archive(path: Path, suffixes: Collection[str], listing: Listing) -> No
     check_swelling(archive, status.st_size, path)
     for member in members:
         name = member.filename
-        if member.is_dir() or Path(name).name.startswith("._"):
+        if name.endswith("/") or Path(name).name.startswith("._"):
             continue
         if Path(name).suffix.lower() not in suffixes:
             listing.others.append(Path(name).name)
@@ -202,6 +202,8 @@ def _refusal(member: zipfile.ZipInfo) -> str | None:
     """Return why a member is not touched, or None."""
     # zipfile cuts names at a NUL and turns the system's separator into "/"; orig_filename is what the archive says.
     parts = re.split(r"[/\\]", member.orig_filename)
+    if not parts[-1]:
+        return "it has no name"
     if "\0" in member.orig_filename or ".." in parts or parts[0] == "" or ":" in parts[0]:
         return "its name leads out of the archive"
     if member.flag_bits & 1:
