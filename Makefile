@@ -1,4 +1,4 @@
-# make demo | test | fuzz | bench | check-kernels | check-csrc | check-gpu | lint | format | install | clean
+# make demo | test | fuzz | bench | check-kernels | check-csrc | fuzz-ops | check-gpu | lint | format | install | clean
 #
 # PYTHON        interpreter that makes the virtual environment (3.11 or later)
 # TORCH_INDEX   package index that torch is taken from, for example that of a CUDA build; empty = the default one
@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fuzz bench check-kernels check-csrc check-gpu lint format install check-tools clean
+.PHONY: demo test test-slow fuzz bench check-kernels check-csrc fuzz-ops check-gpu lint format install check-tools clean
 
 HINT := fastamr is installed in $(VENV): type '. $(VENV)/bin/activate' and then 'fastamr --help'
 
@@ -64,6 +64,11 @@ $(OLD_TRITON_FOLDER)/.installed: | install
 check-csrc: install
 	$(RUN) tools/check_cpu_kernel.py
 	$(RUN) tools/check_cuda.py
+
+# Random calls of the ops against float64: 20,000, and a part of them under AddressSanitizer and UndefinedBehaviorSanitizer.
+fuzz-ops: install
+	$(RUN) tools/fuzz_ops.py
+	$(RUN) tools/fuzz_ops.py --sanitize --calls 5000
 
 # On a machine with a GPU: the CUDA kernels under NVIDIA's memory and race checkers.
 check-gpu: install

@@ -8,19 +8,18 @@
 namespace fastamr {
 namespace {
 
+// A view (S, N, H, E), or with cu_seqlens (total, H, E), of `rows` rows.
 template <class T>
-Rows<T> rows_of(const Tensor& tensor, const char* name) {
+Rows<T> rows_of(const Tensor& tensor, const Shape& shape, bool packed, int64_t rows, const char* name) {
   STD_TORCH_CHECK(tensor.is_cpu(), name, " must be on the CPU");
+  check_rows(tensor, shape, packed, rows, type_of<std::remove_const_t<T>>, !std::is_const_v<T>, name);
   const int64_t rank = tensor.dim();
-  STD_TORCH_CHECK(rank == 3 || rank == 4, name, " must have 3 or 4 dimensions, got ", rank);
-  STD_TORCH_CHECK(tensor.numel() == 0 || tensor.stride(rank - 1) == 1, name, " must be contiguous over its last ",
-                  "dimension, got stride ", tensor.stride(rank - 1));
   T* data = static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
   return {data, rank == 4 ? tensor.stride(0) : 0, tensor.stride(rank - 3), tensor.stride(rank - 2)};
 }
 
 void check_cu_seqlens(const int32_t* cu_seqlens, const Shape& shape) {
-  STD_TORCH_CHECK(shape.sequences >= 0 && cu_seqlens[0] == 0 && cu_seqlens[shape.sequences] == shape.queries,
+  STD_TORCH_CHECK(cu_seqlens[0] == 0 && cu_seqlens[shape.sequences] == shape.queries,
                   "cu_seqlens must begin with 0 and end with the number of rows, ", shape.queries);
   for (int64_t s = 0; s < shape.sequences; ++s) {
     const int64_t length = int64_t{cu_seqlens[s + 1]} - cu_seqlens[s];
@@ -74,6 +73,7 @@ void check_ids(const Shape& shape, const Structure<C>& structure) {
     const int64_t keys = tokens_of(structure.counts, s, shape.keys);
     const int64_t queries = structure.self_attention ? keys : shape.queries;
     if (keys == 0 || queries == 0) continue;
+    STD_TORCH_CHECK(structure.joints > 0, "joint_bias is empty, and there are tokens");
     const Range key(key_ids, keys), query(query_ids, queries);
     const int furthest = structure.offsets / 2;
     STD_TORCH_CHECK(key.least >= 0 && query.least >= 0, "the bias needs ids of at least 0");
@@ -106,11 +106,12 @@ void forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ou
     Forward<T, C> call;
     call.shape = shape;
     call.structure = checked_structure<C>(given, shape);
-    call.q = rows_of<const T>(q, "q");
-    call.k = rows_of<const T>(k, "k");
-    call.v = rows_of<const T>(v, "v");
-    call.out = rows_of<T>(out, "out");
-    call.lse = static_cast<C*>(lse.mutable_data_ptr());
+    const bool packed = cu_seqlens.has_value();
+    call.q = rows_of<const T>(q, shape, packed, query_rows(shape, self_attention), "q");
+    call.k = rows_of<const T>(k, shape, packed, shape.key_rows, "k");
+    call.v = rows_of<const T>(v, shape, packed, shape.key_rows, "v");
+    call.out = rows_of<T>(out, shape, packed, shape.queries, "out");
+    call.lse = data_of<C>(lse, statistics_of(shape, packed), "lse");
     run(best_kernels(), call, parallel);
   });
 }
@@ -130,15 +131,17 @@ void backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor
     Backward<T, C> call;
     call.shape = shape;
     call.structure = checked_structure<C>(given, shape);
-    call.dout = rows_of<const T>(dout, "dout");
-    call.q = rows_of<const T>(q, "q");
-    call.k = rows_of<const T>(k, "k");
-    call.v = rows_of<const T>(v, "v");
-    call.out = rows_of<const T>(out, "out");
-    call.lse = static_cast<const C*>(lse.const_data_ptr());
-    call.dq = rows_of<T>(dq, "dq");
-    call.dk = rows_of<T>(dk, "dk");
-    call.dv = rows_of<T>(dv, "dv");
+    const bool packed = cu_seqlens.has_value();
+    const int64_t rows = query_rows(shape, self_attention);
+    call.dout = rows_of<const T>(dout, shape, packed, shape.queries, "dout");
+    call.q = rows_of<const T>(q, shape, packed, rows, "q");
+    call.k = rows_of<const T>(k, shape, packed, shape.key_rows, "k");
+    call.v = rows_of<const T>(v, shape, packed, shape.key_rows, "v");
+    call.out = rows_of<const T>(out, shape, packed, shape.queries, "out");
+    call.lse = data_of<const C>(lse, statistics_of(shape, packed), "lse");
+    call.dq = rows_of<T>(dq, shape, packed, rows, "dq");
+    call.dk = rows_of<T>(dk, shape, packed, shape.key_rows, "dk");
+    call.dv = rows_of<T>(dv, shape, packed, shape.key_rows, "dv");
     add_sums<false>(call, columns, djoint, dtime);
     run(best_kernels(), call, parallel);
   });

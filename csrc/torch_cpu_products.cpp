@@ -22,6 +22,8 @@ void with_type(const Tensor& rows, const Function& function) {
 template <class T>
 Product<T> product_of(const Tensor& x, const Tensor& weight, bool transposed, int64_t parts) {
   STD_TORCH_CHECK(x.dim() == 2 && weight.dim() == 2, "x and weight must be matrices");
+  STD_TORCH_CHECK(weight.size(transposed ? 1 : 0) == x.size(1), "x has ", x.size(1), " columns, weight takes ",
+                  weight.size(transposed ? 1 : 0));
   STD_TORCH_CHECK(parts >= 1 && parts <= 3, "parts must be 1, 2 or 3, got ", parts);
   Product<T> product;
   product.rows = x.size(0);
@@ -123,6 +125,7 @@ void weight_gradient(const Tensor& upstream, const Tensor& x, int64_t parts, con
     using T = std::remove_pointer_t<decltype(type)>;
     STD_TORCH_CHECK(upstream.dim() == 2 && x.dim() == 2, "upstream and x must be matrices");
     STD_TORCH_CHECK(parts >= 1 && parts <= 3, "parts must be 1, 2 or 3, got ", parts);
+    STD_TORCH_CHECK(upstream.size(0) == x.size(0), "upstream and x must have the same rows");
     WeightGradient<T> call;
     call.rows = upstream.size(0);
     call.outputs = upstream.size(1);

@@ -35,15 +35,11 @@ Tensor readable(const Tensor& tensor) {
 
 // A view (S, N, H, E), or (total, H, E) with stride 0 over sequences, of `rows` rows.
 template <class T>
-Rows<T> rows_of(const Tensor& tensor, const Shape& shape, int64_t rows, ScalarType type, const char* name) {
+Rows<T> rows_of(const Tensor& tensor, const Shape& shape, bool packed, int64_t rows, ScalarType type,
+                const char* name) {
   const int64_t rank = tensor.dim();
-  STD_TORCH_CHECK(tensor.is_cuda() && tensor.scalar_type() == type, name,
-                  " must be on the GPU and of q's dtype");
-  STD_TORCH_CHECK((rank == 3 || (rank == 4 && tensor.size(0) == shape.sequences)) &&
-                      tensor.size(rank - 3) == rows && tensor.size(rank - 2) == shape.heads &&
-                      tensor.size(rank - 1) == shape.size,
-                  name, " must have shape (", shape.sequences, ", ", rows, ", ", shape.heads, ", ",
-                  shape.size, "), or with cu_seqlens the same without the first");
+  STD_TORCH_CHECK(tensor.is_cuda(), name, " must be on the GPU");
+  check_rows(tensor, shape, packed, rows, type, !std::is_const_v<T>, name);
   STD_TORCH_CHECK(is_aligned(tensor), name, " must start on 16 bytes, with strides that are multiples of 8");
   T* data = static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
   return {data, rank == 4 ? tensor.stride(0) : 0, tensor.stride(rank - 3), tensor.stride(rank - 2)};
@@ -51,7 +47,7 @@ Rows<T> rows_of(const Tensor& tensor, const Shape& shape, int64_t rows, ScalarTy
 
 Structure<float> checked_structure(const Arguments& given, const Shape& shape) {
   const Structure<float> structure = structure_of<float, true>(given, shape);
-  STD_TORCH_CHECK(structure.joints < 65536 && structure.offsets < 65536, "the bias tables are too large");
+  STD_TORCH_CHECK(structure.joint_bias == nullptr || structure.joints > 0, "joint_bias is empty");
   return structure;
 }
 
@@ -100,16 +96,16 @@ void forward(const Tensor& q_given, const Tensor& k_given, const Tensor& v_given
   with_type(q.scalar_type(), [&](auto* storage) {
     using T = std::remove_pointer_t<decltype(storage)>;
     const ScalarType type = q.scalar_type();
-    const int64_t query_rows = self_attention ? shape.key_rows : shape.queries;
+    const bool packed = cu_seqlens.has_value();
+    const int64_t rows = query_rows(shape, self_attention);
     Forward<T, float> call;
     call.shape = shape;
     call.structure = checked_structure(given, shape);
-    call.q = rows_of<const T>(q, shape, query_rows, type, "q");
-    call.k = rows_of<const T>(k, shape, shape.key_rows, type, "k");
-    call.v = rows_of<const T>(v, shape, shape.key_rows, type, "v");
-    call.out = rows_of<T>(out, shape, shape.queries, type, "out");
-    const int64_t statistics = (cu_seqlens.has_value() ? 1 : shape.sequences) * shape.heads * shape.queries;
-    call.lse = data_of<float, true>(lse, statistics, "lse");
+    call.q = rows_of<const T>(q, shape, packed, rows, type, "q");
+    call.k = rows_of<const T>(k, shape, packed, shape.key_rows, type, "k");
+    call.v = rows_of<const T>(v, shape, packed, shape.key_rows, type, "v");
+    call.out = rows_of<T>(out, shape, packed, shape.queries, type, "out");
+    call.lse = data_of<float, true>(lse, statistics_of(shape, packed), "lse");
     check(gpu::visible_attention_forward(call, current_stream(q)), "visible_attention_forward_cuda");
   });
 }
@@ -142,20 +138,20 @@ void backward(const Tensor& dout_given, const Tensor& q_given, const Tensor& k_g
   with_type(q.scalar_type(), [&](auto* storage) {
     using T = std::remove_pointer_t<decltype(storage)>;
     const ScalarType type = q.scalar_type();
-    const int64_t query_rows = self_attention ? shape.key_rows : shape.queries;
+    const bool packed = cu_seqlens.has_value();
+    const int64_t rows = query_rows(shape, self_attention);
     Backward<T, float> call;
     call.shape = shape;
     call.structure = checked_structure(given, shape);
-    call.dout = rows_of<const T>(dout, shape, shape.queries, type, "dout");
-    call.q = rows_of<const T>(q, shape, query_rows, type, "q");
-    call.k = rows_of<const T>(k, shape, shape.key_rows, type, "k");
-    call.v = rows_of<const T>(v, shape, shape.key_rows, type, "v");
-    call.out = rows_of<const T>(out, shape, shape.queries, type, "out");
-    call.dq = rows_of<T>(dq, shape, query_rows, type, "dq");
-    call.dk = rows_of<T>(dk, shape, shape.key_rows, type, "dk");
-    call.dv = rows_of<T>(dv, shape, shape.key_rows, type, "dv");
-    const int64_t statistics = (cu_seqlens.has_value() ? 1 : shape.sequences) * shape.heads * shape.queries;
-    call.lse = data_of<float, true>(lse, statistics, "lse");
+    call.dout = rows_of<const T>(dout, shape, packed, shape.queries, type, "dout");
+    call.q = rows_of<const T>(q, shape, packed, rows, type, "q");
+    call.k = rows_of<const T>(k, shape, packed, shape.key_rows, type, "k");
+    call.v = rows_of<const T>(v, shape, packed, shape.key_rows, type, "v");
+    call.out = rows_of<const T>(out, shape, packed, shape.queries, type, "out");
+    call.dq = rows_of<T>(dq, shape, packed, rows, type, "dq");
+    call.dk = rows_of<T>(dk, shape, packed, shape.key_rows, type, "dk");
+    call.dv = rows_of<T>(dv, shape, packed, shape.key_rows, type, "dv");
+    call.lse = data_of<float, true>(lse, statistics_of(shape, packed), "lse");
     add_sums<true>(call, columns, djoint, dtime);
     Tensor workspace;
     const int64_t floats = gpu::visible_attention_workspace(call);

@@ -39,10 +39,14 @@ T* data_of(const Tensor& tensor, int64_t count, const char* name) {
   return static_cast<T*>(const_cast<void*>(tensor.const_data_ptr()));
 }
 
-// The same of a tensor that may be absent, or null.
+// The same of a tensor that may be absent, which alone is null: the data of a tensor without elements, which torch calls
+// null too, is an address that nothing is read from.
 template <class T, bool Gpu = false>
 T* data_of(const Optional& tensor, int64_t count, const char* name) {
-  return tensor.has_value() ? data_of<T, Gpu>(*tensor, count, name) : nullptr;
+  if (!tensor.has_value()) return nullptr;
+  T* data = data_of<T, Gpu>(*tensor, count, name);
+  alignas(64) static std::remove_const_t<T> nothing[1];
+  return data == nullptr ? nothing : data;
 }
 
 // Call function(T, C) with the storage and the compute type of a dtype, as null pointers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -17,9 +17,16 @@ def replaced(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: the file to write; its folder must exist, see :func:`make_folder`.
+
+    Raises:
+        OSError: the file cannot be written (a full disk, a folder that is gone or may not be written into); it names
+            the file, and what was there before is intact.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -28,22 +35,44 @@ def replaced(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # the folder may be gone
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, name):
+            raise _unwritable(path, error) from error
+        if type(error).__name__ == "SafetensorError":
+            raise _unwritable(path, error) from error
         raise
 
 
-def check_writable(path: str | Path) -> None:
+def _unwritable(path: Path, error: BaseException) -> OSError:
+    """Return the error of a failed write with the file's name, of the same class where it is an ``OSError``."""
+    if not isinstance(error, OSError):
+        return OSError(f"cannot write {path}: {error}")
+    text = error.strerror or str(error)
+    return type(error)(error.errno, f"cannot write: {text}", str(path)) if error.errno else error
+
+
+def check_writable(path: str | Path, *inputs: str | Path | None) -> None:
     """Raise now what writing a file would raise after long work, as far as it can be told; nothing is created.
 
     Folders above the file that are missing may be made later.
+
+    Args:
+        path: the file to write.
+        inputs: files and folders that are read, which writing must not replace; what is None or does not exist is
+            passed over.
 
     Raises:
         IsADirectoryError: it is a folder.
         NotADirectoryError: what should be a folder above it is a file.
         PermissionError: nothing can be written into the folder.
+        FileExistsError: it is one of the inputs, or a file in one of them, under whatever name.
     """
     path = Path(path)
+    for source in inputs:
+        if source is not None:
+            _check_no_input(path, Path(source))
     if path.is_dir():
         raise IsADirectoryError(
             f"out {str(path)!r} is a folder: name a file, for example {path / 'result.json'}"
@@ -57,6 +86,34 @@ def check_writable(path: str | Path) -> None:
         )
     if not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(f"out {str(path)!r} cannot be written into {above}: name another folder")
+
+
+def _check_no_input(path: Path, source: Path) -> None:
+    """Raise ``FileExistsError`` if a file to write is a file that is read, or lies in a folder that is read."""
+    try:
+        found = _same_file(path, source)
+    except OSError:  # one of them does not exist, or cannot be looked at: whoever opens it says so
+        return
+    if found is None:
+        return
+    names = "" if str(found) == str(path) else f" ({found})"
+    raise FileExistsError(
+        f"out {str(path)!r} is one of the files that are read{names} and would be replaced: name another file"
+    )
+
+
+def _same_file(path: Path, source: Path) -> Path | None:
+    """Return the input that a file is, by device and number, so that links count too."""
+    own = path.stat()
+    if not source.is_dir():
+        return source if os.path.samestat(own, source.stat()) else None
+    for folder, _, names in os.walk(source):
+        for name in names:
+            inside = Path(folder, name)
+            with suppress(OSError):  # a link to nothing
+                if os.path.samestat(own, inside.stat()):
+                    return inside
+    return None
 
 
 def check_folder_of(path: str | Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from . import native, ops
 from .devices import processor, versions
+from .native import cache
 from .ops.common.backends import Problem, choose
 from .tables import aligned
 
@@ -67,6 +68,19 @@ def _backends(device_type: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
+def _cache() -> str:
+    """The folder of what was built here, and how much that is."""
+    size = sum(path.lstat().st_size for path in cache.files())
+    folder = cache.cache_folder()
+    reason = cache.why_not_private(folder) if folder.exists() else None
+    state = (
+        f"{size / 2**20:.1f} MiB; fastamr cache --clear empties it"
+        if reason is None
+        else f"not used: {reason}"
+    )
+    return f"{folder} ({state})"
+
+
 def report() -> str:
     """The whole report as text: versions, tools, devices, and each op's back ends."""
     found = [(name, version or "not installed") for name, version in versions(*_PACKAGES).items()]
@@ -75,6 +89,7 @@ def report() -> str:
     found += [(name, os.environ.get(name, "not set")) for name in ("FASTAMR_BACKEND", "FASTAMR_BUILD")]
     lines = [aligned(found, left=(0, 1)), "", "devices", *(f"  {line}" for line in _devices())]
     lines += ["", "compiled extension", *(f"  {name}: {native.status(name)}" for name in ("cpu", "cuda"))]
+    lines += [f"  cache: {_cache()}"]
     for device_type in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         lines += ["", f"back ends on {device_type}", *(f"  {line}" for line in _backends(device_type))]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "fastamr"
 
 # Below all others: every room may import them, and they import only one another.
 GROUND = {
+    "checksums",
     "devices",
     "documents",
     "errors",
@@ -36,22 +37,23 @@ ARROWS_TEXT = """
 __main__: cli
 benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
     visualization
+checksums:
 cli:
-commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models probes
-    training visualization
+commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native
+    probes training visualization
 commands/bench: benchmarking commands models
-commands/data: commands data data/audit data/prepare data/preprocessing data/readers data/readers/common features
-    models visualization
+commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers
+    data/readers/common features models visualization
 commands/models: commands data evaluation evaluation/protocols export features finetuning models training
 configs:
 data: data/labelling data/packed data/preprocessing data/readers
 data/audit: data data/packed
 data/labelling: data/packed
-data/packed:
+data/packed: native
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
 data/preprocessing: data/packed
-data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files
-    data/readers/mocap data/readers/pose_tools data/readers/raw_sets data/readers/tables data/synthetic
+data/readers: data/packed data/readers/array_files data/readers/common data/readers/json_files data/readers/mocap
+    data/readers/pose_tools data/readers/raw_sets data/readers/tables data/synthetic
 data/readers/array_files: data/packed data/readers/common
 data/readers/common: data/packed data/readers/numbering
 data/readers/json_files: data/packed data/readers/common
@@ -65,13 +67,15 @@ demo: data data/synthetic evaluation models training visualization
 devices:
 documents:
 errors:
-evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning models probes
+evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning folders models
+    probes
 evaluation/protocols: data data/preprocessing features finetuning models probes
 evaluation/report: data evaluation/protocols features models
 export: data data/packed data/preprocessing features models models/parts nn
 features: data data/packed models ops
 files:
-finetuning: data features models nn probes training
+finetuning: data features folders models nn probes training
+folders:
 info: native ops ops/common
 layouts:
 memory:
@@ -91,11 +95,11 @@ reference/attention: reference
 reference/rows:
 skeleton:
 tables:
-testing: data/synthetic ops
-training: data data/preprocessing features models native ops probes training/clips training/metrics
-    training/update
+testing: data/synthetic native ops ops/common
+training: data data/packed data/preprocessing features folders models native ops probes training/clips
+    training/metrics training/update
 training/clips: data data/packed features
-training/metrics:
+training/metrics: folders
 training/update: models nn nn/stacks ops ops/common training/clips training/metrics
 version:
 visualization: data data/preprocessing features models models/parts nn ops reference

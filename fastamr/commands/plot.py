@@ -20,6 +20,8 @@ PROBES = ("knn", "linear", "classifier")
 def run(words: list[str]) -> None:
     """Carry out the command."""
     given = _parser().parse(words)
+    from ..files import check_writable
+    from ..models.base import model_files
     from ..visualization.curves import draw_curves, read_metrics
     from ..visualization.figures import new_figure
 
@@ -39,9 +41,12 @@ def run(words: list[str]) -> None:
     if not (wanted or draw) or (folder / "metrics.jsonl").is_file():
         records = read_metrics(folder)
         draw = {"curves": lambda path: draw_curves(path, records, title=str(folder)), **draw}
+    paths = {name: out / f"{name}.{given.format}" for name in draw}
+    for path in paths.values():
+        check_writable(path, *given.data, *model_files(folder))
     out.mkdir(parents=True, exist_ok=True)
     for name, make in draw.items():
-        path = out / f"{name}.{given.format}"
+        path = paths[name]
         make(path)
         print(f"written to {path}")
 

@@ -52,7 +52,7 @@ def run(words: list[str]) -> None:
     split = _split(given, data, packed)
     checkpoint = given.checkpoint or _pretrain(given, out, split, before)
     if given.checkpoint:
-        _convert(given.checkpoint, packed)
+        packed = _convert(given.checkpoint, packed)
     device = ["--device", given.device]
     used = ["--checkpoint", checkpoint, "--data", packed, "--split", split]
     again = ["--overwrite"] if given.overwrite else []
@@ -242,8 +242,8 @@ def _steps(data: PackedSkeletons) -> list[str]:
     return done
 
 
-def _convert(checkpoint: str, packed: str) -> None:
-    """Map the data to the layout of a checkpoint."""
+def _convert(checkpoint: str, packed: str) -> str:
+    """Map the data to the layout of a checkpoint, and return the file that has it."""
     from ..data import PackedSkeletons
     from ..models import load_pretrained
 
@@ -254,8 +254,11 @@ def _convert(checkpoint: str, packed: str) -> None:
             f"--checkpoint {checkpoint} is for {model.config.channels} channels, the data has {channels}, and no step "
             "makes one of the other: name another checkpoint, or omit it"
         )
-    if model.layout != data.layout:
-        _step("convert", packed, packed, "--layout", model.layout.name)
+    if model.layout == data.layout:
+        return packed
+    converted = str(Path(packed).with_name(f"data.{model.layout.name}.safetensors"))
+    _step("convert", packed, converted, "--layout", model.layout.name)
+    return converted
 
 
 def _conclude(out: Path) -> None:

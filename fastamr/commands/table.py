@@ -25,9 +25,10 @@ def run(words: list[str]) -> None:
         f"none, or those of {', '.join(DATA_SETS)}")  # fmt: skip
     add("--folds", action=FLAG, help="average the splits fold0, fold1, ... of a data set (cross-validation)")
     given = parser.parse(words)
+    paths = find_reports(given.runs)
     if given.out:
-        check_writable(given.out)
-    reports = [read_report(path) for path in find_reports(given.runs)]
+        check_writable(given.out, *paths)
+    reports = [read_report(path) for path in paths]
     groups = compare_runs(reports, published=given.published)
     text = FORMATS[given.format](average_folds(groups) if given.folds else groups)
     if given.out:

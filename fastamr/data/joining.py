@@ -20,6 +20,8 @@ from .preprocessing.apply import Step, apply_missing
 
 _COMPARED = 200
 """Clips of one name whose coordinates are compared."""
+VERIFIED = 2 << 30
+"""Bytes of coordinates that are compared with their checksum before they are used: half a second."""
 Steps = Iterable[str | Mapping[str, Any] | Step]
 
 
@@ -54,13 +56,19 @@ class Settled:
 def open_sets(sources: Sequence[str]) -> list[PackedSkeletons]:
     """Open packed files, or the word ``synthetic``.
 
+    Files of up to :data:`VERIFIED` bytes are compared with their checksums; larger ones by ``fastamr check``.
+
     Raises:
-        ValueError: none is named, or a file is not packed data.
+        ValueError: none is named, or a file is not packed data, or is damaged.
         FileNotFoundError: a file does not exist.
     """
     if not sources:
         raise ValueError("data is missing: name packed files, or pass --data synthetic")
-    return [load(source) for source in sources]
+    sets = [load(source) for source in sources]
+    for one in sets:
+        if one.coords.nbytes <= VERIFIED:
+            one.verify()
+    return sets
 
 
 def gather(

@@ -11,12 +11,13 @@ import torch
 
 from ..documents import printable
 from ..errors import check_name
-from ..files import check_writable, make_folder
+from ..files import make_folder
 from ..progress import say as print_line
 from ..skeleton import SkeletonLayout
 from .labelling.labels import label_clips, means_folders
 from .packed.concatenate import concatenate
 from .packed.dataset import PackedSkeletons, Summary
+from .packed.file import check_packed_target
 from .preprocessing.apply import parse_steps, preprocess
 from .preprocessing.geometry import Step
 from .preprocessing.presets import preset_steps
@@ -146,12 +147,14 @@ def import_file(
 
     Raises:
         FileNotFoundError: there is no such file.
+        FileExistsError: ``out`` is one of the files that are read, or holds something else than packed data.
         OSError: ``out`` cannot be written.
         ValueError: an unknown kind of file, step, preset or dtype, or unsound data (which clip, which frame).
     """
     parsed = (*parse_steps(preset_steps(preset)), *parse_steps(steps))
     check_name("dtype", dtype, _DTYPES)
-    check_writable(out)
+    sources = [path] if isinstance(path, (str, Path)) else list(path)
+    check_packed_target(out, *sources, labels, options.get("markers"))
     table = [] if labels is None or means_folders(labels) else [labels]
     data = _read(path, without=[out, *table], **options)
     if labels is not None:

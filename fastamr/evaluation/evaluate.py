@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from ..features.extract import check_fit
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split, untrained_classes
 from ..files import write_text
+from ..folders import FolderLock, note_written
 from ..models import load_pretrained
 from .protocols.config import EvaluateConfig, command_line
 from .protocols.detection import compare_detection, find_streams
@@ -69,8 +72,31 @@ def evaluate(
         FileNotFoundError: no model in the folder, or no such data file.
         ValueError: an unknown split, no labels, an empty half, data that the model does not fit, a wrong
             device.
+        BlockingIOError: a run writes into the checkpoint's folder; with ``out`` and without ``cache`` nothing is
+            written there.
         OSError: the JSON cannot be written, which is found out before anything is computed where possible.
     """
+    folders = [Path(run) for run in (config.checkpoint, *config.fuse) if Path(run).is_dir()]
+    folders = folders if config.cache or config.out is None else []
+    with contextlib.ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(FolderLock(folder, "fastamr evaluate", shared=True))
+        try:
+            return _evaluate(config, data, quiet)
+        finally:
+            for folder in folders:
+                _note_features(folder)
+
+
+def _note_features(folder: Path) -> None:
+    """Note the cached features in a checkpoint's folder; nobody else calls files by 64 hexadecimal digits."""
+    with contextlib.suppress(OSError):
+        files = (folder / CACHE_FOLDER).glob("*.safetensors")
+        note_written(folder, *(file for file in files if re.fullmatch("[0-9a-f]{64}", file.stem)))
+
+
+def _evaluate(config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool) -> dict[str, Any]:
+    """As :func:`evaluate`, while no run writes into the folders."""
     device = pick_device(config.device)
     model = load_pretrained(config.checkpoint)
     runs = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
@@ -108,7 +134,10 @@ def evaluate(
         # What was said before the work is not said again.
         untold = [line for line in report["warnings"] if line not in warnings]
         print(format_report({**report, "warnings": untold}), flush=True)
+    target = pick_target(config)  # another evaluation may have taken the name meanwhile
     target.parent.mkdir(parents=True, exist_ok=True)
+    if config.out is None:
+        note_written(config.checkpoint, target)
     write_text(target, json.dumps(report, indent=2) + "\n")
     if not quiet:
         print(f"\nwritten to {target}")

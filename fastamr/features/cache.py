@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
+from ..checksums import load_file, save_file
+from ..errors import STRAY
 from ..files import replaced
 
 if TYPE_CHECKING:
@@ -51,16 +52,15 @@ def read_features(path: Path, clips: int) -> Tensor | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            sound = (file.metadata() or {}).get("format") == FORMAT
-            features = file.get_tensor("features") if sound else torch.empty(0)
-    except (SafetensorError, OSError) as error:
+        tensors, metadata = load_file(path)
+        sound = metadata.get("format") == FORMAT
+        features = tensors.get("features", torch.empty(0)) if sound else torch.empty(0)
+    except (SafetensorError, OSError, ValueError, *STRAY) as error:
         features, reason = torch.empty(0), str(error)
     else:
         reason = "not a file of features, or of other clips"
     if features.ndim == 2 and len(features) == clips and features.dtype == torch.float32:
-        # A copy, so that the file is not kept open and can be replaced.
-        return features.clone()
+        return features
     warnings.warn(f"cached features {path} are damaged ({reason}); computing them anew", stacklevel=3)
     return None
 
@@ -70,6 +70,7 @@ def write_features(path: Path, features: Tensor) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as temporary:
-            save_file({"features": features.detach().cpu().contiguous()}, temporary, {"format": FORMAT})
+            content = {"features": features.detach().cpu().contiguous()}
+            save_file(content, temporary, {"format": FORMAT})
     except (OSError, SafetensorError) as error:
         warnings.warn(f"features could not be cached in {path.parent} ({error})", stacklevel=3)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..data.packed.checks import check_not_zero
 from ..data.packed.split import make_split
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def training_split(data: PackedSkeletons, name: str | None) -> tuple[Tensor, Ten
         name: the split; None trains on every labelled clip.
 
     Raises:
-        ValueError: as :func:`labelled_split`, or all clips to train on are of one class: nothing can be learnt.
+        ValueError: as :func:`labelled_split`; all clips to train on are of one class, so that nothing can be learnt;
+            or all their coordinates are 0.
     """
     if name is not None:
         train, test = labelled_split(data, name)
@@ -56,6 +58,7 @@ def training_split(data: PackedSkeletons, name: str | None) -> tuple[Tensor, Ten
             f"all {int(train.sum())} labelled training clips are of class {name}, and two classes are needed: add "
             "clips of another class, or name another --split"
         )
+    check_not_zero(data, train[data.body_clip].nonzero()[:, 0])
     return train, test
 
 

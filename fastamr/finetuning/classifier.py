@@ -20,9 +20,10 @@ from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
 from ..features.splits import describe_halves, training_split, untrained_classes
-from ..files import write_text
+from ..files import check_writable, write_text
+from ..folders import FolderLock, note_written
 from ..models import ActionClassifier
-from ..models.base import CONFIG_FILE
+from ..models.base import CONFIG_FILE, WEIGHTS_FILE, model_files
 from ..probes.checks import percent_equal
 from ..progress import say
 from ..training.config import TRAIN_ON
@@ -111,14 +112,23 @@ def train_classifier(
         where nothing is tested), ``notes`` and ``warnings``.
 
     Raises:
-        FileExistsError: the folder holds a model, and ``overwrite`` is not set.
+        FileExistsError: the folder holds a model, and ``overwrite`` is not set; or it is that of the checkpoint.
+        BlockingIOError: another process writes into the folder.
         FileNotFoundError: no model in the folder, or no such data file.
         ValueError: an unknown split, no labels or one class, data that the model does not fit, a wrong device, several
             processes.
         KeyboardInterrupt: the training was stopped by a signal; nothing is written.
     """
     check_one_process()
-    out = claim_folder(config.out, overwrite=config.overwrite)
+    out = claim_folder(config.out, config.checkpoint, *config.data, overwrite=config.overwrite)
+    with FolderLock(out, "fastamr finetune"):
+        return _train_classifier(config, out, data, quiet)
+
+
+def _train_classifier(
+    config: ClassifierConfig, out: Path, data: PackedSkeletons | None, quiet: bool
+) -> dict[str, Any]:
+    """As :func:`train_classifier`, into a folder that nobody else writes into."""
     start = load_start(config.checkpoint)
     gathered = gather_data(start.source, config, start.steps, data)
     prepared = gathered.data
@@ -164,6 +174,7 @@ def train_classifier(
         "warnings": warnings,
     }
     classifier.body_size = gathered.body_size
+    note_written(out, CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE)
     classifier.save_pretrained(out)
     write_text(out / REPORT_FILE, json.dumps(report, indent=2) + "\n")
     if not quiet:
@@ -233,11 +244,16 @@ def accuracy_of(
     return percent_equal(predict(classifier, batches, clips, batch_size), data.labels[clips])
 
 
-def claim_folder(out: str | Path, *, overwrite: bool = False) -> Path:
+def claim_folder(out: str | Path, *inputs: str | Path, overwrite: bool = False) -> Path:
     """Return the folder of a result, made where it is missing.
 
+    Args:
+        out: the folder.
+        inputs: folders and files that are read, which the result must not replace.
+        overwrite: whether a model in the folder may be replaced.
+
     Raises:
-        FileExistsError: it is a file, or holds a model that may not be replaced.
+        FileExistsError: it is a file, holds a model that may not be replaced, or is one of the inputs.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -246,6 +262,9 @@ def claim_folder(out: str | Path, *, overwrite: bool = False) -> Path:
         raise FileExistsError(
             f"out {str(folder)!r} already holds a model; pass --overwrite to replace it, or name another folder"
         )
+    files = [file for source in inputs for file in model_files(source)]
+    for name in (CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE):
+        check_writable(folder / name, *files)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -21,6 +21,7 @@ from ..features.clip_batches import ClipBatch, ClipBatches
 from ..features.run_settings import run_steps
 from ..features.splits import describe_halves, training_split, untrained_classes
 from ..files import write_text
+from ..folders import FolderLock
 from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
 from ..progress import say
@@ -68,10 +69,17 @@ def distill(
         FileNotFoundError: no model in the teacher's folder, or no such data file.
         ValueError: an unknown split, no labels, a teacher of other classes, data that it does not fit, or a resumed
             folder that was begun with other settings; several processes.
+        BlockingIOError: another process writes into the folder.
         KeyboardInterrupt: stopped by a signal; students that are finished are kept.
     """
     check_one_process()
     out = _claim(config)
+    with FolderLock(out, "fastamr distill"):
+        return _distill(config, out, data, quiet)
+
+
+def _distill(config: DistillConfig, out: Path, data: PackedSkeletons | None, quiet: bool) -> dict[str, Any]:
+    """As :func:`distill`, into a folder that nobody else writes into."""
     device = pick_device(config.device)
     teacher, gathered, teacher_folder = _teacher(config, out, data, device)
     prepared = gathered.data
@@ -152,13 +160,26 @@ def _check_classes(teacher: ActionClassifier, data: PackedSkeletons, train: Tens
 
 def _claim(config: DistillConfig) -> Path:
     """Return the folder of the distillation; what it holds may only be touched with ``resume`` or ``overwrite``."""
-    out = claim_folder(config.out, overwrite=config.overwrite or config.resume)
+    again = config.overwrite or config.resume
+    out = claim_folder(config.out, config.teacher, *config.data, overwrite=again)
     if (out / PLAN_FILE).is_file() and not (config.overwrite or config.resume):
         raise FileExistsError(
             f"out {str(out)!r} already holds a distillation; pass --resume to continue it, --overwrite to replace it, "
             "or name another folder"
         )
+    mine = [] if (out / PLAN_FILE).is_file() else [path for path in _results(out) if path.is_file()]
+    if mine:
+        raise FileExistsError(
+            f"{mine[0]} is a result without the {PLAN_FILE} of a distillation, and would be replaced: name another "
+            "folder"
+        )
     return out
+
+
+def _results(out: Path) -> list[Path]:
+    """Return where the results of students lie that were begun in a folder, by the names that they are given."""
+    found = [path for kind in KINDS for path in out.glob(f"students/{kind}-*/{RESULT_FILE}")]
+    return [path for path in found if path.parent.name.rpartition("-")[2].isdecimal()]
 
 
 def _plan(config: DistillConfig, data: PackedSkeletons) -> dict[str, Any]:
@@ -196,7 +217,7 @@ def _check_plan(config: DistillConfig, out: Path, plan: dict[str, Any]) -> None:
                     "name another folder"
                 )
         return
-    for result in out.glob(f"students/*/{RESULT_FILE}"):
+    for result in _results(out):
         result.unlink()
     write_text(path, json.dumps(plan, indent=2) + "\n")
 

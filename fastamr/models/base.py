@@ -10,16 +10,15 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import ops
+from ..checksums import load_file, save_file
 from ..documents import load_json_text
 from ..errors import naming, shortened, unknown_name
 from ..files import replaced, write_text
 from ..nn import CrossAttentionStack, TransformerStack, without_decay
-from ..ops.common.checks import check_clips, check_keep, check_valid
+from ..ops.common.checks import check_clips, check_keep, check_valid, is_readable
 from ..skeleton import SkeletonLayout, get_layout
 from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
@@ -259,6 +258,22 @@ class SkeletonModel(nn.Module):
         return model
 
 
+def model_files(checkpoint: str | Path | None) -> list[Path]:
+    """Return the files that a model, a run or an exported file may be read from, whether they exist or not."""
+    if checkpoint is None:
+        return []
+    path = Path(checkpoint)
+    names = (
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+        "config.yaml",
+        "classifier.json",
+        "state.safetensors",
+        "metrics.jsonl",
+    )
+    return [path / name for name in names] if path.is_dir() else [path]
+
+
 def write_model(
     directory: str | Path,
     name: str,
@@ -279,19 +294,10 @@ def write_model(
     directory.mkdir(parents=True, exist_ok=True)
     content = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
     with replaced(directory / WEIGHTS_FILE) as temporary:
-        save_file(content, temporary, metadata={"format": "pt"})
+        save_file(content, temporary, {"format": "pt"})
     description: dict[str, Any] = {"model": name, "config": config}
     description |= {} if body_size is None else {BODY_SIZE: body_size}
     write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
-
-
-def is_readable(values: Tensor) -> bool:
-    """Whether the host can look at the values without waiting: they are on the CPU, not traced and not only a shape."""
-    return (
-        values.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not isinstance(values, FakeTensor)
-    )
 
 
 def check_finite(clips: Tensor) -> None:
@@ -358,7 +364,8 @@ def load_weights(model: nn.Module, path: Path, *, without: Collection[str] = ())
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the folder holds a configuration but no weights")
     try:
-        tensors = load_file(path)
+        with naming(path):
+            tensors, _ = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file or is truncated ({error})") from error
     state = model.state_dict()

@@ -254,6 +254,10 @@ class ActionClassifier(nn.Module):
         return [groups[key] for key in sorted(groups)]
 
 
+# What stays is divided by its share: more than a hundred times the values is of no use, and nearly 1 gives infinity.
+MOST = 0.99
+
+
 def check_classifier(
     classes: int, pooling: str, hidden: int, dropout: float, drop_path: float, label_smoothing: float
 ) -> None:
@@ -268,8 +272,8 @@ def check_classifier(
         raise ValueError(f"hidden={hidden} must be a width, or 0 for a single linear layer")
     rates = {"dropout": dropout, "drop_path": drop_path, "label_smoothing": label_smoothing}
     for name, value in rates.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}={value} must be at least 0 and below 1, for example 0.1")
+        if not 0 <= value <= MOST:
+            raise ValueError(f"{name}={value} must be at least 0 and at most {MOST}, for example 0.1")
 
 
 def _head(width: int, hidden: int, classes: int) -> nn.Sequential:

@@ -14,7 +14,7 @@ import runpy
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +153,7 @@ def cpu_plan(torch: Torch) -> Plan:
         (folder / "cpu" / "best_kernels.cpp", (compiler, *_CPP_FLAGS, *output)),
         (folder / "torch_cpu.cpp", adapter),
         (folder / "torch_cpu_adamw.cpp", adapter),
+        (folder / "torch_cpu_mapping.cpp", adapter),
         (folder / "torch_cpu_products.cpp", adapter),
         (folder / "torch_cpu_rows.cpp", adapter),
     ]
@@ -223,6 +224,21 @@ def fingerprint(plan: Plan) -> str:
     return digest.hexdigest()[:20]
 
 
+def sources_fingerprint(device: str) -> str:
+    """Hash of a library's sources, torch's version and the processor, whatever compiles them."""
+    digest = hashlib.sha256()
+    torch, folder = find_torch(), sources_folder()
+    digest.update(repr([*torch.version.split(".")[:2], platform.machine()]).encode())
+    paths = [
+        *sorted((folder / device).glob("*")),
+        *sorted(folder.glob("*.h")),
+        *sorted(folder.glob(f"torch_{device}*")),
+    ]
+    for path in paths:
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
 def filled(command: tuple[str, ...], **names: str | list[str]) -> Iterator[str]:
     """The command with its placeholders replaced by file names."""
     for word in command:
@@ -242,8 +258,13 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"{Path(command[0]).name} failed: {summary}", f"{' '.join(command)}\n{words}\n")
 
 
-def build(plan: Plan, library: Path) -> None:
+def build(plan: Plan, library: Path, seal: Callable[[Path], None] | None = None) -> None:
     """Compile in parallel, link, and put the finished file in its place at once.
+
+    Args:
+        plan: how.
+        library: the place.
+        seal: called with the finished file before that.
 
     Raises:
         BuildError: with the failed command and the compiler's words.
@@ -260,6 +281,8 @@ def build(plan: Plan, library: Path) -> None:
             list(pool.map(_run, commands))
         finished = folder / "library.so"
         _run(list(filled(plan.link, library=str(finished), objects=objects)))
+        if seal is not None:
+            seal(finished)
         finished.replace(library)
 
 

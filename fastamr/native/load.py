@@ -5,18 +5,15 @@ Nothing here raises: a library that is not there leaves its reason, which ``fast
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from . import build
+from . import build, cache
 
 # By device: why its library is not loaded (None if it is), and the file that is. A device that is missing was not
 # tried yet.
@@ -24,49 +21,45 @@ _reasons: dict[str, str | None] = {}
 _loaded: dict[str, Path] = {}
 
 
-def cache_folder() -> Path:
-    """Folder of the libraries built on first use: ``FASTAMR_CACHE``, else ``fastamr`` in the user's cache folder."""
-    named = os.environ.get("FASTAMR_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "fastamr"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"fastamr-{os.getuid()}"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that parallel processes build once and the others wait for the result."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+cache_folder = cache.cache_folder
 
 
 def built_library(device: str) -> Path:
     """Path of the device's library, compiled now unless the cache has it.
 
-    A compiler's failure is kept in the cache too, so that not every process repeats it.
+    A compiler's failure is kept in the cache for a day, so that not every process repeats it. Without a compiler, what
+    an earlier one built of the same sources is taken.
 
     Raises:
         build.BuildError: it cannot be built.
     """
-    plan = build.plan_for(device)
-    library = cache_folder() / f"{device}-{build.fingerprint(plan)}.so"
+    sources = build.sources_fingerprint(device)
+    try:
+        plan = build.plan_for(device)
+    except build.BuildError:
+        for folder in cache.readable():
+            if (kept := cache.find(folder, device, sources)) is not None:
+                return kept
+        raise
+    name = f"{device}-{build.fingerprint(plan)}.so"
+    for folder in cache.readable():
+        if cache.is_sound(folder / name):
+            return folder / name
+    return _build(plan, cache.writable() / name, sources)
+
+
+def _build(plan: build.Plan, library: Path, sources: str) -> Path:
     failure = library.with_suffix(".failed")
-    if library.is_file():
-        return library
-    with _locked(library.with_suffix(".lock")):
-        if library.is_file():
+    with cache.locked(library.with_suffix(".lock")):
+        if cache.is_sound(library):
             return library
-        if failure.is_file():
-            summary = failure.read_text(encoding="utf-8").partition("\n")[0]
-            raise build.BuildError(f"{summary} (its whole output: {failure}; delete that file to try again)")
-        print(f"fastamr: compiling its {device} extension into {library.parent}, once", file=sys.stderr)
+        if (summary := cache.failure(failure)) is not None:
+            raise build.BuildError(
+                f"{summary} (its whole output: {failure}; try again with: fastamr cache --clear)"
+            )
+        print(f"fastamr: compiling its {plan.device} extension into {library.parent}, once", file=sys.stderr)
         try:
-            build.build(plan, library)
+            build.build(plan, library, functools.partial(cache.seal, library, sources))
         except build.BuildError as error:
             failure.write_text(f"{error}\n{error.log}", encoding="utf-8")
             raise build.BuildError(f"{error} (its whole output: {failure})") from error
@@ -98,6 +91,45 @@ def why_not(device: str) -> str | None:
     if device not in _reasons:
         _reasons[device] = _try(device)
     return _reasons[device]
+
+
+def watch_mapping(tensor: Tensor, path: Path, size: int) -> None:
+    """End the process with a line that names the file where one that a tensor maps is cut short while it is read.
+
+    Nothing is compiled for it: without the CPU extension such a process ends with a bus error.
+
+    Args:
+        tensor: mapped memory, on the CPU.
+        path: its file.
+        size: bytes of the file.
+    """
+    if "cpu" not in _reasons and not _is_there():
+        return
+    if why_not("cpu") is not None:
+        return
+    line = (
+        f"error: {path} was cut short while it was in use (bus error): put it back as it was; training goes on from "
+        "its last checkpoint with --resume auto\n"
+    )
+    text = str(path.resolve()).encode() + b"\0" + line.encode()
+    if len(text) < _LONGEST:
+        words = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        torch.ops.fastamr_native.watch_mapping.default(tensor.data_ptr(), tensor.nbytes, size, words)
+
+
+# What csrc/torch_cpu_mapping.cpp has room for.
+_LONGEST = 4096
+
+
+def _is_there() -> bool:
+    """Whether the CPU library can be had without compiling it."""
+    try:
+        if (Path(__file__).resolve().parent / build.library_name("cpu")).is_file():
+            return True
+        name = f"cpu-{build.fingerprint(build.plan_for('cpu'))}.so"
+    except (build.BuildError, OSError):
+        return False
+    return any(cache.is_sound(folder / name) for folder in cache.readable())
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import native, reference
 from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_device
+from .common.overlap import check_many_apart
 from .common.registration import fake_of
 from .common.triton_support import TRITON
 
@@ -57,6 +58,8 @@ def _op(
     found_inf: Tensor | None,
     backend: str,
 ) -> Tensor:
+    written = {"parameters": parameters, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs, "working": working}
+    check_many_apart([*written.items(), ("steps", steps)], [("gradients", gradients), ("lrs", lrs)])
     tensors = (parameters, gradients, exp_avgs, exp_avg_sqs, steps, lrs)
     if backend == "cpp":
         norm = parameters[0].new_empty((), dtype=torch.float32)

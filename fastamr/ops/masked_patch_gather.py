@@ -10,7 +10,15 @@ from torch import Tensor
 from .. import reference
 from ..reference.masked_patch_gather import masked_patch_gather_backward
 from .common.backends import Backend, Problem, can_always, choose, declare
-from .common.checks import check_clips, check_device, check_divides, check_keep, check_shape, check_tensor
+from .common.checks import (
+    check_clips,
+    check_device,
+    check_divides,
+    check_indices,
+    check_keep,
+    check_shape,
+    check_tensor,
+)
 from .common.precision import exact
 from .common.registration import fake_of, gradients_of
 from .common.triton_support import TRITON
@@ -29,6 +37,7 @@ def _op(
     out_dtype: torch.dtype,
     backend: str,
 ) -> Tensor:
+    check_indices("keep", keep, position.shape[0], "token")
     if backend == "triton":
         from ..kernels.masked_patch_gather import masked_patch_gather as run
     else:
@@ -52,6 +61,7 @@ def _backward_op(
     dtype: torch.dtype,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_indices("keep", keep, tokens, "token")
     if backend == "triton":
         from ..kernels.masked_patch_gather import masked_patch_gather_backward as run
     else:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import reference
 from .common.backends import Backend, Problem, can_always, choose, declare
-from .common.checks import check_clips, check_device, check_divides, check_keep
+from .common.checks import check_clips, check_device, check_divides, check_indices, check_keep
 from .common.registration import fake_of
 from .common.triton_support import TRITON
 
@@ -16,6 +16,7 @@ declare("patch_gather", TRITON, Backend("reference", can_always))
 
 @torch.library.custom_op("fastamr::patch_gather", mutates_args=())
 def _op(clips: Tensor, keep: Tensor, patch_frames: int, backend: str) -> Tensor:
+    check_indices("keep", keep, clips.shape[1] // patch_frames * clips.shape[2], "token")
     if backend == "triton":
         from ..kernels.patch_gather import patch_gather as kernel
 

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from .. import reference
 from .common.backends import Backend, Problem, can_always, choose, declare
-from .common.checks import check_device, check_seed, check_shape, check_tensor
+from .common.checks import (
+    check_device,
+    check_indices,
+    check_seed,
+    check_sequences,
+    check_shape,
+    check_tensor,
+)
 from .common.precision import exact
 from .common.registration import fake_of
 from .common.triton_support import TRITON
@@ -31,6 +38,8 @@ def _op(
     group: Tensor | None,
     backend: str,
 ) -> Tensor:
+    check_indices("sequence_ids", sequence_ids, offsets.shape[0] - 1, "sequence")
+    check_sequences(offsets, sequence_ids, coords.shape[0])
     if backend == "triton":
         from ..kernels.sample_clips import sample_clips as run
     else:
@@ -125,6 +134,8 @@ def sample_clips(
         if value is not None:
             check_tensor(name, value, 1, form, (torch.int64,))
             check_device(name, value, coords.device, "coords")
+    if offsets.shape[0] == 0:
+        raise ValueError("offsets is empty: expected (B+1,) numbers")
     if group is not None:
         check_shape("group", group, tuple(sequence_ids.shape), "(S,)")
     if seed is not None:

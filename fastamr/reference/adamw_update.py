@@ -40,14 +40,14 @@ def adamw_update(
     """
     gradients = [each.to(p.dtype) for each, p in zip(gradients, parameters, strict=True)]
     if grad_scale is not None:
-        gradients = [each / grad_scale for each in gradients]
+        gradients = [each / grad_scale.reshape(()) for each in gradients]
     norm = None
     if max_norm is not None:
         norm = global_norm(gradients)
         # As torch.nn.utils.clip_grad_norm_: a norm that is not finite makes the factor 0 or NaN.
         factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         gradients = [each * factor for each in gradients]
-    skip = None if found_inf is None else found_inf != 0
+    skip = None if found_inf is None else found_inf.reshape(()) != 0
 
     def write(target: Tensor, value: Tensor) -> None:
         target.copy_(value if skip is None else torch.where(skip, target, value))
@@ -56,7 +56,7 @@ def adamw_update(
         write(steps[i], steps[i] + 1)
         write(exp_avgs[i], torch.lerp(exp_avgs[i], gradient, 1 - beta1))
         write(exp_avg_sqs[i], beta2 * exp_avg_sqs[i] + (1 - beta2) * gradient * gradient)
-        step, lr = steps[i].double(), lrs[i].double()
+        step, lr = (each[i].double().reshape(()) for each in (steps, lrs))
         size, root = lr / (1 - beta1**step), (1 - beta2**step).sqrt()
         decayed = parameter * (1 - lr * weight_decays[i]).to(parameter.dtype)
         denominator = exp_avg_sqs[i].sqrt() / root.to(parameter.dtype) + eps

@@ -7,7 +7,9 @@ JSON. As it is a single file, ``os.replace`` makes a checkpoint exist completely
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,20 +17,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..checksums import load_file, save_file
 from ..documents import parse_json_text
 from ..errors import naming, shortened
-from ..files import replaced
+from ..files import replaced, write_text
+from ..folders import remove_written
 from .config import PretrainConfig, current_names
-from .update.profiling import PROFILE_FILES
 
 STATE_FILE = "state.safetensors"
+# The checkpoint before the last one, as long as no loss has shown that the last one is of use.
+PREVIOUS_FILE = "state.previous.safetensors"
+# A checkpoint that gave a loss that is not finite.
+SUSPECT_FILE = "state.suspect.safetensors"
+# Written after all other files of a run that is done.
+COMPLETE_FILE = "complete.json"
 MODEL_FILES = ("config.json", "model.safetensors")
-RUN_FILES = ("config.yaml", *MODEL_FILES, STATE_FILE, "metrics.jsonl")
-RUN_FOLDERS = ("tensorboard", "features")
+RUN_FILES = (
+    "config.yaml",
+    *MODEL_FILES,
+    STATE_FILE,
+    PREVIOUS_FILE,
+    SUSPECT_FILE,
+    "metrics.jsonl",
+    COMPLETE_FILE,
+)
+# What else a run, or an evaluation of it, leaves in the folder.
+_OTHERS = ("evaluation*.json", "features", "tensorboard")
 # A run with another value of one of these is another run, which a checkpoint cannot continue.
 _IDENTITY = (
     "model", "architecture", "preprocess", "train_on", "split", "keep_empty_bodies", "batch_size", "seed",
@@ -36,9 +53,10 @@ _IDENTITY = (
 # These may differ between a run and its continuation without a word.
 _INCIDENTAL = (
     "data", "out", "graph", "data_budget", "recompute", "side_branch",
-    "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress",
+    "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress", "on_nan",
 )  # fmt: skip
 _FORMAT = "fastamr-state-1"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -59,14 +77,22 @@ def reported(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
+        place, saved = Path(folder), (Path(folder) / STATE_FILE).is_file()
+        full = getattr(error, "errno", None) in _FULL or "space" in str(error)
+        if not place.is_dir():
+            raise OSError(
+                f"cannot write into {folder} ({error}): the folder is gone, and the run with it"
+            ) from error
         raise OSError(
-            f"cannot write into {folder} ({error}); the files saved before are intact: "
-            "make room, then --resume"
+            f"cannot write into {folder} ({error}); "
+            + ("the files saved before are intact: " if saved else "nothing was saved yet: ")
+            + ("make room, then " if full else "make the folder writable, then ")
+            + ("--resume" if saved else "start the run again")
         ) from error
 
 
 def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
-    """Replace the checkpoint of a run in one piece.
+    """Replace the checkpoint of a run in one piece; the one before stays as ``state.previous.safetensors``.
 
     Args:
         folder: the run's folder.
@@ -75,27 +101,78 @@ def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], scalars: 
     """
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": _FORMAT, "state": json.dumps(dict(scalars))}
-    with replaced(Path(folder) / STATE_FILE) as temporary:
+    path = Path(folder) / STATE_FILE
+    with replaced(path) as temporary:
         save_file(content, temporary, header)
+        if path.exists():
+            _keep(path, path.with_name(PREVIOUS_FILE))
+
+
+def _keep(path: Path, other: Path) -> None:
+    """Give a file a second name, which takes no room where the file system has links."""
+    if other.exists() and other.samefile(path):
+        return  # a rename between two names of one file does nothing and would leave the temporary one
+    with replaced(other) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+
+def drop_previous(folder: str | Path) -> None:
+    """Remove all checkpoints but the last one, which has turned out to be of use."""
+    for name in (PREVIOUS_FILE, SUSPECT_FILE):
+        (Path(folder) / name).unlink(missing_ok=True)
+
+
+def go_back(folder: str | Path) -> bool:
+    """Put the checkpoint before the last one in its place, and keep that one aside; False where there is none."""
+    folder = Path(folder)
+    if not (folder / PREVIOUS_FILE).is_file():
+        return False
+    _keep(folder / STATE_FILE, folder / SUSPECT_FILE)
+    (folder / PREVIOUS_FILE).replace(folder / STATE_FILE)
+    return True
+
+
+def mark_complete(folder: str | Path, summary: Mapping[str, Any]) -> None:
+    """Write the file that says that all others of a run are there: after them.
+
+    Args:
+        folder: the run's folder.
+        summary: what the run reached; ``updates`` among it.
+    """
+    write_text(Path(folder) / COMPLETE_FILE, json.dumps(dict(summary), indent=2) + "\n")
+
+
+def is_complete(folder: str | Path, update: int) -> bool:
+    """Return whether a run has ended with an update, and its model is there."""
+    folder = Path(folder)
+    try:
+        ended = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    files = all((folder / name).is_file() for name in MODEL_FILES)
+    return files and isinstance(ended, dict) and ended.get("updates") == update
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint | None:
     """Read the checkpoint of a run, or None where the folder has none.
 
     Raises:
-        ValueError: the file is truncated, or no checkpoint of this library.
+        ValueError: the file is truncated, damaged (the message names the tensor), or no checkpoint of this library.
     """
     path = Path(folder) / STATE_FILE
     if not path.exists():
         return None
     try:
-        with naming(path, "remove it, or train with --overwrite"), safe_open(path, "pt") as file:
-            header = file.metadata() or {}
+        with naming(path, "remove it, or train with --overwrite"):
+            tensors, header = load_file(path)
             if header.get("format") != _FORMAT:
                 raise ValueError(
                     f"{path} is not a checkpoint of fastamr ({_FORMAT}): format {header.get('format')!r}"
                 )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             scalars = parse_json_text(header["state"], f"the state of {path}")
             _check_state(scalars, tensors, path)
             return Checkpoint(tensors, scalars)
@@ -231,13 +308,15 @@ def check_folder(folder: str | Path, *, resume: bool | Literal["auto"], overwrit
         )
 
 
-def clear_run(folder: str | Path) -> None:
-    """Remove what a run wrote into a folder, and nothing else."""
+def clear_run(folder: str | Path) -> list[str]:
+    """Remove the run in a folder: the files that a new one replaces anyway, and what the manifest names beside them.
+
+    Returns:
+        Evaluations, features and event files that stay, because the manifest does not say that the library wrote them.
+    """
     folder = Path(folder)
-    for path in [*(folder / name for name in (*RUN_FILES, *PROFILE_FILES)), *folder.glob("evaluation*.json")]:
-        path.unlink(missing_ok=True)
-    for name in RUN_FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    remove_written(folder, *RUN_FILES)
+    return sorted(path.name for pattern in _OTHERS for path in folder.glob(pattern))
 
 
 def clear_unfinished(folder: str | Path) -> None:

@@ -18,6 +18,7 @@ from .update.precision import PRECISIONS
 TRAIN_ON = ("train", "all")
 # How a configuration names the choices of PretrainStep's ``graph``.
 GRAPH: dict[str, str | bool] = {"auto": "auto", "on": True, "off": False}
+ON_NAN = ("stop", "skip")
 # Names in files of older runs, and what they are called today.
 _OLD_NAMES = {"steps": "preprocess"}
 # The names of ``resume``; YAML makes bools of an unquoted yes and no.
@@ -55,9 +56,12 @@ class PretrainConfig:
         lr: learning rate after the warm-up.
         min_lr: learning rate at the last update.
         warmup_epochs: length of the linear warm-up. Choice: 20, and a fifth of a run shorter than 100 epochs.
-        betas: AdamW's two decay rates.
+        betas: AdamW's two decay rates; 0 and 0 moves every weight by the sign of its gradient.
         weight_decay: AdamW's decoupled decay; biases, norms, tokens and embeddings are exempt.
         clip_grad: largest norm of the gradient, or null.
+        on_nan: ``stop`` ends the run where a loss is not finite; ``skip`` leaves the update out (weights, moments and
+            running statistics stay as they are to the bit), notes its clips and goes on, at the price of reading all
+            gradients once more in every update.
         crop: smallest and largest share of the frames that a random crop keeps.
         min_frames: frames a crop keeps at least, where there are as many (16 suits data of short clips).
         max_angle: bound of each random Euler angle, in radians.
@@ -104,6 +108,7 @@ class PretrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     clip_grad: float | None = None
+    on_nan: str = "stop"
     crop: tuple[float, float] = (0.5, 1.0)
     min_frames: int = 64
     max_angle: float = 0.3
@@ -145,6 +150,7 @@ class PretrainConfig:
         check_name("precision", self.precision, PRECISIONS)
         check_name("train_on", self.train_on, TRAIN_ON)
         check_name("graph", self.graph, GRAPH)
+        check_name("on_nan", self.on_nan, ON_NAN)
         if self.epochs is not None and self.updates is not None:
             raise ValueError(
                 f"epochs {self.epochs:g} and updates {self.updates}: give one of the two, not both"

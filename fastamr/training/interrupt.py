@@ -14,12 +14,14 @@ from typing import Any
 from ..progress import say
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What a queue sends some time before it ends a job; Windows has no such signal.
+_NOTICES = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))
 # Seconds that compiled code may hold the main thread before the process ends without it.
 _GRACE = 1.0
 
 
 class StopSignals:
-    """Context manager that turns SIGINT and SIGTERM into a flag, or into ``KeyboardInterrupt``.
+    """Context manager that turns SIGINT, SIGTERM and SIGUSR1 into a flag, or into ``KeyboardInterrupt``.
 
     Python calls a handler only when compiled code returns, which in a large update on a CPU takes up to a minute. So a
     thread reads the signals too: it answers the first one, and where the main thread is still in the context a second
@@ -30,8 +32,8 @@ class StopSignals:
 
     Args:
         ending: returns what the ``KeyboardInterrupt`` says; called from any thread.
-        finishing: the answer to a first signal, which then only sets ``requested``; the second one ends the context.
-            None = the first one does.
+        finishing: the answer to a first signal, which then only sets ``requested``; the second SIGINT or SIGTERM ends
+            the context. None = the first signal does.
 
     Attributes:
         requested: whether a signal has come.
@@ -39,7 +41,7 @@ class StopSignals:
 
     def __init__(self, ending: Callable[[], str], finishing: str | None = None) -> None:
         self.ending, self.finishing = ending, finishing
-        self.requested = self._ended = False
+        self.requested = self._ended = self._insisted = False
         self._seen, self._left = 0, threading.Event()
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -49,7 +51,9 @@ class StopSignals:
             self._writer.setblocking(False)
             self._thread = threading.Thread(target=self._answer, daemon=True)
             self._thread.start()
-            self._previous = {number: signal.signal(number, self._request) for number in _SIGNALS}
+            self._previous = {
+                number: signal.signal(number, self._request) for number in (*_SIGNALS, *_NOTICES)
+            }
             self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         return self
 
@@ -69,7 +73,9 @@ class StopSignals:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         # Several signals during compiled code make one call, so the thread may have seen more of them.
-        self._ended = self.finishing is None or self.requested or self._seen > 1
+        again = number in _SIGNALS and (self._insisted or self._seen > 1)
+        self._ended = self._ended or self.finishing is None or again
+        self._insisted = self._insisted or number in _SIGNALS
         self.requested = True
         if self._ended:
             previous = self._previous.get(signal.Signals(number))
@@ -79,12 +85,15 @@ class StopSignals:
 
     def _answer(self) -> None:
         """Read the number of each signal until the context is left."""
+        told = False
         while received := self._reader.recv(1):
-            if received[0] not in _SIGNALS:
+            if received[0] not in (*_SIGNALS, *_NOTICES):
                 continue
-            self._seen += 1
-            if self.finishing is not None and self._seen == 1:
-                say(self.finishing)
+            self._seen += received[0] in _SIGNALS
+            if self.finishing is not None and self._seen < 2:
+                if not told:
+                    say(self.finishing)
+                told = True
             elif not self._left.wait(_GRACE) and not hasattr(sys, "ps1"):
                 say(f"interrupted: {self.ending()}")
                 os._exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +12,37 @@ import torch
 from .. import native, ops
 from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
+from ..data.packed.checks import check_not_zero
+from ..data.packed.mapped import mapped_file
 from ..devices import check_one_process, pick_device
+from ..files import check_writable
+from ..folders import FolderLock, note_written
 from ..memory import keep_freed_memory
 from .checkpoint import (
+    COMPLETE_FILE,
+    RUN_FILES,
+    SUSPECT_FILE,
     Checkpoint,
     capture_training,
     changed_settings,
     check_folder,
     clear_run,
     clear_unfinished,
+    drop_previous,
+    go_back,
+    is_complete,
     load_checkpoint,
+    mark_complete,
     reported,
     restore_training,
     save_checkpoint,
 )
 from .clips.batches import BatchOrder
 from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
+from .diverged import Batch, NotFinite, Soundness, clips_of, describe, in_words, names_of, write_batch
 from .interrupt import StopSignals
-from .metrics.metric_ring import MetricReader
+from .machine import changed_machine, machine_of
+from .metrics.metric_ring import MetricReader, Reading
 from .metrics.metrics import environment
 from .probe import check_probe, knn_probe
 from .report import RunReport
@@ -44,13 +58,14 @@ from .setup import (
 )
 from .update.optimizer import build_optimizer
 from .update.precision import autocast_dtype, matmul_precision_of, precision_name
-from .update.profiling import RunProfile
+from .update.profiling import PROFILE_FILES, RunProfile
 from .update.schedule import LearningRateSchedule
 from .update.step import PretrainStep
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons, Split
 
+WHAT = "fastamr pretrain"
 FINISHING = "finishing this update; press Ctrl-C again to stop now"
 
 
@@ -62,8 +77,10 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     ``profile`` also ``profile.txt``, ``profile.json`` and ``trace.json``.
     What the run is about to do, and what keeps its updates from being faster, is printed before it starts; how long it
     takes, after its first updates.
-    SIGINT and SIGTERM end the run after the current update, with a checkpoint; a second one ends it at once, and where
-    compiled code holds the main thread, the process (see :class:`fastamr.training.interrupt.StopSignals`).
+    ``complete.json`` is written last. ``manifest.jsonl`` lists all of them: ``overwrite`` deletes what it names.
+    SIGINT, SIGTERM and SIGUSR1 end the run after the current update, with a checkpoint; a second SIGINT or SIGTERM ends
+    it at once, and where compiled code holds the main thread, the process (see
+    :class:`fastamr.training.interrupt.StopSignals`).
 
     Args:
         config: the configuration. (The process keeps freed memory from then on, see
@@ -77,8 +94,10 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     Raises:
         ValueError: a wrong value, a checkpoint of another run, data that the model does not fit, several processes.
         FileNotFoundError: a data file does not exist, or there is nothing to resume.
-        FileExistsError: the folder holds another run.
-        FloatingPointError: the loss is not finite; the last checkpoint is kept.
+        FileExistsError: the folder holds another run, or one of the data files under a name that a run writes.
+        BlockingIOError: another process writes into the folder.
+        FloatingPointError: the loss or the weights are not finite; the last checkpoint is kept, and the clips of that
+            update are written into the folder.
         OSError: a file cannot be written; the last checkpoint is kept.
         KeyboardInterrupt: the run was stopped by a signal, after it was saved.
     """
@@ -88,15 +107,27 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         raise ValueError("out is missing: name the folder of the run, for example --out runs/amr")
     config.model_config()  # settings are checked before data is read
     parse_steps(config.preprocess)
-    check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
+    _check_place(config)
     device = pick_device(config.device)
     gathered = _gather(config, data)
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
     run = _Run(config, gathered, device, quiet)
-    run.open_folder()
-    run.train()
+    with FolderLock(config.out, WHAT):
+        check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
+        run.open_folder()
+        run.train()
     return run.folder
+
+
+def _check_place(config: PretrainConfig) -> None:
+    """Refuse a folder that cannot be written into, before data is read for minutes."""
+    check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
+    for name in RUN_FILES:
+        check_writable(Path(config.out) / name, *config.data)
+    if Path(config.out).is_dir():
+        with FolderLock(config.out, WHAT):
+            pass
 
 
 def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
@@ -126,12 +157,14 @@ class _Run:
         sequences = training_sequences(
             data, config.train_on, self.split, keep_empty_bodies=config.keep_empty_bodies
         )
+        check_not_zero(data, sequences.flatten())
         self.order = BatchOrder(sequences, config.batch_size, config.seed)
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
         self.model = build_model(config, data).to(self.device).train()
         self.model.body_size = gathered.body_size
         self.resident = is_resident(data, self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
+        self.file = mapped_file(self.data.coords)
         self.schedule = LearningRateSchedule(
             lr=config.lr, min_lr=config.min_lr, warmup=self.warmup, total=self.total, device=self.device
         )
@@ -139,6 +172,9 @@ class _Run:
         self.reader = MetricReader(self.step.metrics)
         self.profile = RunProfile(config.profile, self.device, self.folder)
         self.report = RunReport(config, self.order, self.schedule, self.total, self.warmup, quiet=quiet)
+        self.changes: list[str] = []  # between the checkpoint and this process
+        self.machine_before: dict[str, Any] = {}
+        self._is_new = False  # the last checkpoint: no loss has shown yet that it is of use
 
     def _build_step(self) -> PretrainStep:
         config, dtype = self.config, autocast_dtype(self.config.precision, self.device)
@@ -161,6 +197,7 @@ class _Run:
             matmul_precision=matmul_precision_of(config.precision),
             accumulate=config.accumulate,
             clip_grad=config.clip_grad,
+            skip_not_finite=config.on_nan == "skip",
             graph=GRAPH[config.graph],
             window=config.log_every,
         )
@@ -171,15 +208,19 @@ class _Run:
         return self.step.update
 
     def open_folder(self) -> None:
-        """Take the folder over: resume or clear it, then write the complete configuration."""
+        """Take the folder over: resume the run in it, or replace it, then write the complete configuration."""
         checkpoint = load_checkpoint(self.folder) if self.config.resume else None
         if checkpoint is not None:
             self._restore(checkpoint)
-        else:
-            clear_run(self.folder)
+        elif self.config.overwrite:
+            kept = clear_run(self.folder)
+            if kept:
+                self.report.say(
+                    f"note: {', '.join(kept)} in {self.folder} stays: nothing says that a run wrote it"
+                )
         clear_unfinished(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         with reported(self.folder):
+            note_written(self.folder, *RUN_FILES, *(PROFILE_FILES if self.config.profile else ()))
             self.complete_config().save(self.folder / "config.yaml")
 
     def complete_config(self) -> PretrainConfig:
@@ -200,24 +241,57 @@ class _Run:
     def train(self) -> None:
         """Run the updates that are left; save on the way, at the end and when asked to stop."""
         if self._last():
-            self.report.say(
-                f"{self.folder} is complete: {self.update} updates; ask for more --epochs to go on"
-            )
+            self._end_again()
             return
-        self.report.open(self._header(), self.device, self.step.explain())
+        with reported(self.folder):
+            (self.folder / COMPLETE_FILE).unlink(missing_ok=True)
+        speed = self.step.explain()
+        self.machine = machine_of(self.device, self.config.precision, speed)
+        self.soundness = Soundness(self.model, self.step.optimizer)
+        self.report.open(self._header(), self.device, speed)
         try:
+            for change in [*self.changes, *changed_machine(self.machine_before, self.machine)]:
+                self.report.warn(self.update, f"resumed, but not the same run to the bit: {change}")
             with StopSignals(self._cut_short, FINISHING) as stop:
                 self._loop(stop)
             if self.update < self.total:
                 raise KeyboardInterrupt(f"stopped after update {self.update}; continue with --resume auto")
-            summary = self.report.summary(self.update, self.step.graph_reason or "recorded")
-            self.report.write("summary", update=self.update, **summary)
+            summary = self._end()
+        except NotFinite as error:
+            raise FloatingPointError(self._explain(error)) from None
         finally:
             self.report.say(*self.profile.close())
             self.report.close()
         self.report.say(
             "done: {updates} updates = {epochs:.1f} epochs, {seconds:.1f} s, {sequences_per_second:,.0f} "
             "sequences/s".format(**summary)
+        )
+
+    def _end(self) -> dict[str, Any]:
+        """Write the summary, and last the file that says that the run is complete; return the summary."""
+        summary = self.report.summary(self.update, self.step.graph_reason or "recorded")
+        self.report.write("summary", update=self.update, **summary)
+        with reported(self.folder):
+            drop_previous(self.folder)
+            mark_complete(self.folder, summary)
+        return summary
+
+    def _end_again(self) -> None:
+        """Say that the run is complete; write what is missing where the process ended while it wrote."""
+        if is_complete(self.folder, self.update):
+            self.report.say(
+                f"{self.folder} is complete: {self.update} updates; ask for more --epochs to go on"
+            )
+            return
+        with reported(self.folder):
+            self.model.save_pretrained(self.folder)
+        self.report.reopen(self.update)
+        try:
+            self._end()
+        finally:
+            self.report.close()
+        self.report.say(
+            f"{self.folder} had made its {self.update} updates, but was cut short: model and summary are written now"
         )
 
     def _loop(self, stop: StopSignals) -> None:
@@ -235,7 +309,7 @@ class _Run:
             if pause or self.update % self.config.log_every == 0:
                 self._read(wait=pause)
             else:
-                self.report.log(self.reader.take())
+                self._log(self.reader.take())
             if probe and not stop.requested:
                 self._probe()
             if save:
@@ -250,9 +324,24 @@ class _Run:
 
     def _read(self, *, wait: bool) -> None:
         """Ask for the losses since the last reading, and log those that were asked for before."""
-        self.report.log(self.reader.take(wait=True))
+        self._log(self.reader.take(wait=True))
         self.reader.ask(self.update)
-        self.report.log(self.reader.take(wait=wait))
+        self._log(self.reader.take(wait=wait))
+
+    def _log(self, reading: Reading | None) -> None:
+        """Log losses; say which updates were skipped; let the older checkpoint go where the last one is of use."""
+        for update in self.report.log(reading):
+            names = names_of(self.data, self.order.batch(update - 1))
+            clips = list(dict.fromkeys(name for name in names if name is not None))
+            self.report.write("skipped", update=update, clips=clips)
+            shown = ", ".join(clips[:5]) + (", ..." if len(clips) > 5 else "")
+            self.report.say(
+                f"warning: update {update} was skipped, its loss or gradients are not finite; its clips: {shown}"
+            )
+        if self._is_new and self.report.finite > self.report.saved_at:
+            self._is_new = False
+            with reported(self.folder):
+                drop_previous(self.folder)
 
     def _last(self) -> bool:
         return self.update == self.total
@@ -279,7 +368,15 @@ class _Run:
             self.report.say(*self.profile.write(environment(self.device), what))
 
     def save(self) -> None:
-        """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece."""
+        """Write the checkpoint, then the model for ``from_pretrained``; each file in one piece.
+
+        Raises:
+            NotFinite: the weights or the optimizer's state are of no use; nothing is written.
+        """
+        self._look_at_file()
+        fault = self.soundness.fault()
+        if fault is not None:
+            raise NotFinite(self.update, f"after update {self.update} {fault}")
         tensors = capture_training(self.model, self.step.optimizer)
         tensors |= {"seed": self.step.seed, "rng.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
@@ -287,19 +384,32 @@ class _Run:
         scalars = {
             "update": self.update,
             "seconds": self.report.seconds,
+            "loss": self.report.loss if math.isfinite(self.report.loss) else None,
+            "skipped": self.report.skipped,
+            "machine": self.machine,
             "scaler": self.step.scaler.state_dict(),
             "config": self.complete_config().to_dict(),
             "data": self.fingerprint,
         }
         with reported(self.folder):
             save_checkpoint(self.folder, tensors, scalars)
-            self.report.saved_at = self.update
+            self.report.saved_at, self._is_new = self.update, True
             self.model.save_pretrained(self.folder)
+
+    def _look_at_file(self) -> None:
+        """Say where the file that the run trains on was written to meanwhile."""
+        if self.file is not None and self.file.changed():
+            message = (
+                f"{self.file.path} was written to while the run trained on it: updates up to {self.update} may have "
+                "seen other data than the run began with; put the file back and start again, or go on knowingly"
+            )
+            self.report.say(f"warning: {message}")
+            self.report.write("warning", update=self.update, message=message)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         scalars, tensors = checkpoint.scalars, checkpoint.tensors
-        for change in changed_settings(scalars, self.complete_config().to_dict(), self.fingerprint):
-            self.report.say(f"resumed with another setting, so not the same run to the bit: {change}")
+        self.changes = changed_settings(scalars, self.complete_config().to_dict(), self.fingerprint)
+        self.machine_before = scalars.get("machine") or {}
         if scalars["update"] > self.total:
             raise ValueError(
                 f"the run in {self.folder} is at update {scalars['update']} already, past the {self.total} "
@@ -314,6 +424,46 @@ class _Run:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         self.step.continue_from(scalars["update"])
         self.report.seconds, self.report.saved_at = scalars["seconds"], scalars["update"]
+        loss = scalars.get("loss")
+        self.report.loss, self.report.skipped = math.nan if loss is None else loss, scalars.get("skipped", 0)
+
+    def _explain(self, error: NotFinite) -> str:
+        """Keep the clips of the update, go back to a sound checkpoint, and return what to say of it."""
+        rate = self.schedule.at(error.update - 1)
+        batch = self._batch(error.update)
+        clips = clips_of(self.data, batch.bodies, batch.clips)
+        path = self.folder / f"diverged-{error.update}.safetensors"
+        suspect = self.report.saved_at if self.report.finite <= self.report.saved_at else 0
+        text = f"{error} (learning rate {rate:.3g}); "
+        try:
+            if suspect > 0 and go_back(self.folder):
+                checkpoint = load_checkpoint(self.folder)
+                assert checkpoint is not None
+                restore_training(self.model, self.step.optimizer, checkpoint.tensors)
+                self.model.save_pretrained(self.folder)
+                self.report.saved_at = checkpoint.scalars["update"]
+                text += f"that of update {suspect} led there, and lies in {SUSPECT_FILE}; "
+            kept = self.report.kept()
+            about = describe(error.update, str(error), rate, kept, self.complete_config().to_dict())
+            batch.about = {**about, "clips": clips}
+            note_written(self.folder, path, path.with_suffix(".yaml"))
+            write_batch(path, batch)
+            where = f"the batch is in {path} and .yaml"
+        except OSError as failure:
+            kept, where = self.report.kept(), f"the batch could not be kept ({failure})"
+        advice = "look for extreme coordinates, lower --lr, set --clip-grad 1"
+        if self.config.on_nan == "stop" and error.update > self.report.finite:
+            advice += ", or leave such updates out with --on-nan skip"
+        return f"{text}{kept}; {in_words(clips)}; {where}; {advice}"
+
+    def _batch(self, update: int) -> Batch:
+        """Return the clips of an update made before, as the model saw them."""
+        assert self.step.clips is not None
+        seed = self.step.seed.clone()
+        seed[1] -= self.config.accumulate * (self.update - (update - 1))
+        self.step.clips.advance(update - 1)
+        clips, valid = self.step.clips.draw(torch.full_like(self.step.counter, update - 1), seed)
+        return Batch(clips, valid, seed, self.order.batch(update - 1), {})
 
     def _header(self) -> dict[str, Any]:
         return {

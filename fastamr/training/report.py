@@ -12,14 +12,19 @@ from typing import Any
 import torch
 
 from ..progress import Progress, say
+from .checkpoint import reported
 from .clips.batches import BatchOrder
 from .config import PretrainConfig
+from .diverged import NotFinite
 from .metrics.collapse import CollapseGuard
 from .metrics.metric_ring import Reading
 from .metrics.metrics import MetricsLog
 from .plan import Forecast, plan_lines
 from .update.explanation import Explanation
 from .update.schedule import LearningRateSchedule
+
+# So many updates in a row that are not finite are no accident (choice).
+MOST_SKIPPED = 20
 
 
 class RunReport:
@@ -37,6 +42,8 @@ class RunReport:
         seconds: time of the updates that were logged, without probes and checkpoints.
         loss: the last one that was logged.
         saved_at: update of the last checkpoint, -1 before the first.
+        finite: the last update whose loss was read and is finite, 0 before the first.
+        skipped: updates that were left out, because a number in them was not finite.
     """
 
     def __init__(
@@ -51,7 +58,8 @@ class RunReport:
     ) -> None:
         self.config, self.order, self.schedule = config, order, schedule
         self.total, self.warmup, self.quiet = total, warmup, quiet
-        self.seconds, self.loss, self.saved_at = 0.0, math.nan, -1
+        self.seconds, self.loss, self.saved_at, self.skipped = 0.0, math.nan, -1, 0
+        self.finite = self._in_a_row = 0
         self._guard = CollapseGuard(config.batch_size // config.accumulate)
         self._latest = ""
 
@@ -70,9 +78,18 @@ class RunReport:
             *(f"{kind[:-1]}: {text}" for kind in ("notes", "warnings") for text in header[kind]),
         )
         self._forecast = Forecast(self.config, device, start, self.total)
-        self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
-        self._metrics.write("header", **header, speed=speed.to_dict(), plan=plan)
+        with reported(folder):
+            self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
+        self.write("header", **header, speed=speed.to_dict(), plan=plan)
+        for note in self._metrics.notes:
+            self.warn(start, note)
         self._progress = Progress(self.total, self.config.model, start=start, show=self.config.progress)
+
+    def reopen(self, update: int) -> None:
+        """Go on with the metrics of a run that has made its updates, without a header and a bar."""
+        with reported(self.config.out):
+            self._metrics = MetricsLog(Path(self.config.out), start=update, tensorboard=False)
+        self._progress = Progress(self.total, show=False, name=self.config.model)
 
     def close(self) -> None:
         """Leave the bar and close the metrics."""
@@ -85,8 +102,18 @@ class RunReport:
             say("\n".join(lines))
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append a record to the metrics."""
-        self._metrics.write(kind, **values)
+        """Append a record to the metrics.
+
+        Raises:
+            OSError: it cannot be written; the message says what is kept.
+        """
+        with reported(self.config.out):
+            self._metrics.write(kind, **values)
+
+    def warn(self, update: int, message: str) -> None:
+        """Print a warning, and record it."""
+        self.say(f"warning: {message}")
+        self.write("warning", update=update, message=message)
 
     def start_clock(self) -> None:
         """Time the updates from now on."""
@@ -104,21 +131,35 @@ class RunReport:
         epoch, epochs = self.order.epoch_at(update), self.order.epoch_at(self.total)
         self._progress.advance(moved, f"epoch {epoch:.2f} of {epochs:.2f}{self._latest}")
 
-    def log(self, reading: Reading | None) -> None:
+    def log(self, reading: Reading | None) -> list[int]:
         """Check and log losses that have been read.
 
+        Returns:
+            The updates that were skipped, because their loss or gradients are not finite.
+
         Raises:
-            FloatingPointError: a loss is not finite.
+            NotFinite: a loss is not finite, and such updates are not to be skipped; or all of the last ones were.
         """
         if reading is None:
-            return
+            return []
+        skipped = []
         for update, loss in enumerate(reading.losses, reading.first + 1):
-            if not math.isfinite(loss):
-                raise FloatingPointError(self._not_finite(update, loss))
+            self._in_a_row = 0 if math.isfinite(loss) else self._in_a_row + 1
+            self.finite = self.finite if self._in_a_row else update
+            if self._in_a_row and self.config.on_nan == "stop":
+                raise NotFinite(update, f"the loss became {loss} at update {update}")
+            if self._in_a_row >= MOST_SKIPPED:
+                raise NotFinite(
+                    update, f"{MOST_SKIPPED} updates in a row were skipped, up to update {update}"
+                )
+            skipped += [update] if self._in_a_row else []
         count = len(reading.losses)
         end = reading.first + count
-        self.loss = math.fsum(reading.losses) / count
         self.seconds += reading.seconds
+        self.skipped += len(skipped)
+        if len(skipped) == count:
+            return skipped
+        self.loss = math.fsum(filter(math.isfinite, reading.losses)) / (count - len(skipped))
         speed = count * self.config.batch_size / reading.seconds
         self.write(
             "train",
@@ -133,6 +174,7 @@ class RunReport:
         self._watch(end, reading.terms)
         self._latest = f", loss {self.loss:.4f}, {speed:,.0f} sequences/s"
         self._show(end, 0)
+        return skipped
 
     def _watch(self, update: int, terms: dict[str, float]) -> None:
         """Warn of collapsed features; those of a model that has hardly begun to learn are not judged."""
@@ -141,13 +183,6 @@ class RunReport:
         for message in self._guard.check(terms):
             self.write("warning", update=update, message=message)
             warnings.warn(f"update {update}: {message}", RuntimeWarning, stacklevel=2)
-
-    def _not_finite(self, update: int, loss: float) -> str:
-        rate = self.schedule.at(update - 1)
-        return (
-            f"the loss became {loss} at update {update} (learning rate {rate:.3g}); {self.kept()}; "
-            "look for extreme coordinates, lower --lr, or set --clip-grad 1"
-        )
 
     def kept(self) -> str:
         """Say which checkpoint there is."""
@@ -167,6 +202,7 @@ class RunReport:
             "epochs": self.order.epoch_at(update),
             "seconds": self.seconds,
             "sequences_per_second": update * self.config.batch_size / self.seconds,
-            "loss": self.loss,
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "skipped": self.skipped,
             "graph": graph,
         }

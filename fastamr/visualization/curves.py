@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the records of a run's ``metrics.jsonl`` by kind; a last line cut short is left out.
+    """Return the records of a run's ``metrics.jsonl`` by kind; lines that are none are left out with a warning.
+
+    The last line may be cut short without one: the run may be going on.
 
     Raises:
         FileNotFoundError: the folder holds no such file.
-        ValueError: the file has no record of the training, or a line is damaged.
+        ValueError: the file has no record of the training.
     """
     path = Path(run) / METRICS_FILE
     if not path.is_file():
@@ -24,14 +27,16 @@ def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
             f"{run} holds no {METRICS_FILE}: expected the folder of a run of fastamr pretrain"
         )
     records: dict[str, list[dict[str, Any]]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_bytes().decode("utf-8", "replace").split("\n")
+    lines = lines[:-1] if not lines[-1] else lines
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             records.setdefault(record["kind"], []).append(record)
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is not a record of a run: {line[:60]!r}") from None
+                text = f"{path}, line {number} is no record of a run and is left out: {line[:60]!r}"
+                warnings.warn(text, stacklevel=2)
     if not records.get("train"):
         raise ValueError(
             f"{path} has no record of the training yet: plot it after the first --log-every updates"

@@ -14,6 +14,7 @@ from fastamr.evaluation import compare, extract_features, format_table, knn_accu
 from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
 from fastamr.evaluation.protocols import frozen as protocols
 from fastamr.evaluation.report.comparison import find_reports
+from fastamr.folders import FolderLock, written
 from fastamr.models import build_model
 from fastamr.probes import linear_probe
 
@@ -412,3 +413,48 @@ def test_table_is_aligned_and_shows_deviations():
         "raw             69.4         -",
         "random   40.0 +- 1.4         -",
     ]
+
+
+class TestFolder:
+    def test_what_is_written_is_noted(self, run, make_data):
+        folder, _ = run
+        (folder / "features").mkdir()
+        (folder / "features" / "mine.safetensors").write_text("mine")
+        evaluate(_config(folder, protocol="knn"), data=make_data(), quiet=True)
+        noted = written(folder)
+        (report,) = folder.glob("evaluation*.json")
+        assert report.name in noted
+        assert len([name for name in noted if name.startswith("features/")]) == 2
+        assert "features/mine.safetensors" not in noted
+        assert not (folder / ".lock").exists()
+
+    def test_a_run_that_writes_into_the_folder_keeps_it_out(self, run, make_data, tmp_path):
+        folder, _ = run
+        with FolderLock(folder, "fastamr pretrain"):
+            with pytest.raises(BlockingIOError, match="in use by fastamr pretrain"):
+                evaluate(_config(folder, protocol="knn"), data=make_data(), quiet=True)
+            elsewhere = _config(folder, protocol="knn", out=str(tmp_path / "a.json"), cache=False)
+            evaluate(elsewhere, data=make_data(), quiet=True)
+        with FolderLock(folder, "fastamr evaluate", shared=True):
+            evaluate(_config(folder, protocol="knn"), data=make_data(), quiet=True)
+
+    def test_another_evaluation_that_took_the_name_meanwhile_stays(self, run, make_data, monkeypatch):
+        folder, _ = run
+        module = sys.modules[evaluate.__module__]
+        compare_frozen = module.compare
+
+        def slow(*given, **options):
+            if not list(folder.glob("evaluation*.json")):
+                monkeypatch.setattr(module, "compare", compare_frozen)
+                evaluate(_config(folder, protocol="knn", bodies="field"), data=make_data(), quiet=True)
+            return compare_frozen(*given, **options)
+
+        monkeypatch.setattr(module, "compare", slow)
+        evaluate(_config(folder, protocol="knn"), data=make_data(), quiet=True)
+        found = [json.loads(path.read_text())["config"]["bodies"] for path in folder.glob("evaluation*.json")]
+        assert sorted(found) == ["existing", "field"]
+
+    def test_the_model_is_no_output(self, run, make_data):
+        folder, _ = run
+        with pytest.raises(FileExistsError, match="one of the files that are read"):
+            evaluate(_config(folder, out=str(folder / "model.safetensors")), data=make_data(), quiet=True)

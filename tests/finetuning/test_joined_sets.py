@@ -12,6 +12,7 @@ import torch
 from fastamr.finetuning.classifier import ClassifierConfig, prepare_data, train_classifier
 from fastamr.finetuning.distill import distill
 from fastamr.finetuning.distill_config import DistillConfig
+from fastamr.folders import FolderLock, written
 from fastamr.models import ActionClassifier, build_model, load_pretrained
 
 pytest.importorskip("sklearn")
@@ -147,3 +148,28 @@ class TestDistill:
         settings = {"teacher": run, "data": paths, "out": tmp_path / "out", "device": "cpu", "latency": False}
         with pytest.raises(ValueError, match="--label-numbers"):
             distill(DistillConfig(**settings))
+
+
+class TestFolder:
+    def test_the_checkpoint_is_no_output(self, run, make_data, tmp_path) -> None:
+        before = (run / "model.safetensors").read_bytes()
+        with pytest.raises(FileExistsError, match="one of the files that are read"):
+            finetuned(run, run, sources(tmp_path, make_data()))
+        assert (run / "model.safetensors").read_bytes() == before
+
+    def test_one_writer_at_a_time_and_a_list_of_what_it_wrote(self, run, make_data, tmp_path) -> None:
+        out, paths = tmp_path / "out", sources(tmp_path, make_data())
+        with (
+            FolderLock(out, "fastamr distill"),
+            pytest.raises(BlockingIOError, match="in use by fastamr distill"),
+        ):
+            finetuned(run, out, paths)
+        finetuned(run, out, paths)
+        assert sorted(written(out)) == ["classifier.json", "config.json", "model.safetensors"]
+        assert sorted(path.name for path in out.iterdir()) == sorted([*written(out), "manifest.jsonl"])
+
+    def test_training_clips_of_zeros_are_refused(self, run, make_data, tmp_path) -> None:
+        data = make_data()
+        data.coords.zero_()
+        with pytest.raises(ValueError, match="body sequences to train on are 0"):
+            finetuned(run, tmp_path / "out", sources(tmp_path, data))

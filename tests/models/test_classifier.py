@@ -231,7 +231,7 @@ def test_building_does_not_move_batch_statistics() -> None:
         ({"pooling": "max"}, "unknown pooling 'max'"),
         ({"classes": 1}, "classes=1 must be at least 2"),
         ({"hidden": -1}, "hidden=-1 must be a width"),
-        ({"dropout": 1.0}, "dropout=1.0 must be at least 0 and below 1"),
+        ({"dropout": 1.0}, "dropout=1.0 must be at least 0 and at most 0.99"),
         ({"drop_path": -0.1}, "drop_path=-0.1 must be"),
         ({"label_smoothing": 1.5}, "label_smoothing=1.5 must be"),
     ],

@@ -66,7 +66,7 @@ def test_builds_once_and_again_when_anything_changes(
     commands = len(log.read_text().splitlines())
     assert load.built_library("cpu") == first
     assert len(log.read_text().splitlines()) == commands
-    assert sorted(path.suffix for path in fresh.iterdir()) == [".lock", ".so"], "no leftovers"
+    assert sorted(path.suffix for path in fresh.iterdir()) == [".json", ".lock", ".so"], "no leftovers"
     monkeypatch.setattr(build, "KERNEL_FLAGS", (*build.KERNEL_FLAGS, "-g"))
     assert load.built_library("cpu") != first
 

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 import fastamr.training.checkpoint as checkpoint
+from fastamr.folders import note_written
 from fastamr.training.checkpoint import (
+    PREVIOUS_FILE,
     STATE_FILE,
+    SUSPECT_FILE,
     capture_training,
     changed_settings,
     check_folder,
     clear_run,
+    drop_previous,
+    go_back,
+    is_complete,
     load_checkpoint,
     reported,
     restore_training,
@@ -198,16 +205,95 @@ def test_folder_that_auto_may_start_or_continue_in(tmp_path: Path) -> None:
     check_folder(tmp_path, resume="auto", overwrite=False)
 
 
-def test_clearing_a_run_spares_foreign_files(tmp_path: Path) -> None:
-    for name in (
+def test_clearing_a_run_spares_what_no_manifest_names(tmp_path: Path) -> None:
+    mine = ("notes.txt", "evaluation_mine.json", "tensorboard/mine", "features/extracted.npy", "trace.json")
+    ours = (
         "config.yaml",
         "model.safetensors",
         "evaluation-x-official-knn.json",
-        "notes.txt",
-        "evaluation.py",
-    ):
+        "tensorboard/events",
+        "features/a.b",
+    )
+    for name in (*mine, *ours):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    (tmp_path / "tensorboard").mkdir()
-    (tmp_path / "tensorboard" / "events").write_text("x")
-    clear_run(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.py", "notes.txt"]
+    note_written(tmp_path, *ours)
+    assert clear_run(tmp_path) == ["evaluation_mine.json", "features", "tensorboard"]
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert left == sorted(mine)
+
+
+def test_clearing_a_run_of_before_the_manifest(tmp_path: Path) -> None:
+    """What the new run replaces anyway goes; of the rest nobody knows whose it is."""
+    for name in ("config.yaml", "state.safetensors", "evaluation-x.json"):
+        (tmp_path / name).write_text("x")
+    assert clear_run(tmp_path) == ["evaluation-x.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation-x.json"]
+
+
+def test_the_checkpoint_before_the_last_one_is_kept_until_it_is_let_go(tmp_path: Path) -> None:
+    for update in (1, 2):
+        save_checkpoint(tmp_path, {"a": torch.full((4,), float(update))}, {"update": update})
+    assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, PREVIOUS_FILE}
+    assert go_back(tmp_path)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.scalars == {"update": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, SUSPECT_FILE}
+    assert not go_back(tmp_path)
+    drop_previous(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    for update in (1, 2):
+        save_checkpoint(tmp_path, {"a": torch.zeros(4)}, {"update": update})
+    (tmp_path / PREVIOUS_FILE).replace(tmp_path / STATE_FILE)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.scalars == {"update": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"updates": 3}, False),
+        ({"updates": 4}, True),
+        (None, False),
+        ("not json", False),
+        ([4], False),
+    ],
+)
+def test_completeness_is_one_file_and_a_model(tmp_path: Path, change: Any, text: bool) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("x")
+    if change is not None:
+        (tmp_path / "complete.json").write_text(change if isinstance(change, str) else json.dumps(change))
+    assert is_complete(tmp_path, 4) is text
+    (tmp_path / "model.safetensors").unlink()
+    assert not is_complete(tmp_path, 4)
+
+
+@pytest.mark.parametrize(
+    ("error", "saved", "message"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            False,
+            "nothing was saved yet: make room, then start the run again",
+        ),
+        (OSError(28, "No space left on device"), True, "saved before are intact: make room, then --resume"),
+        (PermissionError(13, "Permission denied"), True, "intact: make the folder writable, then --resume"),
+    ],
+)
+def test_a_failed_write_says_what_is_left(tmp_path: Path, error: OSError, saved: bool, message: str) -> None:
+    if saved:
+        save_checkpoint(tmp_path, {"a": torch.zeros(4)}, {})
+    with pytest.raises(OSError, match=message), reported(tmp_path):
+        raise error
+    with pytest.raises(OSError, match="the folder is gone"), reported(tmp_path / "gone"):
+        raise error

@@ -116,6 +116,31 @@ def test_the_second_signal_raises_where_python_runs() -> None:
     assert (process.returncode, shown, errors) == (0, "caught kept\n", "finishing\n")
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs SIGUSR1")
+def test_a_queues_notice_is_answered_once_and_never_cuts_short() -> None:
+    """A queue may send SIGUSR1 to each part of a job, and SIGTERM some time after it."""
+    process = start(
+        """
+        with StopSignals(lambda: "kept", "finishing") as stop:
+            print("ready", flush=True)
+            while not stop.requested:
+                time.sleep(0.01)
+            print("requested", flush=True)
+            while stop._seen < 1 or not stop._insisted:
+                time.sleep(0.01)
+        print("saved", flush=True)
+        """
+    )
+    assert process.stdout is not None
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == "requested\n"
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    shown, errors = process.communicate(timeout=60)
+    assert (process.returncode, shown, errors) == (0, "saved\n", "finishing\n")
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However loaded the machine is, the process of the tests is not ended."""
@@ -139,10 +164,10 @@ def test_everything_is_put_back(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_other_signals_and_other_errors_pass() -> None:
-    previous = signal.signal(signal.SIGUSR1, lambda *_: None)
+    previous = signal.signal(signal.SIGUSR2, lambda *_: None)
     with StopSignals(lambda: "kept") as stop:
-        os.kill(os.getpid(), signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, previous)
+        os.kill(os.getpid(), signal.SIGUSR2)
+    signal.signal(signal.SIGUSR2, previous)
     assert not stop.requested
     with pytest.raises(KeyboardInterrupt, match="my own"), StopSignals(lambda: "kept"):
         raise KeyboardInterrupt("my own")

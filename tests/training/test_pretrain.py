@@ -51,7 +51,8 @@ def _use_tiny(tiny: type) -> None:
 
 def test_a_run_leaves_a_complete_folder(tmp_path: Path, skeletons: Any) -> None:
     out = pretrain(configure(tmp_path / "deep" / "run", updates=None, epochs=6, log_every=5), data=skeletons)
-    names = ["config.json", "config.yaml", "metrics.jsonl", "model.safetensors", "state.safetensors"]
+    names = ["complete.json", "config.json", "config.yaml", "manifest.jsonl", "metrics.jsonl"]
+    names += ["model.safetensors", "state.safetensors"]
     assert sorted(path.name for path in out.iterdir()) == names
     config = PretrainConfig.load(out / "config.yaml")
     assert config.architecture == {"layout": "ntu25", "frames": 16, "channels": 3, "width": 4, "dropout": 0.1}

@@ -22,10 +22,11 @@ def run(words: list[str]) -> None:
     given = _parser(KINDS).parse(words)
     for path in (given.json, given.html):
         if path and path != "-":
-            check_writable(path)
+            check_writable(path, given.file)
     near = NearOptions(max_shift=given.max_shift, residual=given.residual)
     quality = QualityOptions(jump=given.jump, freeze=given.freeze)
     data = read(given.file, **reading(given))
+    data.verify()
     found = audit(data, near=near, search_near=given.near, quality=quality)
     report: dict[str, Any] = {"file": str(given.file)} | found
     if given.json == "-":

@@ -31,10 +31,11 @@ def run(words: list[str]) -> None:
         raise UsageError("nothing to do: give --layout, --labels, --preset, --preprocess or --dtype float16")
 
     from ...data import PackedSkeletons, label_clips, preprocess
+    from ...data.packed.file import check_packed_target
     from ...data.preprocessing.presets import preset_steps
-    from ...files import check_writable, make_folder
+    from ...files import make_folder
 
-    check_writable(given.out)
+    check_packed_target(given.out, given.source, given.labels, given.layout)
     data = PackedSkeletons.load(given.source)
     if given.layout is not None and data.layout != get_layout(given.layout):
         plan = joint_map(data.layout, given.layout)

@@ -22,12 +22,13 @@ def run(words: list[str]) -> None:
         raise UsageError("--reconstruction needs --checkpoint RUN, the model that reconstructs")
 
     from ...files import check_writable, make_folder
+    from ...models.base import model_files
     from ...visualization.animation import ANIMATIONS, draw_animation
     from ...visualization.figures import PICTURES, picture_format
     from ...visualization.strip import draw_strip
 
     ending = picture_format(given.out, (*ANIMATIONS, *PICTURES))
-    check_writable(given.out)
+    check_writable(given.out, given.data, *model_files(given.checkpoint))
     content = _content(given, chosen)
     make_folder(given.out)
     view = {"up": given.up, "azimuth": given.azimuth, "elevation": given.elevation, "unit": given.unit}

@@ -11,11 +11,12 @@ def run(words: list[str]) -> None:
     given = _parser().parse(words)
     share, values = _asked(given)
     from ...data import PackedSkeletons, make_split
-    from ...files import check_writable, make_folder
+    from ...data.packed.file import check_packed_target
+    from ...files import make_folder
 
     out = given.out or given.data
     data = PackedSkeletons.load(given.data)
-    check_writable(out)
+    check_packed_target(out)
     data = make_split(
         data,
         given.by,

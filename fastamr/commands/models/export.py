@@ -19,12 +19,12 @@ def run(words: list[str]) -> None:
     from ...features.run_settings import run_steps
     from ...files import check_writable, make_folder
     from ...models import ActionClassifier, load_pretrained
-    from ...models.base import read_description
+    from ...models.base import model_files, read_description
 
     for path, ending in ((given.onnx, ".onnx"), (given.torch_export, ".pt2")):
         if path is not None:
             check_ending(path, ending)
-            check_writable(path)
+            check_writable(path, *model_files(given.checkpoint))
     steps: Any = ()
     model: Any
     if read_description(given.checkpoint)["model"] == ActionClassifier.name:

@@ -22,9 +22,10 @@ def run(words: list[str]) -> None:
     from ...data import read
     from ...export import load_predictor, predict_stream
     from ...files import check_writable, make_folder, write_text
+    from ...models.base import model_files
 
     if given.out:
-        check_writable(given.out)
+        check_writable(given.out, given.input, *model_files(given.model))
 
     predictor = load_predictor(given.model, batch_size=given.batch_size, device=given.device)
     names = ("top", "window", "stride", "per_body")

@@ -16,7 +16,7 @@ FIRST = {
 }
 MORE = {
     "more of the data": "train_on keep_empty_bodies crop min_frames max_angle data_budget",
-    "more of the optimisation": "min_lr warmup_epochs betas weight_decay clip_grad accumulate seed",
+    "more of the optimisation": "min_lr warmup_epochs betas weight_decay clip_grad on_nan accumulate seed",
     "more of the computation": "precision graph recompute side_branch",
     "logs, checkpoints and probes": "log_every checkpoint_every probe_every profile tensorboard progress overwrite",
 }

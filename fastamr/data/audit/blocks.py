@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..packed.dataset import PackedSkeletons
+from ..packed.mapped import mapped_file
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -53,7 +54,10 @@ def body_blocks(data: PackedSkeletons, rows: int = _ROWS) -> Iterator[Block]:
     """Yield all bodies in order, in blocks of at most ``rows`` frames or of a single body."""
     offsets = data.offsets.cpu().numpy()
     first = 0
+    file = mapped_file(data.coords)
     while first < data.num_bodies:
+        if file is not None:
+            file.check()
         last = int(np.searchsorted(offsets, offsets[first] + rows, side="right")) - 1
         last = max(last, first + 1)
         yield _read(data, offsets, first, last)

@@ -10,6 +10,8 @@ from .structure import PackedFields
 HALF_LIMIT = 2.0
 """Largest float16 coordinate in metres: float16 is spaced 0.98 mm below it and 1.95 mm above."""
 
+LAST_FRAME = 2**31 - 1
+"""Largest number of a frame in its clip, and of a class: sums and products of such numbers fit into 64 bits."""
 MAX_CLASSES = 32_768
 """Most classes, as many as the labels of single frames (int16) can tell apart."""
 
@@ -44,6 +46,29 @@ def check_structure(data: PackedFields) -> None:
         if bool((split.train & split.test).any()):
             clip = int((split.train & split.test).nonzero()[0])
             raise ValueError(f"splits[{name!r}]: clip {clip} ({data.names[clip]!r}) is in train and in test")
+
+
+def check_not_zero(data: PackedFields, bodies: Tensor) -> None:
+    """Raise where all coordinates of some body sequences are 0, which nothing can be learnt from.
+
+    The first number that is not 0 ends the search, so that sound data costs nothing.
+
+    Args:
+        data: the packed data.
+        bodies: ``(B,)`` int64, the body sequences; negative ones are passed over.
+
+    Raises:
+        ValueError: all of them are 0.
+    """
+    chosen = bodies[bodies >= 0].tolist()
+    for body in chosen:
+        if bool(data.coords[int(data.offsets[body]) : int(data.offsets[body + 1])].any()):
+            return
+    if chosen:
+        raise ValueError(
+            f"all coordinates of the {len(chosen)} body sequences to train on are 0: look at the source with fastamr "
+            "check FILE, and at the pre-processing"
+        )
 
 
 def _check_fields(data: PackedFields) -> None:
@@ -106,11 +131,13 @@ def _check_bodies(data: PackedFields) -> None:
             f"offsets goes from {int(data.offsets[0])} to {int(data.offsets[-1])}, "
             f"expected 0 to the {data.num_frames} frames of coords"
         )
-    lengths = data.offsets.diff()
-    if int(lengths.min()) < 1:
-        body = int(lengths.argmin())
+    # Neighbours are compared before they are subtracted: a difference can wrap around.
+    rising = data.offsets[1:] > data.offsets[:-1]
+    if not bool(rising.all()):
+        body = int((~rising).nonzero()[0])
+        frames = int(data.offsets[body + 1]) - int(data.offsets[body])
         raise ValueError(
-            f"offsets: body {body} has {int(lengths[body])} frames, expected at least 1; remove empty sequences"
+            f"offsets: body {body} has {frames} frames, expected at least 1; remove empty sequences"
         )
     steps = data.body_clip.diff()
     ends = (int(data.body_clip[0]), int(data.body_clip[-1]))
@@ -121,6 +148,8 @@ def _check_bodies(data: PackedFields) -> None:
         )
     if int(data.body_start.min()) < 0:
         raise ValueError(f"body_start holds {int(data.body_start.min())}, expected 0 or more")
+    if int(data.body_start.max()) > LAST_FRAME:
+        raise ValueError(f"body_start holds {int(data.body_start.max())}, expected at most {LAST_FRAME}")
     if int(data.body_start.max()) >= MAX_CLIP_FRAMES:
         raise ValueError(
             f"body_start holds {int(data.body_start.max())}, expected frames below {MAX_CLIP_FRAMES} of their clip"
@@ -131,6 +160,8 @@ def _check_labels(data: PackedFields) -> None:
     lowest, highest = int(data.labels.min()), int(data.labels.max())
     if lowest < -1:
         raise ValueError(f"labels holds {lowest}, expected class indices, or -1 for unknown")
+    if highest > LAST_FRAME:
+        raise ValueError(f"labels holds {highest}, expected class indices of at most {LAST_FRAME}")
     if highest >= MAX_CLASSES:
         raise ValueError(
             f"labels holds {highest}, expected class indices below {MAX_CLASSES}; number the classes from 0"

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ... import checksums
+from ...checksums import save_file
 from ...errors import STRAY, shortened
-from ...files import check_folder_of, replaced
+from ...files import check_folder_of, check_writable, replaced
 from ...skeleton import SkeletonLayout
+from .mapped import MappedFile, attach
 from .split import Split
 from .structure import PackedFields
 from .tensor_file import Pieces, write_tensors
@@ -27,6 +29,10 @@ FORMAT = "fastamr-packed-1"
 _FAMILY = "fastamr-packed-"
 _TENSORS = ("coords", "offsets", "body_clip", "body_start", "labels", "fps")
 _OPTIONAL = ("valid", "frame_labels")
+# What holds a value a frame, and may be too large for the memory.
+_LARGE = ("coords", *_OPTIONAL)
+COPIED = 64 << 20
+"""Bytes of the largest file that is read into memory instead of being mapped."""
 
 
 def write_packed(data: PackedFields, path: str | Path) -> None:
@@ -38,6 +44,33 @@ def write_packed(data: PackedFields, path: str | Path) -> None:
     """
     with _saving(path) as temporary:
         save_file(_tensors(data), temporary, {"format": FORMAT, "header": _header(data)})
+
+
+def check_packed_target(path: str | Path, *inputs: str | Path | None) -> None:
+    """Raise now if a packed file cannot be written to a place, or would replace what is not its earlier form.
+
+    Args:
+        path: the file to write.
+        inputs: what is read, see :func:`fastamr.files.check_writable`; a packed file in a folder that is read may be
+            replaced.
+
+    Raises:
+        FileExistsError: it is one of the files that are read, or a file that is no packed data.
+        OSError: see :func:`fastamr.files.check_writable`.
+    """
+    check_writable(path, *(source for source in inputs if source is not None and not Path(source).is_dir()))
+    if Path(path).is_file() and Path(path).stat().st_size and not _is_packed(path):
+        raise FileExistsError(
+            f"out {str(path)!r} exists and holds something else than packed data: name another file, or remove it"
+        )
+
+
+def _is_packed(path: str | Path) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get("format")).startswith(_FAMILY)
+    except (SafetensorError, OSError):
+        return False
 
 
 @contextmanager
@@ -143,16 +176,17 @@ def _header(data: PackedFields) -> str:
 
 
 def read_packed(path: str | Path) -> dict[str, Any]:
-    """Map a packed file into memory; its pages are read when they are used.
+    """Read a packed file, of up to :data:`COPIED` bytes; map what has a value a frame of a larger one into memory.
 
-    The mapping is private: writing into a tensor does not change the file.
+    Mapped pages are read when they are used. The mapping is private: writing into a tensor does not change the file.
+    What is read is compared with its checksums, what is mapped is not: see :class:`~.mapped.MappedFile`.
 
     Returns:
         The fields of ``PackedSkeletons`` by name, on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file, or it is a folder.
-        ValueError: the file is truncated, of another kind or of another version.
+        ValueError: the file is truncated, damaged, of another kind or of another version.
     """
     path = Path(path)
     if not path.is_file():
@@ -165,11 +199,23 @@ def read_packed(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             _check_format(path, file.metadata() or {})
             header = json.loads(file.metadata()["header"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            known = checksums.expected(path, file.metadata())
+            names = list(file.keys())
+            large = _LARGE if path.stat().st_size > COPIED else ()
+            mapped = MappedFile(path, tuple(name for name in large if name in names)) if large else None
+            tensors = {
+                name: file.get_tensor(name)
+                if name in large
+                else checksums.read_tensor(file, path, name, known)
+                for name in names
+            }
     except (SafetensorError, json.JSONDecodeError, *STRAY) as error:
         raise ValueError(
             f"{path} is not a packed data file, or is truncated ({error}); make it with: fastamr import FILE OUT"
         ) from None
+    if mapped is not None:
+        for name in mapped.names:
+            attach(tensors[name], mapped)
     try:
         return _fields(tensors, header)
     except (ValueError, *STRAY) as error:

@@ -20,8 +20,9 @@ import torch
 
 from ...documents import printable
 from ...errors import check_name
-from ...files import check_writable, make_folder, write_text
+from ...files import make_folder, write_text
 from ..packed.dataset import PackedSkeletons, Summary
+from ..packed.file import check_packed_target
 from ..preprocessing.apply import parse_steps, preprocess
 from ..preprocessing.geometry import Step
 from ..readers.common.reader import Damage
@@ -118,6 +119,7 @@ def prepare(
 
     Raises:
         FileNotFoundError: there is no such source.
+        FileExistsError: ``out`` is the source, or holds something else than packed data.
         OSError: ``out`` cannot be written.
         ValueError: an unknown kind, option, step or dtype; a source without a file of the kind; no file gave a
             clip; a damaged file with ``strict``; unfinished work with other settings.
@@ -127,7 +129,7 @@ def prepare(
     check_name("dtype", dtype, _DTYPES)
     if workers < 1:
         raise ValueError(f"workers is {workers}, expected at least 1")
-    check_writable(out)
+    check_packed_target(out, raw)
     known = {name for reader in readers for name in reader.options}
     if options and not known:
         raise ValueError(f"options {', '.join(options)} are given, but kind {kind!r} has none")

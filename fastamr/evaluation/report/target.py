@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import check_writable
+from ...models.base import model_files
 from ..protocols.config import EvaluateConfig
 
 # Settings that change where and how fast something is computed, not what.
@@ -33,7 +34,8 @@ def pick_target(config: EvaluateConfig) -> Path:
         plain = Path(config.checkpoint) / config.file_name
         numbered = (plain.with_name(f"{plain.stem}-{number}.json") for number in count(2))
         target = plain if _is_free(plain, config) else next(one for one in numbered if _is_free(one, config))
-    check_writable(target)
+    runs = [file for run in (config.checkpoint, *config.fuse) for file in model_files(run)]
+    check_writable(target, *config.data, *runs)
     return target
 
 

@@ -57,7 +57,11 @@ def _unpacked(q: Tensor, kv: Tensor | None, structure: Structure) -> tuple[Tenso
 
 
 def _indices(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.int().contiguous()
+    if values is None or values.dtype == torch.int32:
+        return None if values is None else values.contiguous()
+    # What is out of range stays so: a number cut to its low 32 bits would become another one.
+    limits = torch.iinfo(torch.int32)
+    return values.clamp(limits.min, limits.max).int().contiguous()
 
 
 def _rest(q: Tensor, kv: Tensor | None, structure: Structure) -> tuple[Any, ...]:

@@ -12,16 +12,18 @@ from ...reference.attention.visible_attention import visible_attention as refere
 from ..common.precision import exact
 from ..common.registration import fake_of, gradients_of
 from . import native as attention_native
+from .checks import check_values, without_absent
 
 _NATIVE = ("cpp", "cuda")
 
 
 def run_forward(q: Tensor, kv: Tensor | None, structure: Structure, backend: str) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp, past the dispatcher."""
+    check_values(q, kv, structure)
     if backend in _NATIVE:
         return attention_native.forward(q, kv, structure, backend)
     with exact(q):
-        return reference_attention(q, kv, structure)
+        return reference_attention(q, kv, without_absent(structure))
 
 
 def _sums(dq: Tensor, dkv: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -43,12 +45,13 @@ def run_backward_into(
     columns: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Write the gradients into the given tensors, past the dispatcher; return those of the bias tables."""
+    check_values(q, kv, structure)
     if backend in _NATIVE:
         return attention_native.backward_into(
             grad, out, lse, q, kv, structure, backend, dq=dq, dkv=dkv, columns=columns
         )
     with exact(q):
-        first, second, joint, time = visible_attention_backward(grad, q, kv, lse, structure)
+        first, second, joint, time = visible_attention_backward(grad, q, kv, lse, without_absent(structure))
     dq.copy_(first)
     if dkv is not None and second is not None:
         dkv.copy_(second)

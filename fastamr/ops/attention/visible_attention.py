@@ -9,8 +9,9 @@ from torch import Tensor
 from ...reference.attention.visible_attention import Structure, dense_bias, unpack
 from ..common.backends import Backend, Problem, can_always, choose, declare
 from ..common.checks import check_device, check_shape, check_tensor
+from ..common.overlap import check_apart
 from . import native as attention_native
-from .checks import AttentionBias, check_packed, features_of, structure_of, tokens_of
+from .checks import AttentionBias, check_packed, check_values, features_of, structure_of, tokens_of
 from .registration import OPTIONAL, attention, attention_backward_into, run_backward_into, run_forward
 
 
@@ -137,6 +138,8 @@ def visible_attention(
     check_packed(q, kv, cu_seqlens)
     structure = structure_of(q, kv, keep, counts, cu_seqlens, scale, bias, dropout, seed)
     name = choose("visible_attention", _problem(q, kv, structure), backend)
+    if name in ("sdpa", "materialised") and not torch.compiler.is_compiling():
+        check_values(q, kv, structure)
     if name == "sdpa":
         return _sdpa(q, kv, structure)
     if name == "materialised":
@@ -232,10 +235,18 @@ def visible_attention_backward_into(
 
     Returns:
         Gradients of the joint and of the time table; None without a bias.
+
+    Raises:
+        ValueError: shapes, devices or strides that do not fit, or a tensor to write into that shares memory.
+        TypeError: a wrong dtype.
+        RuntimeError: the named back end cannot run the call.
     """
     check_packed(q, kv, cu_seqlens)
     structure = structure_of(q, kv, keep, counts, cu_seqlens, scale, bias, dropout, seed)
+    _check_saved(q, kv, structure, grad, out, lse)
     _check_targets(q, kv, dq, dkv, columns)
+    inputs = {"grad": grad, "out": out, "lse": lse, "q": q, "kv": kv}
+    check_apart({"dq": dq, "dkv": dkv, "columns": columns}, inputs)
     problem = _problem(q, kv, structure)
     name = choose("visible_attention", problem, backend)
     if name not in ("cpp", "cuda"):
@@ -246,6 +257,24 @@ def visible_attention_backward_into(
         *(grad, out, lse, q, kv, dq, dkv, columns, *_optional(structure)), structure.scale, dropout, name
     )
     return (None, None) if bias is None else (joint, time)
+
+
+def _check_saved(
+    q: Tensor, kv: Tensor | None, structure: Structure, grad: Tensor, out: Tensor, lse: Tensor
+) -> None:
+    """Raise unless the output, its gradient and the log-sum-exp are those of a forward of this call."""
+    heads, size = q.shape[-2:]
+    lead: tuple[int, ...] = (q.shape[0],)
+    if structure.cu_seqlens is None:
+        lead = (q.shape[0], tokens_of(q, kv, structure.keep)[0])
+    for name, value in (("grad", grad), ("out", out)):
+        check_tensor(name, value, len(lead) + 1, "(S, Nq, H*E)", (q.dtype,))
+        check_shape(name, value, (*lead, heads * size), "(S, Nq, H*E)")
+        check_device(name, value, q.device, "q")
+    shape = (*lead, heads) if structure.cu_seqlens is not None else (lead[0], heads, lead[1])
+    check_tensor("lse", lse, len(shape), "(S, H, Nq)", (torch.promote_types(torch.float32, q.dtype),))
+    check_shape("lse", lse, shape, "(S, H, Nq), with cu_seqlens (total, H)")
+    check_device("lse", lse, q.device, "q")
 
 
 def _check_targets(
@@ -259,7 +288,7 @@ def _check_targets(
             check_tensor(name, target, source.ndim, "like its input", (source.dtype,))
             check_shape(name, target, tuple(source.shape), "like its input")
             check_device(name, target, q.device, "q")
-            if target.stride(-1) != 1:
+            if target.stride(-1) != 1 and target.numel() > 0:
                 raise ValueError(
                     f"{name} has stride {target.stride(-1)} over E: expected 1 (other strides are free)"
                 )

@@ -1,9 +1,16 @@
-"""Argument checks that several ops share. Shapes and dtypes only: nothing here waits for the device."""
+"""Argument checks that several ops share.
+
+Shapes and dtypes are checked where an op is called, and nothing is waited for. Values (:func:`check_indices`) are
+looked at where it runs: on a CPU always, on a GPU with ``FASTAMR_DEBUG=1`` only, because it must be waited for.
+"""
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -63,3 +70,66 @@ def check_divides(name: str, part: int, whole_name: str, whole: int) -> None:
     if part < 1 or whole % part:
         divisors = [part for part in range(1, whole + 1) if whole % part == 0]
         raise ValueError(f"{name}={part} does not divide {whole_name}={whole}: expected one of {divisors}")
+
+
+def is_readable(values: Tensor) -> bool:
+    """Whether the host can look at the values without waiting: they are on the CPU, not traced and not only a shape."""
+    return (
+        values.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not isinstance(values, FakeTensor)
+    )
+
+
+def are_values_checked(values: Tensor) -> bool:
+    """Whether an op that runs looks at the values of its indices: on a CPU, with ``FASTAMR_DEBUG=1`` on a GPU too."""
+    if values.device.type != "cuda":
+        return is_readable(values)
+    return os.environ.get("FASTAMR_DEBUG", "0") not in ("", "0") and not (
+        torch.compiler.is_compiling()
+        or isinstance(values, FakeTensor)
+        or torch.cuda.is_current_stream_capturing()
+    )
+
+
+def check_indices(name: str, values: Tensor, count: int, what: str) -> None:
+    """Raise ``ValueError`` if an index lies outside ``0 .. count - 1``; see :func:`are_values_checked`.
+
+    Args:
+        name: the argument.
+        values: ``(S,)`` or ``(S, K)`` integers.
+        count: how many things there are.
+        what: what one of them is called.
+    """
+    if values.numel() == 0 or not are_values_checked(values):
+        return
+    least, greatest = (int(value) for value in torch.aminmax(values))
+    if least < 0 or greatest >= count:
+        bad = least if least < 0 else greatest
+        place = (values == bad).nonzero()[0].tolist()
+        where = f"in sequence {place[0]}" if len(place) == 2 else f"at {place[0]}"
+        raise ValueError(f"{name} lists {what} {bad} {where}: expected 0 to {count - 1}")
+
+
+def check_cu_seqlens(values: Tensor, rows: int) -> None:
+    """Raise ``ValueError`` unless offsets ``(S+1,)`` lead from 0 to ``rows``; see :func:`are_values_checked`."""
+    if not are_values_checked(values):
+        return
+    # Neighbours are compared, not subtracted: a difference can wrap around.
+    falls = values[1:] < values[:-1]
+    if int(values[0]) != 0 or int(values[-1]) != rows or bool(falls.any()):
+        raise ValueError(f"cu_seqlens must begin with 0, never fall, and end with the number of rows, {rows}")
+
+
+def check_sequences(offsets: Tensor, sequence_ids: Tensor, frames: int) -> None:
+    """Raise ``ValueError`` unless each chosen sequence ``offsets[id] .. offsets[id + 1] - 1`` has frames that exist."""
+    if sequence_ids.numel() == 0 or not are_values_checked(offsets):
+        return
+    first, last = offsets[sequence_ids], offsets[sequence_ids + 1]
+    bad = (first < 0) | (last <= first) | (last > frames)
+    if bool(bad.any()):
+        place = int(bad.nonzero()[0])
+        raise ValueError(
+            f"offsets: sequence {int(sequence_ids[place])} has the frames {int(first[place])} to "
+            f"{int(last[place]) - 1}, expected at least one, within 0 to {frames - 1}"
+        )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ... import reference
 from ..common.backends import Backend, Problem, can_always, choose, declare
+from ..common.overlap import check_apart
 from ..common.precision import exact
 from ..common.triton_support import triton_why_not
 from . import native as rows_native
@@ -100,6 +101,7 @@ def weight_gradient(
     if out is not None:
         dtypes = (accumulator(x.dtype),)
         check_operand("out", out, (features, width), "(F, D)", dtypes, upstream, "upstream")
+        check_apart({"out": out}, {"upstream": upstream, "x": x})
     problem = problem_of(upstream, rows=rows, outputs=features, inputs=width)
     name = choose("weight_gradient", problem, backend)
     if name == "triton":

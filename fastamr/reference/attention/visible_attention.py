@@ -66,8 +66,8 @@ def unpack(q: Tensor, kv: Tensor | None, structure: Structure) -> tuple[Tensor, 
     return q, key, value
 
 
-def _token_ids(ids: Tensor | None, keep: Tensor | None, like: Tensor) -> Tensor:
-    """Ids ``(S, N)`` of the tokens of ``like (S, N, H, E)``: given, or listed by keep, or counted through."""
+def token_ids(ids: Tensor | None, keep: Tensor | None, like: Tensor) -> Tensor:
+    """Ids ``(S, N)`` int64 of the tokens of ``like (S, N, H, E)``: given, or listed by keep, or counted through."""
     if ids is not None:
         return ids.long()
     if keep is not None:
@@ -79,12 +79,14 @@ def _bias_index(q: Tensor, k: Tensor, is_self: bool, structure: Structure) -> tu
     """Index ``(S, Nq, Nk)`` into the flattened joint table and into the time table."""
     assert structure.joint_bias is not None
     assert structure.time_bias is not None
-    joints = structure.joint_bias.shape[-1]
-    key = _token_ids(structure.key_ids, structure.keep, k)
-    query = _token_ids(structure.query_ids, structure.keep if is_self else None, q)
+    joints = max(structure.joint_bias.shape[-1], 1)  # a table without a joint serves where there is no token
+    key = token_ids(structure.key_ids, structure.keep, k)
+    query = token_ids(structure.query_ids, structure.keep if is_self else None, q)
     pair = (query % joints)[:, :, None] * joints + (key % joints)[:, None, :]
     furthest = structure.time_bias.shape[-1] // 2
-    return pair, (query // joints)[:, :, None] - (key // joints)[:, None, :] + furthest
+    offset = (query // joints)[:, :, None] - (key // joints)[:, None, :] + furthest
+    # Tokens that do not exist may have any ids, and weigh nothing.
+    return pair, offset if structure.counts is None else offset.clamp(0, 2 * furthest)
 
 
 def dense_bias(q: Tensor, k: Tensor, is_self: bool, structure: Structure) -> Tensor | None:

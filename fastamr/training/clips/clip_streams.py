@@ -66,6 +66,7 @@ class ResidentClips:
 
     def advance(self, update: int) -> None:
         """Upload the orders of the epochs that the update reaches into, if they are new."""
+        self.sampler.check_file()
         for epoch in self.order.epochs(update):
             place = epoch % len(self._held)
             if self._held[place] != epoch:
@@ -172,6 +173,7 @@ class PrefetchedClips:
 
     def _gather(self, slot: int, numbers: Tensor) -> int:
         """Collect a batch's frames in host memory, describe them, and return how many there are."""
+        self.sampler.check_file()
         lengths = self._lengths(numbers)
         rows = ranges(self.sampler.offsets[numbers.clamp(min=0)], lengths)
         frames = rows.numel()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ...data.packed.mapped import mapped_file
 from ...features.sampling import sample_seen
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ClipSampler:
     ) -> None:
         self.coords, self.offsets, self.body_clip = data.coords, data.offsets, data.body_clip
         self.valid = None if data.valid is None else data.valid.to(torch.float16).unsqueeze(-1)
+        self.file = mapped_file(data.coords)
         self.frames, self.crop, self.min_frames, self.max_angle = frames, crop, min_frames, max_angle
         self.empty_bodies = empty_bodies
 
@@ -79,6 +81,15 @@ class ClipSampler:
             empty, sequences = sequences < 0, sequences.clamp(min=0)
         group = self.body_clip[sequences]
         return self.sample(FrameRows(self.coords, self.valid, self.offsets, sequences, group, empty), seed)
+
+    def check_file(self) -> None:
+        """Raise where the file behind the frames was cut short; takes about a microsecond.
+
+        Raises:
+            OSError: it was.
+        """
+        if self.file is not None:
+            self.file.check()
 
     def sample(self, rows: FrameRows, seed: Tensor) -> tuple[Tensor, Tensor | None]:
         """As calling the sampler, from frames that lie anywhere."""

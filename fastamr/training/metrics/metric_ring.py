@@ -58,7 +58,7 @@ class Reading(NamedTuple):
     Attributes:
         first: number of the first update, counted from 0.
         losses: the loss of each.
-        terms: mean of each term over them.
+        terms: mean of each term over those whose loss is finite.
         seconds: what they took on the device.
     """
 
@@ -122,7 +122,8 @@ class MetricReader:
         size = len(copy.values)
         rows = [copy.values[update % size] for update in range(first, end)]
         table = torch.stack(rows).double()
-        means = table.mean(0).tolist()[1:]
+        sound = table[table[:, 0].isfinite()]
+        means = (sound if len(sound) else table).mean(0).tolist()[1:]
         terms = dict(zip(self.ring.names, means, strict=True))
         return Reading(first, table[:, 0].tolist(), terms, start.until(self._mark))
 

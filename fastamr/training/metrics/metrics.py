@@ -13,6 +13,7 @@ import torch
 
 from ...devices import environment as describe
 from ...files import write_text
+from ...folders import note_written
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -21,19 +22,22 @@ class MetricsLog:
     """Appends records to ``metrics.jsonl`` and mirrors their numbers to TensorBoard.
 
     Each line is one JSON object with a ``kind``: ``header`` (versions, device, sizes, plan), ``estimate`` (of the
-    time), ``train``, ``probe``, ``warning``, ``summary``. A resumed run drops the lines of updates that its checkpoint
-    does not hold.
+    time), ``train``, ``probe``, ``warning``, ``skipped``, ``summary``. A resumed run drops the lines of updates that
+    its checkpoint does not hold.
 
     Args:
         folder: the run's folder.
         start: the update that the run starts from; 0 begins a new file.
         tensorboard: write event files too, where the package is installed.
+
+    Attributes:
+        notes: lines of an earlier file that are no records and were left out, in words.
     """
 
     def __init__(self, folder: Path, *, start: int = 0, tensorboard: bool = True) -> None:
         path = folder / METRICS_FILE
-        kept = "".join(_lines_until(path, start)) if start else ""
-        write_text(path, kept)
+        lines, self.notes = _lines_until(path, start) if start else ([], [])
+        write_text(path, "".join(lines))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         self._board = _summary_writer(folder / "tensorboard", start) if tensorboard else None
 
@@ -59,22 +63,22 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {**describe(device), "platform": platform.platform(), "started": started}
 
 
-def _lines_until(path: Path, update: int) -> list[str]:
-    """Return the lines of a metrics file up to an update; a line cut short by a crash is dropped."""
-    kept = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.splitlines(keepends=True):
+def _lines_until(path: Path, update: int) -> tuple[list[str], list[str]]:
+    """Return the lines of a metrics file up to an update, and what to note of those that are no records."""
+    kept, notes = [], []
+    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    for number, line in enumerate(text.split("\n"), 1):
         try:
-            record = json.loads(line)
-            is_kept = record.get("update", 0) <= update and record.get("kind") != "summary"
-        except (ValueError, AttributeError, TypeError, RecursionError):
-            continue
-        if is_kept:
-            kept.append(line if line.endswith("\n") else f"{line}\n")
-    return kept
+            record = json.loads(line) if line.strip() else None
+            if record is not None and record.get("update", 0) <= update and record.get("kind") != "summary":
+                kept.append(line + "\n")
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            notes.append(f"{path}, line {number} is no record of a run and is left out: {line[:60]!r}")
+    return kept, notes
 
 
 def _summary_writer(folder: Path, start: int) -> Any:
+    """Return the writer of event files, whose file is noted in the run's manifest; None without the package."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -83,4 +87,7 @@ def _summary_writer(folder: Path, start: int) -> Any:
             file=sys.stderr,
         )
         return None
-    return SummaryWriter(str(folder), purge_step=start + 1)
+    before = set(folder.glob("*"))
+    board = SummaryWriter(str(folder), purge_step=start + 1)
+    note_written(folder.parent, *sorted(set(folder.glob("*")) - before))
+    return board

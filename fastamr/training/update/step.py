@@ -59,6 +59,9 @@ class PretrainStep:
             time of an update; None leaves the process's setting.
         accumulate: number of micro-batches, a divisor of the batch size.
         clip_grad: largest norm of the gradient, or None.
+        skip_not_finite: leave an update out whose loss or gradients are not finite: weights, optimizer state and
+            buffers stay as they are to the bit, and its loss counts as NaN. Nothing is read by the host for it. Needs
+            :class:`AdamW`. Under float16 the scaler leaves such updates out anyway.
         graph: ``"auto"`` records on a GPU and is eager elsewhere or where recording fails (with a warning), False is
             eager, True raises instead of being eager.
         window: updates whose metrics are kept in :attr:`metrics`.
@@ -89,13 +92,19 @@ class PretrainStep:
         matmul_precision: str | None = None,
         accumulate: int = 1,
         clip_grad: float | None = None,
+        skip_not_finite: bool = False,
         graph: str | bool = "auto",
         window: int = 1,
         recorder: Recorder | None = None,
     ) -> None:
         self.model, self.optimizer, self.clips, self.schedule = model, optimizer, clips, schedule
         self.dtype, self.accumulate, self.clip_grad = dtype, accumulate, clip_grad
-        self.matmul_precision = matmul_precision
+        self.matmul_precision, self.skip_not_finite = matmul_precision, skip_not_finite
+        if skip_not_finite and not isinstance(optimizer, AdamW):
+            raise ValueError(
+                f"skip_not_finite needs fastamr.training.AdamW, which can leave an update out on the device, got "
+                f"{type(optimizer).__name__}"
+            )
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.device = self._parameters[0].device
         self.seed = ops.make_seed(device=self.device) if seed is None else seed
@@ -210,6 +219,7 @@ class PretrainStep:
     def _compute(self, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The whole update on the device; what is recorded."""
         self.optimizer.zero_grad(set_to_none=True)
+        before = [buffer.clone() for buffer in self.model.buffers()] if self.skip_not_finite else []
         if self.schedule is not None:
             rate = self.schedule(self.counter)
             for held in _rate_tensors(self.optimizer, self.device):
@@ -218,6 +228,8 @@ class PretrainStep:
         loss, terms = _add(part[0] for part in parts), {}
         for name in parts[0][1]:
             terms[name] = _add(part[1][name] for part in parts)
+        if self.skip_not_finite:
+            loss = self._skip_unless_finite(loss, before)
         self._apply_gradients()
         self.metrics.add(self.counter, loss, terms)
         self.counter += 1
@@ -257,6 +269,25 @@ class PretrainStep:
     def _share(self, value: Tensor) -> Tensor:
         """What a micro-batch counts of the whole batch's mean."""
         return value if self.accumulate == 1 else value / self.accumulate
+
+    def _skip_unless_finite(self, loss: Tensor, before: list[Tensor]) -> Tensor:
+        """Tell the optimizer on the device whether to leave the update out, and put buffers back where it does.
+
+        Args:
+            loss: the update's.
+            before: the buffers as they were before it.
+
+        Returns:
+            The loss, NaN where the update is left out.
+        """
+        skip = ~loss.isfinite()
+        if not self.scaler.is_enabled():  # which tells the optimizer itself
+            gradients = [each.grad for each in self._parameters if each.grad is not None]
+            skip = skip | ~torch.nn.utils.get_total_norm(gradients).isfinite()
+            self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+        for buffer, old in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(torch.where(skip, old, buffer))
+        return loss.masked_fill(skip, torch.nan)  # a number for where() would be copied to the device
 
     def _apply_gradients(self) -> None:
         # Our own AdamW clips while it updates.

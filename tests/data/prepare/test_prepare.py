@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from fastamr.data import PackedSkeletons
+from fastamr.data import load as load_set
 from fastamr.data.prepare import work_folder as prepare_shards
 from fastamr.data.prepare.prepare import prepare
 from fastamr.data.preprocessing.apply import preprocess
@@ -324,7 +325,8 @@ class TestInterruption:
     def test_a_failure_while_writing_keeps_the_old_file_and_the_work(
         self, raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        out.write_bytes(b"old")
+        load_set("synthetic").select([0]).save(out)
+        old = out.read_bytes()
 
         def full(*_: Any) -> None:
             raise OSError(28, "No space left on device")
@@ -332,7 +334,7 @@ class TestInterruption:
         monkeypatch.setattr("fastamr.data.packed.file.write_tensors", full)
         with pytest.raises(OSError, match=r"No space left on device.*is intact"):
             prepare("ntu60", raw, out)
-        assert out.read_bytes() == b"old"
+        assert out.read_bytes() == old
         monkeypatch.undo()
         self.stop_after(0, monkeypatch)
         monkeypatch.setattr(prepare_shards, "_BLOCK_FILES", 2)

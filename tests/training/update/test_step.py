@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastamr.nn.learning_rate import learning_rate
 from fastamr.nn.stacks.working_weights import working_weight
-from fastamr.training import PretrainStep
+from fastamr.training import AdamW, PretrainStep
 from fastamr.training.clips.batches import BatchOrder
 from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
 from fastamr.training.clips.sampling import ClipSampler
@@ -18,7 +18,7 @@ from fastamr.training.update.optimizer import build_optimizer, learning_rate_ten
 from fastamr.training.update.precision import autocast_dtype, matmul_precision_of, precision_name
 from fastamr.training.update.schedule import LearningRateSchedule
 
-from .graphs import ReplayedCalls
+from .graphs import ReplayedCalls, noted_copy
 
 CPU = torch.device("cpu")
 
@@ -313,6 +313,9 @@ def test_nothing_is_read_back_in_the_loop(tiny: Any, skeletons: Any, monkeypatch
     step = build(tiny, skeletons, schedule=schedule(), clip_grad=1.0, accumulate=2, window=4)
     step()
     step()  # an epoch's order is made on the host in these
+    # On a CPU the values of indices are looked at; on a GPU they are not.
+    for module in ("fastamr.ops.common.checks", "fastamr.ops.attention.checks"):
+        monkeypatch.setattr(f"{module}.are_values_checked", lambda values: False)
     read: list[str] = []
     for name in (
         "item",
@@ -368,6 +371,52 @@ def test_own_module_learns_from_the_tensors_it_is_given(recorded: bool, accumula
         torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
     assert step.metrics.values.shape == (4, 1)
     assert step.update == 12
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+@pytest.mark.parametrize("working_dtype", [None, torch.bfloat16])
+def test_an_update_that_is_not_finite_is_left_out_on_the_device(
+    recorded: bool, accumulate: int, bad: str, working_dtype: torch.dtype | None
+) -> None:
+    class Normed(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, points: Tensor, values: Tensor) -> Tensor:
+            # The root of 0 has an infinite gradient, and the 0 that it is multiplied with makes that NaN.
+            kink = (self.layer.bias * (values[:1] != 7)).abs().sqrt().sum() if bad == "gradient" else 0
+            return super().forward(self.norm(points), values) + kink
+
+    model = Normed()
+    optimizer = AdamW(model.parameters(), lr=torch.tensor(0.05), working_dtype=working_dtype)
+    recorder = ReplayedCalls(list(model.parameters())) if recorded else None
+    options: dict[str, Any] = {"accumulate": accumulate, "window": 12, "clip_grad": 1.0}
+    step = PretrainStep(model, optimizer, skip_not_finite=True, recorder=recorder, **options)
+
+    def state() -> list[Tensor]:
+        moments = [value for each in optimizer.state.values() for value in each.values()]
+        copies = [copy for each in model.parameters() if (copy := noted_copy(each)) is not None]
+        return [each.detach().clone() for each in (*model.parameters(), *model.buffers(), *moments, *copies)]
+
+    for update in range(10):
+        points, values = torch.randn(8, 4), torch.randn(8)
+        if update == 7:
+            values[0] = 7.0 if bad == "gradient" else torch.nan
+        before = state()
+        loss = step(points, values)
+        same = [torch.equal(one, other) for one, other in zip(before, state(), strict=True)]
+        assert bool(loss.isnan()) == (update == 7)
+        assert all(same) == (update == 7), update
+    assert step.metrics.values[:10, 0].isnan().nonzero().tolist() == [[7]]
+
+
+def test_leaving_updates_out_needs_our_optimizer() -> None:
+    model = Regression()
+    with pytest.raises(ValueError, match=r"skip_not_finite needs fastamr.training.AdamW"):
+        PretrainStep(model, torch.optim.AdamW(model.parameters()), skip_not_finite=True)
 
 
 def test_inputs_where_they_do_not_belong(tiny: Any, skeletons: Any) -> None:

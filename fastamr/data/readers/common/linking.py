@@ -24,7 +24,7 @@ NOTE = (
 """What a reader says where it links people."""
 _NO_ID = {"", "-1", "None", "null", "nan"}
 _NUMBER = re.compile(r"-?\d{1,300}(?:\.\d+)?")
-NO_TRACKS = "several people in an image and no tracks"
+NO_TRACKS = "several people in a frame and no tracks"
 """What is wrong with a file without tracks that must not be linked."""
 
 
@@ -229,9 +229,9 @@ def bodies_of(
     """Return the bodies of poses by their track ids, and by :func:`link_people` where they have none.
 
     An id that several people of a frame share, in half of its frames or as the only one of the clip, is none: tools
-    write it where no tracker ran. So are ids of which none comes back in a clip of three frames or more. Two poses of
-    another id in a frame are an error of :func:`~.poses.pack_poses`. A pose of several ids, a detection that was merged
-    from several, is the one of them that is nowhere else in its frame and has most poses.
+    write it where no tracker ran. Two poses of another id in a frame are an error of :func:`~.poses.pack_poses`. Ids
+    of which none comes back in a clip of three frames or more are none, too. A pose of several ids, a detection that
+    was merged from several, is the one of them that is nowhere else in its frame and has most poses.
 
     Args:
         clip, frame, coords, seen: as in :func:`link_people`.

@@ -140,13 +140,13 @@ def _packed(
 
     body, names = poses.body, poses.body_names
     if not poses.is_told:
-        _check_people(poses, where)
         body, said = tracks_without_ids(
             *(poses.clip, poses.frame, poses.coords, poses.valid),
             track=track,
             where=line,
             way_on="add a column 'body' with a number for each person",
         )
+        _check_people(poses, where)
         notes += said
     elif rows.body is not None:
         names = rows.body_names

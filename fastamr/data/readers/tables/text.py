@@ -161,9 +161,10 @@ class Table:
         axes = [cell.strip().lower() for cell in self._next()]
         told = [place for place, axis in enumerate(axes) if axis in _AXES]
         if len(axes) != len(names) or 3 * len(told) < 2 * len(names) or not {"x", "y"} <= set(axes):
+            shown = ", ".join(filter(None, names[:6]))
             raise ValueError(
-                f"{self.path}, line {self._line}: the columns are {', '.join(filter(None, names[:6]))}, ..., names that occur "
-                f"again, expected x, y, ... below them, or one line of names such as nose_x, nose_y"
+                f"{self.path}, line {self._line}: the columns are {shown}, ..., names that occur again, expected "
+                f"x, y, ... below them, or one line of names such as nose_x, nose_y"
             )
         above = list(itertools.accumulate(names, lambda before, name: name or before))
         joined = [f"{above[at]}_{axis}" if at in told else names[at] or axis for at, axis in enumerate(axes)]

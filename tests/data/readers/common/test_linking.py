@@ -128,7 +128,7 @@ def test_no_track_refuses() -> None:
     clip, frame = np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64)
     coords, seen = np.zeros((2, 3, 2)), np.ones((2, 3), dtype=bool)
     with pytest.raises(
-        ValueError, match=r"f\[0\]: several people in an image and no tracks; run a tracker, or leave"
+        ValueError, match=r"f\[0\]: several people in a frame and no tracks; run a tracker, or leave"
     ):
         tracks_without_ids(
             clip, frame, coords, seen, track=False, where=lambda i: f"f[{i}]", way_on="run a tracker"

@@ -83,7 +83,7 @@ class TestTracks:
         assert [line for line in said if "linked from frame to frame by the overlap" in line]
         shared = [line for line in said if "several people of an image share the track id" in line]
         assert bool(shared) == (ids[0] not in (None, -1, ""))
-        with pytest.raises(ValueError, match="several people in an image and no tracks") as error:
+        with pytest.raises(ValueError, match="several people in a frame and no tracks") as error:
             read(path, track=False)
         one_line(error, "poses.json: entry 0", "--pose_track", "--no-track")
 

@@ -99,7 +99,7 @@ class TestFolder:
         pose.write_openpose(tmp_path, clip, ids=[0, 0])
         data, notes = read_all(tmp_path)
         assert data.num_bodies == 2
-        assert "id 0 is that of two people of the frame" in notes
+        assert "several people of an image share the track id 0, which is taken as none" in notes
         assert "the file tells no tracks" in notes
 
     def test_hands_and_faces_are_named(self, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class TestTexts:
         line = (tmp_path / "video_1.txt").read_text().split()
         (tmp_path / "video_1.txt").write_text(" ".join(line[:-1]) + "\n")
         data, notes = read_all(tmp_path)
-        assert sorted(data.body_names) == ["4", "linked 0"]
+        assert sorted(data.body_names) == ["", "4"]
         assert "1 of 5 poses have no track id" in notes
 
     def test_joints_that_were_not_found(self, tmp_path: Path) -> None:

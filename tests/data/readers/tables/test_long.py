@@ -213,7 +213,7 @@ class TestPeople:
         data, notes = told(path)
         assert data.num_bodies == 2
         assert any("people are linked" in note for note in notes)
-        with pytest.raises(ValueError, match="no column tells them apart"):
+        with pytest.raises(ValueError, match="several people in a frame and no tracks; add a column 'body'"):
             read(path, track=False)
         write_rows(path, ["frame", "joint", "x", "y"], rows[:-1])
         with pytest.raises(

@@ -165,7 +165,7 @@ class TestPeople:
         assert data.num_bodies == 2
         np.testing.assert_allclose(data.coords[:3], still, atol=1e-3)
         assert any("people are linked" in note for note in notes)
-        with pytest.raises(ValueError, match=r"no column tells them apart; add a column 'body'") as error:
+        with pytest.raises(ValueError, match=r"line 2: several people .* add a column 'body'") as error:
             read(path, track=False)
         one_line(error, "some.csv")
 
