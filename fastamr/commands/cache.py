@@ -6,12 +6,12 @@ from __future__ import annotations
 def run(words: list[str]) -> None:
     """Carry out the command."""
     from ..native import cache
-    from .options import CommandParser
+    from .options import FLAG, CommandParser
 
     text = "The folder that the compiled extension is kept in, and what lies there. FASTAMR_CACHE names another one."
     parser = CommandParser("cache", "", text)
     parser.add_argument(
-        "--clear", action="store_true", help="delete what was built; it is built again when it is used"
+        "--clear", action=FLAG, default=False, help="delete what was built; it is built again when it is used"
     )
     given = parser.parse(words)
     print(cache.cache_folder())

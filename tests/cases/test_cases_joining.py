@@ -83,7 +83,7 @@ def test_13_units_mm(capsys: pytest.CaptureFixture[str]) -> None:
 def test_27_own_data_without_split(capsys: pytest.CaptureFixture[str]) -> None:
     """The error names the way on."""
     shutil.copy(CASES / "27_own_data_without_split" / "two_clips.csv", "two_clips.csv")
-    run("import two_clips.csv own.safetensors --layout coco17")
+    run("import two_clips.csv own.safetensors")
     data = dataclasses.replace(PackedSkeletons.load("own.safetensors"), splits={})
     data.save("bare.safetensors")
     pretrained("bare.safetensors")

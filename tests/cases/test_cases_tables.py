@@ -16,21 +16,15 @@ pytestmark = [
 ]
 
 
-def test_04_joints_from_1() -> None:
-    folder = CASES / "04_csv_joints_from_1"
-    data = read(folder / "kinect_1_to_20.csv")
-    assert (data.layout.name, data.valid) == ("kinect20", None)
-    with pytest.raises(
-        ValueError, match=r"joint 0 never occurs, so they are counted from 1.*--layout coco17 or"
-    ):
-        read(folder / "coco_1_to_17.csv")
-    data = read(folder / "coco_1_to_17.csv", layout="coco17")
-    assert (data.layout.name, data.valid) == ("coco17", None)
+@pytest.mark.parametrize(("name", "layout"), [("coco_1_to_17", "coco17"), ("kinect_1_to_20", "kinect20")])
+def test_04_joints_from_1(name: str, layout: str) -> None:
+    data = read(CASES / "04_csv_joints_from_1" / f"{name}.csv")
+    assert (data.layout.name, data.valid) == (layout, None)
 
 
 @pytest.mark.parametrize("name", ["visibility", "score", "likelihood"])
 def test_09_confidence_names(name: str) -> None:
-    data = read(CASES / "09_csv_confidence_names" / f"{name}.csv", layout="coco17")
+    data = read(CASES / "09_csv_confidence_names" / f"{name}.csv")
     assert data.valid is not None
     wrist = data.layout.index("left_wrist")
     assert (~data.valid).nonzero().tolist() == [[frame, wrist] for frame in range(4)]
@@ -59,7 +53,7 @@ def test_26_other_skeletons(name: str) -> None:
 
 
 def test_27_split_and_label() -> None:
-    data = read(CASES / "27_own_data_without_split" / "two_clips.csv", layout="coco17")
+    data = read(CASES / "27_own_data_without_split" / "two_clips.csv")
     assert (int(data.splits["official"].train.sum()), int(data.splits["official"].test.sum())) == (2, 2)
     assert data.num_clips == 4
     assert int(data.labels.min()) >= 0

@@ -32,7 +32,7 @@ def test_closed_output(words: list[str], unbuffered: bool) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_what_was_written_stays_and_errors_are_told(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
-    table.write_text("frame,joint,x,y\n" + "".join(f"0,{joint},{joint + 1},2\n" for joint in range(18)))
+    table.write_text("frame,joint,x,y\n" + "".join(f"0,{joint},{joint + 1},2\n" for joint in range(17)))
     code, told = first_line(["import", str(table), str(tmp_path / "a.safetensors")], False)
     assert (code, (tmp_path / "a.safetensors").exists()) == (0, True)
     assert all(line.startswith("note: ") for line in told.splitlines())

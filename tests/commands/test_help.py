@@ -121,7 +121,7 @@ def test_help_tells_types_defaults_and_the_settings_of_the_model(capsys: pytest.
     text = told("--model", "amr", "--help-all")
     assert "settings of amr" in text
     assert re.search(r"--model\.guidance-k NUMBER strength .*? \(default: 0\.01\)", text)
-    assert re.search(r"--batch-size INT body sequences in one update \(default: 256\)", text)
+    assert re.search(r"--batch-size INT body sequences in one update.*? \(default: 256\)", text)
     assert re.search(r"--betas NUMBER NUMBER .*? \(default: 0\.9 0\.95\)", text)
     assert re.search(r"--seed INT .*? \(default: 0\)", text)
     assert "guidance-k" not in told("--model", "skeleton_mae", "--help-all")

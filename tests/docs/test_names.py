@@ -35,7 +35,7 @@ COMMANDS = (
 # Options of other programs: pytest, experiments/results.py, pip and git.
 OTHERS = {
     "--run-slow", "--run-long", "--benchmark-only", "--benchmark-timer", "--only", "--methods", "--variants",
-    "--features", "--again", "--report", "--list", "--no-build-isolation", "--unshallow",
+    "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout", "--unshallow",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.
 FILES = {"fastamr.json"}

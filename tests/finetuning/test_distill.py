@@ -163,7 +163,7 @@ class TestDistill:
         ]
         assert losses[1] < 0.5 * losses[0]
 
-    def test_results_of_somebody_else_are_neither_taken_nor_removed(self, run, data, tmp_path) -> None:
+    def test_results_of_somebody_else_are_neither_taken_nor_removed(self, run, tmp_path) -> None:
         mine = [tmp_path / "out" / "students" / name / "result.json" for name in ("distilled-0", "kept")]
         for path in mine:
             path.parent.mkdir(parents=True)
@@ -171,7 +171,7 @@ class TestDistill:
         with pytest.raises(
             FileExistsError, match=r"distilled-0/result.json is a result without the plan.json"
         ):
-            distill(settings(run, tmp_path / "out", overwrite=True), data=data, quiet=True)
+            distill(settings(run, tmp_path / "out", overwrite=True), data=make_data(), quiet=True)
         assert [path.read_text() for path in mine] == ["{}", "{}"]
 
     def test_resume_trains_only_what_is_missing(self, run, tmp_path, monkeypatch) -> None:

@@ -124,7 +124,7 @@ def test_invalid_tokens_come_last() -> None:
         ({"sequences": -1}, "sequences=-1"),
         ({"scores": torch.zeros(2, 9)}, "scores"),
         ({"valid": torch.ones(2, 9, dtype=torch.bool)}, "valid"),
-        ({"seed": torch.zeros(3, dtype=torch.int64)}, "seed"),
+        ({"seed": torch.zeros(4, dtype=torch.int64)}, "seed"),
     ],
 )
 def test_bad_values(change: dict, match: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastamr import cli
-from fastamr.data import PackedSkeletons, import_file, load
+from fastamr.data import import_file, load
 from fastamr.skeleton import get_layout
 
 from ...data.readers import writers_generic as write
@@ -160,19 +160,22 @@ class TestConvert:
         assert data.coords[0, 0].abs().max() == 0
         assert "copied        20 joints" in capsys.readouterr().out
 
-    def test_a_file_may_be_converted_in_its_place(self, packed: Path) -> None:
-        before = PackedSkeletons.load(packed).coords.clone()
-        assert run("convert", packed, packed, "--layout", "kinect20", "--missing", "refuse") == 0
-        data = PackedSkeletons.load(packed)
-        assert (data.coords[:, 3] == before[:, 3]).all()
+    def test_a_file_is_not_converted_in_its_place(
+        self, packed: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = packed.read_bytes()
+        assert run("convert", packed, packed, "--preprocess", "center") == 1
+        assert "is one of the files that are read" in capsys.readouterr().err
+        assert packed.read_bytes() == before
 
     def test_presets_and_float16_alone(self, packed: Path) -> None:
         out = packed.with_name("out.safetensors")
         assert run("convert", packed, out, "--preset", "mamp") == 0
         out = out.with_name("new") / "er" / out.name  # the folders are made
         assert run("convert", packed, out, "--preprocess", "fit_box") == 0
-        assert run("convert", out, out, "--dtype", "float16") == 0
-        assert str(load(out).coords.dtype) == "torch.float16"
+        half = out.with_name("half.safetensors")
+        assert run("convert", out, half, "--dtype", "float16") == 0
+        assert str(load(half).coords.dtype) == "torch.float16"
 
     def test_usage_errors(self, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = packed.with_name("out.safetensors")

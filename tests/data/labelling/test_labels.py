@@ -195,8 +195,9 @@ class TestPersons:
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.safetensors"
     make().save(path)
-    assert main(["convert", str(path), str(path), "--labels", "folder"]) == 0
-    data = PackedSkeletons.load(path)
+    labelled = tmp_path / "labelled.safetensors"
+    assert main(["convert", str(path), str(labelled), "--labels", "folder"]) == 0
+    data = PackedSkeletons.load(labelled)
     assert labels_of(data) == ["wave", "wave", "squat", "squat"]
     assert torch.equal(data.coords, make().coords)
     for name in ("wave", "squat"):
@@ -218,5 +219,5 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert data.fps.tolist() == [30] * 4
     assert data.dropped == {}, "the table of labels is no clip"
     capsys.readouterr()
-    assert main(["convert", str(path), str(path), "--labels", str(tmp_path / "no.csv")]) == 1
+    assert main(["convert", str(path), str(labelled), "--labels", str(tmp_path / "no.csv")]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -71,7 +71,8 @@ def _of_numbers(
             f"{where}: joint 0 never occurs, joints {first} to {last} do, {len(numbers)} in all; whether they are "
             f"counted from 0 or 1 is not clear: name the skeleton with --layout"
         )
-    told = joints_by_index(numbers, channels, where, given=given)
+    usual = {17: "coco17"} if channels == 2 else None
+    told = joints_by_index(numbers, channels, where, given=given, usual=usual)
     places = {number: place for place, number in enumerate(numbers)}
     return dataclasses.replace(told, order=tuple(places.get(number, -1) for number in told.order))
 

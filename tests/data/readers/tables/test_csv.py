@@ -65,9 +65,10 @@ class TestCsv:
         points = RNG.normal(size=(3, 1, 17, 2))
         rows = write.csv_rows("", points, range(17))
         write.write_csv(tmp_path / "motion.csv", rows, ["frame", "joint", "x", "y"])
-        data = read_csv(tmp_path / "motion.csv", layout="h36m17")
-        assert (data.layout.name, data.names, data.labels.tolist()) == ("h36m17", ["motion"], [-1])
+        data = read_csv(tmp_path / "motion.csv")
+        assert (data.layout.name, data.names, data.labels.tolist()) == ("coco17", ["motion"], [-1])
         np.testing.assert_allclose(data.coords.numpy(), points[:, 0], rtol=1e-6)
+        assert read_csv(tmp_path / "motion.csv", layout="h36m17").layout.name == "h36m17"
 
     def test_confidence_missing_rows_and_numbered_labels(self, tmp_path: Path) -> None:
         points = RNG.normal(size=(2, 1, 17, 3))

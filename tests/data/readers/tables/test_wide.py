@@ -75,14 +75,12 @@ def test_joints_by_name(tmp_path: Path, spelling: str, score: str) -> None:
 
 @pytest.mark.parametrize("spelling", NUMBERED)
 def test_joints_by_number(tmp_path: Path, spelling: str) -> None:
-    path = write_wide(tmp_path / "some.csv", POINTS, NUMBERED[spelling])
-    with pytest.raises(ValueError, match=r"17 joints without names, which several layouts have"):
-        read(path)
-    data, notes = told(path, layout="coco17")
+    data, notes = told(write_wide(tmp_path / "some.csv", POINTS, NUMBERED[spelling]))
     assert data.layout.name == "coco17"
     assert data.valid is None
     np.testing.assert_allclose(data.coords, POINTS, atol=1e-3)
     assert any("counted from 1" in note for note in notes) == ("1" in spelling)
+    assert any("taken as layout coco17" in note for note in notes)
 
 
 def test_scores_beside_numbers(tmp_path: Path) -> None:
