@@ -1,4 +1,4 @@
-# make demo | test | bench | check-kernels | check-csrc | fuzz-ops | check-gpu | lint | format | install | clean
+# make demo | test | fuzz | bench | check-kernels | check-csrc | fuzz-ops | check-gpu | lint | format | install | clean
 #
 # PYTHON        interpreter that makes the virtual environment (3.11 or later)
 # TORCH_INDEX   package index that torch is taken from, for example that of a CUDA build; empty = the default one
@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow bench check-kernels check-csrc fuzz-ops check-gpu lint format install check-tools clean
+.PHONY: demo test test-slow fuzz bench check-kernels check-csrc fuzz-ops check-gpu lint format install check-tools clean
 
 HINT := fastamr is installed in $(VENV): type '. $(VENV)/bin/activate' and then 'fastamr --help'
 
@@ -37,6 +37,12 @@ test: install
 
 test-slow: install
 	$(PYTEST) tests --run-slow
+
+# Spoiled files for every loader; FASTAMR_FUZZ_INPUTS and FASTAMR_FUZZ_SECONDS bound it, FUZZ="--engine atheris" guides it.
+FUZZ ?=
+
+fuzz: install
+	$(RUN) -m tests.fuzzing.run $(FUZZ)
 
 bench: install
 	$(RUN) -m pytest benchmarks --benchmark-only

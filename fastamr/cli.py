@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import select
 import signal
@@ -18,7 +19,8 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from .errors import UsageError, unknown_name
+from .documents import printable, printable_lines
+from .errors import STRAY, UsageError, unknown_name
 from .memory import keep_freed_memory
 
 _KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
@@ -73,12 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
+    _show_every_text()
     try:
         code = _run(words)
     except BrokenPipeError as error:
         if _broken_output():
             return 0
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        _complain(f"error: {_one_line(error)}")
         return 1
     _broken_output()
     return code
@@ -95,16 +98,17 @@ def _run(words: list[str]) -> int:
         raise
     except KeyboardInterrupt as stop:
         if not _process():  # of several the first one tells
-            print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
+            _complain(f"interrupted: {stop}" if str(stop) else "interrupted")
         return 130
     except UsageError as error:
         if not _process():  # all were given the same words
-            print(f"error: {error}", file=sys.stderr)
+            _complain(f"error: {error}")
         return 2
-    except _KNOWN_ERRORS as error:
+    except (*_KNOWN_ERRORS, *STRAY) as error:
         if os.environ.get("FASTAMR_DEBUG", "0") not in ("", "0"):
             raise
-        print(f"{_process()}error: {_one_line(error)}", file=sys.stderr)
+        text = _one_line(error) if isinstance(error, _KNOWN_ERRORS) else _advice(error)
+        _complain(f"{_process()}error: {text}")
         return 1
 
 
@@ -211,5 +215,26 @@ def _overview(family: str) -> str:
     )
 
 
+def _show_every_text() -> None:
+    """Let text that the terminal's encoding lacks come as escapes, not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _complain(text: str) -> None:
+    print(printable_lines(text), file=sys.stderr)
+
+
+def _advice(error: BaseException) -> str:
+    """Return what to say of an error that has no words of its own; readers name the file where it happens."""
+    kind, reason = type(error).__name__, _one_line(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({reason}): give it less data, or a machine with more"
+    return (
+        f"{kind}: {reason}; a file that was given is damaged, or this is a fault: FASTAMR_DEBUG=1 shows where"
+    )
+
+
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import lzma
+import reprlib
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+STRAY = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError),
+    *(NotImplementedError, RecursionError, SyntaxError, SystemError, TypeError),
+    *(lzma.LZMAError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What Python and its libraries raise on damaged input, beside ``ValueError`` and ``OSError``."""
 
 
 class UsageError(Exception):
@@ -22,9 +37,11 @@ def unknown_name(what: str, value: object, known: Iterable[str]) -> ValueError:
         A ``ValueError`` to raise.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(value)[:100], names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {value!r}: expected one of {', '.join(map(repr, names))}{hint}")
+    return ValueError(
+        f"unknown {what} {shortened(value)}: expected one of {', '.join(map(repr, names))}{hint}"
+    )
 
 
 def check_name(what: str, value: object, known: Iterable[str]) -> None:
@@ -32,3 +49,44 @@ def check_name(what: str, value: object, known: Iterable[str]) -> None:
     known = tuple(known)
     if value not in known:
         raise unknown_name(what, value, known)
+
+
+_SHORT, _LONGEST = reprlib.Repr(), 200
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxother = 4, 8, 80
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 8
+_SHORT.maxstring = _SHORT.maxlong = 120
+
+
+def shortened(value: Any) -> str:
+    """Return what ``repr`` does, but no more than an error line holds."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+@contextlib.contextmanager
+def naming(path: object, way_on: str = "fetch or write the file again") -> Iterator[None]:
+    """Turn whatever a damaged file makes its reader raise into one error that names the file.
+
+    Args:
+        path: the file.
+        way_on: what to do about it.
+
+    Raises:
+        ValueError: one of :data:`STRAY`, or a ``ValueError`` that does not name the file, was raised within; its cause
+            is kept. Other errors pass.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError or str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+    except STRAY as error:
+        reason = " ".join(str(error).split())[:200]
+        if isinstance(error, RecursionError):
+            what = "is nested too deeply"
+        elif isinstance(error, (OverflowError, MemoryError)):
+            what = f"holds a number or a size beyond all bounds ({reason or type(error).__name__})"
+        else:
+            what = f"is damaged, or not what it should be ({type(error).__name__}: {reason})"
+        raise ValueError(f"{path} {what}; {way_on}") from error

@@ -140,9 +140,9 @@ def make_folder(path: str | Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file in one piece (UTF-8)."""
+    """Write a text file in one piece (UTF-8; what UTF-8 lacks, as in a name of other bytes, comes as an escape)."""
     with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _umask() -> int:

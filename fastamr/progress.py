@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Any, TextIO
 
+from .documents import printable_lines
+
 # Seconds between two drawings: a terminal is redrawn, a log file grows by a line.
 TERMINAL, FILE = 0.5, 30.0
 
@@ -85,5 +87,5 @@ def say(text: str, file: TextIO | None = None) -> None:
     from tqdm import tqdm
 
     file = sys.stderr if file is None else file
-    tqdm.write(text, file=file)
+    tqdm.write(printable_lines(text), file=file)
     file.flush()

@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from .errors import unknown_name
+from .errors import shortened, unknown_name
 from .layouts import PARTS, TREES
 from .layouts.file import is_layout_file, read_layout_file
 
 __all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
+
+MAX_JOINTS = 4_096
+"""Most joints of a layout (choice): whole-body skeletons have 136, body models of markers some hundreds."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class SkeletonLayout:
     def __post_init__(self) -> None:
         as_tuples: dict[str, Any] = {
             "joints": tuple(str(joint) for joint in self.joints),
-            "parents": tuple(int(parent) for parent in self.parents),
+            "parents": tuple(_place(parent, f"parents of layout {self.name!r}") for parent in self.parents),
             "pairs": tuple(_two(pair, "pairs") for pair in self.pairs),
             "hips": None if self.hips is None else _two(self.hips, "hips"),
             "spine": None if self.spine is None else _two(self.spine, "spine"),
@@ -68,6 +71,8 @@ class SkeletonLayout:
         count = len(self.joints)
         if count == 0:
             raise ValueError(f"{self._where}: joints is empty, expected at least one joint name")
+        if count > MAX_JOINTS:
+            raise ValueError(f"{self._where}: joints has {count} names, expected at most {MAX_JOINTS}")
         if len(self.parents) != count:
             raise ValueError(
                 f"{self._where}: parents has {len(self.parents)} entries, expected {count}, one a joint"
@@ -197,7 +202,15 @@ class SkeletonLayout:
 def _two(pair: Sequence[int], field: str) -> tuple[int, int]:
     if len(pair) != 2:
         raise ValueError(f"{field} holds {pair!r}, expected two joint indices")
-    return int(pair[0]), int(pair[1])
+    return _place(pair[0], field), _place(pair[1], field)
+
+
+def _place(value: Any, field: str) -> int:
+    """Return a joint's index as an ``int``, or raise ``ValueError``."""
+    try:
+        return int(value)
+    except (OverflowError, ValueError, TypeError):
+        raise ValueError(f"{field} holds {shortened(value)}, expected joint indices") from None
 
 
 # The first pattern that fits decides, then the first pair: joints come from the root outwards.
@@ -250,7 +263,7 @@ def _matching_layout(joints: Sequence[str], parents: Sequence[int]) -> SkeletonL
         return [re.sub(r"[^a-z0-9]", "", str(joint).lower()) for joint in names]
 
     for layout in LAYOUTS.values():
-        same_tree = list(layout.parents) == [int(parent) for parent in parents]
+        same_tree = list(layout.parents) == [_place(parent, "parents") for parent in parents]
         if same_tree and plain(layout.joints) == plain(joints):
             return layout
     return None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from html import escape
+
+from .documents import printable
 
 
 def aligned(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
@@ -13,7 +16,7 @@ def aligned(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str
         rows: cells, as many in each row.
         left: places of the columns that begin at the left, -1 for the last one; the others end at the right.
     """
-    lines = [list(row) for row in rows]
+    lines = [[printable(cell) for cell in row] for row in rows]
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
     lefts = {place % len(columns) for place in left} if columns else set()
@@ -28,7 +31,7 @@ def aligned(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str
 
 def markdown(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
     """Return rows as a markdown table, the first of them its head; see :func:`aligned`."""
-    head, *body = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    head, *body = [[escape(printable(cell), quote=False).replace("|", r"\|") for cell in row] for row in rows]
     lefts = {place % len(head) for place in left}
     rule = ["---" if place in lefts else "---:" for place in range(len(head))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))

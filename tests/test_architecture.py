@@ -19,6 +19,7 @@ PACKAGE = ROOT / "fastamr"
 GROUND = {
     "checksums",
     "devices",
+    "documents",
     "errors",
     "files",
     "layouts",
@@ -65,6 +66,7 @@ data/synthetic: data/packed
 demo: data data/synthetic evaluation models training visualization
 devices:
 distributed:
+documents:
 errors:
 evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning folders models
     probes

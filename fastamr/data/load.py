@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ..documents import printable
 from ..errors import check_name
 from ..files import make_folder
 from ..progress import say as print_line
@@ -112,7 +113,7 @@ def _read(
         reading = read_source(paths[0], kind=kind, **options)
     data = reading.data
     for note in reading.notes:
-        (say or print_line)(f"note: {note}")
+        (say or print_line)(printable(f"note: {note}"))
     return data if fps is None else dataclasses.replace(data, fps=torch.where(data.fps > 0, data.fps, fps))
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..data import parse_steps
+from ..documents import parse_json_text
+from ..errors import STRAY, shortened
 from ..features.sampling import CENTRAL_SHARE
 from ..models import ActionClassifier, SkeletonModel
+from ..models.parts.config import LARGEST
 from ..skeleton import SkeletonLayout
 from ..version import __version__
 
 KEY = "fastamr"
 FORMAT = "fastamr-export-1"
+_NUMBERS = {
+    "frames": (1, LARGEST["frames"]),
+    "channels": (2, 3),
+    "patch_frames": (1, LARGEST["patch_frames"]),
+    "classes": (0, LARGEST["classes"]),
+}
 _CLIPS = (
     "float32 {shape}: per body the central {share:g} of its frames, resized linearly (align_corners=False) to T "
     "after the steps; metres"
@@ -86,14 +94,33 @@ def read_text(text: str | None, source: object) -> dict[str, Any]:
     if text is None:
         raise ValueError(f"{source} holds no description of fastamr: write it with fastamr export")
     try:
-        description = json.loads(text)
-        layout = SkeletonLayout.from_dict(description["layout"])
-        frames = int(description["frames"])
-        sound = description["format"] == FORMAT and layout.num_joints > 0 and frames > 0
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{source} has a damaged description ({error}): export the model again") from None
-    if not sound:
-        raise ValueError(
-            f"{source} is of format {description['format']!r}, expected {FORMAT}: export it again"
-        )
+        description = parse_json_text(text, "it")
+        if description["format"] != FORMAT:
+            raise ValueError(f"it is of format {shortened(description['format'])}, expected {FORMAT}")
+        _check(description)
+    except (ValueError, *STRAY) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{source} has a damaged description ({reason}): export the model again") from None
     return description
+
+
+def _check(description: dict[str, Any]) -> None:
+    """Raise ``ValueError``, or what Python does, where a field is missing or of another kind."""
+    SkeletonLayout.from_dict(description["layout"])
+    parse_steps(description["steps"])
+    for name, (least, most) in _NUMBERS.items():
+        value = description[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{name} is {shortened(value)}, expected a whole number from {least} to {most}")
+    names, classes = description["class_names"], description["classes"]
+    if not isinstance(names, list) or len(names) not in (0, classes):
+        raise ValueError(f"class_names is {shortened(names)}, expected {classes} names, or none")
+    if description["kind"] not in ("encoder", "classifier"):
+        raise ValueError(f"kind is {shortened(description['kind'])}, expected encoder or classifier")
+    if not isinstance(description["crop"], (int, float)):
+        raise ValueError(f"crop is {shortened(description['crop'])}, expected a share")
+    size = description.get("body_size")
+    if size is not None and not (isinstance(size, (int, float)) and 0 < size < float("inf")):
+        raise ValueError(f"body_size is {shortened(size)}, expected a positive number")
+    if not isinstance(description.get("training_data", {}), dict):
+        raise ValueError(f"training_data is {shortened(description['training_data'])}, expected a mapping")

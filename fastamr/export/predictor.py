@@ -18,6 +18,7 @@ from ..data.packed.bodies import body_labels
 from ..data.packed.joint_order import in_order_of
 from ..data.preprocessing.geometry import Step
 from ..devices import pick_device
+from ..documents import printable
 from ..features.clip_batches import ClipBatch, ClipBatches
 from ..features.sampling import CENTRAL_SHARE
 from ..features.windows import cut_windows, window_starts, without_clip_steps
@@ -89,7 +90,7 @@ class Answer:
         )
         shown = ", ".join(f"{name} {100 * value:.1f} %" for _, name, value in self.top) or "no body"
         who = "" if self.body is None else f"  body {self.body}"
-        return f"{self.clip}{who}  {times}  {shown}"
+        return printable(f"{self.clip}{who}  {times}  {shown}")
 
 
 class Span(NamedTuple):
@@ -162,7 +163,7 @@ class Predictor:
         """Say what a person should know, unless it was said before."""
         if text not in self._told:
             self._told.add(text)
-            (self._say or print_line)(f"note: {text}")
+            (self._say or print_line)(printable(f"note: {text}"))
 
     def class_name(self, label: int) -> str:
         """Return what a class is called."""

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..checksums import load_file, save_file
+from ..errors import STRAY
 from ..files import replaced
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def read_features(path: Path, clips: int) -> Tensor | None:
         tensors, metadata = load_file(path)
         sound = metadata.get("format") == FORMAT
         features = tensors.get("features", torch.empty(0)) if sound else torch.empty(0)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, *STRAY) as error:
         features, reason = torch.empty(0), str(error)
     else:
         reason = "not a file of features, or of other clips"

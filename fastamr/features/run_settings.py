@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ..documents import load_yaml
 
 RUN_CONFIG = "config.yaml"
 
@@ -20,8 +20,8 @@ def run_config(checkpoint: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = load_yaml(path)
+    except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}): restore it, or evaluate a copy of the model without it"
         ) from None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..documents import load_json_text, load_yaml
 from ..errors import unknown_name
 
 ENDINGS = (".yaml", ".yml", ".json")
@@ -73,11 +71,9 @@ def read_layout_file(path: str | Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"layout file {path}: no sound YAML or JSON: {reason}") from None
+        return load_json_text(path) if path.suffix.lower() == ".json" else load_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"layout file {path}: no sound YAML or JSON: {error}") from None
 
 
 def _joints(path: Path, joints: Any) -> list[str]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..checksums import load_file, save_file
-from ..errors import unknown_name
+from ..documents import load_json_text
+from ..errors import naming, shortened, unknown_name
 from ..files import replaced, write_text
 from ..nn import CrossAttentionStack, TransformerStack, without_decay
 from ..ops.common.checks import check_clips, check_keep, check_valid, is_readable
@@ -250,7 +251,10 @@ class SkeletonModel(nn.Module):
                 f"{directory} holds a {description['model']!r}, not a {cls.name!r}: "
                 "load it with its own class or with fastamr.models.load_pretrained"
             )
-        model = cls.from_config(cls.Config.from_dict(description["config"]))
+        with naming(Path(directory) / CONFIG_FILE, "expected a folder written by save_pretrained"):
+            config = cls.Config.from_dict(description["config"])
+            check_fits_file(config, directory)
+            model = cls.from_config(config)
         load_weights(model, Path(directory) / WEIGHTS_FILE)
         model.body_size = description.get(BODY_SIZE)
         return model
@@ -319,15 +323,32 @@ def read_description(directory: str | Path) -> dict[str, Any]:
             f"{directory} holds no {CONFIG_FILE}: expected a folder written by save_pretrained"
         )
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = load_json_text(path)
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): the file is damaged") from error
+        raise ValueError(f"{error}: the file is damaged") from None
     if not isinstance(description, dict) or not {"model", "config"} <= description.keys():
         raise ValueError(f"{path} describes no fastamr model: expected the fields 'model' and 'config'")
+    if not isinstance(description["config"], dict) or not isinstance(description["model"], str):
+        raise ValueError(
+            f"{path} is damaged: model is {shortened(description['model'])} and config is "
+            f"{shortened(description['config'])}, expected a name and a mapping"
+        )
     size = description.get(BODY_SIZE)
     if size is not None and not (isinstance(size, (int, float)) and 0 < size < float("inf")):
-        raise ValueError(f"{path} is damaged: {BODY_SIZE} is {size!r}, expected a positive number")
+        raise ValueError(f"{path} is damaged: {BODY_SIZE} is {shortened(size)}, expected a positive number")
     return description
+
+
+def check_fits_file(config: ModelConfig, directory: str | Path) -> None:
+    """Raise ``ValueError`` before a model is built that has more weights than the file in its folder can hold."""
+    path = Path(directory) / WEIGHTS_FILE
+    # The smallest numbers that are saved have 2 bytes.
+    if path.is_file() and 2 * config.block_weights() > path.stat().st_size:
+        raise ValueError(
+            f"{directory}: {CONFIG_FILE} describes {config.block_weights()} weights of blocks and more (width "
+            f"{config.width}, depth {config.depth}), but {WEIGHTS_FILE} has {path.stat().st_size} bytes: it belongs "
+            "to another architecture, or is truncated"
+        )
 
 
 def load_weights(model: nn.Module, path: Path, *, without: Collection[str] = ()) -> None:
@@ -345,7 +366,8 @@ def load_weights(model: nn.Module, path: Path, *, without: Collection[str] = ())
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the folder holds a configuration but no weights")
     try:
-        tensors, _ = load_file(path)
+        with naming(path):
+            tensors, _ = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file or is truncated ({error})") from error
     state = model.state_dict()

@@ -11,20 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import check_name
+from ..errors import check_name, naming
 from ..nn import DropPath, initialize
 from .base import (
     BODY_SIZE,
     CLASSIFIER,
+    CONFIG_FILE,
     WEIGHTS_FILE,
     SkeletonModel,
+    check_fits_file,
     load_weights,
     read_description,
     write_model,
 )
+from .parts.config import LARGEST
 from .parts.masking import token_validity
 from .parts.pooling import average_bodies, mean_tokens
-from .registry import build_model
+from .registry import build_model, model_config
 
 POOLINGS = ("joints", "mean")
 # A block of an encoder by its parameters' names: what holds the list, and the place in it.
@@ -161,12 +164,14 @@ class ActionClassifier(nn.Module):
                 f"{directory} holds a {description['model']!r}, an encoder without classes: train a classifier on it "
                 "with fastamr finetune, or load it with fastamr.models.load_pretrained"
             )
-        config = dict(description["config"])
-        try:
+        with naming(
+            Path(directory) / CONFIG_FILE, "it describes no classifier: train one with fastamr finetune"
+        ):
+            config = dict(description["config"])
             encoder = config.pop("encoder")
-            model = cls(build_model(encoder["model"], encoder["config"]), **config)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{directory} describes no classifier ({error}): the file is damaged") from None
+            built = model_config(encoder["model"], encoder["config"])
+            check_fits_file(built, directory)
+            model = cls(build_model(encoder["model"], built), **config)
         load_weights(model, Path(directory) / WEIGHTS_FILE, without=model._pretraining_only)
         model.body_size = description.get(BODY_SIZE)
         return model.eval()
@@ -260,6 +265,9 @@ def check_classifier(
     check_name("pooling", pooling, POOLINGS)
     if classes < 2:
         raise ValueError(f"classes={classes} must be at least 2")
+    for name, size in (("classes", classes), ("hidden", hidden)):
+        if size > LARGEST[name]:
+            raise ValueError(f"{name}={size} is too large, expected at most {LARGEST[name]}")
     if hidden < 0:
         raise ValueError(f"hidden={hidden} must be a width, or 0 for a single linear layer")
     rates = {"dropout": dropout, "drop_path": drop_path, "label_smoothing": label_smoothing}

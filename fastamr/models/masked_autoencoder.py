@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from ..errors import naming
 from ..nn import WeightedReconstructionLoss, initialize
 from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel
@@ -103,7 +104,9 @@ class MaskedAutoencoder(SkeletonModel):
         written_by = str(checkpoint.arguments.get("model", cls.released_module))
         if not written_by.startswith(cls.released_module):
             raise ValueError(f"{path} was written by {written_by!r}, which is not a {cls.__name__}")
-        config = {**cls.Config().to_dict(), **released_config(checkpoint, path), **options}
+        with naming(path, "expected a checkpoint of MAMP's public code"):
+            found = released_config(checkpoint, path)
+        config = {**cls.Config().to_dict(), **found, **options}
         model = cls.from_config(cls.Config.from_dict(config))
         model.load_state_dict(released_weights(checkpoint.weights, model.state_dict(), path))
         return model

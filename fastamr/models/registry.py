@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import check_name
+from ..errors import check_name, naming, shortened
 from .amr import AMRModel
 from .asma import ASMaModel
-from .base import CLASSIFIER, SkeletonModel, read_description
+from .base import CLASSIFIER, CONFIG_FILE, SkeletonModel, read_description
 from .gfp import GFPModel
 from .mamp import MAMPModel
 from .parts.config import ModelConfig
@@ -65,10 +65,27 @@ def build_model(
     Raises:
         ValueError: an unknown model or option, with the nearest valid name.
     """
-    check_name("model", name, MODELS)
+    return MODELS[check_model(name)].from_config(model_config(name, config, **overrides))
+
+
+def model_config(
+    name: str, config: ModelConfig | dict[str, Any] | None = None, **overrides: Any
+) -> ModelConfig:
+    """Return the configuration that :func:`build_model` builds from; the arguments are its own.
+
+    Raises:
+        ValueError: an unknown model or option, or a value out of range.
+    """
     values = config.to_dict() if isinstance(config, ModelConfig) else dict(config or {})
-    cls = MODELS[name]
-    return cls.from_config(cls.Config.from_dict({**values, **overrides}))
+    return MODELS[check_model(name)].Config.from_dict({**values, **overrides})
+
+
+def check_model(name: str) -> str:
+    """Return the name of a model, or raise ``ValueError`` where there is none of that name."""
+    if not isinstance(name, str):
+        raise ValueError(f"model is {shortened(name)}, expected one of {', '.join(MODELS)}")
+    check_name("model", name, MODELS)
+    return name
 
 
 def load_pretrained(directory: str | Path) -> SkeletonModel:
@@ -85,5 +102,6 @@ def load_pretrained(directory: str | Path) -> SkeletonModel:
             "fastamr finetune, or load it with ActionClassifier.from_pretrained; expected the folder of a pre-training "
             "run"
         )
-    check_name("model", name, MODELS)
-    return MODELS[name].from_pretrained(directory)
+    with naming(Path(directory) / CONFIG_FILE, "expected a folder written by save_pretrained"):
+        model = MODELS[check_model(name)]
+    return model.from_pretrained(directory)

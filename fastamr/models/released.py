@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..errors import naming
 
 # Ours to theirs; blocks and layers inside keep their names.
 _PREFIXES = {
@@ -55,21 +58,26 @@ def read_released(path: str | Path) -> ReleasedCheckpoint:
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with (
+            naming(path, "expected a checkpoint of MAMP's public code"),
+            torch.serialization.safe_globals([argparse.Namespace]),
+        ):
+            _check_archive(Path(path))
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain values, and nothing else is loaded ({reason})"
         ) from error
-    except (RuntimeError, EOFError, LookupError, ValueError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error})") from error
     arguments: dict[str, Any] = {}
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         if isinstance(content.get("args"), argparse.Namespace):
             arguments = dict(vars(content["args"]))
         content = content["model"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    is_sound = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not is_sound or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no weights: expected a state_dict, alone or under 'model'")
     return ReleasedCheckpoint(dict(content), arguments)
 
@@ -89,6 +97,10 @@ def released_config(checkpoint: ReleasedCheckpoint, path: str | Path) -> dict[st
     if patch_joints != 1:
         raise ValueError(f"{path}: its tokens span {patch_joints} joints, those of fastamr one")
     hidden, _ = _sizes(weights, "blocks.0.mlp.fc1.weight", 2, path)
+    if 0 in (width, channels, patch_frames, hidden):
+        raise ValueError(
+            f"{path}: {_EMBED!r} or 'blocks.0.mlp.fc1.weight' has a size of 0; fetch the file again"
+        )
     config = {
         "frames": _sizes(weights, "temp_embed", 4, path)[1] * patch_frames,
         "channels": channels,
@@ -154,8 +166,10 @@ def _sizes(weights: Mapping[str, Tensor], name: str, dims: int, path: str | Path
 
 
 def _depth(weights: Mapping[str, Tensor], blocks: str) -> int:
-    found = [re.match(rf"{blocks}\.(\d+)\.", name) for name in weights]
-    return 1 + max((int(match[1]) for match in found if match), default=0)
+    found = [re.match(rf"{blocks}\.(\d{{1,9}})\.", name) for name in weights]
+    numbers = {int(match[1]) for match in found if match}
+    # A block without its neighbours is missed by name; it must not be built first.
+    return next(number for number in range(len(numbers) + 1) if number not in numbers) or 1
 
 
 def _stated(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,11 +181,23 @@ def _stated(arguments: Mapping[str, Any]) -> dict[str, Any]:
         del stated["mask_tau"]
         stated["masking"] = "random"
     model = arguments.get("model_args", {})
+    if not isinstance(model, Mapping):
+        return stated
     if "num_heads" in model:
         stated |= {"heads": model["num_heads"], "decoder_heads": model["num_heads"]}
     if "norm_skes_loss" in model:
         stated["normalize"] = "patch" if model["norm_skes_loss"] else "none"
     return stated
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ``ValueError`` where an archive would unpack to far more than its size: PyTorch stores tensors plainly."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+    if total > 2 * path.stat().st_size:
+        raise ValueError(f"holds {total} bytes in {path.stat().st_size}; PyTorch packs none")
 
 
 def _listed(verb: str, names: list[str]) -> str:

@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..checksums import load_file, save_file
+from ..documents import parse_json_text
+from ..errors import naming, shortened
 from ..files import replaced, write_text
 from ..folders import remove_written
 from .config import PretrainConfig, current_names
@@ -165,16 +167,34 @@ def load_checkpoint(folder: str | Path) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        tensors, header = load_file(path)
-        if header.get("format") != _FORMAT:
-            raise ValueError(
-                f"{path} is not a checkpoint of fastamr ({_FORMAT}): format {header.get('format')!r}"
-            )
-        return Checkpoint(tensors, json.loads(header["state"]))
+        with naming(path, "remove it, or train with --overwrite"):
+            tensors, header = load_file(path)
+            if header.get("format") != _FORMAT:
+                raise ValueError(
+                    f"{path} is not a checkpoint of fastamr ({_FORMAT}): format {header.get('format')!r}"
+                )
+            scalars = parse_json_text(header["state"], f"the state of {path}")
+            _check_state(scalars, tensors, path)
+            return Checkpoint(tensors, scalars)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is truncated or damaged ({error}); remove it, or train with overwrite"
         ) from None
+
+
+def _check_state(scalars: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ``ValueError`` where a checkpoint lacks what a run continues from, or holds it as something else."""
+    kinds = {"update": int, "seconds": (int, float), "config": dict, "data": str}
+    for name, kind in kinds.items():
+        value = scalars.get(name) if isinstance(scalars, dict) else None
+        if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
+            raise ValueError(
+                f"{path} is damaged: its state holds {name} = {shortened(value)}; remove it, or train with --overwrite"
+            )
+    if "seed" not in tensors or "rng.cpu" not in tensors or "scaler" not in scalars:
+        raise ValueError(
+            f"{path} is damaged: it lacks the seed of its run; remove it, or train with --overwrite"
+        )
 
 
 def capture_training(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import check_name, unknown_name
+from ..documents import load_yaml
+from ..errors import check_name, shortened, unknown_name
 from ..files import write_text
 from .update.precision import PRECISIONS
 
@@ -237,20 +237,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is not YAML, or not a mapping.
     """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """The safe loader with one more form of floating-point numbers."""
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+        values = load_yaml(path, f"config {str(path)!r}")
     except FileNotFoundError:
         raise FileNotFoundError(f"config {str(path)!r} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config {str(path)!r} is not a YAML file: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -307,12 +297,12 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
     expected = hint.__name__ if origin is None else str(hint)
-    raise TypeError(f"{name} must be {expected}, got {value!r} ({type(value).__name__})")
+    raise TypeError(f"{name} must be {expected}, got {shortened(value)} ({type(value).__name__})")
 
 
 def _require(name: str, value: object, condition: bool, expected: str) -> None:
     if not condition:
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+        raise ValueError(f"{name} must be {expected}, got {shortened(value)}")
 
 
 def _plain(value: Any) -> Any:

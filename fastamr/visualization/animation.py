@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import check_folder_of, replaced
 from .clip import Clip, Overlay
-from .figures import new_figure, picture_format
+from .figures import figure_text, new_figure, picture_format
 from .skeleton_drawing import Stage
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def decorate(figure: Figure, axes: Any, stage: Stage) -> None:
     """Add the heading, the legend below, and the scale of an overlay of values."""
     import textwrap
 
-    lines = [stage.clip.title]
+    lines = [figure_text(stage.clip.title)]
     if stage.overlay is not None:
         lines += textwrap.wrap(stage.overlay.text, max(60, int(figure.get_figwidth() * 13)))
     figure.suptitle("\n".join(lines), fontsize=10)

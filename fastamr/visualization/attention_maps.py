@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..models import SkeletonModel
 from .clip import Overlay
-from .figures import new_figure, save_figure
+from .figures import figure_text, new_figure, save_figure
 from .overlays import ModelClip
 from .skeleton_drawing import Stage
 
@@ -118,7 +118,7 @@ def draw_attention(
             stage.bare(axes)
         else:
             stage.label_axes(axes, stage.clip.unit if unit is None else unit, ticks=2)
-    upper.suptitle(f"{stage.clip.title}\n{text}", fontsize=10)
+    upper.suptitle(f"{figure_text(stage.clip.title)}\n{text}", fontsize=10)
     handles = stage.legend()
     upper.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     for body, axes in enumerate(np.atleast_1d(lower.subplots(1, bodies, sharey=True))):
@@ -129,7 +129,7 @@ def draw_attention(
         axes.set_xlabel("frame of the model's clip")
         axes.set_title(f"body {body + 1}: every token (a joint over {length} frames)", fontsize=8)
         if body == 0:
-            axes.set_yticks(range(joints), model.layout.joints, fontsize=6)
+            axes.set_yticks(range(joints), [figure_text(joint) for joint in model.layout.joints], fontsize=6)
             axes.set_ylabel("joint")
     lower.colorbar(image, ax=lower.axes, pad=0.01).set_label("attention / even share", fontsize=8)
     save_figure(figure, path)

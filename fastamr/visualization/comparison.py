@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .figures import LINES, MARKERS, new_figure, save_figure
+from .figures import LINES, MARKERS, figure_text, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def draw_comparison(
     _draw_curves(left, curves)
     _draw_bars(right, accuracies)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(figure_text(title))
     save_figure(figure, path)
 
 
@@ -61,7 +61,13 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
         share = [loss / curve.losses[0] for loss in curve.losses]
         every = max(1, len(share) // 8)
         axes.plot(
-            curve.epochs, share, linestyle=line, marker=marker, markevery=every, markersize=5, label=name
+            curve.epochs,
+            share,
+            linestyle=line,
+            marker=marker,
+            markevery=every,
+            markersize=5,
+            label=figure_text(name),
         )
     axes.set(xlabel="epoch", ylabel="loss / first loss", title="pre-training loss")
     axes.grid(alpha=0.3)
@@ -76,10 +82,15 @@ def _draw_bars(axes: Axes, accuracies: Mapping[str, Mapping[str, float]]) -> Non
         places = [row + (index - (len(probes) - 1) / 2) * width for row in range(len(accuracies))]
         heights = [values.get(probe, 0.0) for values in accuracies.values()]
         bars: Any = axes.bar(
-            places, heights, width * 0.92, label=probe, hatch=_HATCHES[index % 4], edgecolor="black"
+            places,
+            heights,
+            width * 0.92,
+            label=figure_text(probe),
+            hatch=_HATCHES[index % 4],
+            edgecolor="black",
         )
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
-    axes.set_xticks(range(len(accuracies)), [name.replace(" ", "\n") for name in accuracies])
+    axes.set_xticks(range(len(accuracies)), [figure_text(name).replace(" ", "\n") for name in accuracies])
     axes.set(ylabel="test accuracy (%)", ylim=(0, 108), title="probes of the frozen encoder")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)

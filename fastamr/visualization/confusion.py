@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .figures import new_figure, save_figure
+from .figures import figure_text, new_figure, save_figure
 
 # Numbers fit into the cells up to so many classes.
 _MOST_NUMBERS = 25
@@ -52,13 +52,13 @@ def draw_confusion(
     small: dict[str, Any] = {"fontsize": 8 if len(columns) <= _MOST_NUMBERS else 5}
     axes.set_xticks(
         range(len(columns)),
-        [names[k] for k in columns],
+        [figure_text(names[k]) for k in columns],
         rotation=55,
         ha="right",
         rotation_mode="anchor",
         **small,
     )
-    axes.set_yticks(range(len(rows)), [f"{names[k]} ({counts[k].sum()})" for k in rows], **small)
+    axes.set_yticks(range(len(rows)), [f"{figure_text(names[k])} ({counts[k].sum()})" for k in rows], **small)
     if len(columns) <= _MOST_NUMBERS:
         for row, column in np.argwhere(shares >= 0.5):
             share = shares[row, column]
@@ -73,6 +73,8 @@ def draw_confusion(
             )
     accuracy = 100 * np.trace(counts) / total
     axes.set(xlabel="predicted class", ylabel="true class (test clips)")
-    axes.set_title(f"{title}\n{accuracy:.1f} % of {total:,} test clips right".strip(), fontsize=10)
+    axes.set_title(
+        f"{figure_text(title)}\n{accuracy:.1f} % of {total:,} test clips right".strip(), fontsize=10
+    )
     figure.colorbar(image, ax=axes, shrink=0.8).set_label("share of the true class (%)")
     save_figure(figure, path)

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .figures import COLOURS, MARKERS, new_figure, save_figure
+from .figures import COLOURS, MARKERS, figure_text, new_figure, save_figure
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -94,7 +94,7 @@ def draw_curves(path: str | Path, records: dict[str, list[dict[str, Any]]], *, t
         )
         panels[1, 1].set(title="probe of the frozen encoder", xlabel="epoch", ylabel="accuracy (%)")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(figure_text(title))
     save_figure(figure, path)
 
 

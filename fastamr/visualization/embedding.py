@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import check_name
-from .figures import MARKERS, colour_map, new_figure, save_figure
+from .figures import MARKERS, colour_map, figure_text, new_figure, save_figure
 
 METHODS = ("pca", "tsne")
 
@@ -100,7 +100,7 @@ def draw_embedding(
                 edgecolors="black",
                 **style,
             )
-        axes.scatter([], [], s=32, label=f"{label}: {name}" if label >= 0 else name, **style)
+        axes.scatter([], [], s=32, label=figure_text(f"{label}: {name}" if label >= 0 else name), **style)
         x, y = np.median(points[chosen], axis=0)
         box: dict[str, Any] = {
             "boxstyle": "round,pad=0.15",
@@ -110,7 +110,7 @@ def draw_embedding(
             "alpha": 0.85,
         }
         axes.text(x, y, str(label) if label >= 0 else "?", ha="center", va="center", fontsize=8, bbox=box)
-    axes.set(xlabel=axes_names[0], ylabel=axes_names[1], title=title)
+    axes.set(xlabel=axes_names[0], ylabel=axes_names[1], title=figure_text(title))
     axes.grid(alpha=0.3)
     note = "" if test is None else " (dark edge: test, pale: training)"
     figure.legend(

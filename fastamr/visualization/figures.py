@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..documents import printable_lines
 from ..errors import check_name
 from ..files import check_folder_of, replaced
 
@@ -31,6 +32,11 @@ def new_figure(width: float, height: float) -> Figure:
     except ImportError as error:
         raise ImportError(MISSING) from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def figure_text(text: object) -> str:
+    """Return a text from a file as matplotlib may draw it: no control characters, and no formula in ``$``."""
+    return printable_lines(text).replace("$", r"\$")
 
 
 def picture_format(path: str | Path, known: tuple[str, ...] = PICTURES) -> str:

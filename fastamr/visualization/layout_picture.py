@@ -12,7 +12,7 @@ from ..files import check_folder_of
 from ..layouts.regions import FINGERS
 from ..skeleton import SkeletonLayout
 from .clip import Clip, Floats
-from .figures import new_figure, picture_format, save_figure
+from .figures import figure_text, new_figure, picture_format, save_figure
 from .skeleton_drawing import Stage
 
 # Where a part of a standing person lies: x to the person's left and y up, metres; sided parts are those of the left.
@@ -144,11 +144,11 @@ def draw_layout(path: str | Path, layout: SkeletonLayout) -> None:
     names.set_axis_off()
     for column in range(columns):
         rows = range(34 * column, min(34 * (column + 1), layout.num_joints))
-        text = "\n".join(f"{joint:>3} {layout.joints[joint]}" for joint in rows)
+        text = "\n".join(f"{joint:>3} {figure_text(layout.joints[joint])}" for joint in rows)
         names.text(
             column / columns, 1, text, va="top", fontsize=7, family="monospace", transform=names.transAxes
         )
-    figure.suptitle(f"{layout.name}: {layout.num_joints} joints", fontsize=11)
+    figure.suptitle(f"{figure_text(layout.name)}: {layout.num_joints} joints", fontsize=11)
     save_figure(figure, path, dpi=110)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..files import check_folder_of
 from .animation import decorate, frame_text
 from .clip import Clip, Overlay, Traces
-from .figures import COLOURS, LINES, new_figure, picture_format, save_figure
+from .figures import COLOURS, LINES, figure_text, new_figure, picture_format, save_figure
 from .skeleton_drawing import Stage
 
 _MOST_COLUMNS = 8
@@ -90,7 +90,7 @@ def _draw_traces(figure: Any, place: Any, traces: Traces) -> None:
         )
         for border in traces.borders:
             axes.axvline(border, color="#bbbbbb", linewidth=0.7, zorder=0)
-        axes.set_title(name, fontsize=8)
+        axes.set_title(figure_text(name), fontsize=8)
         axes.set_xlabel("frame of the model's clip", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)

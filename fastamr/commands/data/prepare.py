@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from ...documents import printable
 from ...errors import UsageError
 from ..options import FLAG, CommandParser, Given, add_processing, add_reading, choice, reading
 
@@ -129,7 +130,7 @@ def _skip(path: str) -> frozenset[str]:
 def _show(report: Any, damage: bool) -> None:
     """Print what came of it; damaged files only where the progress bar did not."""
     for item in report.damaged[:_SHOWN] if damage else ():
-        print(f"left out: {item}", file=sys.stderr)
+        print(printable(f"left out: {item}"), file=sys.stderr)
     if damage and len(report.damaged) > _SHOWN:
         print(f"left out: {len(report.damaged) - _SHOWN} more, see {report.path}", file=sys.stderr)
     summary = dict(report.summary)
@@ -139,7 +140,7 @@ def _show(report: Any, damage: bool) -> None:
     summary["dropped_clips"] = reasons
     print(type(report.summary)(summary))
     for note in report.notes[:_SHOWN]:
-        print(f"note: {note}")
+        print(printable(f"note: {note}"))
     speed = "" if math.isclose(report.files_per_second, 0) else f", {report.files_per_second:g} files/s"
     print(
         f"{report.files} files in {report.seconds:.1f} s{speed}; damaged and left out: {len(report.damaged)}, of "

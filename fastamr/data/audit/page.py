@@ -7,6 +7,7 @@ from html import escape
 from string import Template
 from typing import Any
 
+from ...documents import printable, printable_lines
 from .sections import Section, sections
 
 _PAGE = Template("""<!DOCTYPE html>
@@ -35,7 +36,7 @@ def format_page(report: dict[str, Any], title: str) -> str:
     """
     facts, *rest, duplicates, findings = sections(report)
     parts = [facts, findings, duplicates, *rest, *_details(report)]
-    return _PAGE.substitute(title=escape(title), sections="\n".join(map(_html, parts)))
+    return _PAGE.substitute(title=_shown(title), sections="\n".join(map(_html, parts)))
 
 
 def _details(report: dict[str, Any]) -> Iterator[Section]:
@@ -62,8 +63,9 @@ def _bars(title: str, numbers: dict[str, int]) -> Section:
 def _html(section: Section) -> str:
     if not (section.rows or section.intro):
         return ""
-    heading = f"<h2>{escape(section.title)}</h2>" if section.title else ""
-    texts = [f"<p>{escape(text)}</p>" if text else "" for text in (section.intro, *section.notes)]
+    heading = f"<h2>{_shown(section.title)}</h2>" if section.title else ""
+    lines_of_text = (printable_lines(section.intro), *map(printable, section.notes))
+    texts = [f"<p>{escape(text)}</p>" if text else "" for text in lines_of_text]
     bars = [f"{100 * number / max(max(section.numbers), 1):.1f}" for number in section.numbers]
     if section.has_head and section.numbers:
         bars.insert(0, "")
@@ -72,7 +74,7 @@ def _html(section: Section) -> str:
         kind = "th" if section.has_head and place == 0 else "td"
         lefts = {column % len(row) for column in section.left}
         cells = [
-            f"<{kind}{' class=left' if column in lefts else ''}>{escape(cell)}</{kind}>"
+            f"<{kind}{' class=left' if column in lefts else ''}>{_shown(cell)}</{kind}>"
             for column, cell in enumerate(row)
         ]
         if bars:
@@ -81,3 +83,8 @@ def _html(section: Section) -> str:
         lines.append(f"<tr>{''.join(cells)}</tr>")
     table = f"<table>{''.join(lines)}</table>" if lines else ""
     return "".join([heading, texts[0], table, *texts[1:]])
+
+
+def _shown(text: str) -> str:
+    """Return a text as HTML: neither tags nor control characters of its own."""
+    return escape(printable(text))

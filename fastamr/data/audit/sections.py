@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ...documents import printable
+
 QUALITY = {
     "not_finite": "coordinates NaN or infinite",
     "empty_frames": "empty frames",
@@ -93,7 +95,7 @@ def _clips_by(what: str, rows: Sequence[dict[str, Any]]) -> Section:
     for row in rows:
         halves = ["{:,} / {:,}".format(*row["splits"][split]) if row["splits"] else "" for split in splits]
         table.append([row["name"], f"{row['clips']:,}", *halves])
-    intro = f"clips by {what}" + (", and train / test clips of each split" if splits else "")
+    intro = f"clips by {printable(what)}" + (", and train / test clips of each split" if splits else "")
     return Section(f"{what}: clips", intro, table, numbers=[row["clips"] for row in rows])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...documents import printable, printable_lines
 from ...tables import aligned
 from .sections import Section, sections
 
@@ -23,7 +24,7 @@ def format_audit(report: dict[str, Any], title: str = "") -> str:
     *parts, findings = sections(report)
     found = aligned([("", *row) for row in findings.rows], left=(0, 1, 2))
     last = f"findings\n{found}" if found else f"findings: {findings.intro}"
-    return "\n\n".join([*([title] if title else []), *map(_text, parts), last])
+    return "\n\n".join([*([printable(title)] if title else []), *map(_text, parts), last])
 
 
 def _text(section: Section) -> str:
@@ -35,4 +36,5 @@ def _text(section: Section) -> str:
     hidden = len(section.rows) - 1 - _MOST_ROWS
     more = [f"... and {hidden} more (see --json)"] if hidden > 0 else []
     left = section.left if section.title != "lengths" else (1,)
-    return "\n".join(filter(None, [section.intro, aligned(rows, left=left), *more, *section.notes]))
+    texts = [printable_lines(section.intro), aligned(rows, left=left), *more, *map(printable, section.notes)]
+    return "\n".join(filter(None, texts))

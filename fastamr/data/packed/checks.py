@@ -12,6 +12,11 @@ HALF_LIMIT = 2.0
 
 LAST_FRAME = 2**31 - 1
 """Largest number of a frame in its clip, and of a class: sums and products of such numbers fit into 64 bits."""
+MAX_CLASSES = 32_768
+"""Most classes, as many as the labels of single frames (int16) can tell apart."""
+
+MAX_CLIP_FRAMES = 100_000_000
+"""A clip ends before this frame: whoever makes room for a clip must not fill the memory for a wrong number."""
 
 # Coordinates are read in blocks of so many frames, so that a mapped file larger than the memory can be checked.
 _CHUNK = 1 << 16
@@ -145,6 +150,10 @@ def _check_bodies(data: PackedFields) -> None:
         raise ValueError(f"body_start holds {int(data.body_start.min())}, expected 0 or more")
     if int(data.body_start.max()) > LAST_FRAME:
         raise ValueError(f"body_start holds {int(data.body_start.max())}, expected at most {LAST_FRAME}")
+    if int(data.body_start.max()) >= MAX_CLIP_FRAMES:
+        raise ValueError(
+            f"body_start holds {int(data.body_start.max())}, expected frames below {MAX_CLIP_FRAMES} of their clip"
+        )
 
 
 def _check_labels(data: PackedFields) -> None:
@@ -153,6 +162,10 @@ def _check_labels(data: PackedFields) -> None:
         raise ValueError(f"labels holds {lowest}, expected class indices, or -1 for unknown")
     if highest > LAST_FRAME:
         raise ValueError(f"labels holds {highest}, expected class indices of at most {LAST_FRAME}")
+    if highest >= MAX_CLASSES:
+        raise ValueError(
+            f"labels holds {highest}, expected class indices below {MAX_CLASSES}; number the classes from 0"
+        )
     if data.label_names and highest >= len(data.label_names):
         raise ValueError(
             f"labels holds {highest}, but label_names has {len(data.label_names)} classes (from 0)"

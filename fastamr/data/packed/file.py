@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ... import checksums
 from ...checksums import save_file
+from ...errors import STRAY, shortened
 from ...files import check_folder_of, check_writable, replaced
 from ...skeleton import SkeletonLayout
 from .mapped import MappedFile, attach
@@ -208,7 +209,7 @@ def read_packed(path: str | Path) -> dict[str, Any]:
                 else checksums.read_tensor(file, path, name, known)
                 for name in names
             }
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, *STRAY) as error:
         raise ValueError(
             f"{path} is not a packed data file, or is truncated ({error}); make it with: fastamr import FILE OUT"
         ) from None
@@ -217,7 +218,7 @@ def read_packed(path: str | Path) -> dict[str, Any]:
             attach(tensors[name], mapped)
     try:
         return _fields(tensors, header)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (ValueError, *STRAY) as error:
         raise ValueError(f"{path} has a damaged header ({error!r}); import the source again") from None
 
 
@@ -240,8 +241,22 @@ def _fields(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any
         name: Split(tensors[f"split.{name}.train"], tensors[f"split.{name}.test"])
         for name in header["splits"]
     }
-    fields["label_names"] = tuple(header["label_names"])
-    fields["column_names"] = {name: tuple(names) for name, names in header["column_names"].items()}
+    fields["label_names"] = _words(header["label_names"], "label_names")
+    fields["column_names"] = {
+        name: _words(names, f"column_names of {name!r}") for name, names in header["column_names"].items()
+    }
+    for step in header["steps"]:
+        if not isinstance(step, dict) or not isinstance(step.get("name"), str):
+            raise ValueError(f"steps holds {shortened(step)}, expected mappings with a name")
     fields["steps"] = tuple(header["steps"])
     fields["dropped"] = dict(header["dropped"])
+    _words(list(fields["dropped"].values()), "dropped")
     return fields
+
+
+def _words(names: Any, what: str) -> tuple[str, ...]:
+    """Return a list of texts as a tuple, or raise ``ValueError`` where it holds something else."""
+    wrong = [name for name in names if not isinstance(name, str)] if isinstance(names, list) else [names]
+    if wrong:
+        raise ValueError(f"{what} holds {shortened(wrong[0])}, expected a list of texts")
+    return tuple(names)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ...documents import printable
 from ...errors import check_name
 from ...files import make_folder, write_text
 from ..packed.dataset import PackedSkeletons, Summary
@@ -312,7 +313,7 @@ def _bar(
 
         def tell(files: int, damaged: Sequence[Damage]) -> None:
             for damage in damaged:
-                bar.write(f"left out: {damage}", file=sys.stderr)
+                bar.write(printable(f"left out: {damage}"), file=sys.stderr)
             bar.update(files)
 
         yield tell

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...errors import STRAY
 from ...files import make_folder, write_text
 from ..packed.concatenate import concatenate
 from ..packed.dataset import PackedSkeletons
@@ -132,6 +133,10 @@ def run_block(job: Job, index: int, tasks: Sequence[Task]) -> BlockResult:
         except DamagedFile as error:
             file = error.file or str(task.entries[0])
             result.damaged.append(Damage(file, error.reason, error.line))
+            continue
+        except (ValueError, *STRAY) as error:
+            reason = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            result.damaged.append(Damage(str(task.entries[0]), reason))
             continue
         for clip in found:
             reason = clip.bad or _emptiness(clip)

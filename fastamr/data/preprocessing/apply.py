@@ -9,12 +9,10 @@ name, or as a dictionary (from YAML)::
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
+from ...documents import parse_yaml
 from ...errors import unknown_name
 from ..packed.dataset import PackedSkeletons
 from .convert_layout import ConvertLayout
@@ -132,6 +130,5 @@ def _parse_step(step: Any) -> Step:
 
 
 def _value(text: str) -> Any:
-    """Return the value of a parameter; ``1e-3`` is a number here, although YAML 1.1 takes it for a string."""
-    value = yaml.safe_load(text)
-    return float(text) if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+e[-+]?\d+\s*", text) else value
+    """Return the value of a parameter."""
+    return parse_yaml(text, f"the value {text!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...errors import STRAY
 from .common.reader import Damage, Reader, Source
 from .common.sources import DamagedFile, list_files
 from .registry import READERS, of_kind
@@ -136,6 +138,11 @@ class FoundFiles:
                 target.write_bytes(content)
             except DamagedFile as error:
                 self.damaged.append(Damage(str(entry), error.reason))
+            except OSError as error:
+                # A name too long, or a file where another member has a folder; a full disk ends the reading.
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                    raise
+                self.damaged.append(Damage(str(entry), f"cannot be unpacked ({error.strerror})"))
         return folder
 
 
@@ -143,7 +150,7 @@ def folder_reader(source: Source, kind: str | None) -> Reader | None:
     """Return the reader that reads a folder as a whole, or None."""
     for reader in of_kind(kind):
         if isinstance(reader, Reader) and reader.takes_folder and reader.fits(source):
-            with contextlib.suppress(ValueError, OSError):
+            with contextlib.suppress(ValueError, OSError, *STRAY):
                 if reader.sniff(source):
                     return None if _is_mixed(source.path, reader) else reader
     return None

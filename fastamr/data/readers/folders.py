@@ -80,7 +80,12 @@ def read_files(
         found.name_after_folders()
         readings = _Readings(found, kind, given)
         readings.read()
-        result = readings.join(paths)
+        try:
+            result = readings.join(paths)
+        except ValueError as error:
+            if not found.unpacked:
+                raise
+            raise ValueError(_told(str(error), found.unpacked)) from None
         return _shown_paths(result, found.unpacked)
 
 
@@ -324,13 +329,18 @@ def _names_of(paths: Sequence[str | Path]) -> str:
     return ", ".join(map(str, paths[:_SHOWN])) + (", ..." if len(paths) > _SHOWN else "")
 
 
+def _told(text: str, unpacked: Mapping[str, str]) -> str:
+    """Return a text that names archives instead of the folders that they were unpacked into."""
+    for folder, archive in unpacked.items():
+        text = text.replace(folder, archive)
+    return text
+
+
 def _shown_paths(reading: Reading, unpacked: Mapping[str, str]) -> Reading:
     """Return a reading whose words name archives instead of the folders that they were unpacked into."""
 
     def told(text: str) -> str:
-        for folder, archive in unpacked.items():
-            text = text.replace(folder, archive)
-        return text
+        return _told(text, unpacked)
 
     if not unpacked:
         return reading

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import check_name
+from ...errors import check_name, naming
 from . import own
 from .array_files import mat, npy, npz_ctrgcn, npz_motion, npz_packed, pyskl, stgcn
 from .common.reader import Reader, Reading, Source
@@ -130,7 +129,7 @@ def find_reader(source: Source, kind: str | None = None, given: Mapping[str, Any
     _check_options(readers, given, source)
     # Where there is no choice, a reader's own errors say more.
     is_told = kind is not None and len(readers) == 1
-    with _in_bounds(source):
+    with naming(source.path):
         found = next((reader for reader in readers if is_told or reader.sniff(source)), None)
     if found is None:
         raise _unknown(source, readers)
@@ -145,25 +144,12 @@ def read_with(reader: Reader, source: Source, given: Mapping[str, Any]) -> Readi
         ValueError: it is damaged.
     """
     try:
-        with _in_bounds(source):
+        with naming(source.path):
             return reader.read(source, **given)
     except ValueError as error:
         if str(source.path) in str(error):
             raise
         raise ValueError(f"{source.path}: {error}") from error
-
-
-@contextmanager
-def _in_bounds(source: Source) -> Iterator[None]:
-    """Turn what a number, a nesting or a size beyond all bounds raises into one clear error."""
-    try:
-        yield
-    except RecursionError:
-        raise ValueError(f"{source.path}: it is nested too deeply for motion data") from None
-    except (OverflowError, MemoryError) as error:
-        raise ValueError(
-            f"{source.path} holds a number or a size beyond all bounds ({error}); repair the file, or read it in parts"
-        ) from None
 
 
 def _check_options(readers: Sequence[Reader], given: Mapping[str, Any], source: Source) -> None:

@@ -69,6 +69,10 @@ class ASMaConfig(ModelConfig):
         if self.balance < 0:
             raise ValueError(f"redundancy_weight={self.redundancy_weight} must be zero or more")
 
+    def block_weights(self) -> int:
+        """Return about how many weights the encoder's blocks have; those of the graph network are few."""
+        return super().block_weights() if self.backbone == "transformer" else 0
+
     @property
     def balance(self) -> float:
         """Lambda of the Barlow Twins loss, whether given or not."""

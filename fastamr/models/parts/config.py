@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ...errors import check_name, unknown_name
+from ...errors import check_name, shortened, unknown_name
 from ...nn.stacks.transformer_stack import BACKENDS as BLOCKS
 from ...ops.common.backends import NAMES
 from ...ops.common.checks import check_divides
@@ -15,6 +16,28 @@ from ...skeleton import SkeletonLayout, get_layout
 from .masking import STRATEGIES
 
 ROUNDINGS = ("nearest", "down")
+
+LARGEST = {
+    "frames": 65_536,
+    "patch_frames": 65_536,
+    "width": 16_384,
+    "depth": 512,
+    "heads": 1_024,
+    "decoder_width": 16_384,
+    "decoder_depth": 512,
+    "decoder_heads": 1_024,
+    "hidden": 65_536,
+    "projector": 65_536,
+    "align_depth": 512,
+    "target_width": 65_536,
+    "target_hidden": 65_536,
+    "global_hidden": 65_536,
+    "classes": 32_768,
+}
+"""Upper bounds (choice, far above any model): a damaged configuration must not build one that fills the memory."""
+
+MAX_TOKENS = 1 << 22
+MAX_WEIGHTS = 1 << 35
 
 Config = TypeVar("Config", bound="ModelConfig")
 
@@ -80,9 +103,11 @@ class ModelConfig:
         for name in ("frames", "width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_largest(self)
         check_divides("patch_frames", self.patch_frames, "frames", self.frames)
         check_divides("heads", self.heads, "width", self.width)
         check_divides("decoder_heads", self.decoder_heads, "decoder_width", self.decoder_width)
+        self._check_products()
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(
                 f"mask_ratio={self.mask_ratio} leaves no visible token: expected 0 <= mask_ratio < 1, for example 0.9"
@@ -94,6 +119,24 @@ class ModelConfig:
         check_name("attention", self.attention, NAMES)
         check_name("blocks", self.blocks, BLOCKS)
         check_reconstruction(self.target, self.normalize, self.stride, self.loss_eps)
+
+    def _check_products(self) -> None:
+        if self.tokens > MAX_TOKENS:
+            raise ValueError(
+                f"frames={self.frames} of {self.joints} joints make {self.tokens} tokens, expected at most "
+                f"{MAX_TOKENS}: use fewer frames, or larger patch_frames"
+            )
+        if not 0 < self.mlp_ratio <= 64:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio} must be above 0 and at most 64, for example 4")
+        if self.block_weights() > MAX_WEIGHTS:
+            raise ValueError(
+                f"width={self.width} and depth={self.depth} make about {self.block_weights():.2g} weights, expected "
+                f"at most {MAX_WEIGHTS:.2g}"
+            )
+
+    def block_weights(self) -> int:
+        """Return about how many weights the encoder's blocks have."""
+        return int(self.depth * (4 + 2 * self.mlp_ratio) * self.width**2)
 
     @property
     def joints(self) -> int:
@@ -125,6 +168,8 @@ class ModelConfig:
         Raises:
             ValueError: an unknown option (with the nearest valid one) or a value out of range.
         """
+        if not isinstance(values, dict):
+            raise ValueError(f"the options of {cls.__name__} are {shortened(values)}, expected a mapping")
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
@@ -132,4 +177,26 @@ class ModelConfig:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         if isinstance(values.get("layout"), dict):
             values["layout"] = SkeletonLayout.from_dict(values["layout"])
+        hints = typing.get_type_hints(cls)
+        for name, value in values.items():
+            _check_type(name, value, hints[name])
         return cls(**values)
+
+
+def check_largest(config: Any) -> None:
+    """Raise ``ValueError`` where a size of a model is beyond :data:`LARGEST`."""
+    for name, most in LARGEST.items():
+        value = getattr(config, name, 1)
+        if not value <= most:
+            raise ValueError(f"{name}={shortened(value)} is too large, expected at most {most}")
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Raise ``ValueError`` where a number, a text or a truth value is of another type."""
+    plain = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+    kinds = [kind for kind in (typing.get_args(hint) or (hint,)) if kind in plain]
+    if hint not in plain or (
+        isinstance(value, plain[hint]) and (hint is bool or not isinstance(value, bool))
+    ):
+        return
+    raise ValueError(f"{name} is {shortened(value)}, expected {' or '.join(kind.__name__ for kind in kinds)}")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..common.sources import HARMLESS_BYTES, MAX_RATIO
+
 _KINDS = (
     "", "cell", "struct", "object", "char", "sparse", "double", "single", "int8", "uint8", "int16", "uint16", "int32",
     "uint32", "int64", "uint64", "function", "opaque",
@@ -103,6 +105,10 @@ def _unpacked(part: memoryview, order: str) -> bytes:
         if len(tag) < 8:
             raise ValueError("a compressed variable is empty")
         size = struct.unpack(order + "II", tag)[1]
+        if size > max(HARMLESS_BYTES, MAX_RATIO * len(part)):
+            raise ValueError(
+                f"a compressed variable of {len(part)} bytes unpacks to {size}, more than {MAX_RATIO} to 1"
+            )
         return tag + stream.decompress(stream.unconsumed_tail, size) if size else tag
     except zlib.error as error:
         raise ValueError(f"a compressed variable is damaged ({error})") from None

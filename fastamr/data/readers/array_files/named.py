@@ -10,7 +10,7 @@ import numpy as np
 
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
-from ..common.arrays import class_column, class_labels, texts
+from ..common.arrays import class_column, class_labels, texts, whole_numbers
 from ..common.poses import reading_note
 from ..common.reader import Reading
 from .halves import splits_of_marks
@@ -172,7 +172,7 @@ def read_named(
     motion = read_motion(
         array, f"{path}, {points}", layout=layout, min_confidence=min_confidence, usual=USUAL,
         names=joint_names or ([] if names is None else texts(names)),
-        parents=None if parents is None else [int(parent) for parent in parents.reshape(-1)],
+        parents=None if parents is None else whole_numbers(parents, f"{path}, parents"),
         confidence=confidence, clips=count, own_name=path.stem,
     )  # fmt: skip
     notes = [f"coordinates are read from {points!r}", *motion.notes]

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ....errors import STRAY
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
+from ..common.npz import check_header
 from ..common.poses import reading_note
 from ..common.reader import Reader, Reading, Source
 from .motion import read_motion
@@ -39,8 +41,9 @@ def open_array(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             if file.read(6) != b"\x93NUMPY":
                 raise ValueError("it does not begin as an array of NumPy")
+        check_header(path)
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, OSError, *STRAY) as error:
         if "Python object" in str(error) or "Object arrays" in str(error):
             raise ValueError(
                 f"{path} holds an array of objects, which could run code and is not read; save one plain array a clip, "

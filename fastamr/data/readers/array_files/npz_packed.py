@@ -15,7 +15,7 @@ import torch
 
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons, Split
-from ..common.arrays import class_column, class_labels, texts
+from ..common.arrays import class_column, class_labels, texts, whole_numbers
 from ..common.npz import holds_arrays, member_headers, read_member
 from ..common.poses import reading_note
 from ..common.reader import Reader, Reading, Source
@@ -28,6 +28,7 @@ REQUIRED = ("x", "offsets")
 # Sets whose ``is_train`` is the split that was published with them, by the file's name; others say what it is.
 _PUBLISHED = ("nw_ucla", "penn_action", "jhmdb_2d_ddnet", "msr_action3d")
 _EXCLUDES = ("exclude", "excluded")
+_MOST_FOLDS = 1_000
 _MARKS = ("is_train", "is_train_repo", "is_train_dedup", "is_test", "fold", "split")
 
 
@@ -116,7 +117,7 @@ def _motion(
     joints = joints_of(
         x.shape[2], channels.coords, str(path), given=layout, usual=USUAL,
         names=[] if names is None else texts(names),
-        parents=None if parents is None else [int(parent) for parent in parents.reshape(-1)],
+        parents=None if parents is None else whole_numbers(parents, f"{path}, parents"),
         own_name=path.stem,
     )  # fmt: skip
     cuts = list(pairwise(offsets.tolist()))
@@ -132,7 +133,7 @@ def _motion(
     )
     notes = motion.notes
     if names is not None and parents is not None and motion.layout.name != path.stem:
-        notes += _other_tree(joints.order, motion.layout, [int(parent) for parent in parents.reshape(-1)])
+        notes += _other_tree(joints.order, motion.layout, whole_numbers(parents, f"{path}, parents"))
     return notes, {"clips": motion.clips, "valid": motion.valid, "layout": motion.layout}
 
 
@@ -231,9 +232,14 @@ def _splits(fields: Fields, path: Path, count: int, notes: list[str]) -> dict[st
             marks[lower] = array.reshape(-1)
             fields.read.add(name)
     splits = _of_training(marks, _name_of_split(fields, path), notes)
-    for fold in np.unique(marks.get("fold", [])):
+    folds = np.unique(marks.get("fold", []))
+    if len(folds) > _MOST_FOLDS:
+        raise ValueError(f"{path}: fold holds {len(folds)} different values, expected at most {_MOST_FOLDS}")
+    if folds.dtype.kind not in "US":
+        folds = np.array(whole_numbers(folds, f"{path}, fold"), dtype=object)
+    for fold in folds:
         held = marks["fold"] == fold
-        label = str(fold) if isinstance(fold, str) else f"fold{int(fold)}"
+        label = str(fold) if isinstance(fold, str) else f"fold{fold}"
         splits[label] = Split(torch.from_numpy(~held), torch.from_numpy(held))
     for name, values in marks.items():
         if name.startswith("split"):

@@ -51,6 +51,22 @@ def texts(values: Any) -> list[str]:
     ]
 
 
+def whole_numbers(values: Any, where: str) -> list[int]:
+    """Return an array of whole numbers, flat.
+
+    Raises:
+        ValueError: it holds something else; ``where`` names it.
+    """
+    flat = np.asarray(values).reshape(-1)
+    if (
+        flat.dtype.kind not in "biuf"
+        or not np.equal(flat, np.trunc(flat)).all()
+        or not np.isfinite(flat).all()
+    ):
+        raise ValueError(f"{where}: expected whole numbers, got {flat.dtype} {flat[:4].tolist()}")
+    return [int(value) for value in flat]
+
+
 def class_column(given: Any, count: int, where: str) -> np.ndarray:
     """Return what an array of classes says of each clip.
 

@@ -11,10 +11,11 @@ import os
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ....errors import STRAY
 
 MAX_FILE_BYTES = 256 << 20
 """Largest raw file that is read (choice): the field's longest streams have 20 MB."""
@@ -22,9 +23,9 @@ MAX_FILE_BYTES = 256 << 20
 MAX_RATIO = 200
 """Largest ratio of unpacked to packed size of an archive (choice): text of coordinates has 3 to 10."""
 
-# Archives below this size unpacked are harmless whatever their ratio.
-_HARMLESS_BYTES = 64 << 20
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError)
+HARMLESS_BYTES = 64 << 20
+"""Archives below this size unpacked are harmless whatever their ratio."""
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, RuntimeError, ValueError, OSError, *STRAY)
 
 
 class DamagedFile(ValueError):
@@ -113,7 +114,8 @@ def list_files(raw: str | Path, suffixes: Collection[str]) -> Listing:
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: it is neither a folder nor a zip archive, or an archive is damaged or a bomb.
+        ValueError: it is neither a folder nor a zip archive, or a damaged archive or a bomb; in a folder, such an
+            archive costs itself only.
     """
     raw = Path(raw)
     if not raw.exists():
@@ -127,7 +129,10 @@ def list_files(raw: str | Path, suffixes: Collection[str]) -> Listing:
             if ending in suffixes:
                 _list_file(raw, path, listing)
             elif ending == ".zip":
-                _list_archive(path, suffixes, listing)
+                try:
+                    _list_archive(path, suffixes, listing)
+                except ValueError as error:
+                    listing.refused[str(path)] = str(error).removeprefix(f"{path} ")
             else:
                 listing.others.append(path.name)
     listing.entries.sort(key=lambda entry: (entry.base, entry.container, entry.name))
@@ -164,20 +169,16 @@ def _list_file(root: Path, path: Path, listing: Listing) -> None:
 def _list_archive(path: Path, suffixes: Collection[str], listing: Listing) -> None:
     try:
         status = path.stat()
-        members = _archive(str(path), status.st_mtime_ns, status.st_size).infolist()
+        archive = _archive(str(path), status.st_mtime_ns, status.st_size)
+        members = archive.infolist()
     except _ARCHIVE_ERRORS as error:
         raise ValueError(
             f"{path} is no zip archive, or is truncated ({error}); fetch it again, or give the unpacked folder"
         ) from None
-    total = sum(member.file_size for member in members)
-    if total > max(_HARMLESS_BYTES, MAX_RATIO * status.st_size):
-        raise ValueError(
-            f"{path} holds {total} bytes in {status.st_size}, more than {MAX_RATIO} to 1: this looks like a zip bomb; "
-            f"if it is none, unpack it and give the folder"
-        )
+    check_swelling(archive, status.st_size, path)
     for member in members:
         name = member.filename
-        if member.is_dir() or Path(name).name.startswith("._"):
+        if name.endswith("/") or Path(name).name.startswith("._"):
             continue
         if Path(name).suffix.lower() not in suffixes:
             listing.others.append(Path(name).name)
@@ -187,10 +188,22 @@ def _list_archive(path: Path, suffixes: Collection[str], listing: Listing) -> No
             listing.entries.append(Entry(str(path), name, member.file_size, member.CRC, archived=True))
 
 
+def check_swelling(archive: zipfile.ZipFile, size: int, path: Path) -> None:
+    """Raise ``ValueError`` where an archive of so many bytes would swell to more than a data set does."""
+    total = sum(member.file_size for member in archive.infolist())
+    if total > max(HARMLESS_BYTES, MAX_RATIO * size):
+        raise ValueError(
+            f"{path} holds {total} bytes in {size}, more than {MAX_RATIO} to 1: this looks like a zip bomb; "
+            f"if it is none, unpack it and give the folder"
+        )
+
+
 def _refusal(member: zipfile.ZipInfo) -> str | None:
     """Return why a member is not touched, or None."""
     # zipfile cuts names at a NUL and turns the system's separator into "/"; orig_filename is what the archive says.
     parts = re.split(r"[/\\]", member.orig_filename)
+    if not parts[-1]:
+        return "it has no name"
     if "\0" in member.orig_filename or ".." in parts or parts[0] == "" or ":" in parts[0]:
         return "its name leads out of the archive"
     if member.flag_bits & 1:

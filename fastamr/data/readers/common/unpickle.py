@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from ....errors import STRAY
+
 # What a pickle may name, and what this module calls it. NumPy 2 moved its modules.
 _NAMES = {
     ("numpy", "ndarray"): "ndarray",
@@ -63,6 +65,8 @@ _OTHERS = {
     b"\x1f\x8b": "is packed with gzip; unpack it first (gzip -d)",
 }
 _MARK = object()
+_LARGEST_KEY, _MOST_LARGE_KEYS = 1 << 63, 100
+_FREE_VALUES, _MOST_COPIES = 1_000_000, 4
 _PLAIN = (str, bytes, int, float, bool, type(None), np.generic)
 
 
@@ -112,7 +116,7 @@ def unpickle(path: str | Path) -> Any:
                 + "; if it is of protocol 0 or 1, save it again with pickle.dump(..., protocol=4)"
                 * machine.is_old
             ) from None
-        except (ValueError, IndexError, OverflowError) as error:
+        except (ValueError, *STRAY) as error:
             raise ValueError(
                 f"{path} is no pickle, or is damaged or truncated after byte {position} ({error}); fetch the file again"
             ) from None
@@ -127,6 +131,7 @@ class _Machine:
         self.is_old = True
         self._size = size
         self._stack: list[Any] = []
+        self._large_keys = 0
         self._memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any, position: int) -> None:
@@ -153,6 +158,7 @@ class _Machine:
         if len(self._stack) != 1 or self._stack[0] is _MARK:
             raise ValueError("values are left over at the end")
         self.result = self._value(self._stack.pop())
+        _check_written_out(self.result, max(_FREE_VALUES, _MOST_COPIES * self._size))
 
     def _value(self, value: Any) -> Any:
         """Return a value that may stand in a container."""
@@ -208,6 +214,11 @@ class _Machine:
             if not isinstance(key, _PLAIN):
                 # Hashing a tuple that holds itself many times over takes for ever.
                 raise _Refused(f"has a {type(key).__name__} as a key")
+            if isinstance(key, (int, float)) and abs(key) >= _LARGEST_KEY:
+                # Numbers of many digits can all have one hash, and a dictionary of many such never ends.
+                self._large_keys += 1
+                if self._large_keys > _MOST_LARGE_KEYS:
+                    raise _Refused(f"has more than {_MOST_LARGE_KEYS} numbers of more than 64 bits as keys")
             target[key] = self._value(value)
 
     def put(self, key: int | None) -> None:
@@ -255,6 +266,26 @@ class _Machine:
         self._stack.append(done)
         for slot in unset.slots:
             self._memo[slot] = done
+
+
+def _check_written_out(value: Any, most: int) -> None:
+    """Raise where containers that hold one another several times have more values than a file of its size may have."""
+    sizes: dict[int, int] = {}
+    waiting = [(value, False)]
+    while waiting:
+        item, is_done = waiting.pop()
+        kind = type(item)
+        if kind not in (list, tuple, dict):
+            continue
+        inside = [*item.keys(), *item.values()] if kind is dict else item
+        if is_done:
+            sizes[id(item)] = 1 + sum(sizes.get(id(part), 1) for part in inside)
+            if sizes[id(item)] > most:
+                raise _Refused("holds lists within lists so often that they would fill the memory")
+        elif id(item) not in sizes:
+            sizes[id(item)] = most + 1  # what holds itself stays at this
+            waiting.append((item, True))
+            waiting.extend((part, False) for part in inside)
 
 
 def _shown(value: Any) -> str:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from ....documents import load_yaml
 from ....skeleton import SkeletonLayout, get_layout
 from ...packed.dataset import PackedSkeletons
 from ..common.reader import Reader, Reading, Source
@@ -161,11 +161,11 @@ def load_mapping(path: str | Path) -> tuple[SkeletonLayout, dict[str, list[str]]
         ValueError: it is no such file, or names a joint that the layout lacks.
     """
     try:
-        content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content: Any = load_yaml(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no mapping file {path}; write one: {_EXAMPLE}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML ({' '.join(str(error).split())}); expected {_EXAMPLE}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; expected {_EXAMPLE}") from None
     if (
         not isinstance(content, Mapping)
         or not isinstance(content.get("joints"), Mapping)
