@@ -35,7 +35,7 @@ def built_library(device: str) -> Path:
     """
     sources = build.sources_fingerprint(device)
     try:
-        plan = build.plan_for(device)
+        plan = build.plan_for(device, _capabilities() if device == "cuda" else ())
     except build.BuildError:
         for folder in cache.readable():
             if (kept := cache.find(folder, device, sources)) is not None:
@@ -46,6 +46,14 @@ def built_library(device: str) -> Path:
         if cache.is_sound(folder / name):
             return folder / name
     return _build(plan, cache.writable() / name, sources)
+
+
+def _capabilities() -> list[str]:
+    """Compute capabilities of the GPUs that are present, ``"90"``."""
+    if not torch.cuda.is_available():
+        return []
+    found = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+    return [f"{major}{minor}" for major, minor in found]
 
 
 def _build(plan: build.Plan, library: Path, sources: str) -> Path:

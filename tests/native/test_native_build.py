@@ -197,6 +197,23 @@ def test_cuda_needs_torch_with_cuda_and_the_same_major(
     for architecture in ("80", "89", "90", "100"):
         assert f"code=sm_{architecture}" in command
     assert "code=compute_100" in command
+    one = " ".join(build.cuda_plan(build.Torch(folder, "2.13.0", "13.0"), ("90",)).compilations[0][1])
+    assert re.findall(r"code=\w+", one) == ["code=sm_90"]
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted"),
+    [
+        ([], build.CUDA_ARCHITECTURES),
+        (["90"], ("90",)),
+        (["86"], ("80",)),
+        (["100", "90", "90"], ("90", "100")),
+        (["90", "120"], build.CUDA_ARCHITECTURES),
+        (["75"], build.CUDA_ARCHITECTURES),
+    ],
+)
+def test_a_first_use_compiles_for_the_gpu_that_is_there(present: list[str], wanted: tuple[str, ...]) -> None:
+    assert build.architectures_of(present) == wanted
 
 
 def test_flags_keep_the_processes_arithmetic() -> None:
