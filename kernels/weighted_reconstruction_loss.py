@@ -164,7 +164,11 @@ def weighted_reconstruction_loss(
     stride = min(stride, frames)
     slope = torch.empty_like(prediction)
     # 1 where no program runs.
-    share = clips.new_ones((), dtype=torch.float32) if slope.numel() == 0 else clips.new_empty((), dtype=torch.float32)
+    share = (
+        clips.new_ones((), dtype=torch.float32)
+        if slope.numel() == 0
+        else clips.new_empty((), dtype=torch.float32)
+    )
     patch = {"target_frames": target_frames, "target_joints": target_joints}
     counts = count_numbers(clips, token_mask, valid, **patch, motion=target == "motion", stride=stride)
     by_columns = normalize == "sequence"

@@ -71,16 +71,16 @@ def _(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    prediction, clips, guidance, token_mask, valid, *ctx.options = inputs
+    _, clips, guidance, token_mask, valid, *ctx.options = inputs
     # The slope's gradient is asked for in a double backward only; without this it would always arrive as zeros.
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(prediction, clips, guidance, token_mask, valid, *output[1:])
+    ctx.save_for_backward(clips, guidance, token_mask, valid, *output[1:])
 
 
 def _backward(
     ctx: Any, grad: Tensor | None, grad_slope: Tensor | None, _: Tensor | None
 ) -> dict[str, Tensor | None]:
-    prediction, clips, guidance, token_mask, valid, slope, share = ctx.saved_tensors
+    clips, guidance, token_mask, valid, slope, share = ctx.saved_tensors
     total = None
     if grad is not None:
         total = _times(slope, grad * share)
@@ -95,8 +95,8 @@ def _backward(
 def _times(slope: Tensor, factor: Tensor) -> Tensor:
     """The slope times a float32 scalar, in the slope's dtype, rounded once.
 
-    A scaler's 65,536 is no float16, and neither is one over millions of values: the scalar is given a dimension, so that
-    the product is float32.
+    A scaler's 65,536 is no float16, and neither is one over millions of values: the scalar is given a dimension, so
+    that the product is float32.
     """
     if torch.is_grad_enabled():
         return (slope * factor[None]).to(slope.dtype)

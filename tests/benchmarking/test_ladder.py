@@ -290,9 +290,7 @@ def test_every_rung_on_a_gpu(tiny: dict[str, Any]) -> None:
     Inductor takes minutes for the compiled ones: ``fastamr bench ladder`` runs them.
     """
     rungs = [rung for rung in RUNGS if not rung.compiled]
-    options = LadderOptions(
-        sequences=8, rounds=20, architecture=tiny, rungs=[rung.name for rung in rungs]
-    )
+    options = LadderOptions(sequences=8, rounds=20, architecture=tiny, rungs=[rung.name for rung in rungs])
     result = run_ladder(options, CUDA)
     reasons = {row.name: row.reason for row in result.rows if row.reason}
     assert set(reasons) == {rung.name for rung in rungs if rung.only == "cpu"}, reasons
