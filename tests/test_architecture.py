@@ -40,11 +40,11 @@ benchmarking: data data/packed data/synthetic models nn ops reference training t
 checksums:
 cli:
 commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native
-    probes training visualization
+    probes sweep training visualization
 commands/bench: benchmarking commands models
 commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers
     data/readers/common features models visualization
-commands/models: commands data evaluation evaluation/protocols export features finetuning models training
+commands/models: commands data evaluation evaluation/protocols export features finetuning models sweep training
 configs:
 data: data/labelling data/packed data/preprocessing data/readers
 data/audit: data data/packed
@@ -95,6 +95,7 @@ reference:
 reference/attention: reference
 reference/rows:
 skeleton:
+sweep: folders training
 tables:
 testing: data/synthetic native ops ops/common
 training: data data/packed data/preprocessing distributed features folders models native ops probes
