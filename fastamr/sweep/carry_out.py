@@ -116,9 +116,12 @@ class _Child:
 
     def __enter__(self) -> _Child:
         if threading.current_thread() is threading.main_thread():
-            for number in {*_INSISTING, *_HANGUP, _NOTICE}:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
-                    self._previous[number] = signal.signal(number, self._pass_on)
+            hangups = [
+                number for number in _HANGUP if signal.getsignal(number) is not signal.SIG_IGN
+            ]  # nohup
+            self._previous = {
+                number: signal.signal(number, self._pass_on) for number in {*_INSISTING, *hangups, _NOTICE}
+            }
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -52,7 +52,7 @@ def state_of(folder: str | Path) -> RunState:
     records = _records(folder)
     summary = records.get("summary") or {}
     updates = finished_updates(folder)
-    if updates is None and (folder / STATE_FILE).is_file() and not (folder / MANIFEST).is_file():
+    if updates is None and not (folder / MANIFEST).is_file():
         updates = summary.get("updates")  # written before there were manifests and complete.json
     if isinstance(updates, int):
         loss = summary.get("loss")

@@ -38,7 +38,7 @@ case "$(cat "$run.becomes" 2>/dev/null)" in
   killed) kill -KILL $$ ;;
   stopped) exit 130 ;;
   waits) trap 'touch "$run/saved"; exit 130' USR1; trap 'exit 9' INT TERM ;;
-  insists) trap 'touch "$run/saved"' USR1; trap 'touch "$run/first"' INT; trap 'exit 9' TERM ;;
+  insists) cd "$run"; exec PYTHON -c "INSISTS" ;;
   half) exit 0 ;;
   lasts) touch "$run/ready"; until [ -e go ]; do sleep 0.02; done ;;&
   *) touch "$run/config.json" "$run/model.safetensors"; echo '{"updates": 4}' > "$run/complete.json"; exit 0 ;;
@@ -46,6 +46,19 @@ esac
 touch "$run/ready"
 while :; do sleep 0.02; done
 """
+
+# Bash may lose one of two signals that come together.
+INSISTS = """
+import os, signal
+from pathlib import Path
+signal.signal(signal.SIGUSR1, lambda *_: Path('saved').touch())
+signal.signal(signal.SIGINT, lambda *_: Path('first').touch())
+signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+Path('ready').touch()
+while True:
+    signal.pause()
+"""
+STAND_IN = STAND_IN.replace("INSISTS", INSISTS).replace("PYTHON", PYTHON)
 
 
 @pytest.fixture
@@ -172,15 +185,29 @@ def later() -> Iterator[Any]:
         thread.join(timeout=10)
 
 
+@pytest.fixture
+def keep_handler() -> Iterator[Any]:
+    """Sets a handler, whatever the tests were started with (in the background, under nohup), and returns it."""
+    before = {}
+
+    def keep(number: signal.Signals, handler: Any) -> Any:
+        before[number] = signal.signal(number, handler)
+        return handler
+
+    yield keep
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_has_the_run_save_and_starts_no_other(
-    out: Path, later: Any, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+    out: Path, later: Any, keep_handler: Any, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     become(out, seed_1="waits")
-    before = signal.getsignal(number)
+    before = keep_handler(number, signal.SIG_DFL)
     later(out / "seed-1" / "ready", number)
     assert sweep(out) == 130
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) == before
     output = capsys.readouterr()
     assert lines(output.out) == [
         "seed-0 complete 4 updates",
@@ -192,6 +219,14 @@ def test_a_signal_has_the_run_save_and_starts_no_other(
     )
     assert (out / "seed-1" / "saved").exists()
     assert started(out) == ["seed-0", "seed-1"]
+
+
+def test_under_nohup_a_terminal_that_is_closed_ends_nothing(out: Path, later: Any, keep_handler: Any) -> None:
+    become(out, seed_0="lasts")
+    keep_handler(signal.SIGHUP, signal.SIG_IGN)
+    later(out / "seed-0" / "ready", signal.SIGHUP)
+    threading.Timer(0.3, (out / "go").touch).start()
+    assert sweep(out) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

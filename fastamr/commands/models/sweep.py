@@ -22,7 +22,7 @@ _FIRST = {"data, length and computation": "data split epochs updates batch_size 
 
 def run(words: list[str]) -> None:
     """Carry out the command."""
-    files = list(takewhile(lambda word: not word.startswith("-"), words))
+    files = [word for word in takewhile(lambda word: not word.startswith("-"), words) if Path(word).is_file()]
     typed = look_ahead(words).model
     model = typed or read_files(files, PretrainConfig).get("model", PretrainConfig.model)
     parser = _parser(model)
