@@ -278,15 +278,8 @@ def test_a_killed_sweep_leaves_a_run_that_finishes(out: Path, capsys: pytest.Cap
     assert sweep(out) == 0
 
 
-SMALL = {
-    "frames": 16,
-    "width": 8,
-    "depth": 1,
-    "heads": 2,
-    "decoder_width": 8,
-    "decoder_depth": 1,
-    "decoder_heads": 2,
-}
+SMALL = {"frames": 16, "width": 8, "depth": 1, "heads": 2, "target_patches": 1}
+SMALL |= {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
 
 
 @pytest.mark.slow

@@ -34,13 +34,13 @@ while :; do sleep 0.02; done
 """
 # The real torchrun with a model and a number of processes that a test can do with.
 TORCHRUN = """#!/bin/bash
-words=("${@/8/1}")
+words=("${{@/8/1}}")
 exec {python} -m torch.distributed.run "${{words[@]/localhost:29500/localhost:$PORT}}" {small} --updates "$UPDATES"
 """
 SMALL = (
     "--model.frames 16 --model.width 8 --model.depth 1 --model.heads 2 --model.decoder-width 8 --model.decoder-depth 1 "
-    "--model.decoder-heads 2 --min-frames 8 --batch-size 8 --warmup-epochs 0 --log-every 1 --checkpoint-every 1e9 "
-    "--device cpu --no-tensorboard --no-progress"
+    "--model.decoder-heads 2 --model.target-patches 1 --min-frames 8 --batch-size 8 --warmup-epochs 0 "
+    "--log-every 1 --checkpoint-every 1e9 --device cpu --no-tensorboard --no-progress"
 )
 
 
