@@ -176,7 +176,8 @@ def crowded(folders: Iterable[Path]) -> list[str]:
     """Folders with more than FEW files of their own side by side."""
     counts = {
         folder: sum(
-            path.is_file() and path.name not in ("__init__.py", "README.md") for path in folder.iterdir()
+            path.is_file() and path.name not in ("__init__.py", "README.md", "py.typed")
+            for path in folder.iterdir()
         )
         for folder in folders
     }
