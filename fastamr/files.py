@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -43,6 +44,24 @@ def replaced(path: str | Path) -> Iterator[Path]:
         if type(error).__name__ == "SafetensorError":
             raise _unwritable(path, error) from error
         raise
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder for files that are needed for a while; it is removed with them.
+
+    Raises:
+        OSError: there is no place for it, or the disk is full; the message says how to name another.
+    """
+    folder, way_on = "", "TMPDIR names another folder for temporary files"
+    try:
+        with tempfile.TemporaryDirectory(prefix="fastamr-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        elsewhere = error.filename is not None and folder not in str(error.filename)
+        if folder and (elsewhere or error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+            raise
+        raise OSError(error.errno, f"{error.strerror or error}; {way_on}", error.filename) from error
 
 
 def _unwritable(path: Path, error: BaseException) -> OSError:

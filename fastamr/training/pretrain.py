@@ -15,11 +15,11 @@ from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
 from ..data.packed.checks import check_not_zero
 from ..data.packed.mapped import mapped_file
-from ..devices import versions
+from ..devices import deterministic, versions
 from ..distributed import World
 from ..files import check_writable
 from ..folders import FolderLock, note_written
-from ..memory import keep_freed_memory
+from ..memory import OutOfMemory, free_memory, is_exhausted, keep_freed_memory, what_failed
 from .checkpoint import (
     COMPLETE_FILE,
     RUN_FILES,
@@ -59,6 +59,7 @@ from .setup import (
     steps_as_text,
     training_sequences,
 )
+from .update.needs import needs_of, ways_out
 from .update.optimizer import build_optimizer
 from .update.precision import autocast_dtype, matmul_precision_of, precision_name
 from .update.profiling import PROFILE_FILES, RunProfile
@@ -107,6 +108,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         FloatingPointError: the loss or the weights are not finite; the last checkpoint is kept, and the clips of that
             update are written into the folder.
         OSError: a file cannot be written; the last checkpoint is kept.
+        OutOfMemory: an allocation failed, on the host or on the device; the last checkpoint is kept.
         KeyboardInterrupt: the run was stopped by a signal, after it was saved.
     """
     keep_freed_memory()
@@ -118,9 +120,16 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     world.check_batch(config.batch_size, config.accumulate)
     if world.first:
         _check_place(config)
-    device = world.pick_device(config.device)
-    with world.joined(device):
-        return _pretrain(config, data, device, world, quiet or not world.first)
+    with contextlib.ExitStack() as held:
+        held.enter_context(deterministic(config.deterministic, config.device))
+        device = world.pick_device(config.device)
+        held.enter_context(world.joined(device))
+        try:
+            return _pretrain(config, data, device, world, quiet or not world.first)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if isinstance(error, OutOfMemory) or not is_exhausted(error):
+                raise
+            raise OutOfMemory(_exhausted(config, error, "before the first update")) from error
 
 
 def _pretrain(
@@ -148,6 +157,11 @@ def _check_place(config: PretrainConfig) -> None:
     if Path(config.out).is_dir():
         with FolderLock(config.out, WHAT):
             pass
+
+
+def _exhausted(config: PretrainConfig, error: BaseException, when: str) -> str:
+    """Say in one line where memory was used up, and which options make the run need less."""
+    return f"memory is used up, {when} ({what_failed(error)}); less is needed with {ways_out(config)}"
 
 
 def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
@@ -292,7 +306,12 @@ class _Run:
         speed = self.step.explain()
         self.machine = machine_of(self.device, self.config.precision, speed)
         self.soundness = Soundness(self.model, self.step.optimizer)
-        self.report.open(self._header(), self.device, speed)
+        data = sum(each.nbytes for each in (self.data.coords, self.data.valid) if each is not None)
+        free = free_memory(self.device)
+        needs = needs_of(self.model, speed.kept, data if self.resident else 0, self.step.dtype, free)
+        shortage = needs.warning(self.config)
+        self.remarks["warnings"] += [shortage] if shortage is not None else []
+        self.report.open({**self._header(), "memory": needs.line()}, self.device, speed)
         try:
             for change in [*self.changes, *changed_machine(self.machine_before, self.machine)]:
                 self.report.warn(self.update, f"resumed, but not the same run to the bit: {change}")
@@ -305,6 +324,12 @@ class _Run:
             summary = self._end()
         except NotFinite as error:
             raise FloatingPointError(self._explain(error)) from None
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_exhausted(error):
+                raise
+            when = f"in update {self.update + 1}; {self.report.kept()}"
+            when += ", --resume auto goes on from it" if self.report.saved_at > 0 else ""
+            raise OutOfMemory(_exhausted(self.config, error, when)) from error
         finally:
             self.report.say(*self.profile.close())
             self.report.close()
