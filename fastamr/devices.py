@@ -52,7 +52,10 @@ def deterministic(wanted: bool, device: str = "auto") -> Iterator[None]:
     if device != "cpu":
         _fix_workspaces()
     cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
-    warns, held = torch.is_deterministic_algorithms_warn_only_enabled(), (cudnn.benchmark, cudnn.deterministic)
+    warns, held = (
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        (cudnn.benchmark, cudnn.deterministic),
+    )
     torch.use_deterministic_algorithms(True)
     cudnn.benchmark, cudnn.deterministic = False, True
     try:
@@ -64,7 +67,10 @@ def deterministic(wanted: bool, device: str = "auto") -> Iterator[None]:
 
 def _fix_workspaces() -> None:
     """Ask cuBLAS for workspaces of one size, as long as it has not started."""
-    given, way_on = os.environ.get(_WORKSPACE), f"export {_WORKSPACE}={_WORKSPACES[0]} before the process starts"
+    given, way_on = (
+        os.environ.get(_WORKSPACE),
+        f"export {_WORKSPACE}={_WORKSPACES[0]} before the process starts",
+    )
     if given is None and torch.cuda.is_initialized():
         raise ValueError(f"deterministic came after CUDA had started, without {_WORKSPACE}: {way_on}")
     if given is not None and given not in _WORKSPACES:

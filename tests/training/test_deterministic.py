@@ -44,10 +44,18 @@ def motion() -> PackedSkeletons:
 
 
 def train(model: str, data: PackedSkeletons, out: Path, **options: Any) -> Path:
-    given: dict[str, Any] = {"updates": 3, "batch_size": 32, "min_frames": 16, "warmup_epochs": 0, "device": "cpu"}
+    given: dict[str, Any] = {
+        "updates": 3,
+        "batch_size": 32,
+        "min_frames": 16,
+        "warmup_epochs": 0,
+        "device": "cpu",
+    }
     given |= {"progress": False, "tensorboard": False} | options
     sizes = {"amr": SIZES, "asma": {"frames": 48}, "gfp": {**SIZES, "levels": (2, 4, 12)}}.get(model, SIZES)
-    return pretrain(PretrainConfig(model=model, architecture=sizes, out=str(out), **given), data=data, quiet=True)
+    return pretrain(
+        PretrainConfig(model=model, architecture=sizes, out=str(out), **given), data=data, quiet=True
+    )
 
 
 def digest(path: Path) -> str:
@@ -74,14 +82,18 @@ def test_what_follows_repeats_to_the_bit(motion: PackedSkeletons, tmp_path: Path
     run = str(train("mamp", motion, tmp_path / "run"))
     found = []
     for place in (tmp_path / "a", tmp_path / "b"):
-        given = ClassifierConfig(run, ["x"], str(place / "classifier"), frozen=False, recipe=RECIPE, device="cpu")
+        given = ClassifierConfig(
+            run, ["x"], str(place / "classifier"), frozen=False, recipe=RECIPE, device="cpu"
+        )
         train_classifier(given, data=motion, quiet=True)
         student = DistillConfig(
             str(place / "classifier"), ["x"], str(place / "student"), device="cpu", recipe=RECIPE,
             student={"width": 24, "depth": 1, "heads": 2},
         )  # fmt: skip
         distill(student, data=motion, quiet=True)
-        settings = EvaluateConfig(run, ["x"], out=str(place / "e.json"), cache=False, device="cpu", min_updates=5)
+        settings = EvaluateConfig(
+            run, ["x"], out=str(place / "e.json"), cache=False, device="cpu", min_updates=5
+        )
         scores = evaluate(settings, data=motion, quiet=True)["results"]
         answers = load_predictor(str(place / "classifier")).predict(motion.select(list(range(8))))
         files = [digest(file) for file in sorted(place.rglob("model.safetensors"))]
@@ -90,7 +102,9 @@ def test_what_follows_repeats_to_the_bit(motion: PackedSkeletons, tmp_path: Path
     assert found[0] == found[1]
 
 
-def test_every_command_asks_for_it(motion: PackedSkeletons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_asks_for_it(
+    motion: PackedSkeletons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[bool, bool, bool]] = []
 
     class Enough(Exception):
@@ -151,20 +165,30 @@ class TestWorkspaces:
 
     def test_too_late_or_others_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-        with pytest.raises(ValueError, match="export CUBLAS_WORKSPACE_CONFIG=:4096:8 before"), deterministic(True):
+        with (
+            pytest.raises(ValueError, match="export CUBLAS_WORKSPACE_CONFIG=:4096:8 before"),
+            deterministic(True),
+        ):
             pass
         monkeypatch.setenv(VARIABLE, ":0:0")
-        with pytest.raises(ValueError, match="':0:0' is not deterministic, expected :4096:8 or"), deterministic(True):
+        with (
+            pytest.raises(ValueError, match="':0:0' is not deterministic, expected :4096:8 or"),
+            deterministic(True),
+        ):
             pass
         assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_our_gpu_kernels_have_no_sums_without_an_order() -> None:
     """No atomic operation in Triton or CUDA; the words of all that could hide one."""
-    words = re.compile(r"\batomic\w*\(|\btl\.atomic|\bred\.(global|shared|async)|\batom\.|reduce_async|multimem", re.I)
+    words = re.compile(
+        r"\batomic\w*\(|\btl\.atomic|\bred\.(global|shared|async)|\batom\.|reduce_async|multimem", re.I
+    )
     files = [*(ROOT / "kernels").glob("*.py"), *(ROOT / "csrc/cuda").iterdir(), ROOT / "csrc/torch_cuda.cpp"]
     assert len(files) > 25
-    found = [f"{file.name}: {hit[0]}" for file in files for hit in words.finditer(file.read_text(encoding="utf-8"))]
+    found = [
+        f"{file.name}: {hit[0]}" for file in files for hit in words.finditer(file.read_text(encoding="utf-8"))
+    ]
     assert found == []
     assert words.search("tl.atomic_add(p, x)")
     assert words.search("atomicAdd(p, x)")

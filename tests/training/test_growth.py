@@ -21,7 +21,9 @@ from fastamr.training.update.step import PretrainStep
 
 STATUS = Path("/proc/self/status")
 UPDATES, WARM = 20_000, 4_000
-linux = pytest.mark.skipif(not STATUS.is_file(), reason="only Linux tells memory, files and threads of a process")
+linux = pytest.mark.skipif(
+    not STATUS.is_file(), reason="only Linux tells memory, files and threads of a process"
+)
 
 
 class State(NamedTuple):
@@ -115,7 +117,9 @@ def test_evaluations_and_answers(tmp_path: Path) -> None:
     data.save(file)
     sizes = {"frames": 8, "width": 16, "depth": 1, "heads": 1, "decoder_width": 16, "decoder_depth": 1}
     given: dict[str, Any] = {"model": "mamp", "architecture": {**sizes, "decoder_heads": 1}, "min_frames": 8}
-    pretrain(PretrainConfig(out=run, data=[file], updates=2, warmup_epochs=0, device="cpu", **given), quiet=True)
+    pretrain(
+        PretrainConfig(out=run, data=[file], updates=2, warmup_epochs=0, device="cpu", **given), quiet=True
+    )
 
     def once(turn: int) -> None:
         settings = {"seeds": [0], "cache": turn % 2 == 0, "device": "cpu", "out": str(tmp_path / "e.json")}

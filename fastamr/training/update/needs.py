@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ...memory import OutOfMemory, what_failed
 from ..config import PretrainConfig
 from .precision import autocast_dtype
 
@@ -40,22 +41,18 @@ class Needs:
         left = "" if self.free is None else f"; {_size(self.free)} free beside data and weights"
         return f"about {_size(self.data + self.model + update)} ({parts}){left}"
 
-    def warning(self, config: PretrainConfig) -> str | None:
-        """Return what to say where memory is likely to run out, None where it suffices or nothing is known."""
-        if self.free is None or self.update is None:
-            return None
-        missing = self.model - self.weights + self.update
-        if missing <= self.free:
-            return None
-        return (
+    def warnings(self, config: PretrainConfig) -> list[str]:
+        """Return what to say where memory is likely to run out; nothing where it suffices, or is not known."""
+        missing = self.model - self.weights + (self.update or 0)
+        if self.free is None or missing <= self.free:
+            return []
+        return [
             f"the run is likely to run out of memory: it needs about {_size(missing)} more, and {_size(self.free)} "
             f"are free; less is needed with {ways_out(config)}"
-        )
+        ]
 
 
-def needs_of(
-    model: nn.Module, kept: int | None, data: int, dtype: torch.dtype, free: int | None
-) -> Needs:
+def needs_of(model: nn.Module, kept: int | None, data: int, dtype: torch.dtype, free: int | None) -> Needs:
     """Return what a run needs.
 
     Args:
@@ -70,6 +67,13 @@ def needs_of(
     copies = dtype.itemsize * trained if dtype.itemsize < 4 else 0
     update = None if kept is None else int(kept * (1 + _PASSING))
     return Needs(data, weights + copies + 12 * trained, update, free, weights + copies)
+
+
+def exhausted(config: PretrainConfig, error: BaseException, when: str) -> OutOfMemory:
+    """Return the error of a run that used up the memory: when, for want of what, and which options need less."""
+    return OutOfMemory(
+        f"memory is used up, {when} ({what_failed(error)}); less is needed with {ways_out(config)}"
+    )
 
 
 def ways_out(config: PretrainConfig) -> str:
