@@ -49,7 +49,7 @@ def _folders() -> list[Path]:
     try:
         temporary = Path(tempfile.gettempdir())
     except OSError:  # none can be written, the current folder neither
-        temporary = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
+        temporary = Path(os.environ.get("TMPDIR") or "/tmp")
     return list(dict.fromkeys([*found, temporary / f"fastamr-{_user()}"]))
 
 

@@ -21,7 +21,7 @@ from fastamr.training import PretrainConfig, pretrain
 from fastamr.training.update.needs import needs_of, ways_out
 from fastamr.training.update.step import PretrainStep
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB."),
@@ -55,9 +55,10 @@ def test_memory_that_runs_out_is_one_line_and_resume_goes_on(
             raise ERRORS[name]
         return call(step)
 
-    with monkeypatch.context() as patch, pytest.raises(OutOfMemory) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(PretrainStep, "__call__", planted)
-        pretrain(config(tmp_path / "run"), data=skeletons, quiet=True)
+        with pytest.raises(OutOfMemory) as caught:
+            pretrain(config(tmp_path / "run"), data=skeletons, quiet=True)
     told = str(caught.value)
     assert "\n" not in told
     assert "in update 6; checkpoint of update 4 is kept, --resume auto goes on from it" in told
@@ -82,7 +83,7 @@ def test_before_the_first_update_and_other_errors(
     monkeypatch.setattr("fastamr.training.run.build_model", planted)
     error: Exception = ERRORS["cuda"]
     with pytest.raises(
-        OutOfMemory, match="before the first update .CUDA out of memory.; less is needed with"
+        OutOfMemory, match=r"before the first update .CUDA out of memory.; less is needed with"
     ):
         pretrain(config(tmp_path / "run"), data=skeletons, quiet=True)
     error = RuntimeError("shapes do not fit")

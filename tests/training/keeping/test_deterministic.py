@@ -22,7 +22,7 @@ from fastamr.finetuning.distill import distill
 from fastamr.finetuning.distill_config import DistillConfig
 from fastamr.training import PretrainConfig, pretrain
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 MODELS = ("amr", "mamp", "gfp", "skeleton_mae", "asma")
 SIZES: dict[str, Any] = {"frames": 48, "width": 64, "depth": 2, "heads": 2, "decoder_width": 64}
