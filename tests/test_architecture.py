@@ -101,7 +101,7 @@ training: data data/packed data/preprocessing distributed features folders model
     training/clips training/metrics training/update
 training/clips: data data/packed features
 training/metrics: folders
-training/update: distributed models nn nn/stacks ops ops/common training training/clips training/metrics
+training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
 version:
 visualization: data data/preprocessing features models models/parts nn ops reference
 """

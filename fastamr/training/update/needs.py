@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from ...memory import OutOfMemory, what_failed
-from ..config import PretrainConfig
 from .precision import autocast_dtype
 
 # Of what an update keeps for its backward pass: gradients of activations, and what the allocator rounds up (choice).
 _PASSING = 0.25
+
+
+class Settings(Protocol):
+    """What of a run's configuration decides how much memory it needs; see ``PretrainConfig``."""
+
+    batch_size: int
+    accumulate: int
+    recompute: bool
+    data_budget: float | None
+    device: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Needs:
         left = "" if self.free is None else f"; {_size(self.free)} free beside data and weights"
         return f"about {_size(self.data + self.model + update)} ({parts}){left}"
 
-    def warnings(self, config: PretrainConfig) -> list[str]:
+    def warnings(self, config: Settings) -> list[str]:
         """Return what to say where memory is likely to run out; nothing where it suffices, or is not known."""
         missing = self.model - self.weights + (self.update or 0)
         if self.free is None or missing <= self.free:
@@ -69,14 +80,14 @@ def needs_of(model: nn.Module, kept: int | None, data: int, dtype: torch.dtype, 
     return Needs(data, weights + copies + 12 * trained, update, free, weights + copies)
 
 
-def exhausted(config: PretrainConfig, error: BaseException, when: str) -> OutOfMemory:
+def exhausted(config: Settings, error: BaseException, when: str) -> OutOfMemory:
     """Return the error of a run that used up the memory: when, for want of what, and which options need less."""
     return OutOfMemory(
         f"memory is used up, {when} ({what_failed(error)}); less is needed with {ways_out(config)}"
     )
 
 
-def ways_out(config: PretrainConfig) -> str:
+def ways_out(config: Settings) -> str:
     """Return the options that make a run need less, those that change its result least first."""
     size, parts, device = config.batch_size, config.accumulate, torch.device("cpu")
     ways = []

@@ -15,7 +15,7 @@ import torch
 import fastamr
 from fastamr.data import PackedSkeletons, synthetic_actions
 from fastamr.devices import deterministic
-from fastamr.evaluation import EvaluateConfig, evaluate
+from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
 from fastamr.export import load_predictor
 from fastamr.finetuning.classifier import ClassifierConfig, train_classifier
 from fastamr.finetuning.distill import distill

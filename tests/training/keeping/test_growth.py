@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from fastamr.data import synthetic_actions
-from fastamr.evaluation import EvaluateConfig, evaluate
+from fastamr.evaluation.evaluate import EvaluateConfig, evaluate
 from fastamr.export import load_predictor
 from fastamr.finetuning.classifier import ClassifierConfig, train_classifier
 from fastamr.training import PretrainConfig, pretrain
