@@ -176,6 +176,19 @@ def test_both_writers_leave_the_same_checksums(tmp_path: Path, write: str) -> No
     assert load(path).fingerprint() == whole.fingerprint()
 
 
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    texts = {f"name {place}": 'é \x01\x7f\b\n"\\ \u2028 \U0001f600' for place in range(5)}
+    tensors, path = {"b": torch.arange(3), "a": torch.ones(2)}, tmp_path / "a.safetensors"
+    found = set()
+    for turn in range(8):
+        checksums.save_file(tensors, path, dict(sorted(texts.items(), reverse=turn % 2 == 1)))
+        found.add(path.read_bytes())
+    assert len(found) == 1
+    read, metadata = checksums.load_file(path)
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert {name: metadata[name] for name in texts} == texts
+
+
 def test_a_file_cut_short_while_it_is_verified(packed: Path) -> None:
     with packed.open("rb") as file:
         packed.write_bytes(packed.read_bytes()[:-40])
