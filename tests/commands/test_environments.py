@@ -10,7 +10,6 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -66,7 +65,7 @@ def commands(folder: str) -> list[list[str]]:
         ["import", f"{folder}/table.csv", data],
         ["check", data, "--html", f"{folder}/page.html", "--json", f"{folder}/report.json"],
         ["convert", data, f"{folder}/converted.safetensors", "--preprocess", "center"],
-        ["split", data, "--fractions", "0.5"],
+        ["split", data, "--test", "0.4", "--name", "official"],
         ["show", data, "--out", f"{folder}/clip.gif"],
         [*PRETRAIN, "--data", data, "--out", run],
         ["evaluate", "--checkpoint", run, "--data", data, "--protocol", "knn"],
@@ -250,8 +249,6 @@ def _nobody() -> Path:
 def test_the_name_of_a_mapped_file_may_hold_any_bytes(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xff\n")))
     path.write_bytes(b"0" * 64)
-    seen: list[Any] = []
-    if load.why_not("cpu") is None:
-        load.watch_mapping(torch.zeros(4), path, 64)
-        seen.append(path)
-    assert seen or load.why_not("cpu")
+    if load.why_not("cpu") is not None:
+        pytest.skip("needs the compiled extension")
+    load.watch_mapping(torch.zeros(4), path, 64)
