@@ -20,6 +20,9 @@ from fastamr.data.packed import file as packed_file
 from fastamr.models import AMRModel, load_pretrained
 from fastamr.training.checkpoint import load_checkpoint, save_checkpoint
 
+# What a checkpoint says beside its tensors, as far as it is looked at.
+STATE: dict[str, Any] = {"update": 3, "seconds": 1.0, "config": {}, "data": ""}
+
 
 def header_of(path: Path) -> tuple[dict[str, Any], int]:
     content = path.read_bytes()
@@ -112,7 +115,7 @@ def test_a_flipped_bit_in_a_model_and_a_checkpoint_is_found(tmp_path: Path) -> N
         "n": torch.tensor(7),
         "e": torch.empty(0),
     }
-    save_checkpoint(tmp_path, tensors, {"update": 3})
+    save_checkpoint(tmp_path, tensors, STATE)
     state = tmp_path / "state.safetensors"
     found = load_checkpoint(tmp_path)
     assert found is not None
@@ -153,7 +156,7 @@ def test_files_without_checksums_load(packed: Path, tmp_path: Path) -> None:
     assert opened.fingerprint() == data().fingerprint()
     state = safetensors.torch.load_file(packed)
     safetensors.torch.save_file(
-        state, tmp_path / "state.safetensors", {"format": "fastamr-state-1", "state": "{}"}
+        state, tmp_path / "state.safetensors", {"format": "fastamr-state-1", "state": json.dumps(STATE)}
     )
     assert load_checkpoint(tmp_path) is not None
 

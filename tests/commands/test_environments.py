@@ -25,6 +25,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="descriptors, masks and na
 DRIVER = """
 import json, os, sys
 from fastamr import cli
+cli._open_closed_streams()
 os.umask(0o077)
 os.mkdir("gone")
 os.chdir("gone")
@@ -126,7 +127,8 @@ def test_everything_odd_at_once(name: bytes, tmp_path: Path) -> None:
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    said = [file.read_text(errors="replace")[-2000:] for file in tmp_path.glob("told.err")]
+    assert done.returncode == 0, (done.stderr.decode(errors="replace"), said)
     found = [json.loads(row) for row in (tmp_path / "told").read_text(encoding="utf-8").splitlines()]
     assert len(found) == len(words)
     assert [(command, code, told[-800:]) for command, code, told in found if code] == []

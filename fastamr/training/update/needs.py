@@ -11,8 +11,9 @@ from torch import nn
 from ...memory import OutOfMemory, what_failed
 from .precision import autocast_dtype
 
-# Of what an update keeps for its backward pass: gradients of activations, and what the allocator rounds up (choice).
-_PASSING = 0.25
+# Of what an update keeps for its backward pass: gradients of activations, and what the allocator rounds up
+# (measured on a CPU, see docs/reliability.md).
+_PASSING = 0.5
 
 
 class Settings(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 from collections.abc import Iterator
@@ -115,11 +116,13 @@ def test_every_command_asks_for_it(
         seen.append((torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark))
         raise Enough
 
-    for name in (
-        "training.pretrain._pretrain", "evaluation.evaluate._evaluate", "finetuning.classifier._train_classifier",
-        "finetuning.distill._distill",
-    ):  # fmt: skip
-        monkeypatch.setattr(f"fastamr.{name}", look)
+    for module, name in (
+        ("training.pretrain", "_pretrain"),
+        ("evaluation.evaluate", "_evaluate"),
+        ("finetuning.classifier", "_train_classifier"),
+        ("finetuning.distill", "_distill"),
+    ):
+        monkeypatch.setattr(importlib.import_module(f"fastamr.{module}"), name, look)
     out = str(tmp_path / "out")
     calls: list[Any] = [
         lambda: pretrain(PretrainConfig(out=out, deterministic=True)),

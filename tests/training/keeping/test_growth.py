@@ -20,7 +20,6 @@ from fastamr.training import PretrainConfig, pretrain
 from fastamr.training.update.step import PretrainStep
 
 STATUS = Path("/proc/self/status")
-UPDATES, WARM = 20_000, 4_000
 linux = pytest.mark.skipif(
     not STATUS.is_file(), reason="only Linux tells memory, files and threads of a process"
 )
@@ -57,11 +56,18 @@ def check(before: State, after: State, most: int) -> None:
     assert after.memory - before.memory < most
 
 
-@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("budget", [None, 0.0], ids=["resident", "fetched"])
-def test_twenty_thousand_updates(
-    budget: float | None, tiny: Any, make_skeletons: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "updates", [pytest.param(4_000, marks=pytest.mark.slow), pytest.param(20_000, marks=pytest.mark.long)]
+)
+def test_many_updates(
+    updates: int,
+    budget: float | None,
+    tiny: Any,
+    make_skeletons: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With readings of the loss, checkpoints, probes and TensorBoard; a model that computes next to nothing."""
     pytest.importorskip("tensorboard")
@@ -70,18 +76,18 @@ def test_twenty_thousand_updates(
 
     def measured(step: PretrainStep, *arguments: Any) -> Any:
         result = call(step, *arguments)
-        if step.update in (WARM, UPDATES):
+        if step.update in (updates // 4, updates):
             seen[step.update] = state()
         return result
 
     monkeypatch.setattr(PretrainStep, "__call__", measured)
     config = PretrainConfig(
-        model="tiny", out=str(tmp_path / "run"), updates=UPDATES, batch_size=4, min_frames=8, log_every=10,
+        model="tiny", out=str(tmp_path / "run"), updates=updates, batch_size=4, min_frames=8, log_every=10,
         checkpoint_every=250, probe_every=250, data_budget=budget, device="cpu", progress=False,
     )  # fmt: skip
     pretrain(config, data=make_skeletons(), quiet=True)
     # A quarter of what the smallest thing that an update makes takes, a clip of 16 frames.
-    check(seen[WARM], seen[UPDATES], (UPDATES - WARM) * 16 * 25 * 3 * 4 // 4)
+    check(seen[updates // 4], seen[updates], updates * 3 // 4 * 16 * 25 * 3 * 4 // 4)
 
 
 def repeated(once: Callable[[int], None], warm: int, count: int, most: int) -> None:
@@ -102,11 +108,11 @@ def test_many_runs_in_one_process(tiny: Any, skeletons: Any, tmp_path: Path) -> 
     def once(turn: int) -> None:
         config = PretrainConfig(
             model="tiny", out=str(tmp_path / f"run{turn}"), updates=5, batch_size=4, min_frames=8, device="cpu",
-            data_budget=None if turn % 2 else 0.0,
+            data_budget=None if turn % 2 else 0.0, warmup_epochs=0,
         )  # fmt: skip
         pretrain(config, data=skeletons, quiet=True)
 
-    repeated(once, 10, 40, 8 << 20)
+    repeated(once, 10, 20, 4 << 20)
 
 
 @pytest.mark.slow
@@ -129,4 +135,4 @@ def test_evaluations_and_answers(tmp_path: Path) -> None:
         train_classifier(ClassifierConfig(run, [file], classifier, **options), quiet=True)  # type: ignore[arg-type]
         assert len(list(load_predictor(classifier).predict(data))) == data.num_clips
 
-    repeated(once, 3, 10, 12 << 20)
+    repeated(once, 2, 5, 6 << 20)

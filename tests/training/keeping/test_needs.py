@@ -188,8 +188,8 @@ def status(name):
     return int(line.split()[1]) * 1024
 data = synthetic_actions(80, seed=0, frames=(40, 60))
 def run(out, **options):
-    given = dict(model="mamp", updates=3, min_frames=16, warmup_epochs=0, device="cpu", progress=False)
-    given |= dict(tensorboard=False, architecture=dict(frames=60, width=128, depth=4, heads=4, decoder_depth=2))
+    given = dict(model="mamp", updates=2, min_frames=16, warmup_epochs=0, device="cpu", progress=False)
+    given |= dict(tensorboard=False, architecture=dict(frames=60, width=128, depth=3, heads=4, decoder_depth=1))
     return pretrain(PretrainConfig(out=out, **given | options), data=data, quiet=True)
 """
 
@@ -208,8 +208,9 @@ def child(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @linux
-@pytest.mark.parametrize("stack", ["auto", "fused", "reference"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("stack", "precision"), [("auto", "float32"), ("auto", "bfloat16"), ("reference", "float32")]
+)
 def test_the_estimate_is_near_the_peak(stack: str, precision: str, tmp_path: Path) -> None:
     """Estimate and measured peak of a run on a CPU differ by less than a factor of 1.5; see docs/reliability.md."""
     code = f"""
@@ -218,7 +219,7 @@ fastamr.backend(transformer_stack={stack!r}).__enter__()
 run("warm", batch_size=2, updates=1)
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
-out = run("run", batch_size=64, precision={precision!r})
+out = run("run", batch_size=32, precision={precision!r})
 peak = status("VmHWM") - before
 header = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
 print(json.dumps([peak, header["memory"]]))
@@ -237,15 +238,15 @@ print(json.dumps([peak, header["memory"]]))
 def test_a_limit_that_is_really_met(tmp_path: Path) -> None:
     """The run says before that memory will not do, ends with one line, and goes on in smaller parts."""
     code = """
-run("run", batch_size=64, updates=1)
+run("run", batch_size=16, updates=1)
 data.save("data.safetensors")
 limit = status("VmSize") + (150 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
-words = "pretrain --model mamp --data data.safetensors --min-frames 16 --warmup-epochs 0 --updates 3 --device cpu"
-words += " --no-progress --no-tensorboard --model.frames 60 --model.width 128 --model.depth 4 --model.heads 4"
-words = [*words.split(), "--model.decoder-depth", "2", "--batch-size", "1024"]
+words = "pretrain --model mamp --data data.safetensors --min-frames 16 --warmup-epochs 0 --updates 2 --device cpu"
+words += " --no-progress --no-tensorboard --model.frames 60 --model.width 128 --model.depth 3 --model.heads 4"
+words = [*words.split(), "--model.decoder-depth", "1", "--batch-size", "64"]
 code = cli.main([*words, "--out", "short"])
-print(code, cli.main([*words, "--out", "short", "--resume", "auto", "--accumulate", "256"]))
+print(code, cli.main([*words, "--out", "short", "--resume", "auto", "--accumulate", "32"]))
 """
     done = child(code, tmp_path)
     assert done.stdout.split()[-2:] == ["1", "0"], done.stdout + done.stderr
