@@ -215,8 +215,19 @@ def _dispatch(words: list[str]) -> int:
     if name not in files:
         raise UsageError(str(unknown_name("command", name, files)))
     _check_processes(name)
+    _check_folder()
     importlib.import_module(f".commands.{files[name]}", __package__).run(rest)
     return 0
+
+
+def _check_folder() -> None:
+    """Refuse to start in a folder that was removed: relative names mean nothing, and MKL ends a process there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "the current folder was removed: change into one that exists (cd DIR) and start again"
+        ) from None
 
 
 def _check_processes(name: str) -> None:

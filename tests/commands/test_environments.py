@@ -27,9 +27,6 @@ import json, os, sys
 from fastamr import cli
 cli._open_closed_streams()
 os.umask(0o077)
-os.mkdir("gone")
-os.chdir("gone")
-os.rmdir("../gone")
 for words in json.loads(os.environ["WORDS"]):
     with open(os.environ["TOLD"] + ".err", "w+b") as file:
         kept = os.dup(2)
@@ -95,7 +92,7 @@ def write_table(path: Path) -> None:
     "name", [b"a b", b"-dash %s [x] {y} $HOME", b"two\nlines \xf0\x9f\x98\x80", b"bytes \xff\xfe"]
 )
 def test_everything_odd_at_once(name: bytes, tmp_path: Path) -> None:
-    """No home, no temporary folder of that name, no terminal, no streams, another locale, a folder that is gone."""
+    """No home, no temporary folder of that name, no terminal, no streams, another locale."""
     folder = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
     folder.mkdir()
     write_table(folder / "table.csv")
@@ -135,6 +132,27 @@ def test_everything_odd_at_once(name: bytes, tmp_path: Path) -> None:
     assert not any("Traceback" in told for _, _, told in found)
     assert (folder / "run/complete.json").is_file()
     assert (folder / "answers.txt").stat().st_mode & 0o777 == 0o600
+
+
+@posix
+def test_the_current_folder_was_removed(tmp_path: Path) -> None:
+    line = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -m fastamr "$@"'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for words, code in ((["info"], 1), (["--help"], 0)):
+        done = subprocess.run(
+            ["sh", "-c", line, sys.executable, *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert done.stderr == (
+            "error: the current folder was removed: change into one that exists (cd DIR) and start again\n"
+            if code
+            else ""
+        )
 
 
 @posix
