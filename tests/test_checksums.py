@@ -21,7 +21,8 @@ from fastamr.models import AMRModel, load_pretrained
 from fastamr.training.checkpoint import load_checkpoint, save_checkpoint
 
 # What a checkpoint says beside its tensors, as far as it is looked at.
-STATE: dict[str, Any] = {"update": 3, "seconds": 1.0, "config": {}, "data": ""}
+STATE: dict[str, Any] = {"update": 3, "seconds": 1.0, "config": {}, "data": "", "scaler": {}}
+SEEDS = {"seed": torch.arange(2), "rng.cpu": torch.zeros(4, dtype=torch.uint8)}
 
 
 def header_of(path: Path) -> tuple[dict[str, Any], int]:
@@ -114,6 +115,7 @@ def test_a_flipped_bit_in_a_model_and_a_checkpoint_is_found(tmp_path: Path) -> N
         "b": torch.randn(5).bfloat16(),
         "n": torch.tensor(7),
         "e": torch.empty(0),
+        **SEEDS,
     }
     save_checkpoint(tmp_path, tensors, STATE)
     state = tmp_path / "state.safetensors"
@@ -154,7 +156,7 @@ def test_files_without_checksums_load(packed: Path, tmp_path: Path) -> None:
     opened = load(packed)
     opened.verify()
     assert opened.fingerprint() == data().fingerprint()
-    state = safetensors.torch.load_file(packed)
+    state = safetensors.torch.load_file(packed) | SEEDS
     safetensors.torch.save_file(
         state, tmp_path / "state.safetensors", {"format": "fastamr-state-1", "state": json.dumps(STATE)}
     )
