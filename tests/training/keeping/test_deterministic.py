@@ -46,14 +46,15 @@ def motion() -> PackedSkeletons:
 
 def train(model: str, data: PackedSkeletons, out: Path, **options: Any) -> Path:
     given: dict[str, Any] = {
-        "updates": 3,
-        "batch_size": 32,
+        "updates": 2,
+        "batch_size": 16,
         "min_frames": 16,
         "warmup_epochs": 0,
         "device": "cpu",
     }
     given |= {"progress": False, "tensorboard": False} | options
-    sizes = {"amr": SIZES, "asma": {"frames": 48}, "gfp": {**SIZES, "levels": (2, 4, 12)}}.get(model, SIZES)
+    small = {"frames": 24, "hidden": 8, "projector": 16}
+    sizes = {"asma": small, "gfp": {**SIZES, "levels": (2, 4, 12)}}.get(model, SIZES)
     return pretrain(
         PretrainConfig(model=model, architecture=sizes, out=str(out), **given), data=data, quiet=True
     )
@@ -72,7 +73,7 @@ def test_pre_training_repeats_to_the_bit(
     """Two threads, and products large enough that they share the work."""
     torch.set_num_threads(2)
     with fastamr.backend(backend):
-        runs = [train(model, motion, tmp_path / str(count)) for count in range(3)]
+        runs = [train(model, motion, tmp_path / str(count)) for count in range(2)]
     assert len({digest(run / "model.safetensors") for run in runs}) == 1
 
 

@@ -208,9 +208,7 @@ def child(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @linux
-@pytest.mark.parametrize(
-    ("stack", "precision"), [("auto", "float32"), ("auto", "bfloat16"), ("reference", "float32")]
-)
+@pytest.mark.parametrize(("stack", "precision"), [("auto", "bfloat16"), ("reference", "float32")])
 def test_the_estimate_is_near_the_peak(stack: str, precision: str, tmp_path: Path) -> None:
     """Estimate and measured peak of a run on a CPU differ by less than a factor of 1.5; see docs/reliability.md."""
     code = f"""
@@ -219,7 +217,7 @@ fastamr.backend(transformer_stack={stack!r}).__enter__()
 run("warm", batch_size=2, updates=1)
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
-out = run("run", batch_size=32, precision={precision!r})
+out = run("run", batch_size=16, precision={precision!r})
 peak = status("VmHWM") - before
 header = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
 print(json.dumps([peak, header["memory"]]))
