@@ -24,6 +24,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
             the file, and what was there before is intact.
     """
     path = Path(path)
+    check_name_of_tensors(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
@@ -44,6 +45,17 @@ def replaced(path: str | Path) -> Iterator[Path]:
         if type(error).__name__ == "SafetensorError":
             raise _unwritable(path, error) from error
         raise
+
+
+def check_name_of_tensors(path: Path) -> None:
+    """Raise ``ValueError`` for a ``.safetensors`` file whose name is not UTF-8: the library can write it, not read it."""
+    try:
+        if path.suffix == ".safetensors":
+            os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path}: safetensors opens no file whose name, or whose folder's, is not UTF-8: rename it"
+        ) from None
 
 
 @contextmanager
@@ -87,8 +99,10 @@ def check_writable(path: str | Path, *inputs: str | Path | None) -> None:
         NotADirectoryError: what should be a folder above it is a file.
         PermissionError: nothing can be written into the folder.
         FileExistsError: it is one of the inputs, or a file in one of them, under whatever name.
+        ValueError: a tensor file's name is not UTF-8.
     """
     path = Path(path)
+    check_name_of_tensors(path)
     for source in inputs:
         if source is not None:
             _check_no_input(path, Path(source))

@@ -88,9 +88,7 @@ def write_table(path: Path) -> None:
 
 @pytest.mark.slow
 @posix
-@pytest.mark.parametrize(
-    "name", [b"a b", b"-dash %s [x] {y} $HOME", b"two\nlines \xf0\x9f\x98\x80", b"bytes \xff\xfe"]
-)
+@pytest.mark.parametrize("name", [b"-dash %s [x] {y} $HOME two\nlines \xf0\x9f\x98\x80", b"bytes \xff\xfe"])
 def test_everything_odd_at_once(name: bytes, tmp_path: Path) -> None:
     """No home, no temporary folder of that name, no terminal, no streams, another locale."""
     folder = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
@@ -128,8 +126,15 @@ def test_everything_odd_at_once(name: bytes, tmp_path: Path) -> None:
     assert done.returncode == 0, (done.stderr.decode(errors="replace"), said)
     found = [json.loads(row) for row in (tmp_path / "told").read_text(encoding="utf-8").splitlines()]
     assert len(found) == len(words)
-    assert [(command, code, told[-800:]) for command, code, told in found if code] == []
     assert not any("Traceback" in told for _, _, told in found)
+    failed = [(command, code, told[-800:]) for command, code, told in found if code]
+    if b"\xff" in name:  # safetensors opens no such file: said before anything is written
+        assert {code for _, code, _ in failed} <= {1, 2}
+        assert [told.count("error: ") for _, _, told in failed] == [1] * len(failed)
+        assert "is not UTF-8: rename it" in failed[0][2]
+        assert not list(folder.glob("*.safetensors"))
+        return
+    assert failed == []
     assert (folder / "run/complete.json").is_file()
     assert (folder / "answers.txt").stat().st_mode & 0o777 == 0o600
 
