@@ -48,7 +48,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
 
 
 def check_name_of_tensors(path: Path) -> None:
-    """Raise ``ValueError`` for a ``.safetensors`` file whose name is not UTF-8: the library can write it, not read it."""
+    """Raise ``ValueError`` for a ``.safetensors`` file whose name is not UTF-8: it could be written, not read."""
     try:
         if path.suffix == ".safetensors":
             os.fsencode(path).decode("utf-8")
