@@ -236,11 +236,11 @@ print(json.dumps([peak, header["memory"]]))
 def test_a_limit_that_is_really_met(tmp_path: Path) -> None:
     """The run says before that memory will not do, ends with one line, and goes on in smaller parts."""
     code = """
-run("run", batch_size=16, updates=1)
+run("run", batch_size=2, updates=1)
 data.save("data.safetensors")
 limit = status("VmSize") + (150 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
-words = "pretrain --model mamp --data data.safetensors --min-frames 16 --warmup-epochs 0 --updates 2 --device cpu"
+words = "pretrain --model mamp --data data.safetensors --min-frames 16 --warmup-epochs 0 --updates 1 --device cpu"
 words += " --no-progress --no-tensorboard --model.frames 60 --model.width 128 --model.depth 3 --model.heads 4"
 words = [*words.split(), "--model.decoder-depth", "1", "--batch-size", "64"]
 code = cli.main([*words, "--out", "short"])
