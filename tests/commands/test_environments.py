@@ -97,13 +97,13 @@ def test_everything_odd_at_once(name: bytes, tmp_path: Path) -> None:
     words = commands(os.fsencode(folder).decode("utf-8", "surrogateescape"))
     odd = {
         "XDG_CACHE_HOME": "relative",
-        "TMPDIR": "/nonexistent",
+        "TMPDIR": "/dev/null/none",
         "COLUMNS": "0",
         "LINES": "x",
         "TERM": "",
         "TZ": "No/Where:",
     }
-    odd |= {"LC_ALL": "tr_TR.UTF-8", "LANG": "de_DE", "PYTHONUTF8": "0", "MPLCONFIGDIR": "/nonexistent/mpl"}
+    odd |= {"LC_ALL": "tr_TR.UTF-8", "LANG": "de_DE", "PYTHONUTF8": "0", "MPLCONFIGDIR": "/dev/null/mpl"}
     odd |= {
         "PYTHONPATH": str(ROOT),
         "WORDS": json.dumps(words),
