@@ -51,7 +51,7 @@ class Needs:
         parts = f"data {_size(self.data)}, model with moments {_size(self.model)}"
         parts += "" if self.update is None else f", an update {_size(self.update)}"
         left = "" if self.free is None else f"; {_size(self.free)} free beside data and weights"
-        return f"about {_size(self.data + self.model + update)} ({parts}){left}"
+        return f"{_size(self.data + self.model + update)} estimated ({parts}){left}"
 
     def warnings(self, config: Settings) -> list[str]:
         """Return what to say where memory is likely to run out; nothing where it suffices, or is not known."""
