@@ -165,7 +165,7 @@ def test_a_warning_where_it_is_likely_not_to_fit() -> None:
     assert enough.model == 16 * 1_001_000
     assert enough.warnings(given) == []
     assert re.fullmatch(
-        r"about 1\.\d GiB estimated .data 0 MiB, model with moments 15 MiB, an update .*", enough.line()
+        r"1\.\d GiB estimated .data 0 MiB, model with moments 15 MiB, an update .*", enough.line()
     )
     (short,) = needs_of(model, 1 << 30, 0, torch.float32, 1 << 30).warnings(given)
     assert "likely to run out of memory" in short
