@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...memory import is_exhausted
+from ...ops.adamw_update import tables_sent_afterwards
 
 GRAPH_CHOICES = ("auto", True, False)
 Form = list[tuple[torch.Size, torch.dtype]]
@@ -68,6 +69,7 @@ class CudaRecorder:
             try:
                 # Another thread that allocates memory (a loader's) must not spoil the recording.
                 with (
+                    tables_sent_afterwards(),
                     _without_collector(),
                     torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"),
                 ):
