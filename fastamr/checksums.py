@@ -69,7 +69,7 @@ def as_text(sums: Mapping[str, int], metadata: Mapping[str, str]) -> str:
 
 
 def save_file(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with checksums.
+    """Write a safetensors file with checksums; the same tensors and texts give the same bytes.
 
     Args:
         tensors: contiguous, on the CPU, each in memory of its own.
@@ -81,6 +81,19 @@ def save_file(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, 
     """
     sums = {name: checksum(tensor) for name, tensor in tensors.items()}
     safetensors_torch.save_file(dict(tensors), path, {**metadata, CHECKSUMS: as_text(sums, metadata)})
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the texts of a header in order: safetensors writes them in another one each time."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        if len(text) == length:
+            file.seek(8)
+            file.write(text)
 
 
 def load_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -21,12 +21,21 @@ from typing import TextIO
 
 from .documents import printable, printable_lines
 from .errors import STRAY, UsageError, unknown_name
-from .memory import keep_freed_memory
+from .memory import OutOfMemory, is_exhausted, keep_freed_memory, what_failed
 
 _KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
 
 # The commands that several processes carry out together, or that may well run in each.
 _SHARED = ("pretrain", "info")
+
+# The option by which a command needs less memory.
+_SMALLER = {
+    "finetune": "--recipe.batch-size or --batch-size",
+    "distill": "--recipe.batch-size or --batch-size",
+    "evaluate": "--batch-size or --finetune.batch-size",
+    "predict": "--batch-size",
+    "prepare": "--workers",
+}
 
 # The commands under their headings: the file in fastamr/commands that has ``run(words)``, and what it does.
 _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -76,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
+    _open_closed_streams()
     _show_every_text()
     try:
         code = _run(words)
@@ -84,8 +94,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         _complain(f"error: {_one_line(error)}")
         return 1
-    _broken_output()
+    try:
+        _broken_output()
+    except OSError as error:  # standard output is a file on a full disk
+        _drop(sys.stdout)
+        _complain(f"error: cannot write to standard output: {error.strerror}")
+        return code or 1
     return code
+
+
+def _open_closed_streams() -> None:
+    """Open what the caller closed (``>&-``) on nothing: a file of ours would get its number, and stray words."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _run(words: list[str]) -> int:
@@ -108,8 +130,7 @@ def _run(words: list[str]) -> int:
     except (*_KNOWN_ERRORS, *STRAY) as error:
         if os.environ.get("FASTAMR_DEBUG", "0") not in ("", "0"):
             raise
-        text = _one_line(error) if isinstance(error, _KNOWN_ERRORS) else _advice(error)
-        _complain(f"{_process()}error: {text}")
+        _complain(f"{_process()}error: {_told(error, words[:1])}")
         return 1
 
 
@@ -133,8 +154,13 @@ def _broken_output() -> bool:
             found = True
         if found:
             is_broken = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            _drop(stream)
     return is_broken
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what a stream has not written yet, and all that follows, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _has_no_reader(stream: TextIO) -> bool:
@@ -190,8 +216,19 @@ def _dispatch(words: list[str]) -> int:
     if name not in files:
         raise UsageError(str(unknown_name("command", name, files)))
     _check_processes(name)
+    _check_folder()
     importlib.import_module(f".commands.{files[name]}", __package__).run(rest)
     return 0
+
+
+def _check_folder() -> None:
+    """Refuse to start in a folder that was removed: relative names mean nothing, and MKL ends a process there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "the current folder was removed: change into one that exists (cd DIR) and start again"
+        ) from None
 
 
 def _check_processes(name: str) -> None:
@@ -227,11 +264,15 @@ def _complain(text: str) -> None:
     print(printable_lines(text), file=sys.stderr)
 
 
-def _advice(error: BaseException) -> str:
-    """Return what to say of an error that has no words of its own; readers name the file where it happens."""
+def _told(error: BaseException, command: Sequence[str]) -> str:
+    """Return what to say of an error; readers name the file where it happens."""
     kind, reason = type(error).__name__, _one_line(error)
-    if isinstance(error, MemoryError):
-        return f"not enough memory ({reason}): give it less data, or a machine with more"
+    if is_exhausted(error) and not isinstance(error, OutOfMemory):
+        option = _SMALLER.get(next(iter(command), ""))
+        less = f"pass a smaller {option}, less data" if option else "give it less data"
+        return f"not enough memory ({printable(what_failed(error))}): {less}, or a machine with more"
+    if isinstance(error, (*_KNOWN_ERRORS, OutOfMemory)):
+        return reason
     return (
         f"{kind}: {reason}; a file that was given is damaged, or this is a fault: FASTAMR_DEBUG=1 shows where"
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from .version import __version__
+
+_WORKSPACE, _WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
 
 
 def pick_device(name: str) -> torch.device:
@@ -25,6 +29,55 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used: {reason}; expected auto, cpu or cuda") from None
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool, device: str = "auto") -> Iterator[None]:
+    """Compute the same bits in every run inside a ``with`` block: same seed, machine, versions and threads.
+
+    PyTorch then takes algorithms whose sums have one order, or raises where an operation has none; cuDNN does not
+    choose by timing, and the library's own kernels are not tuned by timing (``FASTAMR_AUTOTUNE``). cuBLAS gets
+    workspaces of one size, for the rest of the process: it reads ``CUBLAS_WORKSPACE_CONFIG`` when it starts.
+
+    Args:
+        wanted: whether to; False changes nothing.
+        device: where the work is done; on ``cpu`` cuBLAS takes no part.
+
+    Raises:
+        ValueError: cuBLAS may have started with other workspaces, or the variable asks for them.
+    """
+    if not wanted:
+        yield
+        return
+    if device != "cpu":
+        _fix_workspaces()
+    cudnn, before = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+    warns, held = (
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        (cudnn.benchmark, cudnn.deterministic),
+    )
+    torch.use_deterministic_algorithms(True)
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+        cudnn.benchmark, cudnn.deterministic = held
+
+
+def _fix_workspaces() -> None:
+    """Ask cuBLAS for workspaces of one size, as long as it has not started."""
+    given, way_on = (
+        os.environ.get(_WORKSPACE),
+        f"export {_WORKSPACE}={_WORKSPACES[0]} before the process starts",
+    )
+    if given is None and torch.cuda.is_initialized():
+        raise ValueError(f"deterministic came after CUDA had started, without {_WORKSPACE}: {way_on}")
+    if given is not None and given not in _WORKSPACES:
+        raise ValueError(
+            f"{_WORKSPACE}={given!r} is not deterministic, expected {' or '.join(_WORKSPACES)}: {way_on}, or unset it"
+        )
+    os.environ[_WORKSPACE] = given or _WORKSPACES[0]
 
 
 def check_one_process() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
             the file, and what was there before is intact.
     """
     path = Path(path)
+    check_name_of_tensors(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
@@ -43,6 +45,35 @@ def replaced(path: str | Path) -> Iterator[Path]:
         if type(error).__name__ == "SafetensorError":
             raise _unwritable(path, error) from error
         raise
+
+
+def check_name_of_tensors(path: Path) -> None:
+    """Raise ``ValueError`` for a ``.safetensors`` file whose name is not UTF-8: it could be written, not read."""
+    try:
+        if path.suffix == ".safetensors":
+            os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path}: safetensors opens no file whose name, or whose folder's, is not UTF-8: rename it"
+        ) from None
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder for files that are needed for a while; it is removed with them.
+
+    Raises:
+        OSError: there is no place for it, or the disk is full; the message says how to name another.
+    """
+    folder, way_on = "", "TMPDIR names another folder for temporary files"
+    try:
+        with tempfile.TemporaryDirectory(prefix="fastamr-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        elsewhere = error.filename is not None and folder not in str(error.filename)
+        if folder and (elsewhere or error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+            raise
+        raise OSError(error.errno, f"{error.strerror or error}; {way_on}", error.filename) from error
 
 
 def _unwritable(path: Path, error: BaseException) -> OSError:
@@ -68,8 +99,10 @@ def check_writable(path: str | Path, *inputs: str | Path | None) -> None:
         NotADirectoryError: what should be a folder above it is a file.
         PermissionError: nothing can be written into the folder.
         FileExistsError: it is one of the inputs, or a file in one of them, under whatever name.
+        ValueError: a tensor file's name is not UTF-8.
     """
     path = Path(path)
+    check_name_of_tensors(path)
     for source in inputs:
         if source is not None:
             _check_no_input(path, Path(source))

@@ -38,7 +38,7 @@ class Progress:
         unit: str = "update",
     ) -> None:
         self._bar: Any = None
-        if not show:
+        if not show or sys.stderr is None:  # as in a program without a console
             return
         from tqdm import tqdm
 
@@ -87,5 +87,7 @@ def say(text: str, file: TextIO | None = None) -> None:
     from tqdm import tqdm
 
     file = sys.stderr if file is None else file
+    if file is None:
+        return
     tqdm.write(printable_lines(text), file=file)
     file.flush()

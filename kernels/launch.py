@@ -114,7 +114,8 @@ def pick(
     """The configuration for a shape class: the first candidate, or with ``FASTAMR_AUTOTUNE=1`` the fastest.
 
     Tuning times every candidate once per process, kernel, shape class and kind of GPU; it never happens while a CUDA
-    graph is being captured. Sums may then differ in their last bit from one process to the next.
+    graph is being captured. Sums may then differ in their last bit from one process to the next, so under
+    ``torch.use_deterministic_algorithms`` nothing is tuned, and nothing that was tuned before is taken.
 
     Args:
         name: of the kernel.
@@ -124,6 +125,8 @@ def pick(
         run: launches the kernel with a configuration; must be repeatable.
         device: of the tensors.
     """
+    if torch.are_deterministic_algorithms_enabled():
+        return candidates[0]
     tuning = len(candidates) > 1 and _tuning(device)
     # What was tuned before a capture is what the capture holds.
     if not tuning and (not _tuned or device.type != "cuda" or _recorded is not None or len(candidates) == 1):

@@ -20,6 +20,10 @@ from fastamr.data.packed import file as packed_file
 from fastamr.models import AMRModel, load_pretrained
 from fastamr.training.checkpoint import load_checkpoint, save_checkpoint
 
+# What a checkpoint says beside its tensors, as far as it is looked at.
+STATE: dict[str, Any] = {"update": 3, "seconds": 1.0, "config": {}, "data": "", "scaler": {}}
+SEEDS = {"seed": torch.arange(2), "rng.cpu": torch.zeros(4, dtype=torch.uint8)}
+
 
 def header_of(path: Path) -> tuple[dict[str, Any], int]:
     content = path.read_bytes()
@@ -111,8 +115,9 @@ def test_a_flipped_bit_in_a_model_and_a_checkpoint_is_found(tmp_path: Path) -> N
         "b": torch.randn(5).bfloat16(),
         "n": torch.tensor(7),
         "e": torch.empty(0),
+        **SEEDS,
     }
-    save_checkpoint(tmp_path, tensors, {"update": 3})
+    save_checkpoint(tmp_path, tensors, STATE)
     state = tmp_path / "state.safetensors"
     found = load_checkpoint(tmp_path)
     assert found is not None
@@ -151,9 +156,9 @@ def test_files_without_checksums_load(packed: Path, tmp_path: Path) -> None:
     opened = load(packed)
     opened.verify()
     assert opened.fingerprint() == data().fingerprint()
-    state = safetensors.torch.load_file(packed)
+    state = safetensors.torch.load_file(packed) | SEEDS
     safetensors.torch.save_file(
-        state, tmp_path / "state.safetensors", {"format": "fastamr-state-1", "state": "{}"}
+        state, tmp_path / "state.safetensors", {"format": "fastamr-state-1", "state": json.dumps(STATE)}
     )
     assert load_checkpoint(tmp_path) is not None
 
@@ -174,6 +179,19 @@ def test_both_writers_leave_the_same_checksums(tmp_path: Path, write: str) -> No
     with path.open("rb") as file:
         assert checksums.verify_file(file, path)
     assert load(path).fingerprint() == whole.fingerprint()
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    texts = {f"name {place}": 'é \x01\x7f\b\n"\\ \u2028 \U0001f600' for place in range(5)}
+    tensors, path = {"b": torch.arange(3), "a": torch.ones(2)}, tmp_path / "a.safetensors"
+    found = set()
+    for turn in range(8):
+        checksums.save_file(tensors, path, dict(sorted(texts.items(), reverse=turn % 2 == 1)))
+        found.add(path.read_bytes())
+    assert len(found) == 1
+    read, metadata = checksums.load_file(path)
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert {name: metadata[name] for name in texts} == texts
 
 
 def test_a_file_cut_short_while_it_is_verified(packed: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from ..data import PackedSkeletons, apply_missing, concatenate
 from ..data.joining import choose_split, class_notes, open_sets, settle, size_warnings
 from ..data.preprocessing.streams import stream_of
-from ..devices import pick_device, versions
+from ..devices import deterministic, pick_device, versions
 from ..features.extract import check_fit
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split, untrained_classes
@@ -81,6 +81,7 @@ def evaluate(
     with contextlib.ExitStack() as locks:
         for folder in folders:
             locks.enter_context(FolderLock(folder, "fastamr evaluate", shared=True))
+        locks.enter_context(deterministic(config.deterministic, config.device))
         try:
             return _evaluate(config, data, quiet)
         finally:

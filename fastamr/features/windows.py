@@ -145,7 +145,9 @@ def frame_scores(scores: Tensor, starts: Tensor, window: int, frames: int) -> Te
     starts = starts.to(scores.device)
     change.index_add_(0, starts, rows)
     change.index_add_(0, (starts + window).clamp(max=frames), -rows)
-    total = change.cumsum(0)[:frames]
+    if torch.are_deterministic_algorithms_enabled():  # a GPU has no running sum of one order
+        change = change.cpu()
+    total = change.cumsum(0)[:frames].to(scores.device)
     counts = total[:, -1:].round()
     # Sums return to 0 only up to rounding.
     return torch.where(counts > 0, total[:, :-1] / counts.clamp(min=1), 0.0).clamp(min=0).to(scores.dtype)

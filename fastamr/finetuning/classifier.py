@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from ..data.joining import Gathered, choose_split, gather, open_sets
-from ..devices import check_one_process, pick_device, versions
+from ..devices import check_one_process, deterministic, pick_device, versions
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
@@ -60,6 +60,8 @@ class ClassifierConfig:
         seed: of the fine-tuning.
         batch_size: body sequences encoded at a time with ``frozen``.
         device: ``auto`` (a GPU where there is one) or a torch device.
+        deterministic: take only algorithms that give the same bits in every run on this machine with as many threads;
+            on a GPU slower, see docs/reliability.md. On a CPU that holds without it too.
         overwrite: replace the model that the folder holds.
     """
 
@@ -74,6 +76,7 @@ class ClassifierConfig:
     seed: int = 0
     batch_size: int = 256
     device: str = "auto"
+    deterministic: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -121,7 +124,7 @@ def train_classifier(
     """
     check_one_process()
     out = claim_folder(config.out, config.checkpoint, *config.data, overwrite=config.overwrite)
-    with FolderLock(out, "fastamr finetune"):
+    with FolderLock(out, "fastamr finetune"), deterministic(config.deterministic, config.device):
         return _train_classifier(config, out, data, quiet)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data.joining import Gathered
-from ..devices import check_one_process, pick_device
+from ..devices import check_one_process, deterministic, pick_device
 from ..features.clip_batches import ClipBatch, ClipBatches
 from ..features.run_settings import run_steps
 from ..features.splits import describe_halves, training_split, untrained_classes
@@ -74,7 +74,7 @@ def distill(
     """
     check_one_process()
     out = _claim(config)
-    with FolderLock(out, "fastamr distill"):
+    with FolderLock(out, "fastamr distill"), deterministic(config.deterministic, config.device):
         return _distill(config, out, data, quiet)
 
 

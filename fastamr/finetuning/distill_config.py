@@ -102,6 +102,8 @@ class DistillConfig:
         recipe: settings of :class:`StudentRecipe` that differ from its defaults.
         batch_size: body sequences that a frozen teacher encodes at a time.
         device: ``auto`` (a GPU where there is one) or a torch device.
+        deterministic: take only algorithms that give the same bits in every run on this machine with as many threads;
+            on a GPU slower, see docs/reliability.md. On a CPU that holds without it too.
         latency: measure latency on the CPU, batch 1 and 32.
         resume: continue the distillation that the folder holds: students that are done are not trained again.
         overwrite: replace the distillation that the folder holds.
@@ -120,6 +122,7 @@ class DistillConfig:
     recipe: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 256
     device: str = "auto"
+    deterministic: bool = False
     latency: bool = True
     resume: bool = False
     overwrite: bool = False

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Files that are made here, by their ending.
@@ -27,19 +27,35 @@ _REMEMBERED = 24 * 3600
 
 
 def cache_folder() -> Path:
-    """Folder of the libraries built on first use: ``FASTAMR_CACHE``, else ``fastamr`` in the user's cache folder."""
-    named = os.environ.get("FASTAMR_CACHE")
+    """Folder of the libraries built on first use: ``FASTAMR_CACHE``, else ``fastamr`` in the user's cache folder.
+
+    Where there is no such folder, as without a home or with one that is no absolute path, it is that in the temporary
+    folder.
+    """
+    return _folders()[0]
+
+
+def _folders() -> list[Path]:
+    """The folders that are asked, the first choice first: the cache's, and that in the temporary folder."""
+    named, base, found = os.environ.get("FASTAMR_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", "")), []
     if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
+        found.append(Path(named))
+    elif base.is_absolute():
+        found.append(base / "fastamr")
+    else:
+        with suppress(RuntimeError):  # nobody knows the user's home
+            if Path.home().is_absolute():
+                found.append(Path.home() / ".cache/fastamr")
     try:
-        return (Path(base) if base else Path.home() / ".cache") / "fastamr"
-    except RuntimeError:
-        return _temporary_folder()
+        temporary = Path(tempfile.gettempdir())
+    except OSError:  # none can be written, the current folder neither
+        temporary = Path(os.environ.get("TMPDIR") or "/tmp")
+    return list(dict.fromkeys([*found, temporary / f"fastamr-{_user()}"]))
 
 
-def _temporary_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"fastamr-{os.getuid()}"
+def _user() -> int:
+    """The user's number; 0 on Windows, where nothing is compiled."""
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 def why_not_private(path: Path) -> str | None:
@@ -68,8 +84,7 @@ def why_not_private(path: Path) -> str | None:
 
 def readable() -> list[Path]:
     """Folders that libraries may be loaded from, the first choice first."""
-    folders = dict.fromkeys((cache_folder(), _temporary_folder()))
-    return [folder for folder in folders if folder.is_dir() and _made_private(folder) is None]
+    return [folder for folder in _folders() if folder.is_dir() and _made_private(folder) is None]
 
 
 def _made_private(folder: Path) -> str | None:
@@ -85,7 +100,7 @@ def _made_private(folder: Path) -> str | None:
 
 def writable() -> Path:
     """Folder to build into: the cache, else one in the temporary folder, else one of this process alone."""
-    for folder in dict.fromkeys((cache_folder(), _temporary_folder())):
+    for folder in _folders():
         reason = _prepare(folder)
         if reason is None:
             return folder

@@ -134,7 +134,7 @@ def watch_mapping(tensor: Tensor, path: Path, size: int) -> None:
         f"error: {path} was cut short while it was in use (bus error): put it back as it was; training goes on from "
         "its last checkpoint with --resume auto\n"
     )
-    text = str(path.resolve()).encode() + b"\0" + line.encode()
+    text = os.fsencode(path.resolve()) + b"\0" + os.fsencode(line)
     if len(text) < _LONGEST:
         words = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         torch.ops.fastamr_native.watch_mapping.default(tensor.data_ptr(), tensor.nbytes, size, words)

@@ -72,6 +72,8 @@ class PretrainConfig:
         device: ``auto`` (a GPU where there is one) or a torch device.
         graph: ``auto`` records an update as one CUDA graph on a GPU, and is eager elsewhere or where that fails;
             ``on`` stops where it fails; ``off`` is always eager.
+        deterministic: take only algorithms that give the same bits in every run on this machine with as many threads;
+            on a GPU slower, see docs/reliability.md. On a CPU that holds without it too.
         data_budget: GiB of the device's memory that the data may take; what needs more stays in host memory and is
             fetched ahead of the updates. By default half of the memory that is free, and 0 never takes any.
         recompute: compute activations anew in the backward pass instead of keeping them: less memory, more time, the
@@ -116,6 +118,7 @@ class PretrainConfig:
     seed: int = 0
     device: str = "auto"
     graph: str = "auto"
+    deterministic: bool = False
     data_budget: float | None = None
     recompute: bool = False
     side_branch: bool = False

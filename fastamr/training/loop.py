@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..memory import free_memory, is_exhausted
 from .checkpoint import COMPLETE_FILE, drop_previous, is_complete, mark_complete, reported
 from .diverged import NotFinite, names_of
 from .interrupt import StopSignals, under_launcher
@@ -13,6 +14,7 @@ from .metrics.metrics import environment
 from .probe import knn_probe
 from .report import RunReport
 from .run import Run
+from .update.needs import exhausted, needs_of
 from .update.precision import precision_name
 from .update.profiling import RunProfile
 
@@ -46,7 +48,9 @@ class Loop:
                 (run.folder / COMPLETE_FILE).unlink(missing_ok=True)
         speed = run.step.explain()
         changes = self.keeper.begin(speed)
-        self.report.open(run.header(), run.device, speed)
+        needs = needs_of(run.model, speed.kept, run.resident_bytes, run.step.dtype, free_memory(run.device))
+        run.remarks["warnings"] += needs.warnings(run.config)
+        self.report.open({**run.header(), "memory": needs.line()}, run.device, speed)
         try:
             for change in changes:
                 self.report.warn(run.update, f"resumed, but not the same run to the bit: {change}")
@@ -60,6 +64,12 @@ class Loop:
             summary = self._end()
         except NotFinite as error:
             raise FloatingPointError(self.keeper.explain(error)) from None
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_exhausted(error):
+                raise
+            when = f"in update {run.update + 1}; {self.report.kept()}"
+            when += ", --resume auto goes on from it" if self.report.saved_at > 0 else ""
+            raise exhausted(run.config, error, when) from error
         finally:
             self.report.say(*self.profile.close())
             self.report.close()

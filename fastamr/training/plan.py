@@ -43,6 +43,7 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
         "batch": f"{header['batch_size']:,} sequences{_shares(header)}",
         "length": f"{header['updates']:,} updates = {epochs:,.4g} epochs of {header['updates_per_epoch']:,}{done}",
         "device": f"{header['device_name']}, {header['precision']}",
+        **({"memory": header["memory"]} if "memory" in header else {}),
         "out": str(folder),
     }
     return [f"{name:<8} {text}" for name, text in lines.items()]

@@ -12,10 +12,11 @@ import torch
 from .. import native
 from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
+from ..devices import deterministic
 from ..distributed import World
 from ..files import check_writable
 from ..folders import FolderLock
-from ..memory import keep_freed_memory
+from ..memory import OutOfMemory, is_exhausted, keep_freed_memory
 from .checkpoint import RUN_FILES, check_folder
 from .config import PretrainConfig
 from .keeper import Keeper
@@ -23,6 +24,7 @@ from .loop import Loop
 from .report import RunReport
 from .run import Run
 from .setup import pick_split
+from .update.needs import exhausted
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -65,6 +67,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
         FloatingPointError: the loss or the weights are not finite; the last checkpoint is kept, and the clips of that
             update are written into the folder.
         OSError: a file cannot be written; the last checkpoint is kept.
+        OutOfMemory: an allocation failed, on the host or on the device; the last checkpoint is kept.
         KeyboardInterrupt: the run was stopped by a signal, after it was saved.
     """
     keep_freed_memory()
@@ -76,9 +79,16 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     world.check_batch(config.batch_size, config.accumulate)
     if world.first:
         _check_place(config)
-    device = world.pick_device(config.device)
-    with world.joined(device):
-        return _pretrain(config, data, device, world, quiet or not world.first)
+    with contextlib.ExitStack() as held:
+        held.enter_context(deterministic(config.deterministic, config.device))
+        device = world.pick_device(config.device)
+        held.enter_context(world.joined(device))
+        try:
+            return _pretrain(config, data, device, world, quiet or not world.first)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if isinstance(error, OutOfMemory) or not is_exhausted(error):
+                raise
+            raise exhausted(config, error, "before the first update") from error
 
 
 def _pretrain(

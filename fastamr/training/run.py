@@ -103,6 +103,12 @@ class Run:
         """Updates made."""
         return self.step.update
 
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the data on the device; 0 where it is fetched ahead of the updates."""
+        tensors = (self.data.coords, self.data.valid) if self.resident else ()
+        return sum(each.nbytes for each in tensors if each is not None)
+
     def complete_config(self) -> PretrainConfig:
         """Return the configuration with everything that was left to the data or to a default filled in."""
         values = self.config.to_dict() | {

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import check_folder_of, replaced
+from ..files import check_folder_of, replaced, temporary_folder
 from .clip import Clip, Overlay
 from .figures import figure_text, new_figure, picture_format
 from .skeleton_drawing import Stage
@@ -57,8 +56,8 @@ def draw_animation(
     step = max(1, math.ceil(rate / _FASTEST_GIF)) if ending == "gif" else 1
     stage = Stage(clip, overlay, **view)
     # The writers choose the format by the ending, so they get a folder of their own.
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / f"clip.{ending}"
+    with temporary_folder() as folder:
+        made = folder / f"clip.{ending}"
         _write(figure, stage, made, rate / step, range(0, len(clip.coords), step), unit, dpi)
         with replaced(path) as temporary:
             shutil.copyfile(made, temporary)

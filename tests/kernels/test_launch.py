@@ -70,6 +70,21 @@ def test_the_table_decides_unless_tuning_is_asked_for(monkeypatch: pytest.Monkey
     assert pick("copy", (5,), candidates, refuse, torch.device("cpu")) is candidates[0], "a CPU is not tuned"
 
 
+def test_nothing_tuned_is_taken_where_bits_must_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = (Config({"BLOCK": 4}), Config({"BLOCK": 8}))
+    monkeypatch.setenv("FASTAMR_AUTOTUNE", "1")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(module, "_tuned", {("copy", 5, (9, 0)): candidates[1]})
+    monkeypatch.setattr(module, "_tuning", lambda device: True)
+    arguments = ("copy", (5,), candidates, lambda config: None, torch.device("cuda", 0))
+    assert pick(*arguments) is candidates[1]
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert pick(*arguments) is candidates[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_tuning_takes_the_fastest_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice itself, with the clock and the GPU replaced."""
     candidates = (Config({"BLOCK": 4}), Config({"BLOCK": 8}), Config({"BLOCK": 16}))

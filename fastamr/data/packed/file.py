@@ -18,7 +18,7 @@ from torch import Tensor
 from ... import checksums
 from ...checksums import save_file
 from ...errors import STRAY, shortened
-from ...files import check_folder_of, check_writable, replaced
+from ...files import check_folder_of, check_name_of_tensors, check_writable, replaced
 from ...skeleton import SkeletonLayout
 from .mapped import MappedFile, attach
 from .split import Split
@@ -195,6 +195,7 @@ def read_packed(path: str | Path) -> dict[str, Any]:
                 f"{path} is a folder, expected a packed data file; make one with: fastamr import {path} OUT.safetensors"
             )
         raise FileNotFoundError(f"no packed data file {path}; make one with: fastamr import FILE {path}")
+    check_name_of_tensors(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             _check_format(path, file.metadata() or {})

@@ -6,12 +6,12 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import STRAY
+from ...files import temporary_folder
 from .common.reader import Damage, Reader, Source
 from .common.sources import DamagedFile, list_files
 from .registry import READERS, of_kind
@@ -126,7 +126,7 @@ class FoundFiles:
         except ValueError as error:
             self.damaged.append(Damage(str(archive), str(error).removeprefix(f"{archive} ")))
             return None
-        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = self.stack.enter_context(temporary_folder())
         self.unpacked[str(folder)] = str(archive)
         self.unknown += [Unit(archive / name, _without_ending(name)) for name in listing.others]
         self.damaged += [Damage(place, reason) for place, reason in listing.refused.items()]

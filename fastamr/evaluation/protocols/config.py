@@ -44,6 +44,8 @@ class EvaluateConfig:
             settings, ``-2``, ``-3``, ... is added.
         batch_size: body sequences encoded at a time.
         device: ``auto`` (a GPU where there is one) or a torch device.
+        deterministic: take only algorithms that give the same bits in every run on this machine with as many threads;
+            on a GPU slower, see docs/reliability.md. On a CPU that holds without it too.
         bodies: ``existing`` averages the bodies that a clip has, ``field`` the empty ones of two too, as the
             released code does.
         standardize: scale the features for the linear probe by the training clips' statistics. Choice: off.
@@ -73,6 +75,7 @@ class EvaluateConfig:
     out: str | None = None
     batch_size: int = 256
     device: str = "auto"
+    deterministic: bool = False
     bodies: Literal["existing", "field"] = "existing"
     standardize: bool = False
     min_updates: int = 0

@@ -88,6 +88,13 @@ def _summary_writer(folder: Path, start: int) -> Any:
         )
         return None
     before = set(folder.glob("*"))
-    board = SummaryWriter(str(folder), purge_step=start + 1)
+    try:
+        board = SummaryWriter(str(folder), purge_step=start + 1)
+    except UnicodeEncodeError:  # a name that the locale's encoding lacks, or that has none
+        print(
+            "TensorBoard cannot write into a folder of this name, so no event files are written",
+            file=sys.stderr,
+        )
+        return None
     note_written(folder.parent, *sorted(set(folder.glob("*")) - before))
     return board

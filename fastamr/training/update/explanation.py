@@ -30,6 +30,7 @@ class Explanation:
         stacks: of each stack of blocks, ``"fused"`` or ``"reference"`` (block by block).
         ops: of each op that the step runs, the back end; an op is listed twice where its calls differ.
         unknown: why nothing is known of the model's own stacks and ops; None where it is.
+        kept: bytes that the forward pass of a micro-batch keeps for its backward, block by block; None = not known.
     """
 
     device: str
@@ -38,6 +39,7 @@ class Explanation:
     stacks: list[Choice]
     ops: list[Choice]
     unknown: str | None = None
+    kept: int | None = None
 
     def lines(self) -> list[str]:
         """Text: what is as fast as it gets in one line, then a line for each thing that is not, with the reason."""
@@ -84,7 +86,7 @@ def explain_model(
     model: nn.Module,
     forward: Callable[[nn.Module], object],
     autocast: Callable[[], AbstractContextManager[None]],
-) -> tuple[list[Choice], list[Choice]]:
+) -> tuple[list[Choice], list[Choice], int]:
     """Find out how the stacks and ops of a training forward pass run, from shapes alone: nothing is computed.
 
     A copy of the model without hooks, over the same parameters, is called with fake tensors:
@@ -96,7 +98,8 @@ def explain_model(
         autocast: makes the context of the forward pass.
 
     Returns:
-        The choices for the stacks, under their names, and for the ops; each different one once.
+        The choices for the stacks, under their names, and for the ops, each different one once; and the bytes that the
+        forward pass keeps for the backward, where all stacks run block by block.
 
     Raises:
         Exception: whatever a forward pass raises that reads values.
@@ -111,7 +114,8 @@ def explain_model(
                 getattr(module, hooks).clear()
             if isinstance(module, (TransformerStack, CrossAttentionStack)):
                 module.__dict__["path"] = _noting(calls, name, names)
-        with watched() as chosen, autocast():
+        kept = _Kept([*twin.parameters(), *twin.buffers()])
+        with watched() as chosen, kept.counted(), autocast():
             forward(twin)
     stacks: list[Choice] = []
     ops = [explain(*call) for call in chosen]
@@ -124,7 +128,25 @@ def explain_model(
             first, *rows = stack.explain(*like, norm=model.get_submodule(norm))  # type: ignore[operator]
             stacks.append(replace(first, op=name))
             ops += rows
-    return _distinct(stacks), sorted(_distinct(ops), key=lambda choice: choice.op)
+    return _distinct(stacks), sorted(_distinct(ops), key=lambda choice: choice.op), kept.size
+
+
+class _Kept:
+    """Counts what autograd keeps of a forward pass, the model's own tensors left out."""
+
+    def __init__(self, own: Iterable[Tensor]) -> None:
+        self._storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in own}
+        self.size = 0
+
+    def counted(self) -> AbstractContextManager[None]:
+        return torch.autograd.graph.saved_tensors_hooks(self._note, lambda kept: kept)
+
+    def _note(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._storages:  # held, so that no other one takes its address
+            self._storages[storage._cdata] = storage
+            self.size += storage.nbytes()
+        return tensor
 
 
 def _noting(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...memory import is_exhausted
 from ...ops.adamw_update import tables_sent_afterwards
 
 GRAPH_CHOICES = ("auto", True, False)
@@ -207,6 +208,8 @@ class RecordedCall:
         self.reason = f"recording failed: {type(error).__name__}: {lines[0] if lines else ''}"
         self._recorder, self.gave_up = None, True
         self._after_failure()
+        if self._required and is_exhausted(error):
+            raise error
         if self._required:
             raise RuntimeError(
                 f"graph=True, but {self.reason}; the model or the optimizer does something that a CUDA graph "

@@ -156,17 +156,17 @@ class PretrainStep:
             What is known. A model that cannot run on shapes alone (it reads values, or ``torch.compile`` took it over)
             leaves its stacks and ops open: ``unknown`` says why.
         """
-        stacks, ops, unknown = list[Choice](), list[Choice](), None
+        stacks, ops, unknown, kept = list[Choice](), list[Choice](), None, None
         try:
             forward = functools.partial(self._run_on_shapes, form_of(inputs) or self._form)
-            stacks, ops = explain_model(self.model, forward, self._autocast)
+            stacks, ops, kept = explain_model(self.model, forward, self._autocast)
         except Exception as error:
             lines = str(error).strip().splitlines()
             unknown = f"{type(error).__name__}: {lines[0] if lines else ''}"
         if isinstance(self.optimizer, AdamW):
             ops = [self.optimizer.explain(), *ops]
         recordable = self.device.type == "cuda" or self._call.gave_up
-        return Explanation(self.device.type, self.graph_reason, recordable, stacks, ops, unknown)
+        return Explanation(self.device.type, self.graph_reason, recordable, stacks, ops, unknown, kept)
 
     def _run_on_shapes(self, form: Form, model: nn.Module) -> None:
         """Run a micro-batch's forward pass where tensors have no values."""
