@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from typing import Any
 
@@ -25,20 +24,6 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used: {reason}; expected auto, cpu or cuda") from None
-
-
-def check_one_process() -> None:
-    """Refuse to train as one of several processes, each of which would train the whole into one folder.
-
-    Raises:
-        ValueError: the variable ``WORLD_SIZE``, as torchrun sets it, is not 1.
-    """
-    processes = os.environ.get("WORLD_SIZE", "1").strip() or "1"
-    if processes != "1":
-        raise ValueError(
-            f"WORLD_SIZE={processes}: this trains in one process, and each of several would train the whole into one "
-            "folder; start it once, without torchrun, or unset WORLD_SIZE (pretrain does share its batches)"
-        )
 
 
 def package_version(name: str) -> str | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..distributed import draw_rows, processes
 from ..errors import check_name, naming
 from ..nn import DropPath, initialize
 from .base import (
@@ -188,24 +189,42 @@ class ActionClassifier(nn.Module):
             if isinstance(module, DropPath) and match is not None and match[0] in positions:
                 module.rate = rate * positions[match[0]] / max(1, self.depth - 1)
 
-    def features(self, clips: Tensor, *, valid: Tensor | None = None, owner: Tensor | None = None) -> Tensor:
+    def features(
+        self,
+        clips: Tensor,
+        *,
+        valid: Tensor | None = None,
+        owner: Tensor | None = None,
+        count: int | None = None,
+    ) -> Tensor:
         """Pool the tokens of each body and average the bodies of each clip.
 
         Args:
             clips: ``(S, T, V, C)``, one body each.
             valid: ``(S, T, V)`` bool, joints that were seen.
             owner: ``(S,)`` int64, the clip in the batch that a body belongs to; None = a clip each.
+            count: B where it is known, see :func:`~fastamr.models.parts.pooling.average_bodies`.
 
         Returns:
             ``(B, F)``, the input of ``head``.
         """
-        tokens = self.dropout(self.encoder.encode(clips, valid=valid))
+        tokens = self._drop(self.encoder.encode(clips, valid=valid))
         known = None if valid is None else token_validity(valid, self.encoder.config.patch_frames)
         if self.pooling == "joints":
             tokens = tokens.unflatten(1, (-1, self.joints))
             known = None if known is None else known.unflatten(1, (-1, self.joints))
         pooled = mean_tokens(tokens, known).flatten(1)
-        return pooled if owner is None else average_bodies(pooled, owner)
+        return pooled if owner is None else average_bodies(pooled, owner, count)
+
+    def _drop(self, tokens: Tensor) -> Tensor:
+        """Drop-out; of several processes each takes its rows of what one alone would draw."""
+        stays = 1 - self.dropout.p
+        if processes() == 1 or not self.training or stays == 1:
+            return self.dropout(tokens)
+        noise = draw_rows(
+            lambda rows: tokens.new_empty(rows, *tokens.shape[1:]).bernoulli_(stays), len(tokens)
+        )
+        return tokens * noise.div(stays)
 
     def forward(self, clips: Tensor, *, valid: Tensor | None = None, owner: Tensor | None = None) -> Tensor:
         """Logits ``(B, classes)``, see :meth:`features` for the arguments."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..distributed import draw_rows
+
 
 class DropPath(nn.Module):
     """Stochastic depth (Huang et al. 2016) as ViT and MAE use it; the identity in evaluation mode.
@@ -26,8 +28,8 @@ class DropPath(nn.Module):
         """``(S, ...)`` to ``(S, ...)``."""
         if not self.training or self.rate == 0:
             return x
-        shape = (x.shape[0], *[1] * (x.ndim - 1))
-        stays = torch.rand(shape, device=x.device) >= self.rate
+        ones = [1] * (x.ndim - 1)
+        stays = draw_rows(lambda rows: torch.rand(rows, *ones, device=x.device), len(x)) >= self.rate
         return x * (stays / (1 - self.rate)).to(x.dtype)
 
     def extra_repr(self) -> str:

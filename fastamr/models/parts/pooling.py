@@ -23,12 +23,14 @@ def mean_tokens(tokens: Tensor, known: Tensor | None = None) -> Tensor:
     return (tokens * mask).sum(1, dtype=compute) / mask.sum(1)
 
 
-def average_bodies(features: Tensor, owner: Tensor) -> Tensor:
+def average_bodies(features: Tensor, owner: Tensor, clips: int | None = None) -> Tensor:
     """Mean over the bodies of each clip.
 
     Args:
         features: ``(S, F)``, one body a row.
         owner: ``(S,)`` int64, the clip of each body, from 0; every clip has a body.
+        clips: B, where it is known: nothing is read by the host then, a clip without a body here gets zeros, and
+            bodies of clip B are left out.
 
     Returns:
         ``(B, F)``.
@@ -41,6 +43,11 @@ def average_bodies(features: Tensor, owner: Tensor) -> Tensor:
             f"owner has shape {tuple(owner.shape)} and dtype {owner.dtype}, expected ({len(features)},) int64: "
             "one clip index a body"
         )
+    if clips is not None:
+        known = torch.zeros(clips + 1, dtype=features.dtype, device=features.device)
+        known.index_add_(0, owner, known.new_ones(len(owner)))
+        summed = features.new_zeros(clips + 1, features.shape[1]).index_add(0, owner, features)
+        return (summed / known.clamp(min=1)[:, None])[:clips]
     counts = torch.bincount(owner)
     if bool((counts == 0).any()):
         clip = int((counts == 0).nonzero()[0])
