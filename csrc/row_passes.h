@@ -35,7 +35,7 @@ struct GeluBackward : Pass<T, C, 1> {
   C* sums = nullptr;         // (1, columns)
 };
 
-// total = product + bias + residual, rounded to T; normed = layer norm of the rounded total.
+// total = residual + scale * (product + bias), rounded to T; normed = layer norm of the rounded total.
 template <class T, class C>
 struct Norm : Pass<T, C, 0> {
   const T* product = nullptr;
@@ -44,14 +44,15 @@ struct Norm : Pass<T, C, 0> {
   const C* gamma = nullptr;
   const C* beta = nullptr;
   C eps = 0;
+  const C* scale = nullptr;     // (rows,) or null: 1
   T* total = nullptr;           // or null: not wanted
   T* normed = nullptr;
   C* mean = nullptr;            // (rows,)
   C* rstd = nullptr;            // (rows,)
 };
 
-// With dnormed = product: dx = layer norm's backward at total, + skip; sums: of dnormed * standardised total (gamma's
-// gradient), of dnormed (beta's), of dx.
+// With dnormed = product: dx = layer norm's backward at total, + skip; dbranch = scale * dx; sums: of dnormed *
+// standardised total (gamma's gradient), of dnormed (beta's), of scale * dx.
 template <class T, class C>
 struct NormBackward : Pass<T, C, 3> {
   const T* product = nullptr;
@@ -60,7 +61,9 @@ struct NormBackward : Pass<T, C, 3> {
   const C* rstd = nullptr;
   const C* gamma = nullptr;
   const T* skip = nullptr;      // or null: nothing is added
+  const C* scale = nullptr;     // (rows,) or null: 1, and dbranch is not written
   T* dx = nullptr;
+  T* dbranch = nullptr;
   C* sums = nullptr;            // (3, columns)
 };
 

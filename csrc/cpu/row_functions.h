@@ -100,17 +100,21 @@ FASTAMR_INLINE C row_sum(int64_t columns, Whole whole, Single single) {
 template <class T, class C, class P>
 FASTAMR_INLINE void add_row(const Norm<T, C>& call, int64_t row, const P* product, T* total) {
   const T* residual = call.residual == nullptr ? nullptr : call.residual + row * call.columns;
+  const bool scaled = call.scale != nullptr;
+  const C scale = scaled ? call.scale[row] : C{1};
   each_column<C>(
       call.columns,
       [&](int64_t c) {
         Vector<C> value = load<C>(product + c);
         if (call.bias != nullptr) value += load<C>(call.bias + c);
+        if (scaled) value *= scale;
         if (residual != nullptr) value += load<C>(residual + c);
         store<C>(total + c, value);
       },
       [&](int64_t c) {
         C value = load_one<C>(product + c);
         if (call.bias != nullptr) value += call.bias[c];
+        if (scaled) value *= scale;
         if (residual != nullptr) value += load_one<C>(residual + c);
         store_one<C>(total + c, value);
       });
@@ -156,6 +160,8 @@ FASTAMR_INLINE void norm_backward_row(const NormBackward<T, C>& call, int64_t ro
   const T* total = call.total + row * call.columns;
   const T* skip = call.skip == nullptr ? nullptr : call.skip + row * call.columns;
   T* dx = call.dx + row * call.columns;
+  T* dbranch = call.scale == nullptr ? nullptr : call.dbranch + row * call.columns;
+  const C scale = call.scale == nullptr ? C{1} : call.scale[row];
   const C mean = call.mean[row], rstd = call.rstd[row];
   Vector<C> scaled_sum = {}, along_sum = {};
   C scaled_rest = 0, along_rest = 0;
@@ -185,6 +191,10 @@ FASTAMR_INLINE void norm_backward_row(const NormBackward<T, C>& call, int64_t ro
         Vector<C> value = (load<C>(product + c) * load<C>(call.gamma + c) - scaled_mean - standard * along) * rstd;
         if (skip != nullptr) value += load<C>(skip + c);
         store<C>(dx + c, value);
+        if (dbranch != nullptr) {
+          value *= scale;
+          store<C>(dbranch + c, value);
+        }
         store<C>(dx_sums + c, load<C>(dx_sums + c) + value);
       },
       [&](int64_t c) {
@@ -192,6 +202,10 @@ FASTAMR_INLINE void norm_backward_row(const NormBackward<T, C>& call, int64_t ro
         C value = (load_one<C>(product + c) * call.gamma[c] - scaled_mean - standard * along) * rstd;
         if (skip != nullptr) value += load_one<C>(skip + c);
         store_one<C>(dx + c, value);
+        if (dbranch != nullptr) {
+          value *= scale;
+          store_one<C>(dbranch + c, value);
+        }
         dx_sums[c] += value;
       });
 }

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import ops
 from ..distributed import draw_rows, processes
 from ..errors import check_name, naming
-from ..nn import DropPath, initialize
+from ..nn import DropPath, drop_path_seed, initialize
 from .base import (
     BODY_SIZE,
     CLASSIFIER,
@@ -196,6 +197,8 @@ class ActionClassifier(nn.Module):
         valid: Tensor | None = None,
         owner: Tensor | None = None,
         count: int | None = None,
+        seed: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Pool the tokens of each body and average the bodies of each clip.
 
@@ -203,12 +206,20 @@ class ActionClassifier(nn.Module):
             clips: ``(S, T, V, C)``, one body each.
             valid: ``(S, T, V)`` bool, joints that were seen.
             owner: ``(S,)`` int64, the clip in the batch that a body belongs to; None = a clip each.
-            count: B where it is known, see :func:`~fastamr.models.parts.pooling.average_bodies`.
+            count: B, clips in the batch. With it nothing is read back from a GPU, so that a CUDA graph can record the
+                call, and an owner of -1 marks a row that belongs to no clip, see
+                :func:`~fastamr.models.parts.pooling.average_bodies`.
+            seed: ``(2,)`` int64 of drop path, on the clips' device, or ``(3,)`` with the number of the first sequence,
+                see :func:`fastamr.nn.drop_path_seed`. None draws it. Dropout follows PyTorch's generator.
+            generator: source of the seed; None = PyTorch's default one.
 
         Returns:
             ``(B, F)``, the input of ``head``.
         """
-        tokens = self._drop(self.encoder.encode(clips, valid=valid))
+        if seed is None and generator is not None and self.training:
+            seed = ops.make_seed(generator, clips.device)
+        with drop_path_seed(seed):
+            tokens = self._drop(self.encoder.encode(clips, valid=valid))
         known = None if valid is None else token_validity(valid, self.encoder.config.patch_frames)
         if self.pooling == "joints":
             tokens = tokens.unflatten(1, (-1, self.joints))
@@ -226,9 +237,19 @@ class ActionClassifier(nn.Module):
         )
         return tokens * noise.div(stays)
 
-    def forward(self, clips: Tensor, *, valid: Tensor | None = None, owner: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        clips: Tensor,
+        *,
+        valid: Tensor | None = None,
+        owner: Tensor | None = None,
+        count: int | None = None,
+        seed: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Logits ``(B, classes)``, see :meth:`features` for the arguments."""
-        return self.head(self.features(clips, valid=valid, owner=owner))
+        rest: dict[str, Any] = {"count": count, "seed": seed, "generator": generator}
+        return self.head(self.features(clips, valid=valid, owner=owner, **rest))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy with label smoothing, a float32 scalar.

@@ -18,6 +18,7 @@ from .attention.visible_attention import (
 from .common.backends import availability, backend
 from .common.seeds import derive_seed, make_seed
 from .common.stack_backends import choose_stack
+from .drop_path_scales import drop_path_scales
 from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
 from .motion_guidance import motion_guidance
@@ -40,6 +41,7 @@ __all__ = [
     "backend",
     "choose_stack",
     "derive_seed",
+    "drop_path_scales",
     "groups_weight_gradients",
     "linear_gelu",
     "linear_gelu_backward",

@@ -284,7 +284,7 @@ def test_skipping_leaves_everything_as_it_was(data: PackedSkeletons) -> None:
 
 
 def test_a_loss_that_is_not_finite_names_its_clips(data: PackedSkeletons, monkeypatch: Any) -> None:
-    def broken(self: Learner, batch: Any) -> Tensor:
+    def broken(self: Learner, batch: Any, seed: Any = None) -> Tensor:
         return next(self.parameters()).sum() * float("nan")
 
     monkeypatch.setattr(Learner, "forward", broken)

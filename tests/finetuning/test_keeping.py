@@ -220,8 +220,8 @@ def test_the_batch_of_a_bad_loss_is_kept_and_names_its_clips(
 ) -> None:
     forward = Learner.forward
 
-    def broken(self: Learner, batch: Any) -> Any:
-        loss = forward(self, batch)
+    def broken(self: Learner, batch: Any, seed: Any = None) -> Any:
+        loss = forward(self, batch, seed)
         return loss * float("nan") if keeper[0].fit.update == 5 else loss
 
     keeper: list[FitKeeper] = []
@@ -254,11 +254,11 @@ def test_skipped_updates_are_counted_and_told(
     calls = [0]
     forward = Learner.forward
 
-    def broken(self: Learner, batch: Any) -> Any:
+    def broken(self: Learner, batch: Any, seed: Any = None) -> Any:
         calls[0] += (
             self.training and batch.clips.device.type == "cpu" and not isinstance(batch.clips, _fake())
         )
-        return forward(self, batch) * (float("nan") if calls[0] == 3 else 1.0)
+        return forward(self, batch, seed) * (float("nan") if calls[0] == 3 else 1.0)
 
     monkeypatch.setattr(Learner, "forward", broken)
     train_classifier(tuning(run, tmp_path / "out", on_nan="skip"), data=data)

@@ -23,7 +23,7 @@ class LabelledBatch(NamedTuple):
     Attributes:
         clips: ``(S, T, V, C)`` float32, the bodies of some clips.
         valid: ``(S, T, V)`` bool, or None where the data has no mask.
-        owner: ``(S,)`` int64, the clip in the batch of each body, 0 to B - 1; B where a body only fills the batch up.
+        owner: ``(S,)`` int64, the clip in the batch of each body, 0 to B - 1; -1 where it only fills the batch up.
         labels: ``(B,)`` int64.
         counted: ``(B,)`` float32, 0 where a clip only fills the batch up; None = all count.
         partner: ``(B,)`` int64, the clip that each is mixed with; None without mix-up.
@@ -191,7 +191,7 @@ class LabelledClips:
         clips, sizes = self.order.epoch(epoch), self.order.sizes
         self._share = self._bodies_by_rank(clips).tolist()
         rows, most = self.order.per_epoch, int(sizes.max())
-        owner = torch.full((rows, self._most), most)
+        owner = torch.full((rows, self._most), -1)
         bodies = torch.full((rows, self._most), -1)
         mine = self._rank_of == self.rank
         batch, place, counts = self._batch_of[mine], self._place[mine], self._counts[clips[mine]]

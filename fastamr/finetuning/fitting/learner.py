@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ...distributed import rows_of_batch, total
 from ...models import ActionClassifier
+from ...models.parts.pooling import average_bodies
 from .labelled_clips import LabelledBatch
 
 Objective = Callable[[LabelledBatch, Tensor], Tensor]
@@ -32,19 +33,28 @@ class Learner(nn.Module):
         super().__init__()
         self.classifier, self._objective = classifier, objective
 
-    def forward(self, batch: LabelledBatch) -> Tensor:
-        """The loss, a float32 scalar."""
-        with rows_of_batch(*batch.rows):
-            features = all_features(self.classifier, batch)
+    def forward(self, batch: LabelledBatch, seed: Tensor | None = None) -> Tensor:
+        """The loss, a float32 scalar; drop path follows the seed, ``(2,)`` or longer, int64."""
+        features = all_features(self.classifier, batch, seed)
         if self._objective is not None:
             return self._objective(batch, features)
         return _class_loss(self.classifier, batch, features)
 
 
-def all_features(classifier: ActionClassifier, batch: LabelledBatch) -> Tensor:
-    """Return the pooled features of all clips of a batch ``(B, F)``, in several processes those of all of them."""
-    count = len(batch.labels)
-    return total(classifier.features(batch.clips, valid=batch.valid, owner=batch.owner, count=count))
+def all_features(classifier: ActionClassifier, batch: LabelledBatch, seed: Tensor | None = None) -> Tensor:
+    """Return the pooled features of all clips of a batch ``(B, F)``, in several processes those of all of them.
+
+    Args:
+        classifier: the classifier.
+        batch: the batch.
+        seed: ``(2,)`` or longer, int64, of drop path; None draws it.
+    """
+    first, _ = batch.rows
+    if seed is not None:
+        seed = torch.cat([seed[:2], torch.full_like(seed[:1], first)])
+    with rows_of_batch(*batch.rows):
+        pooled = classifier.features(batch.clips, valid=batch.valid, seed=seed)
+    return total(average_bodies(pooled, batch.owner, len(batch.labels), partial=True))
 
 
 def batch_loss(learner: nn.Module, batch: LabelledBatch, seed: Tensor) -> Tensor:
@@ -53,9 +63,9 @@ def batch_loss(learner: nn.Module, batch: LabelledBatch, seed: Tensor) -> Tensor
     Args:
         learner: a :class:`Learner`.
         batch: of :class:`~fastamr.finetuning.fitting.labelled_clips.LabelledClips`.
-        seed: not used; the clips are drawn already.
+        seed: of drop path.
     """
-    return learner(batch)
+    return learner(batch, seed)
 
 
 def _class_loss(classifier: ActionClassifier, batch: LabelledBatch, features: Tensor) -> Tensor:
