@@ -29,7 +29,7 @@ from ...training.checkpoint import (
     save_checkpoint,
 )
 from ...training.diverged import Batch, Evidence, NotFinite, Soundness
-from ...training.interrupt import StopSignals
+from ...training.interrupt import StopSignals, under_launcher
 from ...training.machine import changed_machine, machine_of
 from ...training.metrics.metrics import METRICS_FILE, MetricsLog, environment
 from ...training.update.explanation import Explanation
@@ -101,7 +101,8 @@ class FitKeeper:
             self._warn(f"resumed, but not the same run to the bit: {change}")
         finishing = FINISHING if self.world.first else ""
         try:
-            with StopSignals(self._cut_short, finishing, together=self.world.size > 1) as self._stop:
+            together = self.world.size > 1 or under_launcher()
+            with StopSignals(self._cut_short, finishing, together=together) as self._stop:
                 yield
                 self.world.wait()
         finally:
