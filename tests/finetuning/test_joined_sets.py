@@ -165,7 +165,7 @@ class TestFolder:
         ):
             finetuned(run, out, paths)
         finetuned(run, out, paths)
-        files = {"classifier.json", "config.json", "model.safetensors", "complete.json", "metrics.jsonl"}
+        files = {"classifier.json", "config.json", "model.safetensors", "complete.json"}
         assert files <= set(written(out))
         assert sorted(path.name for path in out.iterdir()) == sorted([*written(out), "manifest.jsonl"])
 
