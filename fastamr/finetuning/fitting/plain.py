@@ -72,12 +72,12 @@ class PlainFit:
             batches.data, bodies, batches.frames, crop=config.crop, seed=self.key, min_frames=config.min_frames,
             max_angle=config.max_angle,
         )  # fmt: skip
-        self.key[1] += 1
         with torch.autocast(clips.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.classifier(clips, valid=valid, owner=owner)
+            logits = self.classifier(clips, valid=valid, owner=owner, seed=self.key)
             loss = self.classifier.loss(logits, self.labels[chosen])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
+        self.key[1] += 1
         return loss.detach()
