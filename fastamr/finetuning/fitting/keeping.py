@@ -94,7 +94,7 @@ class FitKeeper:
         )
         self.world.share_tensors([*fit.model.parameters(), *fit.model.buffers()])
         self._soundness = Soundness(fit.model, fit.step.optimizer)
-        self._begin = time.perf_counter()
+        self._begin = self._since = time.perf_counter()
         if self.world.first:
             self._open_files(checkpoint, speed)
         for change in changes:
@@ -158,8 +158,12 @@ class FitKeeper:
         """Note the loss of an epoch, and save where a checkpoint is due."""
         fit = self.fit
         loss = fit.mean if math.isfinite(fit.mean) else None
-        rate = fit.schedule.at(fit.update - 1)
-        self._write("train", update=fit.update, epoch=epoch, loss=loss, lr=rate, seconds=self._time())
+        rate, now = fit.schedule.at(fit.update - 1), time.perf_counter()
+        speed, self._since = fit.stream.count / (now - self._since), now
+        self._write(
+            "train", update=fit.update, epoch=epoch, loss=loss, lr=rate, seconds=self._time(),
+            sequences_per_second=speed,
+        )  # fmt: skip
         if self.every > 0 and fit.update < fit.total and epoch % max(1, round(self.every)) == 0:
             self.save()
 

@@ -239,6 +239,11 @@ class LabelledClips:
             place,
         )
 
+    @property
+    def count(self) -> int:
+        """Body sequences of the epoch at hand, of all processes."""
+        return sum(map(sum, self._share))
+
     def bodies(self, update: int) -> Tensor:
         """Return the body sequences of this process in an update of the epoch at hand; -1 for an empty slot."""
         row = update % self.order.per_epoch
