@@ -44,11 +44,11 @@ struct Norm : Pass<T, C, 0> {
   const C* gamma = nullptr;
   const C* beta = nullptr;
   C eps = 0;
-  const C* scale = nullptr;     // (rows,) or null: 1
   T* total = nullptr;           // or null: not wanted
   T* normed = nullptr;
   C* mean = nullptr;            // (rows,)
   C* rstd = nullptr;            // (rows,)
+  const C* scale = nullptr;     // (rows,) or null: 1
 };
 
 // With dnormed = product: dx = layer norm's backward at total, + skip; dbranch = scale * dx; sums: of dnormed *
@@ -61,10 +61,10 @@ struct NormBackward : Pass<T, C, 3> {
   const C* rstd = nullptr;
   const C* gamma = nullptr;
   const T* skip = nullptr;      // or null: nothing is added
-  const C* scale = nullptr;     // (rows,) or null: 1, and dbranch is not written
   T* dx = nullptr;
-  T* dbranch = nullptr;
   C* sums = nullptr;            // (3, columns)
+  const C* scale = nullptr;     // (rows,) or null: 1, and dbranch is not written
+  T* dbranch = nullptr;
 };
 
 }  // namespace fastamr
