@@ -327,3 +327,18 @@ def test_the_optimizer_has_a_rate_for_each_layer(data: PackedSkeletons) -> None:
     assert scales[-1] == 1
     assert optimizer.param_groups[-1]["params"] == list(extra.parameters())
     assert len({id(group["lr"]) for group in optimizer.param_groups}) == len(scales)
+
+
+def test_a_batch_of_one_body_has_drop_path_too(make_data: Any) -> None:
+    one_body = make_data(clips=24, bodies=(1,), lengths=(5, 9))
+    recipe = dataclasses.replace(QUICK, batch_size=1, hidden=0, drop_path=0.5, epochs=1)
+    one = fit(one_body, recipe)
+    plain = PlainFit(
+        copy.deepcopy(one.model.classifier),
+        ClipBatches(one_body, 8),
+        one.order.clips,
+        one_body.labels,
+        recipe,
+        3,
+    )
+    assert losses(one) == pytest.approx([plain().item() for _ in range(one.total)], rel=1e-2)
