@@ -80,20 +80,6 @@ def _fix_workspaces() -> None:
     os.environ[_WORKSPACE] = given or _WORKSPACES[0]
 
 
-def check_one_process() -> None:
-    """Refuse to train as one of several processes, each of which would train the whole into one folder.
-
-    Raises:
-        ValueError: the variable ``WORLD_SIZE``, as torchrun sets it, is not 1.
-    """
-    processes = os.environ.get("WORLD_SIZE", "1").strip() or "1"
-    if processes != "1":
-        raise ValueError(
-            f"WORLD_SIZE={processes}: this trains in one process, and each of several would train the whole into one "
-            "folder; start it once, without torchrun, or unset WORLD_SIZE (pretrain does share its batches)"
-        )
-
-
 def package_version(name: str) -> str | None:
     """Return the version of an installed package, or None."""
     try:

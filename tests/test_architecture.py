@@ -75,12 +75,15 @@ evaluation/report: data evaluation/protocols features models
 export: data data/packed data/preprocessing features models models/parts nn
 features: data data/packed models ops
 files:
-finetuning: data features folders models nn probes training
+finetuning: data distributed features finetuning/fitting folders models nn probes training training/metrics
+    training/update
+finetuning/fitting: data/packed distributed features folders models models/parts nn training training/clips
+    training/metrics training/update
 folders:
 info: native ops ops/common
 layouts:
 memory:
-models: models/parts nn ops ops/common
+models: distributed models/parts nn ops ops/common
 models/parts: nn nn/stacks ops ops/common
 native:
 nn: distributed ops ops/common

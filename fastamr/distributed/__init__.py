@@ -3,7 +3,16 @@
 :mod:`.world` knows who this process is and what all agree on; :mod:`.global_batch` makes sums over the whole batch.
 """
 
-from .global_batch import add_up, processes, share_of, spread_over, total
+from .global_batch import add_up, draw_rows, processes, rows_of_batch, share_of, spread_over, total
 from .world import World
 
-__all__ = ["World", "add_up", "processes", "share_of", "spread_over", "total"]
+__all__ = [
+    "World",
+    "add_up",
+    "draw_rows",
+    "processes",
+    "rows_of_batch",
+    "share_of",
+    "spread_over",
+    "total",
+]

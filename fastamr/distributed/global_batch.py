@@ -7,7 +7,7 @@ its own sequences only.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from .world import speaking
 
 _processes = 1
+_rows: tuple[int, int] | None = None
 
 
 @contextlib.contextmanager
@@ -33,6 +34,33 @@ def spread_over(count: int) -> Iterator[None]:
 def processes() -> int:
     """Return how many processes the batch of this computation lies in; 1 outside of :func:`spread_over`."""
     return _processes
+
+
+@contextlib.contextmanager
+def rows_of_batch(first: int, count: int) -> Iterator[None]:
+    """Let the rows of what is computed inside be those from ``first`` on of ``count`` rows in all processes."""
+    global _rows
+    before, _rows = _rows, (first, count)
+    try:
+        yield
+    finally:
+        _rows = before
+
+
+def draw_rows(draw: Callable[[int], Tensor], rows: int) -> Tensor:
+    """Return random numbers for the rows of this process, which are those that one process alone would draw.
+
+    Inside of :func:`rows_of_batch` the numbers of the whole batch are drawn, and those of the own rows returned; so
+    the processes' generators, which begin alike, stay alike.
+
+    Args:
+        draw: returns numbers for that many rows.
+        rows: of this process.
+    """
+    if _rows is None or _processes == 1:
+        return draw(rows)
+    first, count = _rows
+    return draw(count)[first : first + rows]
 
 
 def total(values: Tensor) -> Tensor:

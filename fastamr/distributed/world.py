@@ -51,7 +51,7 @@ class World:
         if missing:
             raise ValueError(
                 f"WORLD_SIZE={size}, but {', '.join(missing)} is not set: start the processes with torchrun "
-                f"--nproc-per-node {size} -m fastamr pretrain ..., or unset WORLD_SIZE"
+                f"--nproc-per-node {size} -m fastamr COMMAND ..., or unset WORLD_SIZE"
             )
         rank = _number("RANK", 0)
         return cls(rank, size, _number("LOCAL_RANK", rank))

@@ -57,16 +57,6 @@ class ClipBatches:
         ids, owner = self.bodies(clips)
         return self._filled(*sample_bodies(self.data, ids, self.frames), owner, len(clips))
 
-    def train(
-        self, clips: Tensor, seed: Tensor, *, crop: tuple[float, float], min_frames: int, max_angle: float
-    ) -> ClipBatch:
-        """Sample clips ``(B,)`` augmented: random crop and rotation, shared by the bodies of a clip."""
-        ids, owner = self.bodies(clips)
-        drawn = sample_bodies(
-            self.data, ids, self.frames, crop=crop, seed=seed, min_frames=min_frames, max_angle=max_angle
-        )
-        return self._filled(*drawn, owner, len(clips))
-
     def _filled(self, clips: Tensor, valid: Tensor | None, owner: Tensor, size: int) -> ClipBatch:
         missing = (self.slots - torch.bincount(owner, minlength=size)).clamp(min=0)
         empty = torch.arange(size, device=owner.device).repeat_interleave(missing)

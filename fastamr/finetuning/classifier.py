@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from ..data.joining import Gathered, choose_split, gather, open_sets
-from ..devices import check_one_process, deterministic, pick_device, versions
+from ..devices import deterministic, versions
+from ..distributed import World
 from ..errors import check_name
 from ..features.clip_batches import ClipBatches
-from ..features.extract import check_fit
 from ..features.splits import describe_halves, training_split, untrained_classes
 from ..files import check_writable, write_text
 from ..folders import FolderLock, note_written
@@ -26,17 +26,35 @@ from ..models import ActionClassifier
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, model_files
 from ..probes.checks import percent_equal
 from ..progress import say
-from ..training.config import TRAIN_ON
+from ..training.checkpoint import COMPLETE_FILE, STATE_FILE, mark_complete
+from ..training.config import GRAPH, ON_NAN, TRAIN_ON
 from ..training.interrupt import StopSignals
+from ..training.metrics.metrics import METRICS_FILE
+from ..training.update.precision import PRECISIONS
 from .command import shell_command
 from .few_clips import FEW_CLIPS, few_clips_recipe
 from .finetune import FinetuneConfig, count_classes, finetune, names_of, predict
+from .fitting.classifier_step import FitSettings
+from .fitting.keeping import STATE_FILES, FitKeeper, check_plan
+from .gathering import gather_data, prepare_data, tell
 from .linear_head import linear_classifier
 from .start import REPORT_FILE, Start, load_start, trained_before
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
-    from ..models import SkeletonModel
+
+__all__ = [
+    "ClassifierConfig",
+    "accuracy_of",
+    "as_sources",
+    "check_computation",
+    "check_part",
+    "claim_folder",
+    "gather_data",
+    "prepare_data",
+    "tell",
+    "train_classifier",
+]
 
 
 @dataclass
@@ -62,6 +80,13 @@ class ClassifierConfig:
         device: ``auto`` (a GPU where there is one) or a torch device.
         deterministic: take only algorithms that give the same bits in every run on this machine with as many threads;
             on a GPU slower, see docs/reliability.md. On a CPU that holds without it too.
+        precision: ``auto`` is bfloat16 autocast on GPUs that have it and float32 elsewhere; or ``float32``, ``tf32``,
+            ``bfloat16``, ``float16``.
+        graph: ``auto`` records an update as one CUDA graph on a GPU, and is eager elsewhere or where that fails;
+            ``on`` stops where it fails; ``off`` is always eager.
+        on_nan: ``stop`` ends the run where a loss is not finite; ``skip`` leaves the update out and goes on.
+        checkpoint_every: epochs between two checkpoints, which ``resume`` goes on from; 0 for none on the way.
+        resume: continue the fine-tuning that the folder holds; start one where it holds none.
         overwrite: replace the model that the folder holds.
     """
 
@@ -77,6 +102,11 @@ class ClassifierConfig:
     batch_size: int = 256
     device: str = "auto"
     deterministic: bool = False
+    precision: str = "auto"
+    graph: str = "auto"
+    on_nan: str = "stop"
+    checkpoint_every: float = 10.0
+    resume: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -91,6 +121,7 @@ class ClassifierConfig:
             raise ValueError(
                 f"recipe.{next(iter(self.recipe))} has no effect with frozen, which trains no encoder: omit one of them"
             )
+        check_computation(self)
         check_part("recipe", self.recipe, FinetuneConfig)
         FinetuneConfig(**self.recipe)
 
@@ -101,7 +132,9 @@ def train_classifier(
     """Train a classifier on an encoder, or continue one, test it after the last epoch, and save it.
 
     Data that lacks pre-processing steps of the run goes through them first. The folder then holds what
-    ``ActionClassifier.from_pretrained`` loads, and ``classifier.json``.
+    ``ActionClassifier.from_pretrained`` loads, ``classifier.json`` and, written last, ``complete.json``. While it
+    trains there is ``state.safetensors``, from which ``resume`` goes on to the bit. Started by torchrun, the processes
+    share each batch: the same run as in one process, up to rounding; the first one alone writes.
 
     Args:
         config: the configuration.
@@ -115,23 +148,62 @@ def train_classifier(
         where nothing is tested), ``notes`` and ``warnings``.
 
     Raises:
-        FileExistsError: the folder holds a model, and ``overwrite`` is not set; or it is that of the checkpoint.
+        FileExistsError: the folder holds a model, and ``overwrite`` is not set; or it is that of the checkpoint; with
+            ``resume``, a model that nothing says how to go on from.
         BlockingIOError: another process writes into the folder.
         FileNotFoundError: no model in the folder, or no such data file.
-        ValueError: an unknown split, no labels or one class, data that the model does not fit, a wrong device, several
-            processes.
-        KeyboardInterrupt: the training was stopped by a signal; nothing is written.
+        ValueError: an unknown split, no labels or one class, data that the model does not fit, a wrong device, a batch
+            too small for the processes; with ``resume`` a run that was begun with other settings.
+        FloatingPointError: the loss is not finite; the last checkpoint is kept, and the clips of that update are
+            written into the folder.
+        ConnectionError: another process has ended.
+        KeyboardInterrupt: the training was stopped by a signal, after it was saved.
     """
-    check_one_process()
-    out = claim_folder(config.out, config.checkpoint, *config.data, overwrite=config.overwrite)
-    with FolderLock(out, "fastamr finetune"), deterministic(config.deterministic, config.device):
-        return _train_classifier(config, out, data, quiet)
+    world = World.from_environment()
+    device = world.pick_device(config.device)
+    if world.first:
+        _claim(config)
+    lock = FolderLock(config.out, "fastamr finetune") if world.first else contextlib.nullcontext()
+    with lock, deterministic(config.deterministic, config.device), world.joined(device):
+        return _train_classifier(config, world, device, data, quiet or not world.first)
+
+
+def _claim(config: ClassifierConfig) -> None:
+    """Refuse a folder that holds what this run is not to touch.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    again = config.overwrite or config.resume
+    out = claim_folder(config.out, config.checkpoint, *config.data, overwrite=again)
+    if not again and (out / STATE_FILE).is_file():
+        raise FileExistsError(
+            f"out {str(out)!r} holds a run that was cut short ({STATE_FILE}); pass --resume to continue it, "
+            "--overwrite to replace it, or name another folder"
+        )
+    known = (out / STATE_FILE).is_file() or _done(out) is not None
+    if config.resume and (out / CONFIG_FILE).exists() and not known:
+        raise FileExistsError(
+            f"out {str(out)!r} holds a model without a checkpoint to continue from: pass --overwrite to replace it, or "
+            "name another folder"
+        )
+
+
+def _done(out: Path) -> dict[str, Any] | None:
+    """Return the plan of the fine-tuning that a folder holds completely, or None."""
+    try:
+        plan = json.loads((out / COMPLETE_FILE).read_text(encoding="utf-8"))["plan"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    complete = all((out / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE))
+    return plan if complete and isinstance(plan, dict) else None
 
 
 def _train_classifier(
-    config: ClassifierConfig, out: Path, data: PackedSkeletons | None, quiet: bool
+    config: ClassifierConfig, world: World, device: torch.device, data: PackedSkeletons | None, quiet: bool
 ) -> dict[str, Any]:
     """As :func:`train_classifier`, into a folder that nobody else writes into."""
+    out = Path(config.out)
     start = load_start(config.checkpoint)
     gathered = gather_data(start.source, config, start.steps, data)
     prepared = gathered.data
@@ -145,8 +217,27 @@ def _train_classifier(
         tell(describe_halves(prepared, gathered.split, (train, test)), gathered.notes, warnings)
         for line in plan.told:
             print(line)
-    model = start.model.to(pick_device(config.device))
-    with StopSignals(lambda: f"nothing was written into {out}"):
+    facts = _facts(config, gathered.split, plan)
+    if config.resume and (before := _done(out)) is not None:
+        world.wait()  # all have read what is there
+        check_plan(before, facts)
+        if not quiet:
+            print(f"{out} is complete")
+        return json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
+    world.wait()
+    if world.first:
+        (out / COMPLETE_FILE).unlink(missing_ok=True)
+    model = start.model.to(device)
+    keeper = FitKeeper(
+        out,
+        facts,
+        facts["data"],
+        every=config.checkpoint_every,
+        resume=config.resume,
+        world=world,
+        quiet=quiet,
+    )
+    with StopSignals(lambda: _kept(keeper)):
         if recipe is None:
             classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
             accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
@@ -154,10 +245,13 @@ def _train_classifier(
             show: Any = (
                 {} if quiet else {"progress": functools.partial(say, file=sys.stdout), "bar": "finetune"}
             )
+            settings = FitSettings(config.precision, config.graph, config.on_nan, world)
             result = finetune(
-                model, prepared, (train, test), recipe, seed=config.seed, head=plan.weights, **show
-            )
+                model, prepared, (train, test), recipe,
+                seed=config.seed, head=plan.weights, settings=settings, keeper=keeper, **show,
+            )  # fmt: skip
             classifier, accuracy = result.classifier, result.accuracy
+    config = dataclasses.replace(config, resume=False)
     report: dict[str, Any] = {
         "config": dataclasses.asdict(config),
         "start": {
@@ -169,6 +263,7 @@ def _train_classifier(
         "command": shell_command("finetune", dataclasses.asdict(config)),
         "versions": versions(),
         "data": prepared.describe(),
+        "processes": world.size,
         "clips": {"train": int(train.sum()), "test": int(test.sum())},
         "classes": classifier.classes,
         "parameters": classifier.num_parameters(),
@@ -177,9 +272,13 @@ def _train_classifier(
         "warnings": warnings,
     }
     classifier.body_size = gathered.body_size
-    note_written(out, CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE)
-    classifier.save_pretrained(out)
-    write_text(out / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    if world.first:
+        note_written(out, CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE, COMPLETE_FILE)
+        classifier.save_pretrained(out)
+        write_text(out / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+        mark_complete(out, {"plan": facts})
+        keeper.remove()
+    world.wait()
     if not quiet:
         tested = (
             f"{accuracy:.1f} % of {report['clips']['test']} test clips"
@@ -188,6 +287,29 @@ def _train_classifier(
         )
         print(f"{tested}; the classifier is in {out}")
     return report
+
+
+def _kept(keeper: FitKeeper) -> str:
+    """Say what a signal leaves."""
+    if keeper.saved_at:
+        return f"{keeper.kept()}; continue with --resume"
+    return f"nothing was written into {keeper.folder}"
+
+
+def _facts(config: ClassifierConfig, split: str | None, plan: _Plan) -> dict[str, Any]:
+    """Return what decides the result of a fine-tuning, as JSON gives it back."""
+    weights = (Path(config.checkpoint) / WEIGHTS_FILE).read_bytes()
+    facts = {
+        "kind": "fine-tuning",
+        "checkpoint": hashlib.sha256(weights).hexdigest(),
+        "data": plan.fingerprint,
+        "train_on": config.train_on,
+        "split": split,
+        "seed": config.seed,
+        "head": plan.head,
+        "recipe": None if plan.recipe is None else dataclasses.asdict(plan.recipe),
+    }
+    return json.loads(json.dumps(facts))
 
 
 class _Plan(NamedTuple):
@@ -199,6 +321,7 @@ class _Plan(NamedTuple):
         weights: what the head begins with; None = fresh ones.
         head: where they come from, in words.
         told: lines for the person who asked.
+        fingerprint: of the data.
     """
 
     config: ClassifierConfig
@@ -206,6 +329,7 @@ class _Plan(NamedTuple):
     weights: dict[str, torch.Tensor] | None
     head: str
     told: list[str]
+    fingerprint: str
 
 
 def _plan(config: ClassifierConfig, start: Start, data: PackedSkeletons, train: torch.Tensor) -> _Plan:
@@ -224,11 +348,15 @@ def _plan(config: ClassifierConfig, start: Start, data: PackedSkeletons, train: 
         recipe = FinetuneConfig(**settings)
     if start.classifier is not None:
         told.insert(0, f"continues the classifier in {config.checkpoint}: its encoder, and {head}")
-    return _Plan(config, recipe, weights, head, told)
+    return _Plan(config, recipe, weights, head, told, data.fingerprint())
 
 
 def accuracy_of(
-    classifier: ActionClassifier, data: PackedSkeletons, test: torch.Tensor, batch_size: int = 256
+    classifier: ActionClassifier,
+    data: PackedSkeletons,
+    test: torch.Tensor,
+    batch_size: int = 256,
+    world: World | None = None,
 ) -> float:
     """Return the share of the test clips that a classifier names correctly, in percent; NaN where there is none.
 
@@ -237,6 +365,7 @@ def accuracy_of(
         data: packed data, pre-processed for it.
         test: ``(N,)`` bool, the clips to test on, all labelled.
         batch_size: clips at a time.
+        world: the processes that share the clips; None = this one alone.
     """
     device = next(classifier.parameters()).device
     data = data.to(device)
@@ -244,7 +373,7 @@ def accuracy_of(
     if not len(clips):
         return math.nan
     batches = ClipBatches(data, classifier.encoder.frames)
-    return percent_equal(predict(classifier, batches, clips, batch_size), data.labels[clips])
+    return percent_equal(predict(classifier, batches, clips, batch_size, world), data.labels[clips])
 
 
 def claim_folder(out: str | Path, *inputs: str | Path, overwrite: bool = False) -> Path:
@@ -266,10 +395,21 @@ def claim_folder(out: str | Path, *inputs: str | Path, overwrite: bool = False) 
             f"out {str(folder)!r} already holds a model; pass --overwrite to replace it, or name another folder"
         )
     files = [file for source in inputs for file in model_files(source)]
-    for name in (CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE):
+    for name in (CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE, *STATE_FILES, METRICS_FILE, COMPLETE_FILE):
         check_writable(folder / name, *files)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_computation(config: Any) -> None:
+    """Raise ``ValueError`` for an unknown name of how updates are computed, with the nearest one that there is."""
+    check_name("precision", config.precision, PRECISIONS)
+    check_name("graph", config.graph, GRAPH)
+    check_name("on_nan", config.on_nan, ON_NAN)
+    if config.checkpoint_every < 0:
+        raise ValueError(f"checkpoint_every={config.checkpoint_every:g} must be zero or more epochs")
+    if config.resume and config.overwrite:
+        raise ValueError("resume and overwrite exclude each other: pass one of the two")
 
 
 def as_sources(data: Any) -> list[str]:
@@ -282,68 +422,3 @@ def check_part(part: str, settings: dict[str, Any], config: Any) -> None:
     known = [item.name for item in dataclasses.fields(config)]
     for name in settings:
         check_name(f"option of {part}", name, known)
-
-
-def prepare_data(
-    model: SkeletonModel | ActionClassifier,
-    sources: list[str],
-    steps: Any,
-    given: PackedSkeletons | None,
-    split: str | None = None,
-) -> PackedSkeletons:
-    """Load the data, or take what is given, with its split, and apply the steps that it lacks."""
-    sets, names = (open_sets(sources), sources) if given is None else ([given], ["the data"])
-    split = None if split is None else choose_split(split, sets)
-    return _fitting(model, gather(sets, names, steps, split=split, layout=_encoder(model).layout)).data
-
-
-def gather_data(
-    model: SkeletonModel | ActionClassifier,
-    config: Any,
-    steps: Any,
-    given: PackedSkeletons | None,
-) -> Gathered:
-    """Load the data of a configuration, or take what is given, with its split, and apply the steps that it lacks.
-
-    Args:
-        model: what the data is for; its body size is what that of the data is compared with.
-        config: has ``data``, ``split``, ``label_numbers``, and perhaps ``train_on``.
-        steps: the pre-processing of the model's training.
-        given: data in memory instead of the files that the configuration names.
-
-    Returns:
-        The data; its ``split`` is None where the configuration asks for all clips.
-
-    Raises:
-        ValueError: an unknown split, or data that do not fit together or the model.
-        FileNotFoundError: no such data file.
-    """
-    sets, names = (open_sets(config.data), config.data) if given is None else ([given], ["the data"])
-    everything = getattr(config, "train_on", "train") == "all"
-    gathered = gather(
-        sets,
-        names,
-        steps,
-        split=None if everything else choose_split(config.split, sets),
-        layout=_encoder(model).layout,
-        unnamed="numbers" if config.label_numbers else "refuse",
-        reference=model.body_size,
-    )
-    return _fitting(model, gathered)
-
-
-def tell(sizes: str, notes: Sequence[str], warnings: Sequence[str]) -> None:
-    """Print what a person should know of the data: warnings on standard error, the rest on standard output."""
-    for line in (*notes, sizes):
-        print(line, flush=True)
-    for line in warnings:
-        say(f"warning: {line}")
-
-
-def _encoder(model: SkeletonModel | ActionClassifier) -> SkeletonModel:
-    return model.encoder if isinstance(model, ActionClassifier) else model
-
-
-def _fitting(model: SkeletonModel | ActionClassifier, gathered: Gathered) -> Gathered:
-    check_fit(_encoder(model), gathered.data)
-    return gathered

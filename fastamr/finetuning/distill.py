@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ..data.joining import Gathered
-from ..devices import check_one_process, deterministic, pick_device
-from ..features.clip_batches import ClipBatch, ClipBatches
+from ..devices import deterministic
+from ..distributed import World
+from ..features.clip_batches import ClipBatches
 from ..features.run_settings import run_steps
 from ..features.splits import describe_halves, training_split, untrained_classes
 from ..files import write_text
@@ -26,12 +28,17 @@ from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
 from ..progress import say
 from ..training.interrupt import StopSignals
-from .classifier import accuracy_of, claim_folder, gather_data
-from .classifier import tell as show
+from .classifier import accuracy_of, claim_folder
 from .distill_config import DistillConfig
 from .distill_loss import DistillationLoss
 from .distill_report import build_report, format_report
-from .finetune import fit_classifier
+from .fitting.classifier_step import FitSettings
+from .fitting.fit import fit_classifier
+from .fitting.keeping import FitKeeper, check_plan
+from .fitting.labelled_clips import LabelledBatch
+from .fitting.learner import all_features, head_logits
+from .gathering import gather_data
+from .gathering import tell as show
 from .linear_head import linear_classifier
 from .training_data import describe_training
 
@@ -53,7 +60,8 @@ def distill(
 
     The folder then holds the student as ``ActionClassifier.from_pretrained`` loads it, ``distill.json``, and in
     ``students/KIND-SEED`` every student with its result: with ``resume`` those that are there are not trained again.
-    A teacher that was an encoder is kept with its head in ``teacher``.
+    A student that was cut short goes on from its checkpoint, to the bit. A teacher that was an encoder is kept with its
+    head in ``teacher``. Started by torchrun, the processes share each batch; the first one alone writes.
 
     Args:
         config: the configuration.
@@ -62,46 +70,67 @@ def distill(
 
     Returns:
         What ``distill.json`` holds, see :func:`fastamr.finetuning.distill_report.build_report`, and ``notes`` and
-        ``warnings``.
+        ``warnings``; of several processes the first one gets it, and the others an empty one.
 
     Raises:
         FileExistsError: the folder holds a distillation or model, and neither ``resume`` nor ``overwrite`` is set.
         FileNotFoundError: no model in the teacher's folder, or no such data file.
         ValueError: an unknown split, no labels, a teacher of other classes, data that it does not fit, or a resumed
-            folder that was begun with other settings; several processes.
+            folder that was begun with other settings; a batch too small for the processes.
+        FloatingPointError: a student's loss is not finite; its last checkpoint is kept.
         BlockingIOError: another process writes into the folder.
-        KeyboardInterrupt: stopped by a signal; students that are finished are kept.
+        ConnectionError: another process has ended.
+        KeyboardInterrupt: stopped by a signal; students that are finished are kept, the one that trains is saved.
     """
-    check_one_process()
-    out = _claim(config)
-    with FolderLock(out, "fastamr distill"), deterministic(config.deterministic, config.device):
-        return _distill(config, out, data, quiet)
+    world = World.from_environment()
+    device = world.pick_device(config.device)
+    out = _claim(config) if world.first else Path(config.out)
+    lock = FolderLock(out, "fastamr distill") if world.first else contextlib.nullcontext()
+    with lock, deterministic(config.deterministic, config.device), world.joined(device):
+        return _distill(config, out, data, device, world, quiet or not world.first)
 
 
-def _distill(config: DistillConfig, out: Path, data: PackedSkeletons | None, quiet: bool) -> dict[str, Any]:
+def _distill(
+    config: DistillConfig,
+    out: Path,
+    data: PackedSkeletons | None,
+    device: torch.device,
+    world: World,
+    quiet: bool,
+) -> dict[str, Any]:
     """As :func:`distill`, into a folder that nobody else writes into."""
-    device = pick_device(config.device)
-    teacher, gathered, teacher_folder = _teacher(config, out, data, device)
+    teacher, gathered, teacher_folder = _teacher(config, out, data, device, world)
     prepared = gathered.data
     halves = training_split(prepared, gathered.split)
     warnings = [*gathered.warnings, *untrained_classes(prepared, halves)]
     if not quiet:
         show(describe_halves(prepared, gathered.split, halves), gathered.notes, warnings)
     _check_classes(teacher, prepared, halves[0])
-    _check_plan(config, out, _plan(config, prepared))
+    plan = _plan(config, prepared)
+    world.agree({"plan": plan})
+    if world.first:
+        _check_plan(config, out, plan)
+    world.wait()
     tell = None if quiet else functools.partial(say, file=sys.stdout)
     with StopSignals(lambda: f"finished students are kept in {out}; continue with --resume"):
-        teacher_accuracy = accuracy_of(teacher, prepared, halves[1], config.student_recipe().batch_size)
+        batch_size = config.student_recipe().batch_size
+        teacher_accuracy = accuracy_of(teacher, prepared, halves[1], batch_size, world)
         runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
         for seed in config.seeds:
             for kind in KINDS:
                 folder = out / "students" / f"{kind}-{seed}"
                 result = _finished(folder)
+                world.wait()  # all have read what is there
                 if result is None:
-                    result = _train(config, kind, seed, teacher, gathered, halves, folder, tell)
+                    result = _train(
+                        config, kind, seed, teacher, gathered, halves, folder, tell, world, plan
+                    )  # fmt: skip
                 runs[kind].append(result)
                 if tell is not None:
                     tell(f"{kind}, seed {seed}: {result['accuracy']:.1f} %")
+    if not world.first:
+        world.wait()
+        return {}
     student = ActionClassifier.from_pretrained(out / "students" / f"{KINDS[0]}-{config.seeds[0]}")
     student.save_pretrained(out)
     remarks = {"notes": list(gathered.notes), "warnings": warnings}
@@ -114,6 +143,7 @@ def _distill(config: DistillConfig, out: Path, data: PackedSkeletons | None, qui
         runs=runs,
     )
     write_text(out / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    world.wait()
     if not quiet:
         print(
             f"\n{format_report(report)}\n\nthe student of seed {config.seeds[0]} and {REPORT_FILE} are in {out}"
@@ -122,7 +152,7 @@ def _distill(config: DistillConfig, out: Path, data: PackedSkeletons | None, qui
 
 
 def _teacher(
-    config: DistillConfig, out: Path, data: PackedSkeletons | None, device: torch.device
+    config: DistillConfig, out: Path, data: PackedSkeletons | None, device: torch.device, world: World
 ) -> tuple[ActionClassifier, Gathered, Path]:
     """Return the teacher on its device, the data pre-processed for it, and the folder that holds it."""
     if read_description(config.teacher)["model"] == ActionClassifier.name:
@@ -132,12 +162,16 @@ def _teacher(
     encoder = load_pretrained(config.teacher)
     gathered = gather_data(encoder, config, run_steps(config.teacher), data)
     folder = out / TEACHER_FOLDER
-    if config.resume and (folder / CONFIG_FILE).is_file():
+    known = config.resume and (folder / CONFIG_FILE).is_file()
+    world.wait()  # all have looked
+    if known:
         return ActionClassifier.from_pretrained(folder).to(device), gathered, folder
     train, _ = training_split(gathered.data, gathered.split)
     classifier = linear_classifier(encoder.to(device), gathered.data, train, batch_size=config.batch_size)
     classifier.body_size = gathered.body_size
-    classifier.save_pretrained(folder)
+    world.share_tensors([*classifier.parameters(), *classifier.buffers()])
+    if world.first:
+        classifier.save_pretrained(folder)
     return classifier, gathered, folder
 
 
@@ -210,12 +244,7 @@ def _check_plan(config: DistillConfig, out: Path, plan: dict[str, Any]) -> None:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}): start again with --overwrite") from None
-        for name, value in plan.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"cannot resume: {name} was {before.get(name)!r} and is now {value!r}; use the saved value, or "
-                    "name another folder"
-                )
+        check_plan(before, plan)
         return
     for result in _results(out):
         result.unlink()
@@ -244,6 +273,8 @@ def _train(
     halves: tuple[Tensor, Tensor],
     folder: Path,
     tell: Callable[[str], None] | None,
+    world: World,
+    plan: dict[str, Any],
 ) -> dict[str, Any]:
     """Train one student, save it, and then its result, which marks it as done."""
     recipe, name = config.student_recipe(), f"{kind}, seed {seed}"
@@ -261,7 +292,15 @@ def _train(
             steps=teacher.steps,
             training_data=describe_training(data, clips),
         ).to(device)
-        criterion = _criterion(config, student, teacher).to(device) if kind == KINDS[0] else None
+        objective = None
+        if kind == KINDS[0]:
+            objective = _Teaching(_criterion(config, student, teacher), student, teacher).to(device)
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = {"kind": kind, "seed": seed, **plan}
+        keeper = FitKeeper(
+            folder, facts, plan["data"],
+            every=config.checkpoint_every, resume=config.resume, world=world, quiet=tell is None,
+        )  # fmt: skip
         loss = fit_classifier(
             student,
             ClipBatches(data, student.encoder.frames),
@@ -269,20 +308,24 @@ def _train(
             data.labels,
             recipe,
             seed=seed,
-            objective=None if criterion is None else _objective(criterion, student, teacher),
-            extra=() if criterion is None else tuple(criterion.parameters()),
+            objective=objective,
+            settings=FitSettings(config.precision, config.graph, config.on_nan, world),
+            keeper=keeper,
             progress=None if tell is None else lambda text: tell(f"{name}: {text}"),
             bar="" if tell is None else name,
         )
     result = {
         "seed": seed,
-        "accuracy": accuracy_of(student, data, halves[1], recipe.batch_size),
+        "accuracy": accuracy_of(student, data, halves[1], recipe.batch_size, world),
         "train_loss": loss,
         "seconds": time.perf_counter() - start,
     }
     student.body_size = gathered.body_size
-    student.save_pretrained(folder)
-    write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    if world.first:
+        student.save_pretrained(folder)
+        write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+        keeper.remove()
+    world.wait()
     return result
 
 
@@ -304,16 +347,21 @@ def _width(classifier: ActionClassifier) -> int:
     return next(layer.in_features for layer in classifier.head if isinstance(layer, torch.nn.Linear))
 
 
-def _objective(
-    criterion: DistillationLoss, student: ActionClassifier, teacher: ActionClassifier
-) -> Callable[[ClipBatch, Tensor, Tensor], Tensor]:
-    """Both see the same crop and rotation of every clip (Beyer et al. 2022)."""
+class _Teaching(torch.nn.Module):
+    """Loss of a student beside its teacher: both see the same crop and rotation of every clip (Beyer et al. 2022)."""
 
-    def objective(batch: ClipBatch, features: Tensor, labels: Tensor) -> Tensor:
-        teacher.eval()
+    def __init__(
+        self, criterion: DistillationLoss, student: ActionClassifier, teacher: ActionClassifier
+    ) -> None:
+        super().__init__()
+        self.criterion = criterion
+        # In a tuple, so that their parameters are not this module's.
+        self._pair = student, teacher.eval()
+
+    def forward(self, batch: LabelledBatch, features: Tensor) -> Tensor:
+        student, teacher = self._pair
         with torch.no_grad():
-            known = teacher.features(batch.clips, valid=batch.valid, owner=batch.owner)
+            known = all_features(teacher, batch)
             wanted = teacher.head(known)
-        return criterion(student.head(features), features, labels, wanted, known)
-
-    return objective
+        logits = head_logits(student.head, features, batch.counted)
+        return self.criterion(logits, features, batch.labels, wanted, known, batch.counted)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..models import SkeletonModel, build_model
-from .classifier import as_sources, check_part
+from .classifier import as_sources, check_computation, check_part
 from .distill_loss import check_distillation
 from .finetune import FinetuneConfig
 
@@ -104,8 +104,15 @@ class DistillConfig:
         device: ``auto`` (a GPU where there is one) or a torch device.
         deterministic: take only algorithms that give the same bits in every run on this machine with as many threads;
             on a GPU slower, see docs/reliability.md. On a CPU that holds without it too.
+        precision: ``auto`` is bfloat16 autocast on GPUs that have it and float32 elsewhere; or ``float32``, ``tf32``,
+            ``bfloat16``, ``float16``.
+        graph: ``auto`` records an update as one CUDA graph on a GPU, and is eager elsewhere or where that fails;
+            ``on`` stops where it fails; ``off`` is always eager.
+        on_nan: ``stop`` ends the run where a loss is not finite; ``skip`` leaves the update out and goes on.
+        checkpoint_every: epochs between two checkpoints of the student that trains; 0 for none on the way.
         latency: measure latency on the CPU, batch 1 and 32.
-        resume: continue the distillation that the folder holds: students that are done are not trained again.
+        resume: continue the distillation that the folder holds: students that are done are not trained again, one that
+            was cut short goes on from its checkpoint.
         overwrite: replace the distillation that the folder holds.
     """
 
@@ -123,6 +130,10 @@ class DistillConfig:
     batch_size: int = 256
     device: str = "auto"
     deterministic: bool = False
+    precision: str = "auto"
+    graph: str = "auto"
+    on_nan: str = "stop"
+    checkpoint_every: float = 10.0
     latency: bool = True
     resume: bool = False
     overwrite: bool = False
@@ -135,8 +146,7 @@ class DistillConfig:
             raise ValueError(f"seeds={self.seeds} must hold at least one integer, none below 0, none twice")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
-        if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite exclude each other: pass one of the two")
+        check_computation(self)
         check_distillation(self.temperature, self.soft, self.feature)
         if self.soft == 0 and self.feature == 0:
             raise ValueError("soft=0 and feature=0 give the teacher no effect: set one above 0")

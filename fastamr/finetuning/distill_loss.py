@@ -7,9 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..nn import initialize
+from .fitting.learner import counted_mean, cross_entropy
 
 
-def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+def soft_label_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, counted: Tensor | None = None
+) -> Tensor:
     """Temperature-scaled KL divergence of the student's classes from the teacher's (Hinton et al. 2015; ASMa).
 
     ``t^2 * mean over clips of sum_c p_c * (log p_c - log q_c)`` with ``p = softmax(teacher / t)`` and
@@ -19,6 +22,7 @@ def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) 
         student: ``(B, classes)`` logits.
         teacher: ``(B, classes)`` logits; no gradient reaches them.
         temperature: t, above 0; the larger, the more the small probabilities count.
+        counted: ``(B,)``, 1 where a clip counts, else 0; None = all do.
 
     Returns:
         A float32 scalar, 0 where both agree.
@@ -31,10 +35,13 @@ def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) 
         raise ValueError(f"temperature={temperature} must be positive, for example 2.0")
     q = functional.log_softmax(student.float() / temperature, dim=1)
     p = functional.log_softmax(teacher.detach().float() / temperature, dim=1)
-    return temperature**2 * functional.kl_div(q, p, reduction="batchmean", log_target=True)
+    divergence = functional.kl_div(q, p, reduction="none", log_target=True).sum(1)
+    return temperature**2 * counted_mean(divergence, counted)
 
 
-def feature_loss(student: Tensor, teacher: Tensor, eps: float = 1e-5) -> Tensor:
+def feature_loss(
+    student: Tensor, teacher: Tensor, eps: float = 1e-5, counted: Tensor | None = None
+) -> Tensor:
     """Mean squared difference of features, each clip's features brought to mean 0 and variance 1 first.
 
     ``mean((n(student) - n(teacher))^2)`` with ``n(x) = (x - mean(x)) / sqrt(var(x) + eps)`` over the F features of a
@@ -45,6 +52,7 @@ def feature_loss(student: Tensor, teacher: Tensor, eps: float = 1e-5) -> Tensor:
         student: ``(B, F)``.
         teacher: ``(B, F)``; no gradient reaches it.
         eps: added to the variances.
+        counted: ``(B,)``, 1 where a clip counts, else 0; None = all do.
 
     Returns:
         A float32 scalar.
@@ -55,7 +63,8 @@ def feature_loss(student: Tensor, teacher: Tensor, eps: float = 1e-5) -> Tensor:
     _check_pair("student", student, "teacher", teacher)
     width = student.shape[1:]
     normal = functional.layer_norm(student.float(), width, eps=eps)
-    return functional.mse_loss(normal, functional.layer_norm(teacher.detach().float(), width, eps=eps))
+    wanted = functional.layer_norm(teacher.detach().float(), width, eps=eps)
+    return counted_mean(functional.mse_loss(normal, wanted, reduction="none").mean(1), counted)
 
 
 class DistillationLoss(nn.Module):
@@ -102,6 +111,7 @@ class DistillationLoss(nn.Module):
         labels: Tensor,
         teacher_logits: Tensor,
         teacher_features: Tensor,
+        counted: Tensor | None = None,
     ) -> Tensor:
         """Return the loss, a float32 scalar.
 
@@ -111,13 +121,15 @@ class DistillationLoss(nn.Module):
             labels: ``(B,)`` int64.
             teacher_logits: ``(B, classes)``.
             teacher_features: ``(B, F_teacher)``.
+            counted: ``(B,)``, 1 where a clip counts, else 0; None = all do.
         """
-        hard = functional.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        hard = cross_entropy(logits, labels, self.label_smoothing, counted)
         loss = (1 - self.soft) * hard
         if self.soft > 0:
-            loss = loss + self.soft * soft_label_loss(logits, teacher_logits, self.temperature)
+            loss = loss + self.soft * soft_label_loss(logits, teacher_logits, self.temperature, counted)
         if self.projection is not None:
-            loss = loss + self.feature * feature_loss(self.projection(features), teacher_features)
+            projected = self.projection(features)
+            loss = loss + self.feature * feature_loss(projected, teacher_features, counted=counted)
         return loss
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import ops
+from ..distributed import draw_rows, processes
 from ..errors import check_name, naming
 from ..nn import DropPath, drop_path_seed, initialize
 from .base import (
@@ -218,13 +219,23 @@ class ActionClassifier(nn.Module):
         if seed is None and generator is not None and self.training:
             seed = ops.make_seed(generator, clips.device)
         with drop_path_seed(seed):
-            tokens = self.dropout(self.encoder.encode(clips, valid=valid))
+            tokens = self._drop(self.encoder.encode(clips, valid=valid))
         known = None if valid is None else token_validity(valid, self.encoder.config.patch_frames)
         if self.pooling == "joints":
             tokens = tokens.unflatten(1, (-1, self.joints))
             known = None if known is None else known.unflatten(1, (-1, self.joints))
         pooled = mean_tokens(tokens, known).flatten(1)
         return pooled if owner is None else average_bodies(pooled, owner, count)
+
+    def _drop(self, tokens: Tensor) -> Tensor:
+        """Drop-out; of several processes each takes its rows of what one alone would draw."""
+        stays = 1 - self.dropout.p
+        if processes() == 1 or not self.training or stays == 1:
+            return self.dropout(tokens)
+        noise = draw_rows(
+            lambda rows: tokens.new_empty(rows, *tokens.shape[1:]).bernoulli_(stays), len(tokens)
+        )
+        return tokens * noise.div(stays)
 
     def forward(
         self,

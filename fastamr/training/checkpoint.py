@@ -26,6 +26,7 @@ from ..errors import naming, shortened
 from ..files import replaced, write_text
 from ..folders import remove_written
 from .config import PretrainConfig, current_names
+from .update.step import PretrainStep
 
 STATE_FILE = "state.safetensors"
 # The checkpoint before the last one, as long as no loss has shown that the last one is of use.
@@ -234,6 +235,32 @@ def restore_training(
         for key, value in tensors.items():
             if key.startswith("optimizer.") and key.split(".", 2)[2] == name:
                 _put_back(optimizer.state[parameter], key.split(".")[1], value, parameter.device)
+
+
+def capture_step(step: PretrainStep) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return all that a step goes on from: tensors by name (not copied), and scalars."""
+    tensors = capture_training(step.model, step.optimizer)
+    tensors |= {"seed": step.seed[:2], "rng.cpu": torch.get_rng_state()}
+    if step.device.type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(step.device)
+    return tensors, {"update": step.update, "scaler": step.scaler.state_dict()}
+
+
+def restore_step(step: PretrainStep, checkpoint: Checkpoint) -> None:
+    """Put back what :func:`capture_step` returned: weights, optimizer, random state and the number of the update.
+
+    Raises:
+        ValueError: a weight is missing or has another shape.
+    """
+    scalars, tensors = checkpoint.scalars, checkpoint.tensors
+    restore_training(step.model, step.optimizer, tensors)
+    step.seed[:2].copy_(tensors["seed"])
+    if scalars["scaler"] and step.scaler.is_enabled():
+        step.scaler.load_state_dict(scalars["scaler"])
+    torch.set_rng_state(tensors["rng.cpu"])
+    if step.device.type == "cuda" and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"], step.device)
+    step.continue_from(scalars["update"])
 
 
 def _put_back(state: dict[str, Any], key: str, value: Tensor, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files import replaced, write_text
+from ..folders import note_written
 from .config import read_yaml
 
 if TYPE_CHECKING:
@@ -172,6 +173,52 @@ def in_words(clips: list[dict[str, Any]]) -> str:
     shown = ", ".join(f"{clip['name']} ({clip['largest']:.3g})" for clip in clips[:_SHOWN])
     rest = len(clips) - _SHOWN
     return f"its clips, by their largest coordinate: {shown}" + (f" and {rest} more" if rest > 0 else "")
+
+
+@dataclass
+class Evidence:
+    """Keeps the batch of an update that is not finite, and says what happened.
+
+    Attributes:
+        folder: the run's folder.
+        data: the data set.
+        config: the run's configuration.
+        advice: what to try.
+        use: how to look at the batch; None = as with :func:`fastamr.models.load_pretrained`.
+    """
+
+    folder: Path
+    data: PackedSkeletons
+    config: Mapping[str, Any]
+    advice: str
+    use: str | None = None
+
+    def tell(
+        self, error: NotFinite, rate: float, batch: Batch, back: Callable[[], str], kept: Callable[[], str]
+    ) -> str:
+        """Write the batch of the update, and return what to say of it.
+
+        Args:
+            error: what was found.
+            rate: the learning rate of the update.
+            batch: its clips.
+            back: goes back to a sound checkpoint, and says so.
+            kept: says which checkpoint there is.
+        """
+        clips = clips_of(self.data, batch.bodies, batch.clips)
+        path = self.folder / f"diverged-{error.update}.safetensors"
+        text = f"{error} (learning rate {rate:.3g}); "
+        try:
+            text += back()
+            about = describe(error.update, str(error), rate, kept(), self.config)
+            about |= {} if self.use is None else {"use": self.use}
+            batch.about = {**about, "clips": clips}
+            note_written(self.folder, path, path.with_suffix(".yaml"))
+            write_batch(path, batch)
+            where = f"the batch is in {path} and .yaml"
+        except OSError as failure:
+            where = f"the batch could not be kept ({failure})"
+        return f"{text}{kept()}; {in_words(clips)}; {where}; {self.advice}"
 
 
 def describe(update: int, fault: str, rate: float, kept: str, config: Mapping[str, Any]) -> dict[str, Any]:

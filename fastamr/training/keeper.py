@@ -13,7 +13,7 @@ from .checkpoint import (
     RUN_FILES,
     SUSPECT_FILE,
     Checkpoint,
-    capture_training,
+    capture_step,
     changed_settings,
     clear_run,
     clear_unfinished,
@@ -21,10 +21,11 @@ from .checkpoint import (
     go_back,
     load_checkpoint,
     reported,
+    restore_step,
     restore_training,
     save_checkpoint,
 )
-from .diverged import Batch, NotFinite, Soundness, clips_of, describe, in_words, write_batch
+from .diverged import Batch, Evidence, NotFinite, Soundness
 from .machine import changed_machine, machine_of
 from .report import RunReport
 from .run import Run
@@ -99,7 +100,7 @@ class Keeper:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         run = self.run
-        scalars, tensors = checkpoint.scalars, checkpoint.tensors
+        scalars = checkpoint.scalars
         self.changes = changed_settings(scalars, run.complete_config().to_dict(), run.fingerprint)
         self._machine_before = scalars.get("machine") or {}
         if scalars["update"] > run.total:
@@ -107,14 +108,7 @@ class Keeper:
                 f"the run in {run.folder} is at update {scalars['update']} already, past the {run.total} "
                 "that are asked for: ask for more epochs"
             )
-        restore_training(run.model, run.step.optimizer, tensors)
-        run.step.seed[:2].copy_(tensors["seed"])
-        if scalars["scaler"] and run.step.scaler.is_enabled():
-            run.step.scaler.load_state_dict(scalars["scaler"])
-        torch.set_rng_state(tensors["rng.cpu"])
-        if run.device.type == "cuda" and "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"], run.device)
-        run.step.continue_from(scalars["update"])
+        restore_step(run.step, checkpoint)
         self.report.seconds, self.report.saved_at = scalars["seconds"], scalars["update"]
         loss = scalars.get("loss")
         self.report.loss, self.report.skipped = math.nan if loss is None else loss, scalars.get("skipped", 0)
@@ -135,17 +129,12 @@ class Keeper:
         fault = self._soundness.fault()
         if fault is not None:
             raise NotFinite(run.update, f"after update {run.update} {fault}")
-        tensors = capture_training(run.model, run.step.optimizer)
-        tensors |= {"seed": run.step.seed[:2], "rng.cpu": torch.get_rng_state()}
-        if run.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(run.device)
-        scalars = {
-            "update": run.update,
+        tensors, scalars = capture_step(run.step)
+        scalars |= {
             "seconds": self.report.seconds,
             "loss": self.report.loss if math.isfinite(self.report.loss) else None,
             "skipped": self.report.skipped,
             "machine": self._machine,
-            "scaler": run.step.scaler.state_dict(),
             "config": run.complete_config().to_dict(),
             "data": run.fingerprint,
         }
@@ -168,32 +157,24 @@ class Keeper:
     def explain(self, error: NotFinite) -> str:
         """Keep the clips of the update, go back to a sound checkpoint, and return what to say of it."""
         run = self.run
-        rate = run.schedule.at(error.update - 1)
-        batch = self._batch(error.update)
-        clips = clips_of(run.data, batch.bodies, batch.clips)
-        path = run.folder / f"diverged-{error.update}.safetensors"
-        suspect = self.report.saved_at if self.report.finite <= self.report.saved_at else 0
-        text = f"{error} (learning rate {rate:.3g}); "
-        try:
-            if suspect > 0 and go_back(run.folder):
-                checkpoint = load_checkpoint(run.folder)
-                assert checkpoint is not None
-                restore_training(run.model, run.step.optimizer, checkpoint.tensors)
-                run.model.save_pretrained(run.folder)
-                self.report.saved_at = checkpoint.scalars["update"]
-                text += f"that of update {suspect} led there, and lies in {SUSPECT_FILE}; "
-            kept = self.report.kept()
-            about = describe(error.update, str(error), rate, kept, run.complete_config().to_dict())
-            batch.about = {**about, "clips": clips}
-            note_written(run.folder, path, path.with_suffix(".yaml"))
-            write_batch(path, batch)
-            where = f"the batch is in {path} and .yaml"
-        except OSError as failure:
-            kept, where = self.report.kept(), f"the batch could not be kept ({failure})"
         advice = "look for extreme coordinates, lower --lr, set --clip-grad 1"
         if run.config.on_nan == "stop" and error.update > self.report.finite:
             advice += ", or leave such updates out with --on-nan skip"
-        return f"{text}{kept}; {in_words(clips)}; {where}; {advice}"
+        evidence = Evidence(run.folder, run.data, run.complete_config().to_dict(), advice)
+        rate = run.schedule.at(error.update - 1)
+        return evidence.tell(error, rate, self._batch(error.update), self._go_back, self.report.kept)
+
+    def _go_back(self) -> str:
+        """Leave a checkpoint that led to bad numbers for the one before, and say so; nothing where it did not."""
+        run, suspect = self.run, self.report.saved_at
+        if suspect <= 0 or self.report.finite > suspect or not go_back(run.folder):
+            return ""
+        checkpoint = load_checkpoint(run.folder)
+        assert checkpoint is not None
+        restore_training(run.model, run.step.optimizer, checkpoint.tensors)
+        run.model.save_pretrained(run.folder)
+        self.report.saved_at = checkpoint.scalars["update"]
+        return f"that of update {suspect} led there, and lies in {SUSPECT_FILE}; "
 
     def _batch(self, update: int) -> Batch:
         """Return the clips of an update made before, as the model saw them: of several processes, those of this one."""

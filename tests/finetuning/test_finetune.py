@@ -70,16 +70,6 @@ class TestClipBatches:
         found = classifier.features(batch.clips, valid=batch.valid, owner=batch.owner)
         torch.testing.assert_close(found, extract_features(model, data, bodies="field"))
 
-    def test_training_clips_are_augmented_and_follow_the_seed(self, make_data) -> None:
-        batches = ClipBatches(make_data(clips=2, lengths=(12,)), frames=8)
-        options = {"crop": (0.5, 1.0), "min_frames": 4, "max_angle": 0.3}
-        clips = torch.tensor([0, 1])
-        one, again, other = (
-            batches.train(clips, torch.tensor(seed), **options).clips for seed in ([1, 0], [1, 0], [1, 1])
-        )
-        assert torch.equal(one, again)
-        assert not torch.allclose(one, other)
-
 
 def test_learns(model, data) -> None:
     before = copy.deepcopy(model.state_dict())
@@ -116,56 +106,6 @@ def test_bar_and_lines(model, data, capsys) -> None:
     assert "epoch 3 of 3" in shown
     assert [line.split(",")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert lines[-1].endswith(f"loss {loss:.3f}")
-
-
-def test_learning_rates_follow_warmup_cosine_and_layers(model, data, monkeypatch) -> None:
-    seen: list[list[float]] = []
-    step = torch.optim.AdamW.step
-
-    def record(self, *arguments):
-        seen.append([group["lr"] for group in self.param_groups])
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", record)
-    recipe = dataclasses.replace(QUICK, epochs=4, batch_size=23, lr=1e-2, min_lr=1e-3, warmup_epochs=1)
-    finetune(model, data, labelled_split(data, "official"), recipe)
-    # 45 clips make two batches: two updates of warm-up, then six of the cosine down to min_lr.
-    head = [rates[-1] for rates in seen]
-    assert len(head) == 8
-    assert head[:2] == pytest.approx([5e-3, 1e-2])
-    assert head[4] == pytest.approx((1e-2 + 1e-3) / 2)
-    assert head[-1] == pytest.approx(1e-3)
-    assert seen[1][0] == pytest.approx(1e-2 * 0.8**3)  # two blocks, so the embedding is three layers below
-
-
-def test_every_update_draws_anew_from_the_recipe(model, data, monkeypatch) -> None:
-    seen: list[tuple[list[int], dict]] = []
-    original = ClipBatches.train
-
-    def record(self, clips, seed, **options):
-        seen.append((seed.tolist(), options))
-        return original(self, clips, seed, **options)
-
-    monkeypatch.setattr(ClipBatches, "train", record)
-    recipe = dataclasses.replace(QUICK, epochs=2, batch_size=30, crop=(0.7, 0.9))
-    finetune(model, data, labelled_split(data, "official"), recipe, seed=4)
-    assert [seed for seed, _ in seen] == [[4, 0], [4, 1], [4, 2], [4, 3]]
-    assert all(options == {"crop": (0.7, 0.9), "min_frames": 4, "max_angle": 0.1} for _, options in seen)
-
-
-def test_mixup_lerps_features_and_losses(model, data) -> None:
-    from fastamr.finetuning.finetune import _loss
-
-    classifier = ActionClassifier(model, 3, hidden=0)
-    features, labels = torch.randn(4, 64), torch.tensor([0, 1, 2, 0])
-    torch.manual_seed(5)
-    share = torch.distributions.Beta(0.8, 0.8).sample()
-    other = torch.randperm(4)
-    mixed = share * features + (1 - share) * features[other]
-    logits = classifier.head(mixed)
-    expected = share * classifier.loss(logits, labels) + (1 - share) * classifier.loss(logits, labels[other])
-    torch.manual_seed(5)
-    torch.testing.assert_close(_loss(classifier, features, labels, 0.8), expected)
 
 
 def test_a_last_batch_of_one_clip_does_not_break_batch_norm(model, data) -> None:

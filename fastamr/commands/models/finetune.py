@@ -13,9 +13,8 @@ def run(words: list[str]) -> None:
     """Carry out the command."""
     text = "Train a classifier on a pre-trained encoder and save it."
     parser = CommandParser("finetune", "--checkpoint RUN --data FILE... --out DIR", text)
-    first = {
-        "encoder, data and folder": "checkpoint data split train_on label_numbers out frozen seed device overwrite"
-    }
+    names = "checkpoint data split train_on label_numbers out frozen seed device resume overwrite"
+    first = {"encoder, data and folder": names}
     parser.add_fields(ClassifierConfig, first, skip=("recipe",))
     first = {"recipe": "epochs batch_size lr"}
     parser.add_fields(FinetuneConfig, first, rest="more of the recipe", part="recipe")

@@ -25,7 +25,9 @@ def mean_tokens(tokens: Tensor, known: Tensor | None = None) -> Tensor:
     return (tokens * mask).sum(1, dtype=compute) / mask.sum(1)
 
 
-def average_bodies(features: Tensor, owner: Tensor, count: int | None = None) -> Tensor:
+def average_bodies(
+    features: Tensor, owner: Tensor, count: int | None = None, *, partial: bool = False
+) -> Tensor:
     """Mean over the bodies of each clip.
 
     Args:
@@ -33,6 +35,7 @@ def average_bodies(features: Tensor, owner: Tensor, count: int | None = None) ->
         owner: ``(S,)`` int64, the clip of each body, from 0; every clip has a body.
         count: B, the number of clips. Nothing is then read back from a GPU, rows with an owner of -1 belong to no clip
             (they fill a batch up to a fixed size), and a clip without a body has zeros on a GPU. None counts them.
+        partial: with ``count``: clips without a body here may have some elsewhere, and get zeros.
 
     Returns:
         ``(B, F)``.
@@ -55,7 +58,7 @@ def average_bodies(features: Tensor, owner: Tensor, count: int | None = None) ->
     # Rows of no clip are added up in a last row of their own.
     place = torch.where(owner < 0, count, owner)
     counts = owner.new_zeros(count + 1).index_add(0, place, torch.ones_like(place))[:count]
-    if are_values_checked(owner):
+    if are_values_checked(owner) and not partial:
         _check_owned(counts)
     total = features.new_zeros(count + 1, features.shape[1]).index_add(0, place, features)[:count]
     return total / counts.clamp(min=1)[:, None]

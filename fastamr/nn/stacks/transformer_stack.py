@@ -311,7 +311,9 @@ class TransformerStack(_Stack):
         """The factors of each block's rows, None where a block drops nothing."""
         if scales is None:
             return [(None, None)] * len(self)
-        rows = scales[:, :, None].expand(-1, -1, tokens).flatten(1)
+        rows = (
+            scales[:, :, None].expand(-1, -1, tokens).flatten(1).contiguous()
+        )  # of one sequence it is a view
         rows = rows.to(torch.promote_types(torch.float32, dtype))
         return [
             (rows[2 * index], rows[2 * index + 1]) if block.drop_path.active else (None, None)

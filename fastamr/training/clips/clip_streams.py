@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,20 +22,34 @@ from .sampling import ClipSampler, FrameRows
 _SLOTS = 3
 
 
+class Order(Protocol):
+    """What the step asks of the order of the batches.
+
+    Attributes:
+        first: place in a micro-batch of the first sequence that this process takes.
+    """
+
+    first: int
+
+
 class ClipStream(Protocol):
     """What :class:`fastamr.training.PretrainStep` asks of a source of clips.
 
     Attributes:
-        order: which body sequences make up each batch.
+        order: which sequences or clips make up each batch.
     """
 
-    order: BatchOrder
+    @property
+    def order(self) -> Order:
+        """See above."""
 
     def advance(self, update: int) -> None:
         """Prepare an update, on the host; nothing is waited for that the device has not long finished."""
 
-    def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return clips ``(S, T, V, C)`` float32 and validity ``(S, T, V)`` bool or None.
+    def draw(self, counter: Tensor, seed: Tensor) -> Any:
+        """Return the batch, tensors or None: clips ``(S, T, V, C)`` float32 and validity ``(S, T, V)`` bool or None.
+
+        What else a batch has is between the stream and the step's ``compute``.
 
         Args:
             counter: int64 scalar on the device, the number of the update.

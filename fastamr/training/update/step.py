@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -28,12 +28,25 @@ from .recording import GRAPH_CHOICES, CudaRecorder, Form, RecordedCall, Recorder
 from .schedule import LearningRateSchedule
 
 
+def masked_loss(model: nn.Module, batch: Sequence[Tensor | None], seed: Tensor) -> Any:
+    """Call a model of :data:`fastamr.models.MODELS` on clips and their validity: the loss of pre-training.
+
+    Args:
+        model: the model.
+        batch: clips ``(S, T, V, C)`` and validity ``(S, T, V)`` or None.
+        seed: of the masks.
+    """
+    clips, valid = batch
+    details = {"return_details": True} if getattr(model, "reports_terms", False) else {}
+    return model(clips, seed=seed, valid=valid, **details)
+
+
 class PretrainStep:
     """Updates a model once per call.
 
-    With ``clips`` a call takes no arguments: the update's clips are drawn, and the model (any of
-    :data:`fastamr.models.MODELS`) is called with ``clips``, ``seed`` and ``valid``. Without, a call hands its tensors
-    to the model, any ``nn.Module`` that returns a scalar loss.
+    With ``clips`` a call takes no arguments: the update's batch is drawn, and ``compute`` makes the loss of it, which
+    by default calls the model (any of :data:`fastamr.models.MODELS`) with ``clips``, ``seed`` and ``valid``. Without, a
+    call hands its tensors to the model, any ``nn.Module`` that returns a scalar loss.
 
     On a GPU the first three updates run eagerly, the fourth is recorded as a CUDA graph (clips, masks, forward,
     backward, clipping, optimizer, learning rate, seed, metrics), and from then on an update is one launch. These
@@ -55,10 +68,12 @@ class PretrainStep:
         optimizer: over the model's parameters; to be recorded it must be capturable, as
             :func:`fastamr.training.update.optimizer.build_optimizer`'s is.
         clips: draws the clips; None = the caller passes the model's inputs.
+        compute: returns the loss of what ``clips`` draws, or an object with ``loss`` and ``terms``, from the model, the
+            batch (of each micro-batch its share of every tensor) and the seed: see :func:`masked_loss`.
         seed: ``(2,)`` int64 on the device, key and counter; the counter advances in place. None draws one. Only used
             with ``clips``.
-        schedule: sets the learning rate of each update, a tensor on the device in every group of the optimizer; None
-            leaves it to the caller.
+        schedule: sets the learning rate of each update, a tensor on the device in every group of the optimizer, times
+            the group's ``lr_scale`` where it has one; None leaves it to the caller.
         dtype: autocast's dtype, or float32 for none; float16 scales the loss.
         matmul_precision: ``highest``, ``high`` or ``medium``, see ``torch.set_float32_matmul_precision``, for the
             time of an update; None leaves the process's setting.
@@ -93,6 +108,7 @@ class PretrainStep:
         optimizer: torch.optim.Optimizer,
         clips: ClipStream | None = None,
         *,
+        compute: Callable[[nn.Module, Any, Tensor], Any] = masked_loss,
         seed: Tensor | None = None,
         schedule: LearningRateSchedule | None = None,
         dtype: torch.dtype = torch.float32,
@@ -107,6 +123,7 @@ class PretrainStep:
     ) -> None:
         self.world = World() if world is None else world
         self.model, self.optimizer, self.clips, self.schedule = model, optimizer, clips, schedule
+        self.compute = compute
         self.dtype, self.accumulate, self.clip_grad = dtype, accumulate, clip_grad
         self.matmul_precision, self.skip_not_finite = matmul_precision, skip_not_finite
         if skip_not_finite and not isinstance(optimizer, AdamW):
@@ -233,8 +250,10 @@ class PretrainStep:
         before = [buffer.clone() for buffer in self.model.buffers()] if self.skip_not_finite else []
         if self.schedule is not None:
             rate = self.schedule(self.counter)
-            for held in _rate_tensors(self.optimizer, self.device):
-                held.copy_(rate)
+            held = _rate_tensors(self.optimizer, self.device)
+            torch._foreach_copy_([tensor for tensor, _ in held], [rate] * len(held))
+            if any(scale != 1 for _, scale in held):
+                torch._foreach_mul_([tensor for tensor, _ in held], [scale for _, scale in held])
         parts = [self._backward(forward) for forward in self._forwards(self.model, inputs)]
         loss, terms = _add(part[0] for part in parts), {}
         for name in parts[0][1]:
@@ -253,15 +272,14 @@ class PretrainStep:
             pieces = [tensor.chunk(self.accumulate) for tensor in inputs] if self.accumulate > 1 else []
             batches = list(zip(*pieces, strict=True)) or [inputs]
             return [functools.partial(model, *batch) for batch in batches]
-        clips, valid = self.clips.draw(self.counter, self.seed[:2])
-        details = {"return_details": True} if getattr(model, "reports_terms", False) else {}
-        size = len(clips) // self.accumulate
-        parts = [slice(start, start + size) for start in range(0, len(clips), size)]
-        valids = [None if valid is None else valid[part] for part in parts]
-        return [
-            functools.partial(model, clips[part], seed=self.seed, valid=known, **details)
-            for part, known in zip(parts, valids, strict=True)
-        ]
+        batch = self.clips.draw(self.counter, self.seed[:2])
+        parts: list[Any] = [batch]
+        if self.accumulate > 1:
+            count = self.accumulate
+            parts = list(
+                zip(*([None] * count if each is None else each.chunk(count) for each in batch), strict=True)
+            )
+        return [functools.partial(self.compute, model, part, self.seed) for part in parts]
 
     def _backward(self, forward: Callable[[], Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Run one micro-batch, advance the seed, and return its share of loss and terms."""
@@ -390,9 +408,9 @@ def _choose_recorder(
     return None, reason
 
 
-def _rate_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> list[Tensor]:
-    """Return the tensors that hold the groups' learning rates, each once."""
-    held: dict[int, Tensor] = {}
+def _rate_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> list[tuple[Tensor, float]]:
+    """Return the tensors that hold the groups' learning rates, each once, and the factor of the schedule's rate."""
+    held: dict[int, tuple[Tensor, float]] = {}
     for place, group in enumerate(optimizer.param_groups):
         rate = group["lr"]
         if not isinstance(rate, Tensor) or rate.device != device:
@@ -401,5 +419,10 @@ def _rate_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> lis
                 f"the learning rate of group {place} is {where}, expected a tensor on {device} that the schedule "
                 f"can write: pass lr=torch.tensor(1e-3, device={str(device)!r}), or no schedule"
             )
-        held[id(rate)] = rate
+        scale = float(group.get("lr_scale", 1.0))
+        if held.setdefault(id(rate), (rate, scale))[1] != scale:
+            raise ValueError(
+                f"group {place} has lr_scale {scale} and shares its learning rate with a group of another: give each "
+                "its own tensor"
+            )
     return list(held.values())
