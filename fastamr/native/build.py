@@ -13,6 +13,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -201,6 +202,8 @@ def cuda_plan(torch: Torch) -> Plan:
 
 def plan_for(device: str) -> Plan:
     """The plan of a device's library, or :class:`BuildError`."""
+    if sys.platform != "linux":
+        raise BuildError(f"it is built on Linux only (this is {sys.platform}): the other back ends run")
     torch = find_torch()
     return cpu_plan(torch) if device == "cpu" else cuda_plan(torch)
 

@@ -78,6 +78,8 @@ def _try(device: str) -> str | None:
             return f"FASTAMR_BUILD={os.environ.get('FASTAMR_BUILD')} leaves the {device} extension out"
         if device == "cuda" and torch.version.cuda is None:
             return f"torch {torch.__version__} is built without CUDA"
+        if device == "cuda" and not torch.cuda.is_available():
+            return "there is no GPU (torch.cuda.is_available() is false), so the cuda extension is not built"
         library = _library(device)
         torch.ops.load_library(str(library))
         _loaded[device] = library
