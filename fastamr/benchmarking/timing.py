@@ -76,7 +76,9 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self._before is not None:
             try:
-                _CLEAR.write_text("5", encoding="ascii")  # resets the peak of the resident memory, see proc(5)
+                _CLEAR.write_text(
+                    "5", encoding="ascii"
+                )  # resets the peak of the resident memory, see proc(5)
             except OSError:
                 self._before = None
 

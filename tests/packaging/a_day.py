@@ -25,7 +25,11 @@ def fastamr(*words: str) -> None:
 
     start = time.perf_counter()
     code = cli.main(words)
-    print(f"[{time.perf_counter() - start:.1f} s] fastamr {' '.join(words)}: {code}", flush=True)
+    print(
+        f"[{time.perf_counter() - start:.1f} s] fastamr {' '.join(words)}: {code}",
+        file=sys.stderr,
+        flush=True,
+    )
     if code:
         sys.exit(f"fastamr {words[0]} ended with {code}")
 

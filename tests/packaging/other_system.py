@@ -29,9 +29,9 @@ OWN = ("fastamr", "kernels", "__main__")
 UNIX_ONLY: dict[ModuleType, tuple[str, ...]] = {
     os: (
         "fork", "forkpty", "getuid", "geteuid", "getgid", "getegid", "getgroups", "setuid", "setgid", "getpgid",
-        "getpgrp", "setpgid", "setsid", "killpg", "nice", "chown", "fchown", "lchown", "fchmod", "chroot", "mkfifo", "mknod",
-        "pread", "pwrite", "preadv", "pwritev", "readv", "writev", "sendfile", "statvfs", "fstatvfs", "sysconf",
-        "confstr", "uname", "wait", "wait3", "wait4", "WIFEXITED", "WEXITSTATUS", "WIFSIGNALED", "WTERMSIG", "ttyname",
+        "getpgrp", "setpgid", "setsid", "killpg", "nice", "chown", "fchown", "lchown", "fchmod", "chroot", "mkfifo",
+        "mknod", "pread", "pwrite", "preadv", "pwritev", "sendfile", "statvfs", "fstatvfs", "sysconf",
+        "confstr", "uname", "wait", "wait3", "wait4", "WIFEXITED", "WEXITSTATUS", "WTERMSIG", "ttyname",
         "getloadavg", "sched_getaffinity", "sched_setaffinity", "sched_yield", "posix_fadvise", "posix_fallocate",
         "lockf", "fdatasync", "sync", "pipe2", "set_blocking", "get_blocking", "memfd_create", "copy_file_range",
         "posix_spawn", "getxattr", "setxattr", "O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK", "O_CLOEXEC", "O_SYNC",

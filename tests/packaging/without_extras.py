@@ -79,7 +79,7 @@ DATA = ("--data", "d.safetensors", "--split", "mine")
 CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "curves": ("viz", command("plot", "run", "--out", "pictures")),
     "embedding": ("viz", command("plot", "run", "--embedding", "pca", *DATA, "--out", "pictures")),
-    "attention": ("viz", command("plot", "run", "--attention", "0", *DATA, "--out", "pictures")),
+    "attention": ("viz", command("plot", "run", "--attention", *DATA, "--out", "pictures")),
     "confusion": (
         "viz",
         command("plot", "classifier", "--confusion", "classifier", *DATA, "--out", "pictures"),
@@ -88,7 +88,7 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "strip": ("viz", command("show", "d.safetensors", "--clip", "0", "--out", "clip.png")),
     "figure": ("viz", raises(charts)),
     "motion capture": ("mocap", command("import", "clip.c3d", "c.safetensors", "--markers", "markers.yaml")),
-    "writing ONNX": ("export", command("export", "--checkpoint", "classifier", "--out", "model.onnx")),
+    "writing ONNX": ("export", command("export", "classifier", "--onnx", "new.onnx")),
     "running ONNX": ("export", command("predict", "moves/wave/p1.csv", "--model", "model.onnx")),
     "an ONNX model": ("export", raises(onnx_model)),
     "logistic regression": ("eval", raises(logistic)),
