@@ -1,8 +1,8 @@
 """Installs the package as a user does, into clean virtual environments where pip resolves everything: check_package.py.
 
 The source archive, with pip's build isolation, so without a compiled library; the wheel that torch was visible for,
-with one. In each: ``pip check``, a user's day (``tests/packaging/a_day.py``) and removal. ``--lowest`` takes the lowest versions
-that pyproject.toml allows, of which torch may be a CUDA build of several GB.
+with one. In each: ``pip check``, a user's day (``tests/packaging/a_day.py``) and removal. ``--lowest`` takes the lowest
+versions that pyproject.toml allows, of which torch may be a CUDA build of several GB.
 """
 
 from __future__ import annotations
