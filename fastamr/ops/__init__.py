@@ -15,7 +15,7 @@ from .attention.visible_attention import (
     visible_attention_backward_into,
     visible_attention_forward,
 )
-from .common.backends import availability, backend
+from .common.backends import availability, backend, reference_only
 from .common.seeds import derive_seed, make_seed
 from .common.stack_backends import choose_stack
 from .masked_patch_gather import masked_patch_gather
@@ -51,6 +51,7 @@ __all__ = [
     "motion_guidance",
     "patch_gather",
     "reconstruction_target",
+    "reference_only",
     "row_linear",
     "row_linear_backward",
     "row_norm",

@@ -92,6 +92,7 @@ def test_removed_it_leaves_the_cache_that_info_names(wheel: Path, tmp_path: Path
     venv = Environment.make(tmp_path / "venv")
     before = venv.files()
     venv.pip("install", "--no-index", "--no-deps", wheel)
+    venv.run("fastamr", "info", "--build", cwd=tmp_path, **with_compiler)
     said = venv.run("python", HERE / "a_day.py", tmp_path, "modules", "info", cwd=tmp_path, **with_compiler)
     assert len([name for name in venv.files() - before if name.endswith(".pyc")]) > 300
     cache = tmp_path / "home" / ".cache" / "fastamr"

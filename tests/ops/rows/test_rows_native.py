@@ -10,20 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastamr import native, ops
+from fastamr import ops
 from fastamr.ops.rows import native as rows_native
 from fastamr.testing import assert_as_good_as, relative_error
 
-pytestmark = pytest.mark.skipif(
-    native.why_not("cpu") is not None, reason=f"no CPU extension: {native.why_not('cpu')}"
-)
+pytestmark = pytest.mark.extension
 RAW = torch.ops.fastamr_native
 SIZES = [(1, 16, 40), (37, 24, 100), (130, 256, 1000), (600, 64, 17)]
 
 
-needs_unit = pytest.mark.skipif(
-    not native.has_matrix_unit(), reason="needs a processor with a matrix unit (AMX) for bfloat16"
-)
+needs_unit = pytest.mark.matrix_unit
 Products = Callable[[], list[torch.Tensor]]
 
 

@@ -25,7 +25,7 @@ from fastamr.training.update.explanation import Explanation
 
 from .graphs import ReplayedCalls
 
-needs_extension = pytest.mark.skipif(native.why_not("cpu") is not None, reason="needs the CPU extension")
+needs_extension = pytest.mark.extension
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"frames": 24, "width": 32, "depth": 1, "heads": 2}
 DECODER = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
