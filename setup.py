@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +38,9 @@ class BuildWithExtension(build_py):
 
     def run(self) -> None:
         """Build."""
+        if not self.editable_mode:
+            # What an earlier version left there would be in this wheel.
+            shutil.rmtree(Path(self.build_lib, "fastamr"), ignore_errors=True)
         super().run()
         if self.editable_mode:
             return

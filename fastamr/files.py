@@ -33,7 +33,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb+") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
@@ -81,6 +81,8 @@ def _unwritable(path: Path, error: BaseException) -> OSError:
     if not isinstance(error, OSError):
         return OSError(f"cannot write {path}: {error}")
     text = error.strerror or str(error)
+    if os.name == "nt" and isinstance(error, PermissionError):
+        text += "; Windows replaces no file that is open or mapped: close what reads it, or name another file"
     return type(error)(error.errno, f"cannot write: {text}", str(path)) if error.errno else error
 
 

@@ -76,7 +76,9 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self._before is not None:
             try:
-                _CLEAR.write_text("5")  # resets the peak of the resident memory, see proc(5)
+                _CLEAR.write_text(
+                    "5", encoding="ascii"
+                )  # resets the peak of the resident memory, see proc(5)
             except OSError:
                 self._before = None
 
@@ -105,7 +107,7 @@ def give_back() -> None:
 
 def _status(key: str) -> int | None:
     try:
-        lines = _STATUS.read_text().splitlines()
+        lines = _STATUS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     found = [line.split()[1] for line in lines if line.startswith(f"{key}:")]

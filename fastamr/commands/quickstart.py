@@ -70,7 +70,7 @@ def run(words: list[str]) -> None:
     )
     _step("evaluate", *used, "--out", str(out / "evaluation.json"), *device)
     if importlib.util.find_spec("matplotlib") is None:
-        print("\nno picture of the confusion: matplotlib is not installed; pip install matplotlib")
+        print("\nno picture of the confusion: pip install 'fastamr[viz]'")
     else:
         pictures = ["--confusion", "classifier", "--data", packed, "--split", split, "--out", str(out)]
         _step("plot", str(out / "classifier"), *pictures)

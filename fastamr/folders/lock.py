@@ -41,11 +41,11 @@ class FolderLock:
         self._handle: int | None = None
 
     def __enter__(self) -> FolderLock:
-        if fcntl is None or (self.shared and not os.access(self.folder, os.W_OK)):
+        if self.shared and not os.access(self.folder, os.W_OK):
             return self
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            while not self._lock():
+            while fcntl is not None and not self._lock():
                 pass
         except OSError as error:
             self._close()

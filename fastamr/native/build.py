@@ -13,6 +13,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -226,6 +227,8 @@ def plan_for(device: str, capabilities: Sequence[str] = ()) -> Plan:
         capabilities: of the GPUs that the CUDA library is for; none makes it run on every supported one, as in a wheel.
             Each further architecture costs nvcc as much time again.
     """
+    if sys.platform != "linux":
+        raise BuildError(f"it is built on Linux only (this is {sys.platform}): the other back ends run")
     torch = find_torch()
     return cpu_plan(torch) if device == "cpu" else cuda_plan(torch, architectures_of(capabilities))
 

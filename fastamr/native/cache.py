@@ -62,8 +62,10 @@ def why_not_private(path: Path) -> str | None:
     """Why a folder or file may have been written by somebody else, None if it cannot.
 
     It must be the user's or root's, no link, and written by nobody else; the folders above it must be written by
-    nobody else either, or be sticky, as ``/tmp`` is.
+    nobody else either, or be sticky, as ``/tmp`` is. Windows, which has other rights, builds nothing and loads nothing.
     """
+    if not hasattr(os, "geteuid"):
+        return "nothing is built on this system"
     try:
         status = path.lstat()
         mine = (os.geteuid(), 0)
@@ -139,7 +141,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, so that parallel processes build once and the others wait for the result."""
     import fcntl  # not on Windows, where nothing is compiled
 
-    with path.open("w") as file:
+    with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -89,6 +89,8 @@ def _try(device: str) -> str | None:
             return f"FASTAMR_BUILD={os.environ.get('FASTAMR_BUILD')} leaves the {device} extension out"
         if device == "cuda" and torch.version.cuda is None:
             return f"torch {torch.__version__} is built without CUDA"
+        if device == "cuda" and not torch.cuda.is_available():
+            return "there is no GPU (torch.cuda.is_available() is false), so the cuda extension is not built"
         library = _library(device)
         torch.ops.load_library(str(library))
         _loaded[device] = library
@@ -147,6 +149,8 @@ _LONGEST = 4096
 def _is_there(device: str) -> bool:
     """Whether it can be said without compiling if the library can be had: it is there, or cannot be built."""
     if (Path(__file__).resolve().parent / build.library_name(device)).is_file():
+        return True
+    if device == "cuda" and not torch.cuda.is_available():
         return True
     try:
         name = f"{device}-{build.fingerprint(_plan(device))}"

@@ -37,7 +37,7 @@ def run(words: str) -> None:
 
 def pretrained(data: str) -> dict[str, Any]:
     run(f"pretrain --data {data} --out run {TINY}")
-    return json.loads(Path("run/metrics.jsonl").read_text().splitlines()[0])
+    return json.loads(Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
 
 
 def test_06_set_without_split_unused() -> None:

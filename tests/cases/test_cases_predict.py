@@ -38,7 +38,7 @@ def test_38_finetune_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def tune(checkpoint: str, source: str, out: str) -> dict:
         assert main(["finetune", "--checkpoint", checkpoint, "--data", source, "--out", out, *words]) == 0
-        return json.loads(Path(out, "classifier.json").read_text())["start"]
+        return json.loads(Path(out, "classifier.json").read_text(encoding="utf-8"))["start"]
 
     tune("run", "first.safetensors", "CLASSIFIER_FOLDER")
     start = tune("CLASSIFIER_FOLDER", "other_classes.safetensors", "x")

@@ -146,7 +146,7 @@ class TestSettingsOfAnotherModel:
     def test_what_no_model_knows_stays_an_error(
         self, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        file.write_text("architecture: {widht: 64}\n")
+        file.write_text("architecture: {widht: 64}\n", encoding="utf-8")
         words = ["--model", "mamp", "--data", "synthetic", "--out", str(tmp_path / "out")]
         assert cli.main(["pretrain", "--config", str(file), *words]) == 1
         assert "unknown option of MAMPConfig 'widht'" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def write_table(path: Path) -> None:
         for frame in range(12)
         for joint in range(17)
     ]
-    path.write_text("\n".join(["clip,label,frame,joint,x,y", *rows]) + "\n")
+    path.write_text("\n".join(["clip,label,frame,joint,x,y", *rows]) + "\n", encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_closed_streams(closed: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("unbuffered", [False, True])
 def test_output_to_a_full_disk(unbuffered: bool) -> None:
     command = [sys.executable, *["-u"] * unbuffered, "-m", "fastamr", "--help"]
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")

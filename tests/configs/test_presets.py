@@ -1,11 +1,7 @@
-"""The configurations inside the package: each builds its model and trains, and a wheel holds them."""
+"""The configurations inside the package: each builds its model and trains."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -135,44 +131,3 @@ class TestCommand:
         small = PretrainConfig.load(preset_file("small", "asma"))
         assert asked[0].architecture == {**small.architecture, "depth": 1}
         assert (asked[0].preset, asked[0].batch_size) == ("ntu60-xsub", None)
-
-
-def test_a_wheel_holds_the_presets(tmp_path: Path) -> None:
-    """Built from a copy, so that the checkout stays clean."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if listed.returncode:
-        pytest.skip("not a checkout of git: the files of the package cannot be listed")
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
-            (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "copy" / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
-    build = subprocess.run(
-        [*command, "--wheel-dir", str(tmp_path), str(tmp_path / "copy")],
-        env=os.environ | {"FASTAMR_BUILD": "none", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert build.returncode == 0, build.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    code = (
-        "import fastamr\nfrom fastamr.configs import PRESETS, preset_file\nfrom fastamr.models.registry import MODELS\n"
-        "files = [preset_file(preset, model) for preset in PRESETS for model in MODELS]\nprint(len(files), files[0])"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert (
-        run.stdout.strip()
-        == f"{len(EVERY)} {tmp_path / 'site' / 'fastamr' / 'configs' / 'paper' / 'amr.yaml'}"
-    )

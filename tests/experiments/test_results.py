@@ -65,7 +65,7 @@ variants: {ablations/amr: {"": {}, k 0.1: {architecture: {guidance_k: 0.1}}}}
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def test_every_run_of_the_real_table_is_a_valid_configuration(results: ModuleType) -> None:
@@ -178,7 +178,7 @@ def test_a_new_probe_is_filled_in_from_kept_features_without_training(
     assert results.main(command) == 0
     assert lines_of(out) == made
     old = [without_the_long_probe(line) for line in made]
-    out.write_text("".join(json.dumps(line) + "\n" for line in old))
+    out.write_text("".join(json.dumps(line) + "\n" for line in old), encoding="utf-8")
     capsys.readouterr()
     assert results.main([*command, "--list"]) == 0
     assert not capsys.readouterr().out.count("done")
@@ -197,7 +197,7 @@ def test_a_trained_run_without_features_is_repeated_only_when_asked(
     out, command = Path(tiny[3]), [*tiny, "--methods", "amr", "--variants", ""]
     assert results.main(command) == 0
     made = lines_of(out)
-    out.write_text(json.dumps(without_the_long_probe(made[0])) + "\n")
+    out.write_text(json.dumps(without_the_long_probe(made[0])) + "\n", encoding="utf-8")
     assert results.main([*command, "--features", str(tmp_path / "empty")]) == 0
     assert len(lines_of(out)) == 1
     assert results.main([*command, "--again"]) == 0
@@ -226,7 +226,9 @@ def test_the_command_of_a_row_makes_this_row(tiny: list[str], results: ModuleTyp
 def test_a_changed_configuration_runs_again(tiny: list[str], results: ModuleType) -> None:
     assert results.main([*tiny, "--methods", "random"]) == 0
     runs = Path(tiny[1])
-    runs.write_text(runs.read_text().replace("width: 16, depth", "width: 8, depth"))
+    runs.write_text(
+        runs.read_text(encoding="utf-8").replace("width: 16, depth", "width: 8, depth"), encoding="utf-8"
+    )
     assert results.main([*tiny, "--methods", "random"]) == 0
     assert len(lines_of(Path(tiny[3]))) == 2
 

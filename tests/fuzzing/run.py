@@ -127,7 +127,7 @@ class Worker:
 
     def limit(self) -> None:
         """Let this process have no more than a gigabyte beyond what it has now."""
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
         size = pages * resource.getpagesize() + BYTES
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

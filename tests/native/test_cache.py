@@ -70,7 +70,7 @@ def a_link(place: Path) -> None:
 
 
 def a_file(place: Path) -> None:
-    place.write_text("")
+    place.write_text("", encoding="utf-8")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -150,11 +150,11 @@ def test_without_a_compiler_what_was_built_before_serves(
 
 def test_a_failed_build_is_tried_again_after_a_day_or_a_clearing(place: Path) -> None:
     compiler = Path(os.environ["CXX"])
-    works = compiler.read_text()
-    compiler.write_text(works.replace("echo ran", "exit 1; echo ran"))
+    works = compiler.read_text(encoding="utf-8")
+    compiler.write_text(works.replace("echo ran", "exit 1; echo ran"), encoding="utf-8")
     with pytest.raises(build.BuildError, match="compiler failed"):
         load.built_library("cpu")
-    compiler.write_text(works)
+    compiler.write_text(works, encoding="utf-8")
     with pytest.raises(build.BuildError, match="try again with: fastamr cache --clear"):
         load.built_library("cpu")
     (failure,) = place.glob("*.failed")

@@ -50,7 +50,7 @@ class Queue:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder, self.programs = folder, folder / "programs"
         self.programs.mkdir()
-        text = f"#!{sys.executable}\n{Path(slurm_stand_in.__file__).read_text()}"
+        text = f"#!{sys.executable}\n{Path(slurm_stand_in.__file__).read_text(encoding='utf-8')}"
         for name in ("srun", "scancel", "scontrol"):
             self.add(name, text)
         self.environment = {

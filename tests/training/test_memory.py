@@ -23,7 +23,7 @@ MOST = MEASURED * 1024
 def resident() -> int:
     """Bytes of this process that are in memory."""
     gc.collect()
-    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmRSS:"))
+    (line,) = (line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) * 1024
 
 

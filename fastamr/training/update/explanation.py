@@ -58,7 +58,9 @@ class Explanation:
             if not choice.faster:
                 fast.append(f"{choice.backend}: {choice.op}")
             for name, reason in choice.faster.items():
-                slow.append(f"{choice.op}: {choice.backend} instead of {name}: {reason}")
+                told = any(line.rstrip(")").endswith(reason.rstrip(")")) for line in slow)
+                why = "for the reason above" if told else reason
+                slow.append(f"{choice.op}: {choice.backend} instead of {name}: {why}")
         if self.unknown is not None:
             slow.append(f"the model's own parts are not known: {self.unknown}")
         place = {"cpu": "CPU", "cuda": "GPU"}.get(self.device, self.device)

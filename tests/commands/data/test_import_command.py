@@ -82,7 +82,7 @@ class TestImport:
             tmp_path / "b.json", [(f"{frame}.jpg", points[0, frame], None) for frame in range(3)]
         )
         write.write_nw_ucla(tmp_path, {"a01_s01_e00_v01": np.ones((2, 20, 3))})
-        (tmp_path / "c.tsv").write_text(table.read_text().replace(",", "\t"))
+        (tmp_path / "c.tsv").write_text(table.read_text(encoding="utf-8").replace(",", "\t"))
         layouts = {
             "a.pkl": "coco17",
             "a.pickle": "coco17",

@@ -50,7 +50,7 @@ def write_alphapose(path: Path, joints: int, score: float) -> Path:
     entries = [
         {"image_id": f"{frame}.jpg", "keypoints": (points + frame).ravel().tolist()} for frame in range(9)
     ]
-    path.write_text(json.dumps(entries))
+    path.write_text(json.dumps(entries), encoding="utf-8")
     return path
 
 
@@ -198,7 +198,7 @@ class TestChoice:
 
         def parse(path: Path) -> str:
             calls.append(path)
-            return path.read_text()
+            return path.read_text(encoding="utf-8")
 
         register_reader(self.reader("last", sniff=lambda source: source.parsed(parse) == "text"))
         register_reader(self.reader("first", sniff=lambda source: source.parsed(parse) == "other"))

@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 def state() -> State:
     gc.collect()
-    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines())
     memory, tasks = (int(lines[name].split()[0]) for name in ("VmRSS", "Threads"))
     count = sum(len(files) + len(folders) for _, folders, files in os.walk(tempfile.gettempdir()))
     return State(memory * 1024, len(os.listdir("/proc/self/fd")), threading.active_count(), tasks, count)

@@ -37,7 +37,7 @@ def test_a_resumed_log_drops_what_the_checkpoint_does_not_hold(tmp_path: Path) -
         log.write("train", update=update, loss=float(update))
     log.write("summary", update=10)
     log.close()
-    with open(tmp_path / "metrics.jsonl", "a") as file:
+    with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"kind": "tr')
     log = MetricsLog(tmp_path, start=10, tensorboard=False)
     log.write("train", update=15, loss=-1.0)
