@@ -4,7 +4,8 @@
 of ``machine.json``, all is compared bit for bit. Elsewhere sums round differently: losses may then differ by 1e-4
 (bfloat16: 1e-2) and features by 1e-3 of their size (bfloat16: 5e-2); accuracies are the same values everywhere. The
 slow variant writes the files anew on this machine, with the ops that it would choose by itself, and always compares the
-bits.
+bits. ASMa is held to the tolerances everywhere: since then an encoder's streams go through its projector together, and
+the weights' gradients are one sum over their rows instead of three that are added up.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAVED = ROOT / "tests" / "fixtures" / "saved_run"
 COMMIT = "3da80acdf222c9f998a682dab3f6a0ef8f425b69"
 METHODS = ("amr", "amr_bfloat16", "skeleton_mae", "mamp", "gfp", "asma")
+ADDED_UP_OTHERWISE = ("asma",)
 
 
 @pytest.fixture(scope="module", params=["kept", pytest.param("made", marks=pytest.mark.slow)])
@@ -103,7 +105,7 @@ def test_a_stopped_run_goes_on_as_it_would_have(method: str, saved: Path, exact:
     run, ended = Path("stopped", method), Path("ended", method)
     assert main(["pretrain", "--out", str(run), "--resume"]) == 0
     expected = read(saved / "losses.json")[method]
-    if exact:
+    if exact and method not in ADDED_UP_OTHERWISE:
         assert losses(run) == expected
         weights, there = load_file(run / "model.safetensors"), load_file(ended / "model.safetensors")
         assert list(weights) == list(there)
