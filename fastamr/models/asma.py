@@ -133,7 +133,8 @@ class ASMaModel(SkeletonModel):
         projections = []
         for view, masks in self.split_masks(keep).items():
             features = self._describe(view, clips, valid, masks)
-            anchor, *masked = (self.projectors[view](feature) for feature in features)
+            projected = self.projectors[view](torch.cat(features), len(features))
+            anchor, *masked = projected.chunk(len(features))
             for stream, projection in zip(STREAMS[1:], masked, strict=True):
                 part, parts = self.criterion(anchor, projection)
                 loss = loss + part

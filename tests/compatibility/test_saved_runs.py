@@ -2,9 +2,9 @@
 
 ``tests/fixtures/saved_run/make.py`` wrote the files with that commit's package. Where the processor and torch are those
 of ``machine.json``, all is compared bit for bit. Elsewhere sums round differently: losses may then differ by 1e-4
-(bfloat16: 1e-2) and features by 1e-3 of their size (bfloat16: 5e-2); accuracies are the same values everywhere. The
+(bfloat16: 1e-2) and features by 1e-3 of their size (bfloat16: 5e-2, ASMa 5e-3); accuracies are the same values everywhere. The
 slow variant writes the files anew on this machine, with the ops that it would choose by itself, and always compares the
-bits.
+bits. Methods whose sums have since been rounded otherwise are held to the tolerances everywhere.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SAVED = ROOT / "tests" / "fixtures" / "saved_run"
 COMMIT = "3da80acdf222c9f998a682dab3f6a0ef8f425b69"
 METHODS = ("amr", "amr_bfloat16", "skeleton_mae", "mamp", "gfp", "asma")
+ROUNDED_OTHERWISE = {
+    # The reconstruction loss's gradient is a slope times a power of two, which float16 can hold.
+    *("amr", "amr_bfloat16", "skeleton_mae", "mamp"),
+    # An encoder's streams go through its projector together, and a weight's gradient is one sum over their rows.
+    "asma",
+}
 
 
 @pytest.fixture(scope="module", params=["kept", pytest.param("made", marks=pytest.mark.slow)])
@@ -92,9 +98,8 @@ def losses(run: Path) -> list[float]:
 
 def features(run: Path) -> torch.Tensor:
     data = PackedSkeletons.load("motion.safetensors")
-    return extract_features(
-        load_pretrained(run), apply_missing(data, PretrainConfig.load(run / "config.yaml").steps)
-    )
+    steps = PretrainConfig.load(run / "config.yaml").preprocess
+    return extract_features(load_pretrained(run), apply_missing(data, steps))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -103,7 +108,7 @@ def test_a_stopped_run_goes_on_as_it_would_have(method: str, saved: Path, exact:
     run, ended = Path("stopped", method), Path("ended", method)
     assert main(["pretrain", "--out", str(run), "--resume"]) == 0
     expected = read(saved / "losses.json")[method]
-    if exact:
+    if exact and method not in ROUNDED_OTHERWISE:
         assert losses(run) == expected
         weights, there = load_file(run / "model.safetensors"), load_file(ended / "model.safetensors")
         assert list(weights) == list(there)
@@ -111,7 +116,7 @@ def test_a_stopped_run_goes_on_as_it_would_have(method: str, saved: Path, exact:
     else:
         assert losses(run) == pytest.approx(expected, rel=1e-2 if "bfloat16" in method else 1e-4)
         truth = features(ended)
-        limit = (5e-2 if "bfloat16" in method else 1e-3) * truth.norm()
+        limit = {"amr_bfloat16": 5e-2, "asma": 5e-3}.get(method, 1e-3) * truth.norm()
         assert (features(run) - truth).norm() < limit
 
 

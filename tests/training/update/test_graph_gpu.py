@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
 }
 OWN: dict[str, dict[str, Any]] = {
     "gfp": {"levels": [2, 6], "target_width": 16, "target_hidden": 16, "global_hidden": 16},
-    "asma": {"backbone": "transformer", "projector": 16},
+    "asma": {"backbone": "transformer", "projector": 48},
 }
 MODELS = ["amr", "skeleton_mae", "mamp", "gfp", "asma"]
 

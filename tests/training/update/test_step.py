@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastamr.models import ASMaModel
 from fastamr.nn.learning_rate import learning_rate
 from fastamr.nn.stacks.working_weights import working_weight
 from fastamr.training import AdamW, PretrainStep
@@ -241,6 +242,27 @@ def test_a_recorded_step_is_the_eager_one_to_the_bit(
     assert torch.equal(recorded.metrics.values, eager.metrics.values)
     assert recorded.metrics.values[:, 0].tolist() == losses
     assert recorded._call.recordings == 1
+    for one, other in zip(eager.model.parameters(), recorded.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("projector", [8, 64])
+def test_asmas_step_is_recorded_in_either_form_of_its_loss(skeletons: Any, projector: int) -> None:
+    """16 sequences: a projector of 8 correlates feature by feature, one of 64 row by row."""
+
+    def asma(**options: Any) -> PretrainStep:
+        torch.manual_seed(0)
+        model = ASMaModel(frames=16, width=8, hidden=4, heads=2, projector=projector)
+        optimizer = build_optimizer(model, lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-5, working_dtype=None)
+        if options.pop("recorded", False):
+            options["recorder"] = ReplayedCalls(list(model.parameters()))
+        return PretrainStep(model, optimizer, stream(skeletons, 16), seed=seed(), window=5, **options)
+
+    eager, recorded = asma(), asma(recorded=True)
+    losses = run(eager, 5)
+    assert run(recorded, 5) == losses
+    assert torch.equal(recorded.metrics.values, eager.metrics.values)
+    assert (recorded._call.recordings, recorded.graph_reason) == (1, None)
     for one, other in zip(eager.model.parameters(), recorded.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
