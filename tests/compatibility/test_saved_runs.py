@@ -3,8 +3,8 @@
 ``tests/fixtures/saved_run/make.py`` wrote the files with that commit's package. Where the processor and torch are those
 of ``machine.json``, all is compared bit for bit. Elsewhere sums round differently: losses may then differ by 1e-4
 (bfloat16: 1e-2) and features by 1e-3 of their size (bfloat16: 5e-2, ASMa 5e-3); accuracies are the same values
-everywhere. The slow variant writes the files anew on this machine, with the ops that it would choose by itself, and always compares the
-bits. Methods whose sums have since been rounded otherwise are held to the tolerances everywhere.
+everywhere. The slow variant writes the files anew on this machine, with the ops that it would choose by itself, and
+always compares the bits. Methods whose sums have since been rounded otherwise are held to the tolerances everywhere.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_epochs_and_updates_replace_each_other(tmp_path: Path) -> None:
         ("learning_rat: 1", "unknown option 'learning_rat'"),
         ("warmup_epoch: 1", "did you mean 'warmup_epochs'"),
         ("- 1", "holds list, expected a mapping"),
-        ("a: [", "not a YAML file"),
+        ("a: [", "is no YAML"),
         ("batch_size: many", "batch_size must be int, got 'many'"),
     ],
 )
@@ -91,7 +91,7 @@ def test_wrong_yaml(tmp_path: Path, text: str, message: str) -> None:
 
 def test_yaml_never_unpickles(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("out: !!python/object/apply:os.getcwd []")
-    with pytest.raises(ValueError, match="not a YAML file"):
+    with pytest.raises(ValueError, match="is no YAML"):
         PretrainConfig.load(tmp_path / "c.yaml")
 
 
