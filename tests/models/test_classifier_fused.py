@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 import fastamr
-from fastamr import native
 from fastamr.models import ActionClassifier, build_model
 from fastamr.models.parts.pooling import average_bodies
 from fastamr.ops.common.backends import watched
 from fastamr.testing import relative_error
 
-needs_extension = pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
+needs_extension = pytest.mark.extension
 CLASSES = 5
 
 
