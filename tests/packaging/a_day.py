@@ -40,7 +40,8 @@ def modules() -> None:
 
     count = 0
     for found in pkgutil.walk_packages(package.__path__, "fastamr."):
-        if found.name == "fastamr.__main__":
+        # A library for torch to load is no module of Python.
+        if found.name == "fastamr.__main__" or found.name.startswith("fastamr.native.visible_attention_"):
             continue
         try:
             importlib.import_module(found.name)
