@@ -26,7 +26,7 @@ from .memory import keep_freed_memory
 _KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
 
 # The commands that several processes carry out together, or that may well run in each.
-_SHARED = ("pretrain", "info")
+_SHARED = ("pretrain", "evaluate", "info")
 
 # The commands under their headings: the file in fastamr/commands that has ``run(words)``, and what it does.
 _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -199,7 +199,7 @@ def _check_processes(name: str) -> None:
     if name not in _SHARED and size != "1" and os.environ.get("MASTER_ADDR"):
         raise UsageError(
             f"{name} runs in one process, and torchrun started {size}, each of which would do all of it: start it "
-            "without torchrun (pretrain shares its batches)"
+            "without torchrun (pretrain shares its batches, evaluate its extraction of features)"
         )
 
 

@@ -4,6 +4,6 @@
 """
 
 from .global_batch import add_up, processes, share_of, spread_over, total
-from .world import World
+from .world import LONG_PATIENCE, World
 
-__all__ = ["World", "add_up", "processes", "share_of", "spread_over", "total"]
+__all__ = ["LONG_PATIENCE", "World", "add_up", "processes", "share_of", "spread_over", "total"]

@@ -72,8 +72,9 @@ class PretrainConfig:
         device: ``auto`` (a GPU where there is one) or a torch device.
         graph: ``auto`` records an update as one CUDA graph on a GPU, and is eager elsewhere or where that fails;
             ``on`` stops where it fails; ``off`` is always eager.
-        data_budget: GiB of the device's memory that the data may take; what needs more stays in host memory and is
-            fetched ahead of the updates. By default half of the memory that is free, and 0 never takes any.
+        data_budget: GiB of the device's memory that the data may take; what needs more stays in host memory, or in its
+            mapped files, and is fetched ahead of the updates. By default half of the memory that is free (on a CPU:
+            of the host's), and 0 never takes any.
         recompute: compute activations anew in the backward pass instead of keeping them: less memory, more time, the
             same numbers.
         side_branch: compute the weights' gradients on a second stream of the GPU (in a recorded update a branch of the

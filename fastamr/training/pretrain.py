@@ -14,7 +14,7 @@ from .. import native, ops
 from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
 from ..data.packed.checks import check_not_zero
-from ..data.packed.mapped import mapped_file
+from ..data.packed.mapped import mapped_files
 from ..devices import versions
 from ..distributed import World
 from ..files import check_writable
@@ -40,6 +40,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .clips.batches import BatchOrder, Part
+from .clips.clip_streams import PrefetchedClips
 from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
 from .diverged import Batch, NotFinite, Soundness, clips_of, describe, in_words, names_of, write_batch
 from .interrupt import StopSignals
@@ -127,7 +128,7 @@ def _pretrain(
     config: PretrainConfig, data: PackedSkeletons | None, device: torch.device, world: World, quiet: bool
 ) -> Path:
     """Make the run; what it recorded is gone when this returns, as NCCL needs before its connections close."""
-    gathered = _gather(config, data)
+    gathered = _gather(config, data, device)
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
     run = _Run(config, gathered, device, world, quiet)
@@ -150,8 +151,8 @@ def _check_place(config: PretrainConfig) -> None:
             pass
 
 
-def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
-    """Return the data of a run, with its split."""
+def _gather(config: PretrainConfig, data: PackedSkeletons | None, device: torch.device) -> Gathered:
+    """Return the data of a run, with its split; several sets that will not lie on the device stay where they are."""
     sets, sources = (open_sets(config.data), config.data) if data is None else ([data], ["the data"])
     split = pick_split(config.split, sets, config.train_on)
     gathered = gather(
@@ -161,6 +162,7 @@ def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
         split=None if config.train_on == "all" else split,
         labelled=False,
         unnamed="unknown",
+        copy=is_resident(sets, device, config.data_budget),
     )
     return dataclasses.replace(gathered, split=split)
 
@@ -186,9 +188,9 @@ class _Run:
         self.model = build_model(config, data).to(self.device).train()
         check_spreads(self.model, world.size)
         self.model.body_size = gathered.body_size
-        self.resident = is_resident(data, self.device, config.data_budget)
+        self.resident = not data.coords.is_meta and is_resident([data], self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
-        self.file = mapped_file(self.data.coords)
+        self.files = mapped_files(self.data.coords)
         self.schedule = LearningRateSchedule(
             lr=config.lr, min_lr=config.min_lr, warmup=self.warmup, total=self.total, device=self.device
         )
@@ -311,11 +313,14 @@ class _Run:
         self.report.say(
             "done: {updates} updates = {epochs:.1f} epochs, {seconds:.1f} s, {sequences_per_second:,.0f} "
             "sequences/s".format(**summary)
+            + (f"; {summary['waited']:.1f} s of them waited for frames" if "waited" in summary else "")
         )
 
     def _end(self) -> dict[str, Any]:
         """Write the summary, and last the file that says that the run is complete; return the summary."""
         summary = self.report.summary(self.update, self.step.graph_reason or "recorded")
+        if isinstance(self.step.clips, PrefetchedClips):
+            summary["waited"] = self.step.clips.waited
         self.report.write("summary", update=self.update, **summary)
         if self.world.first:
             with reported(self.folder):
@@ -449,10 +454,12 @@ class _Run:
             self.model.save_pretrained(self.folder)
 
     def _look_at_file(self) -> None:
-        """Say where the file that the run trains on was written to meanwhile."""
-        if self.file is not None and self.file.changed():
+        """Say where a file that the run trains on was written to meanwhile."""
+        for file in self.files:
+            if not file.changed():
+                continue
             message = (
-                f"{self.file.path} was written to while the run trained on it: updates up to {self.update} may have "
+                f"{file.path} was written to while the run trained on it: updates up to {self.update} may have "
                 "seen other data than the run began with; put the file back and start again, or go on knowingly"
             )
             self.report.say(f"warning: {message}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..data.packed.mapped import mapped_files
+from ..memory import available_memory
 from ..skeleton import SkeletonLayout, get_layout
 from .clips.batches import BatchOrder
 from .clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
@@ -135,19 +137,25 @@ def describe_bodies(data: PackedSkeletons, sequences: Tensor, keep_empty_bodies:
     }
 
 
-def is_resident(data: PackedSkeletons, device: torch.device, budget: float | None) -> bool:
+def is_resident(sets: Sequence[PackedSkeletons], device: torch.device, budget: float | None) -> bool:
     """Return whether the data shall lie on the device: it fits into the budget.
 
     Args:
-        data: the packed data, on the CPU.
+        sets: the packed data, on the CPU.
         device: where the step runs.
-        budget: GiB; None = half of a GPU's free memory, and all of the host's.
+        budget: GiB; None = half of the free memory, of the GPU or of the host; a single set that lies in the host's
+            memory already may stay there.
     """
-    mask = 0 if data.valid is None else 2 * data.valid.numel()  # as float16
-    needed = data.coords.nbytes + mask
+    needed = sum(
+        one.coords.nbytes + (0 if one.valid is None else 2 * one.valid.numel()) for one in sets
+    )  # float16
     if budget is not None:
         return needed <= budget * 2**30
-    return device.type != "cuda" or needed <= torch.cuda.mem_get_info(device)[0] / 2
+    if device.type == "cuda":
+        return needed <= torch.cuda.mem_get_info(device)[0] / 2
+    free = available_memory()
+    in_memory = len(sets) == 1 and not mapped_files(sets[0].coords)
+    return in_memory or free is None or needed <= free / 2
 
 
 def open_clip_stream(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...data.packed.mapped import mapped_file
+from ...data.packed.mapped import mapped_files
 from ...features.sampling import sample_seen
 
 if TYPE_CHECKING:
@@ -60,10 +61,15 @@ class ClipSampler:
         empty_bodies: bool = False,
     ) -> None:
         self.coords, self.offsets, self.body_clip = data.coords, data.offsets, data.body_clip
-        self.valid = None if data.valid is None else data.valid.to(torch.float16).unsqueeze(-1)
-        self.file = mapped_file(data.coords)
+        self.valid = data.valid
+        self.files = mapped_files(data.coords)
         self.frames, self.crop, self.min_frames, self.max_angle = frames, crop, min_frames, max_angle
         self.empty_bodies = empty_bodies
+
+    @functools.cached_property
+    def seen(self) -> Tensor | None:
+        """The whole mask as it is resampled, ``(F, V, 1)`` float16; only asked for where the frames lie."""
+        return None if self.valid is None else self.valid.to(torch.float16).unsqueeze(-1)
 
     def __call__(self, sequences: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return clips ``(S, T, V, C)`` float32 and their validity ``(S, T, V)`` bool, or None without a
@@ -80,16 +86,16 @@ class ClipSampler:
         if self.empty_bodies:
             empty, sequences = sequences < 0, sequences.clamp(min=0)
         group = self.body_clip[sequences]
-        return self.sample(FrameRows(self.coords, self.valid, self.offsets, sequences, group, empty), seed)
+        return self.sample(FrameRows(self.coords, self.seen, self.offsets, sequences, group, empty), seed)
 
     def check_file(self) -> None:
-        """Raise where the file behind the frames was cut short; takes about a microsecond.
+        """Raise where a file behind the frames was cut short; takes about a microsecond each.
 
         Raises:
             OSError: it was.
         """
-        if self.file is not None:
-            self.file.check()
+        for file in self.files:
+            file.check()
 
     def sample(self, rows: FrameRows, seed: Tensor) -> tuple[Tensor, Tensor | None]:
         """As calling the sampler, from frames that lie anywhere."""
