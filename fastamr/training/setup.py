@@ -184,6 +184,7 @@ def open_clip_stream(
         min_frames=config.min_frames,
         max_angle=config.max_angle,
         empty_bodies=config.keep_empty_bodies,
+        resident=resident,
     )
     return ResidentClips(sampler, order) if resident else PrefetchedClips(sampler, order, device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -47,6 +46,8 @@ class ClipSampler:
         crop: smallest and largest share of the frames that is kept.
         min_frames: frames that a crop keeps at least.
         max_angle: bound of each Euler angle, in radians.
+        resident: whether it is called with numbers of sequences; if rows are always handed in, the whole mask is not
+            turned into numbers.
         empty_bodies: whether sequences of number -1 may be asked for, which are empty body slots.
     """
 
@@ -59,17 +60,16 @@ class ClipSampler:
         min_frames: int = 64,
         max_angle: float = 0.3,
         empty_bodies: bool = False,
+        resident: bool = True,
     ) -> None:
         self.coords, self.offsets, self.body_clip = data.coords, data.offsets, data.body_clip
         self.valid = data.valid
+        self.seen = (
+            data.valid.to(torch.float16).unsqueeze(-1) if resident and data.valid is not None else None
+        )
         self.files = mapped_files(data.coords)
         self.frames, self.crop, self.min_frames, self.max_angle = frames, crop, min_frames, max_angle
         self.empty_bodies = empty_bodies
-
-    @functools.cached_property
-    def seen(self) -> Tensor | None:
-        """The whole mask as it is resampled, ``(F, V, 1)`` float16; only asked for where the frames lie."""
-        return None if self.valid is None else self.valid.to(torch.float16).unsqueeze(-1)
 
     def __call__(self, sequences: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return clips ``(S, T, V, C)`` float32 and their validity ``(S, T, V)`` bool, or None without a
@@ -82,6 +82,7 @@ class ClipSampler:
             sequences: ``(S,)`` int64, indices of body sequences; -1 for an empty slot.
             seed: ``(2,)`` int64, key and counter; left unchanged.
         """
+        assert self.seen is not None or self.valid is None
         empty = None
         if self.empty_bodies:
             empty, sequences = sequences < 0, sequences.clamp(min=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 import pickle
 import subprocess
@@ -20,6 +19,7 @@ from fastamr.data.packed import file as packed_file
 from fastamr.data.packed.checks import LAST_FRAME
 from fastamr.data.packed.mapped import mapped_file
 from fastamr.training import PretrainConfig, pretrain
+from fastamr.training.keeper import Keeper
 
 LARGEST = 2**63 - 1
 
@@ -165,17 +165,15 @@ def run_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_training_stops_where_the_file_is_cut_short(
     run_config: Any, monkeypatch: pytest.MonkeyPatch, fetched: bool
 ) -> None:
-    module = importlib.import_module("fastamr.training.pretrain")
-
     if fetched:
         run_config.data_budget = 0.0
-    save = module._Run.save
+    save = Keeper.save
 
     def cut(self: Any) -> None:
         save(self)
         os.truncate(run_config.data[0], 4096)
 
-    monkeypatch.setattr(module._Run, "save", cut)
+    monkeypatch.setattr(Keeper, "save", cut)
     with pytest.raises(OSError, match=r"data.safetensors was cut from \d+ to 4096 bytes while it was in use"):
         pretrain(run_config, quiet=True)
     assert (Path(run_config.out) / "state.safetensors").is_file()
@@ -184,16 +182,14 @@ def test_training_stops_where_the_file_is_cut_short(
 def test_training_says_that_the_file_was_changed(
     run_config: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    module = importlib.import_module("fastamr.training.pretrain")
-
-    save = module._Run.save
+    save = Keeper.save
 
     def change(self: Any) -> None:
         save(self)
-        if self.update < 3:
-            os.utime(run_config.data[0], ns=(0, self.update))
+        if self.run.update < 3:
+            os.utime(run_config.data[0], ns=(0, self.run.update))
 
-    monkeypatch.setattr(module._Run, "save", change)
+    monkeypatch.setattr(Keeper, "save", change)
     pretrain(run_config)
     printed = "".join(capsys.readouterr())
     assert "data.safetensors was written to while the run trained on it" in " ".join(printed.split())

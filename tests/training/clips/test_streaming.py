@@ -69,7 +69,7 @@ def test_clips_from_joined_files_are_those_of_one_set_to_the_bit(
     whole, joined = concatenate(sets), concatenate(sets, copy=False)
     order = BatchOrder(torch.arange(whole.num_bodies), batch, seed=3)
     resident = ResidentClips(ClipSampler(whole, 16, min_frames=8), order)
-    fetched = PrefetchedClips(ClipSampler(joined, 16, min_frames=8), order, CPU)
+    fetched = PrefetchedClips(ClipSampler(joined, 16, min_frames=8, resident=False), order, CPU)
     assert_equal(drawn(resident, range(12)), drawn(fetched, range(12)))
     # Back to what was made before, as a run does that explains a bad loss, and on from elsewhere.
     for updates in (range(10, 12), range(9, 14), range(2, 5), range(5, 7), range(4, 9)):
@@ -153,7 +153,7 @@ def test_a_file_that_is_cut_short_ends_the_stream_with_its_name(files: list[Path
     sets = [PackedSkeletons.load(file) for file in files]
     joined = concatenate(sets, copy=False)
     order = BatchOrder(torch.arange(joined.num_bodies), 6, seed=3)
-    fetched = PrefetchedClips(ClipSampler(joined, 16, min_frames=8), order, CPU)
+    fetched = PrefetchedClips(ClipSampler(joined, 16, min_frames=8, resident=False), order, CPU)
     drawn(fetched, range(2))
     os.truncate(files[1], 5000)
     with pytest.raises(OSError, match=r"two\.safetensors was cut from"):
@@ -165,7 +165,7 @@ def test_streams_leave_no_thread_behind(files: list[Path]) -> None:
     order = BatchOrder(torch.arange(joined.num_bodies), 6, seed=3)
     before = threading.active_count()
     for _ in range(5):
-        stream = PrefetchedClips(ClipSampler(joined, 16, min_frames=8), order, CPU)
+        stream = PrefetchedClips(ClipSampler(joined, 16, min_frames=8, resident=False), order, CPU)
         drawn(stream, range(3))
         del stream
     deadline = time.monotonic() + 20

@@ -1,0 +1,143 @@
+"""What a run consists of: its data, the order of its batches, its model and its update."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import ops
+from ..data.packed.checks import check_not_zero
+from ..data.packed.mapped import mapped_files
+from ..distributed import World
+from .clips.batches import BatchOrder, Part
+from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
+from .metrics.metrics import environment
+from .probe import check_probe
+from .setup import (
+    build_model,
+    check_spreads,
+    describe_bodies,
+    is_resident,
+    open_clip_stream,
+    run_lengths,
+    steps_as_text,
+    training_sequences,
+)
+from .update.optimizer import build_optimizer
+from .update.precision import autocast_dtype, matmul_precision_of, precision_name
+from .update.schedule import LearningRateSchedule
+from .update.step import PretrainStep
+
+if TYPE_CHECKING:
+    from ..data import Split
+    from ..data.joining import Gathered
+
+
+class Run:
+    """One run, built from its configuration: nothing is read or written yet.
+
+    Args:
+        config: the configuration.
+        gathered: its data, with the split.
+        device: where it computes.
+        world: the processes that share its batches.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, gathered: Gathered, device: torch.device, world: World
+    ) -> None:
+        self.config, self.folder, self.device, self.world = config, Path(config.out), device, world
+        self.split, data = gathered.split, gathered.data
+        self.remarks = {"notes": list(gathered.notes), "warnings": list(gathered.warnings)}
+        self.probe_split: Split | None = check_probe(data, self.split) if config.probe_every else None
+        self.fingerprint = data.fingerprint()
+        sequences = training_sequences(
+            data, config.train_on, self.split, keep_empty_bodies=config.keep_empty_bodies
+        )
+        check_not_zero(data, sequences.flatten())
+        part = Part(world.rank, world.size, config.accumulate)
+        self.order = BatchOrder(sequences, config.batch_size, config.seed, part)
+        self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
+        self.model = build_model(config, data).to(self.device).train()
+        check_spreads(self.model, world.size)
+        self.model.body_size = gathered.body_size
+        self.resident = not data.coords.is_meta and is_resident([data], self.device, config.data_budget)
+        self.data = data.to(self.device) if self.resident else data
+        self.files = mapped_files(self.data.coords)
+        self.schedule = LearningRateSchedule(
+            lr=config.lr, min_lr=config.min_lr, warmup=self.warmup, total=self.total, device=self.device
+        )
+        self.step = self._build_step()
+
+    def _build_step(self) -> PretrainStep:
+        config, dtype = self.config, autocast_dtype(self.config.precision, self.device)
+        optimizer = build_optimizer(
+            self.model,
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            working_dtype=None if dtype == torch.float32 else dtype,
+        )
+        return PretrainStep(
+            self.model,
+            optimizer,
+            open_clip_stream(
+                self.data, self.order, config, self.model.frames, self.device, resident=self.resident
+            ),
+            seed=ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
+            schedule=self.schedule,
+            dtype=dtype,
+            matmul_precision=matmul_precision_of(config.precision),
+            accumulate=config.accumulate,
+            clip_grad=config.clip_grad,
+            skip_not_finite=config.on_nan == "skip",
+            graph=GRAPH[config.graph],
+            window=config.log_every,
+            world=self.world,
+        )
+
+    @property
+    def update(self) -> int:
+        """Updates made."""
+        return self.step.update
+
+    def complete_config(self) -> PretrainConfig:
+        """Return the configuration with everything that was left to the data or to a default filled in."""
+        values = self.config.to_dict() | {
+            "architecture": self.model.config.to_dict(),
+            "preprocess": steps_as_text(self.data, self.config.preprocess),
+            "split": self.split,
+            "warmup_epochs": self.warmup / self.order.steps_per_epoch,
+            "resume": False,
+            "overwrite": False,
+            "profile": 0,
+        }
+        if self.config.updates is None:
+            values["epochs"] = self.config.epochs or DEFAULT_EPOCHS
+        return PretrainConfig.from_dict(values)
+
+    def header(self) -> dict[str, Any]:
+        """Return the facts of the run, for its metrics and its plan."""
+        return {
+            "update": self.update,
+            **environment(self.device),
+            "model": self.config.model,
+            "tokens": self.model.config.tokens,
+            "visible": self.model.config.visible,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "precision": precision_name(self.config.precision, self.device),
+            "data": self.fingerprint,
+            "train_on": self.config.train_on,
+            "split": self.split,
+            "body_size": self.model.body_size,
+            **self.remarks,
+            "frames": "resident" if self.resident else "prefetched",
+            "graph": self.config.graph,
+            **describe_bodies(self.data, self.order.sequences, self.config.keep_empty_bodies),
+            "batch_size": self.config.batch_size,
+            "processes": self.world.size,
+            "updates": self.total,
+            "updates_per_epoch": self.order.steps_per_epoch,
+        }
