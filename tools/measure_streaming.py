@@ -104,7 +104,7 @@ def measure(
             PretrainConfig(
                 data=[str(file) for file in files], out=str(out), overwrite=True, updates=updates, device="cpu",
                 batch_size=batch_size, architecture=MODEL, data_budget=budget, progress=False, tensorboard=False,
-                warmup_epochs=0.0,
+                warmup_epochs=0.0, preprocess=[],
             ),
             quiet=True,
         )  # fmt: skip

@@ -22,7 +22,7 @@ from .keeper import Keeper
 from .loop import Loop
 from .report import RunReport
 from .run import Run
-from .setup import is_resident, pick_split
+from .setup import check_room, is_resident, pick_split
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -116,6 +116,7 @@ def _gather(config: PretrainConfig, data: PackedSkeletons | None, device: torch.
     """Return the data of a run, with its split; several sets that will not lie on the device stay where they are."""
     sets, sources = (open_sets(config.data), config.data) if data is None else ([data], ["the data"])
     split = pick_split(config.split, sets, config.train_on)
+    check_room(sets, sources, config.preprocess)
     gathered = gather(
         sets,
         sources,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.packed.mapped import mapped_files
+from ..data.preprocessing.apply import missing_steps
 from ..memory import available_memory
 from ..skeleton import SkeletonLayout, get_layout
 from .clips.batches import BatchOrder
@@ -156,6 +157,33 @@ def is_resident(sets: Sequence[PackedSkeletons], device: torch.device, budget: f
     free = available_memory()
     in_memory = len(sets) == 1 and not mapped_files(sets[0].coords)
     return in_memory or free is None or needed <= free / 2
+
+
+def check_room(sets: Sequence[PackedSkeletons], sources: Sequence[str], steps: Sequence[str]) -> None:
+    """Raise where pre-processing would copy mapped files into memory that there is not.
+
+    Args:
+        sets: the data sets, as they were opened.
+        sources: what they are called.
+        steps: the pre-processing that is asked for; what a file has been through is not done again.
+
+    Raises:
+        ValueError: the copies do not fit into the free memory.
+    """
+    copied = {
+        source: (one.coords.nbytes, ", ".join(step.name for step in missing_steps(one, steps)))
+        for one, source in zip(sets, sources, strict=True)
+        if mapped_files(one.coords) and missing_steps(one, steps)
+    }
+    free, needed = available_memory(), sum(size for size, _ in copied.values())
+    if free is not None and needed > free:
+        source, (_, names) = next(iter(copied.items()))
+        raise ValueError(
+            f"preprocess: {names} would copy {needed / 1e9:.1f} GB of {source}"
+            f"{' and other files' if len(copied) > 1 else ''} into memory, of which {free / 1e9:.1f} GB are free: do it "
+            "once, file by file (fastamr convert IN OUT --preprocess ...), or take the data as it is (preprocess: [] in "
+            "the file of --config)"
+        )
 
 
 def open_clip_stream(

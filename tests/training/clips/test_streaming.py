@@ -97,8 +97,8 @@ def test_a_run_on_joined_files_is_the_run_on_one_set(
     def run(name: str, **options: Any) -> list[dict[str, Any]]:
         config = PretrainConfig(
             model="tiny", architecture={"dropout": 0.0}, data=[str(file) for file in files], out=str(tmp_path / name),
-            updates=6, batch_size=8, min_frames=8, log_every=1, probe_every=2.0, device="cpu", progress=False,
-            tensorboard=False, **options,
+            updates=6, batch_size=8, preprocess=[], min_frames=8, log_every=1, probe_every=2.0, device="cpu",
+            progress=False, tensorboard=False, **options,
         )  # fmt: skip
         folder = pretrain(config, quiet=True)
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -132,6 +132,24 @@ def test_what_fits_into_memory_is_resident_on_a_cpu(
     assert is_resident([make_skeletons(9)], CPU, None)  # lies in memory already
     monkeypatch.setattr(setup, "available_memory", lambda: None)
     assert is_resident(sets, CPU, None)
+
+
+def test_steps_that_would_copy_more_than_the_memory_are_refused(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any
+) -> None:
+    monkeypatch.setattr(setup, "available_memory", lambda: 1000)
+    config = PretrainConfig(
+        model="tiny",
+        data=[str(file) for file in files],
+        out=str(tmp_path / "run"),
+        preprocess=["center", "scale"],
+    )
+    with pytest.raises(
+        ValueError, match=r"preprocess: center, scale would copy 0\.0 GB of .*one\.safetensors and other"
+    ):
+        pretrain(config, quiet=True)
+    assert not (tmp_path / "run").exists()
+    setup.check_room([PackedSkeletons.load(file) for file in files], ["one", "two"], [])
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux says how much memory is available")
