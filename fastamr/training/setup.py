@@ -181,8 +181,8 @@ def check_room(sets: Sequence[PackedSkeletons], sources: Sequence[str], steps: S
         others = " and other files" if len(copied) > 1 else ""
         raise ValueError(
             f"preprocess: {names} would copy {needed / 1e9:.1f} GB of {source}{others} into memory, of which "
-            f"{free / 1e9:.1f} GB are free: do it once, file by file (fastamr convert IN OUT --preprocess ...), or take "
-            "the data as it is (preprocess: [] in the file of --config)"
+            f"{free / 1e9:.1f} GB are free: do it once, file by file (fastamr convert IN OUT --preprocess ...), or "
+            "take the data as it is (preprocess: [] in the file of --config)"
         )
 
 
