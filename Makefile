@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml constraints.txt | check-tools
 	$(RUN) -m pip install --quiet --upgrade "pip>=24" "setuptools>=77" wheel
 	$(RUN) -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),) torch
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(RUN) -m fastamr info --build > $(VENV)/info.txt
 	touch $(STAMP)
 
 check-tools:

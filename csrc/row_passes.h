@@ -35,7 +35,7 @@ struct GeluBackward : Pass<T, C, 1> {
   C* sums = nullptr;         // (1, columns)
 };
 
-// total = product + bias + residual, rounded to T; normed = layer norm of the rounded total.
+// total = residual + scale * (product + bias), rounded to T; normed = layer norm of the rounded total.
 template <class T, class C>
 struct Norm : Pass<T, C, 0> {
   const T* product = nullptr;
@@ -48,10 +48,11 @@ struct Norm : Pass<T, C, 0> {
   T* normed = nullptr;
   C* mean = nullptr;            // (rows,)
   C* rstd = nullptr;            // (rows,)
+  const C* scale = nullptr;     // (rows,) or null: 1
 };
 
-// With dnormed = product: dx = layer norm's backward at total, + skip; sums: of dnormed * standardised total (gamma's
-// gradient), of dnormed (beta's), of dx.
+// With dnormed = product: dx = layer norm's backward at total, + skip; dbranch = scale * dx; sums: of dnormed *
+// standardised total (gamma's gradient), of dnormed (beta's), of scale * dx.
 template <class T, class C>
 struct NormBackward : Pass<T, C, 3> {
   const T* product = nullptr;
@@ -62,6 +63,8 @@ struct NormBackward : Pass<T, C, 3> {
   const T* skip = nullptr;      // or null: nothing is added
   T* dx = nullptr;
   C* sums = nullptr;            // (3, columns)
+  const C* scale = nullptr;     // (rows,) or null: 1, and dbranch is not written
+  T* dbranch = nullptr;
 };
 
 }  // namespace fastamr

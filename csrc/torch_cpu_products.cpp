@@ -82,8 +82,8 @@ void gelu_backward(const Tensor& upstream, const Tensor& weight, const Tensor& s
 }
 
 void norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const Tensor& gamma,
-          const Tensor& beta, double eps, int64_t parts, const Tensor& total, const Tensor& normed, const Tensor& mean,
-          const Tensor& rstd) {
+          const Tensor& beta, double eps, const Optional& scale, int64_t parts, const Tensor& total,
+          const Tensor& normed, const Tensor& mean, const Tensor& rstd) {
   with_type(x, [&](auto* type, const auto& functions) {
     using T = std::remove_pointer_t<decltype(type)>;
     const auto product = product_of<T>(x, weight, true, parts);
@@ -94,6 +94,7 @@ void norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tenso
     pass.gamma = data_of<const float>(gamma, pass.columns, "gamma");
     pass.beta = data_of<const float>(beta, pass.columns, "beta");
     pass.eps = static_cast<float>(eps);
+    pass.scale = data_of<const float>(scale, pass.rows, "scale");
     pass.total = data_of<T>(total, count, "total");
     pass.normed = data_of<T>(normed, count, "normed");
     pass.mean = data_of<float>(mean, pass.rows, "mean");
@@ -103,8 +104,8 @@ void norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tenso
 }
 
 void norm_backward(const Tensor& upstream, const Tensor& weight, const Tensor& total, const Tensor& mean,
-                   const Tensor& rstd, const Tensor& gamma, const Optional& skip, int64_t parts, const Tensor& dx,
-                   const Tensor& sums) {
+                   const Tensor& rstd, const Tensor& gamma, const Optional& skip, const Optional& scale,
+                   int64_t parts, const Tensor& dx, const Optional& dbranch, const Tensor& sums) {
   with_type(upstream, [&](auto* type, const auto& functions) {
     using T = std::remove_pointer_t<decltype(type)>;
     const auto product = product_of<T>(upstream, weight, false, parts);
@@ -115,7 +116,10 @@ void norm_backward(const Tensor& upstream, const Tensor& weight, const Tensor& t
     pass.rstd = data_of<const float>(rstd, pass.rows, "rstd");
     pass.gamma = data_of<const float>(gamma, pass.columns, "gamma");
     pass.skip = data_of<const T>(skip, count, "skip");
+    STD_TORCH_CHECK(scale.has_value() == dbranch.has_value(), "a scaled branch needs a place, and only that");
+    pass.scale = data_of<const float>(scale, pass.rows, "scale");
     pass.dx = data_of<T>(dx, count, "dx");
+    pass.dbranch = data_of<T>(dbranch, count, "dbranch");
     functions.norm_backward(product, pass, data_of<float>(sums, 3 * pass.columns, "sums"), parallel);
   });
 }
@@ -154,10 +158,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastamr_native, m) {
       "Tensor(b!) sums) -> ()");
   m.def(
       "norm_product_cpu(Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor gamma, Tensor beta, float eps, "
-      "int parts, Tensor(a!) total, Tensor(b!) normed, Tensor(c!) mean, Tensor(d!) rstd) -> ()");
+      "Tensor? scale, int parts, Tensor(a!) total, Tensor(b!) normed, Tensor(c!) mean, Tensor(d!) rstd) -> ()");
   m.def(
       "norm_backward_product_cpu(Tensor upstream, Tensor weight, Tensor total, Tensor mean, Tensor rstd, Tensor gamma, "
-      "Tensor? skip, int parts, Tensor(a!) dx, Tensor(b!) sums) -> ()");
+      "Tensor? skip, Tensor? scale, int parts, Tensor(a!) dx, Tensor(b!)? dbranch, Tensor(c!) sums) -> ()");
   m.def("weight_gradient_cpu(Tensor upstream, Tensor x, int parts, Tensor(a!) out) -> ()");
 }
 

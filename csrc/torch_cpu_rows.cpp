@@ -45,14 +45,14 @@ void gelu_backward(const Tensor& product, const Tensor& slope, const Tensor& du,
 }
 
 void norm(const Tensor& product, const Optional& bias, const Optional& residual, const Tensor& gamma,
-          const Tensor& beta, double eps, const Optional& total, const Tensor& normed, const Tensor& mean,
-          const Tensor& rstd) {
+          const Tensor& beta, double eps, const Optional& scale, const Optional& total, const Tensor& normed,
+          const Tensor& mean, const Tensor& rstd) {
   with_types(product.scalar_type(), [&](auto* storage, auto* compute) {
     using T = std::remove_pointer_t<decltype(storage)>;
     using C = std::remove_pointer_t<decltype(compute)>;
     auto call = sized<Norm<T, C>>(product);
     const int64_t count = call.rows * call.columns;
-    STD_TORCH_CHECK(total.has_value() || !(bias.has_value() || residual.has_value()),
+    STD_TORCH_CHECK(total.has_value() || !(bias.has_value() || residual.has_value() || scale.has_value()),
                     "what is added to the product is the total, which needs a place");
     call.product = data_of<const T>(product, count, "product");
     call.bias = data_of<const C>(bias, call.columns, "bias");
@@ -60,6 +60,7 @@ void norm(const Tensor& product, const Optional& bias, const Optional& residual,
     call.gamma = data_of<const C>(gamma, call.columns, "gamma");
     call.beta = data_of<const C>(beta, call.columns, "beta");
     call.eps = static_cast<C>(eps);
+    call.scale = data_of<const C>(scale, call.rows, "scale");
     call.total = data_of<T>(total, count, "total");
     call.normed = data_of<T>(normed, count, "normed");
     call.mean = data_of<C>(mean, call.rows, "mean");
@@ -69,7 +70,8 @@ void norm(const Tensor& product, const Optional& bias, const Optional& residual,
 }
 
 void norm_backward(const Tensor& product, const Tensor& total, const Tensor& mean, const Tensor& rstd,
-                   const Tensor& gamma, const Optional& skip, const Tensor& dx, const Tensor& sums) {
+                   const Tensor& gamma, const Optional& skip, const Optional& scale, const Tensor& dx,
+                   const Optional& dbranch, const Tensor& sums) {
   with_types(product.scalar_type(), [&](auto* storage, auto* compute) {
     using T = std::remove_pointer_t<decltype(storage)>;
     using C = std::remove_pointer_t<decltype(compute)>;
@@ -81,7 +83,10 @@ void norm_backward(const Tensor& product, const Tensor& total, const Tensor& mea
     call.rstd = data_of<const C>(rstd, call.rows, "rstd");
     call.gamma = data_of<const C>(gamma, call.columns, "gamma");
     call.skip = data_of<const T>(skip, count, "skip");
+    STD_TORCH_CHECK(scale.has_value() == dbranch.has_value(), "a scaled branch needs a place, and only that");
+    call.scale = data_of<const C>(scale, call.rows, "scale");
     call.dx = data_of<T>(dx, count, "dx");
+    call.dbranch = data_of<T>(dbranch, count, "dbranch");
     run_rows(functions_of<T>(best_row_kernels()).norm_backward, call, data_of<C>(sums, 3 * call.columns, "sums"), parallel);
   });
 }
@@ -94,10 +99,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastamr_native, m) {
   m.def("gelu_backward_rows_cpu(Tensor(a!) product, Tensor slope, Tensor(b!) du, Tensor(c!) sums) -> ()");
   m.def(
       "norm_rows_cpu(Tensor(a!) product, Tensor? bias, Tensor? residual, Tensor gamma, Tensor beta, float eps, "
-      "Tensor(b!)? total, Tensor(c!) normed, Tensor(d!) mean, Tensor(e!) rstd) -> ()");
+      "Tensor? scale, Tensor(b!)? total, Tensor(c!) normed, Tensor(d!) mean, Tensor(e!) rstd) -> ()");
   m.def(
       "norm_backward_rows_cpu(Tensor(a!) product, Tensor total, Tensor mean, Tensor rstd, Tensor gamma, "
-      "Tensor? skip, Tensor(b!) dx, Tensor(c!) sums) -> ()");
+      "Tensor? skip, Tensor? scale, Tensor(b!) dx, Tensor(c!)? dbranch, Tensor(d!) sums) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastamr_native, CPU, m) {

@@ -41,6 +41,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "models": {
         "pretrain": ("models.pretrain", "pre-train a model on motion"),
+        "sweep": ("models.sweep", "pre-train with several seeds and settings, one after the other"),
         "evaluate": ("models.evaluate", "probe or fine-tune a pre-trained encoder"),
         "finetune": ("models.finetune", "train a classifier on a pre-trained encoder and save it"),
         "distill": ("models.distill", "train a small classifier that learns from a large one"),

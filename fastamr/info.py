@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import nullcontext
 
 import torch
 
@@ -81,8 +82,17 @@ def _cache() -> str:
     return f"{folder} ({state})"
 
 
-def report() -> str:
-    """The whole report as text: versions, tools, devices, and each op's back ends."""
+def report(*, build: bool = False) -> str:
+    """The whole report as text: versions, tools, devices, and each op's back ends.
+
+    Args:
+        build: compile the extension if that was not done yet; without it the report says so.
+    """
+    with nullcontext() if build else native.without_compiling():
+        return _report()
+
+
+def _report() -> str:
     found = [(name, version or "not installed") for name, version in versions(*_PACKAGES).items()]
     found += [("system", platform.platform())]
     found += [(tool, _tool_version(tool)) for tool in ("g++", "nvcc")]

@@ -1,15 +1,16 @@
 """AdamW over all parameters in one launch, after a small one that clips and counts.
 
 The kernels find their tensors through a table of addresses in device memory. Outside a CUDA graph's capture the table
-of a set of addresses is kept; inside, where gradients have addresses of their own, it is copied from pinned memory by
-a node of the graph.
+of a set of addresses is kept; inside, where gradients have addresses of their own, the table is sent once when the
+capture has ended (:func:`tables_sent_afterwards`), else copied from pinned memory by a node of the graph.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -221,11 +222,31 @@ class _Plan(NamedTuple):
 
 _LARGEST_CACHE = 8
 _plans: OrderedDict[tuple[object, ...], _Plan] = OrderedDict()
-# A pinned buffer for the next capture of each optimizer, named by its GPU and its first parameter's address, and those
-# that captured graphs copy from at every replay.
+# Buffers, pinned and on the device, for the next capture of each optimizer, named by its GPU and its first parameter's
+# address; and those that captured graphs read.
 _Owner = tuple[torch.device, int]
-_reserved: OrderedDict[_Owner, Tensor] = OrderedDict()
-_in_graphs: list[Tensor] = []
+_Buffers = tuple[Tensor, Tensor]
+_reserved: OrderedDict[_Owner, _Buffers] = OrderedDict()
+_in_graphs: list[_Buffers] = []
+# Tables to send when the capture has ended: buffer on the device, what it is to hold. None: a copy in every replay.
+_unsent: list[tuple[Tensor, Tensor]] | None = None
+
+
+@contextmanager
+def tables_sent_afterwards() -> Iterator[None]:
+    """Send the tables of a graph that is captured in the block once, when the block ends, on the stream current then.
+
+    A capture outside of such a block makes the copy a node of the graph, which every replay runs. Replays must come
+    after the block in the order of the stream.
+    """
+    global _unsent
+    before, _unsent = _unsent, []
+    try:
+        yield
+        for target, source in _unsent:
+            target.copy_(source, non_blocking=True)
+    finally:
+        _unsent = before
 
 
 def _capturing(device: torch.device) -> bool:
@@ -233,29 +254,35 @@ def _capturing(device: torch.device) -> bool:
 
 
 def _reserve(owner: _Owner, numbers: int) -> None:
-    """Have a pinned buffer ready: none can be made during a capture."""
-    if owner[0].type == "cuda" and (owner not in _reserved or _reserved[owner].numel() < numbers):
-        _reserved[owner] = torch.empty(2 * numbers, dtype=torch.int64, pin_memory=True)
+    """Have buffers ready: none can be pinned during a capture, and memory from its pool would go with the graph."""
+    if owner[0].type == "cuda" and (owner not in _reserved or _reserved[owner][0].numel() < numbers):
+        pinned = torch.empty(2 * numbers, dtype=torch.int64, pin_memory=True)
+        _reserved[owner] = pinned, torch.empty_like(pinned, device=owner[0])
         while len(_reserved) > _LARGEST_CACHE:
             _reserved.popitem(last=False)
 
 
 def _to_device(host: Tensor, owner: _Owner) -> Tensor:
-    """Copy without waiting; during a capture the copy becomes a node of the graph."""
+    """Copy without waiting; during a capture the copy is put off, or becomes a node of the graph."""
     device = owner[0]
     if device.type == "cpu":
         return host
     if not _capturing(device):
         return host.pin_memory().to(device, non_blocking=True)
-    buffer = _reserved.pop(owner, None)
-    if buffer is None or buffer.numel() < host.numel():
+    buffers = _reserved.pop(owner, None)
+    if buffers is None or buffers[0].numel() < host.numel():
         raise RuntimeError(
             "adamw_update has no pinned memory for this capture: call it once with the same tensors outside of one, "
             "before each capture"
         )
-    buffer[: host.numel()].copy_(host)
-    _in_graphs.append(buffer)
-    return buffer[: host.numel()].to(device, non_blocking=True)
+    pinned, target = (each[: host.numel()] for each in buffers)
+    pinned.copy_(host)
+    _in_graphs.append(buffers)
+    if _unsent is None:
+        target.copy_(pinned, non_blocking=True)
+    else:
+        _unsent.append((target, pinned))
+    return target
 
 
 def _make_plan(

@@ -50,11 +50,13 @@ def _product_halves(
 
 @triton.jit
 def _add_and_write(
-    values, bias, residual, total, row, start: tl.constexpr, rows, width: tl.constexpr, DTYPE: tl.constexpr,
+    values, bias, factor, residual, total, row, start: tl.constexpr, rows, width: tl.constexpr, DTYPE: tl.constexpr,
     ROWS: tl.constexpr, HALF: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """Bias and residual added to a half of the rows and written; returned rounded, as the backward will read it."""
+    """A half of the rows' sums, written and returned rounded, as the backward will read them."""
     values += _vector(bias, start, width, HALF)
+    if factor is not None:
+        values *= factor[:, None]
     values += load_tile(residual, row, start, rows, width, ROWS, HALF, TMA).to(tl.float32)
     rounded = values.to(DTYPE)
     store_tile(total, rounded, row, start, rows, width, ROWS, HALF, TMA)
@@ -78,6 +80,7 @@ def _linear_residual_norm(
     residual,  # (rows, width), tiles (BLOCK_ROWS, HALF)
     gamma,  # (width,) floating
     beta,  # (width,) floating
+    scale,  # (rows,) float32; or None
     total,  # as residual
     normed,  # as residual
     mean,  # (rows,) float32
@@ -91,19 +94,26 @@ def _linear_residual_norm(
     low, high = _product_halves(
         x, weight, row, rows, features, width, True, BLOCK_ROWS, HALF, BLOCK_INNER, TMA, UPCAST
     )
-    low = _add_and_write(low, bias, residual, total, row, 0, rows, width, DTYPE, BLOCK_ROWS, HALF, TMA)
-    high = _add_and_write(high, bias, residual, total, row, HALF, rows, width, DTYPE, BLOCK_ROWS, HALF, TMA)
+    line = row + tl.arange(0, BLOCK_ROWS)
+    factor = None
+    if scale is not None:
+        factor = tl.load(scale + line, mask=line < rows, other=0.0)
+    low = _add_and_write(
+        low, bias, factor, residual, total, row, 0, rows, width, DTYPE, BLOCK_ROWS, HALF, TMA
+    )
+    high = _add_and_write(
+        high, bias, factor, residual, total, row, HALF, rows, width, DTYPE, BLOCK_ROWS, HALF, TMA
+    )
     centre = (tl.sum(low, 1) + tl.sum(high, 1)) / width
     low = _centred(low, centre, 0, width, HALF)
     high = _centred(high, centre, HALF, width, HALF)
-    scale = tl.rsqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / width + eps)
-    low = low * scale[:, None] * _vector(gamma, 0, width, HALF) + _vector(beta, 0, width, HALF)
+    inverse = tl.rsqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / width + eps)
+    low = low * inverse[:, None] * _vector(gamma, 0, width, HALF) + _vector(beta, 0, width, HALF)
     store_tile(normed, low, row, 0, rows, width, BLOCK_ROWS, HALF, TMA)
-    high = high * scale[:, None] * _vector(gamma, HALF, width, HALF) + _vector(beta, HALF, width, HALF)
+    high = high * inverse[:, None] * _vector(gamma, HALF, width, HALF) + _vector(beta, HALF, width, HALF)
     store_tile(normed, high, row, HALF, rows, width, BLOCK_ROWS, HALF, TMA)
-    line = row + tl.arange(0, BLOCK_ROWS)
     tl.store(mean + line, centre, mask=line < rows)
-    tl.store(rstd + line, scale, mask=line < rows)
+    tl.store(rstd + line, inverse, mask=line < rows)
 
 
 @triton.jit
@@ -140,16 +150,19 @@ def _norm_sums(
 
 @triton.jit
 def _norm_gradient(
-    values, total, centre, scale, flat, along, skip, dx, sums, row, start: tl.constexpr, rows, width: tl.constexpr,
-    ROWS: tl.constexpr, HALF: tl.constexpr, TMA: tl.constexpr,
+    values, total, centre, scale, flat, along, skip, factor, dx, dbranch, sums, row, start: tl.constexpr, rows,
+    width: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of a half of the rows, written, and its column sums."""
+    """The gradient of a half of the rows and of their branch, written, and the column sums of the latter."""
     # Read again: holding the tile in registers through the sums would leave no room for as many rows.
     standard = _standardised(total, centre, scale, row, start, rows, width, ROWS, HALF, TMA)
     values = (values - flat[:, None] - standard * along[:, None]) * scale[:, None]
     if skip is not None:
         values += load_tile(skip, row, start, rows, width, ROWS, HALF, TMA).to(tl.float32)
     store_tile(dx, values, row, start, rows, width, ROWS, HALF, TMA)
+    if factor is not None:
+        values *= factor[:, None]
+        store_tile(dbranch, values, row, start, rows, width, ROWS, HALF, TMA)
     _write_sums(sums, values, tl.program_id(0) * 3 + 2, start, width, HALF)
 
 
@@ -162,8 +175,10 @@ def _linear_residual_norm_backward(
     rstd,  # (rows,) float32
     gamma,  # (width,) floating
     skip,  # as total; or None
+    factors,  # (rows,) float32; or None
     dx,  # as total
-    sums,  # (programs, 3, width) float32: of dgamma, dbeta, dx
+    dbranch,  # as total; None without factors
+    sums,  # (programs, 3, width) float32: of dgamma, dbeta, dbranch
     rows, features,
     width: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr,
     HALF: tl.constexpr, BLOCK_INNER: tl.constexpr,
@@ -184,12 +199,17 @@ def _linear_residual_norm_backward(
     )
     flat = (flat + more_flat) / width
     along = (along + more_along) / width
+    factor = None
+    if factors is not None:
+        factor = tl.load(factors + line, mask=line < rows, other=0.0)
     _norm_gradient(
-        low, total, centre, scale, flat, along, skip, dx, sums, row, 0, rows, width, BLOCK_ROWS, HALF, TMA
-    )
+        low, total, centre, scale, flat, along, skip, factor, dx, dbranch, sums, row, 0, rows, width, BLOCK_ROWS,
+        HALF, TMA,
+    )  # fmt: skip
     _norm_gradient(
-        high, total, centre, scale, flat, along, skip, dx, sums, row, HALF, rows, width, BLOCK_ROWS, HALF, TMA
-    )
+        high, total, centre, scale, flat, along, skip, factor, dx, dbranch, sums, row, HALF, rows, width, BLOCK_ROWS,
+        HALF, TMA,
+    )  # fmt: skip
 
 
 _TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
@@ -224,7 +244,14 @@ def _configs(x: Tensor, width: int, tma: bool, *, backward: bool) -> tuple[Confi
 
 
 def linear_residual_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``total (M, D)`` and ``normed (M, D)`` of x's dtype, and the rows' mean and rstd ``(M,)`` float32.
 
@@ -236,6 +263,7 @@ def linear_residual_norm(
         gamma: ``(D,)`` floating.
         beta: ``(D,)`` floating.
         eps: added to the variance.
+        scale: ``(M,)`` float32, factors of the rows of the branch, or None.
     """
     (rows, features), width = x.shape, weight.shape[0]
     total, normed = torch.empty_like(residual), torch.empty_like(residual)
@@ -256,6 +284,7 @@ def linear_residual_norm(
             residual=as_tiles(residual, tall, wide, tma),
             gamma=gamma,
             beta=beta,
+            scale=scale,
             total=as_tiles(total, tall, wide, tma),
             normed=as_tiles(normed, tall, wide, tma),
             mean=mean,
@@ -269,7 +298,7 @@ def linear_residual_norm(
             UPCAST=needs_upcast(x),
         )
 
-    shape_class = (features, width, x.dtype, tma)
+    shape_class = (features, width, x.dtype, tma, scale is None)
     run(pick("linear_residual_norm", shape_class, _configs(x, width, tma, backward=False), run, x.device))
     return total, normed, mean, rstd
 
@@ -282,8 +311,11 @@ def linear_residual_norm_backward(
     rstd: Tensor,
     gamma: Tensor,
     skip: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``dx (M, D)`` of upstream's dtype; the gradients of gamma and beta and dx's column sums ``(D,)`` float32.
+    scale: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """``dx (M, D)`` of upstream's dtype; the gradients of gamma, beta and the bias ``(D,)`` float32.
+
+    With a scale also, and last, ``scale * dx (M, D)`` of upstream's dtype.
 
     Args:
         upstream: ``(M, F)`` float16, bfloat16 or float32, contiguous like every argument.
@@ -293,10 +325,12 @@ def linear_residual_norm_backward(
         rstd: ``(M,)`` float32.
         gamma: ``(D,)`` floating.
         skip: ``(M, D)`` of upstream's dtype, or None.
+        scale: ``(M,)`` float32, factors of the rows of the branch, or None.
     """
     (rows, features), width = upstream.shape, weight.shape[1]
     dx = torch.empty_like(total)
-    tma = moves_tiles(upstream.device) and aligned(upstream, weight, total, skip, dx)
+    dbranch = None if scale is None else torch.empty_like(total)
+    tma = moves_tiles(upstream.device) and aligned(upstream, weight, total, skip, dx, dbranch)
 
     def run(config: Config) -> Tensor:
         tall, wide, deep = config.blocks.values()
@@ -314,7 +348,9 @@ def linear_residual_norm_backward(
             rstd=rstd,
             gamma=gamma,
             skip=as_tiles(skip, tall, wide, tma),
+            factors=scale,
             dx=as_tiles(dx, tall, wide, tma),
+            dbranch=as_tiles(dbranch, tall, wide, tma),
             sums=sums,
             rows=rows,
             features=features,
@@ -324,8 +360,8 @@ def linear_residual_norm_backward(
         )
         return sums.sum(0)
 
-    shape_class = (features, width, upstream.dtype, tma, skip is None)
+    shape_class = (features, width, upstream.dtype, tma, skip is None, scale is None)
     configs = _configs(upstream, width, tma, backward=True)
     config = pick("linear_residual_norm_backward", shape_class, configs, run, upstream.device)
-    dgamma, dbeta, bias_grads = run(config).unbind(0)
-    return dx, dgamma, dbeta, bias_grads
+    sums = run(config).unbind(0)
+    return (dx, *sums) if dbranch is None else (dx, *sums, dbranch)

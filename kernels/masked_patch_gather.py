@@ -96,7 +96,10 @@ def _position_gradient(
         present = sequence < sequences
         row = links + sequence * (tokens + visible)
         place = tl.load(row + token, mask=present, other=-1)
-        while tl.max(place) >= 0:
+        # A chain has at most as many links as a sequence has visible tokens; damaged ones must not hang the GPU.
+        turn = 0
+        while (tl.max(place) >= 0) & (turn < visible):
+            turn += 1
             begin = grad + sequence * grad_s + place.to(tl.int64) * grad_k
             values = tl.load(
                 begin[:, None] + column.to(tl.int64)[None, :] * grad_d,

@@ -13,6 +13,7 @@ STREAM_SELECT = tl.constexpr(1)
 STREAM_CROP = tl.constexpr(2)
 STREAM_ROTATE = tl.constexpr(3)
 STREAM_DROPOUT = tl.constexpr(4)
+STREAM_DROP_PATH = tl.constexpr(5)
 
 
 @triton.jit

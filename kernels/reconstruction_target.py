@@ -69,10 +69,19 @@ def counted_numbers(counts, parts, everything):
 
 
 @triton.jit
+def share_of(number):
+    """One over the power of two at or below ``number`` (at least 1): by its exponent's bits, so it is exact."""
+    power = (number.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+    return tl.div_rn(1.0, power)
+
+
+@triton.jit
 def loss_and_slope(
     target, prediction_at, slope_at, guidance_at, mask_at, known, inside, number, POSITIVE: tl.constexpr
 ):
-    """Weighted squared error of a tile, summed and divided by ``number``; its gradient is written to ``slope_at``.
+    """Weighted squared error of a tile, summed and divided by ``number``; its slope is written to ``slope_at``.
+
+    The slope times ``share_of(number)`` is the gradient.
 
     target: float32 tile, the other arguments ending in _at: its pointers, guidance_at and mask_at None where absent.
     Only counted values are read. With POSITIVE a weight that is not above 0, NaN included, does not count.
@@ -88,7 +97,7 @@ def loss_and_slope(
             counted = counted & (weight > 0.0)
         weighted = error * weight
     weighted = tl.where(counted, weighted, 0.0)
-    slope = tl.div_rn(2.0 * weighted, number)
+    slope = tl.div_rn(2.0 * weighted, number * share_of(number))
     tl.store(slope_at, slope.to(slope_at.dtype.element_ty), mask=inside)
     loss = tl.where(counted, weighted * error, 0.0)
     return tl.div_rn(tl.sum(tl.sum(loss, 1), 0), number)
@@ -140,7 +149,7 @@ def count_numbers(
 ) -> Tensor | None:
     """Partial counts of the values that the mean runs over, ``(parts,)`` int64; None if all of them count.
 
-    The gradient is divided by their sum, so it must be known before the loss runs: a small launch of its own.
+    A small launch of its own: each program of the loss divides its part by their sum.
 
     Args:
         clips: ``(S, T, V, C)``; only the shape matters.

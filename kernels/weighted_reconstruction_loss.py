@@ -1,4 +1,4 @@
-"""Guided reconstruction loss and its gradient in one launch; target and weights never exist in memory.
+"""Guided reconstruction loss and its slope in one launch; target and weights never exist in memory.
 
 Source: the losses of AMR, SkeletonMAE and MAMP; the formulas are in
 :mod:`fastamr.reference.weighted_reconstruction_loss`.
@@ -23,6 +23,7 @@ from .reconstruction_target import (
     known_numbers,
     load_target,
     loss_and_slope,
+    share_of,
     standardised,
 )
 from .strides import strides
@@ -33,6 +34,7 @@ def _loss(
     prediction,  # (S, Q, P) floating, strides prediction_*
     slope,  # (S, Q, P) of the same dtype, strides slope_*
     losses,  # (S * blocks,) float32
+    share,  # () float32
     clips,  # (S, T, V, C) floating, strides clips_*
     guidance,  # (S, T, V) floating, strides guidance_*; or None
     token_mask,  # (S, Q) bool, strides mask_*; or None
@@ -100,6 +102,8 @@ def _loss(
         target, prediction_at, slope_at, guidance_at, mask_at, known, inside, number, valid is not None
     )
     tl.store(losses + tl.program_id(0), loss)
+    if tl.program_id(0) == 0:
+        tl.store(share, share_of(number))
 
 
 def _column_configs(frames: int, columns: int) -> tuple[Config, ...]:
@@ -137,8 +141,10 @@ def weighted_reconstruction_loss(
     stride: int,
     normalize: str,
     eps: float,
-) -> tuple[Tensor, Tensor]:
-    """The loss, a float32 scalar, and its gradient with respect to the prediction, of the prediction's dtype.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, a float32 scalar; the slope ``(S, Q, P)``, of the prediction's dtype; its share, a float32 scalar.
+
+    The gradient is the slope times the share, a power of two near one over the number of values.
 
     Args:
         prediction: ``(S, Q, P)`` float16, bfloat16 or float32, any strides.
@@ -157,6 +163,12 @@ def weighted_reconstruction_loss(
     queries, numbers = prediction.shape[1:]
     stride = min(stride, frames)
     slope = torch.empty_like(prediction)
+    # 1 where no program runs.
+    share = (
+        clips.new_ones((), dtype=torch.float32)
+        if slope.numel() == 0
+        else clips.new_empty((), dtype=torch.float32)
+    )
     patch = {"target_frames": target_frames, "target_joints": target_joints}
     counts = count_numbers(clips, token_mask, valid, **patch, motion=target == "motion", stride=stride)
     by_columns = normalize == "sequence"
@@ -177,6 +189,7 @@ def weighted_reconstruction_loss(
             prediction=prediction,
             slope=slope,
             losses=losses,
+            share=share,
             clips=clips,
             guidance=guidance,
             token_mask=token_mask,
@@ -209,4 +222,5 @@ def weighted_reconstruction_loss(
 
     options = (guidance is None, token_mask is None, valid is None, prediction.dtype, clips.dtype)
     shape_class = (normalize, target, frames, joints, channels, target_frames, target_joints, *options)
-    return run(pick("weighted_reconstruction_loss", shape_class, configs, run, clips.device)), slope
+    loss = run(pick("weighted_reconstruction_loss", shape_class, configs, run, clips.device))
+    return loss, slope, share

@@ -54,6 +54,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the compiled extension where it is missing; asked for here, because it may compile it first."""
+    if not (item.get_closest_marker("extension") or item.get_closest_marker("matrix_unit")):
+        return
+    from fastamr import native  # not before Triton's interpreter was chosen
+
+    if item.get_closest_marker("extension") and (reason := native.why_not("cpu")) is not None:
+        pytest.skip(f"no CPU extension: {reason}")
+    if item.get_closest_marker("matrix_unit") and not native.has_matrix_unit():
+        pytest.skip("needs a processor with a matrix unit (AMX) for bfloat16, and the CPU extension")
+
+
 def thinned_out(items: list[pytest.Item]) -> list[pytest.Item]:
     """The cases of ``thinned`` tests that show no new value of a parameter, or no new pair with ``thinned(2)``.
 

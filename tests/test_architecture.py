@@ -40,11 +40,11 @@ benchmarking: data data/packed data/synthetic models nn ops reference training t
 checksums:
 cli:
 commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native
-    probes training visualization
+    probes sweep training visualization
 commands/bench: benchmarking commands models
 commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers
     data/readers/common features models visualization
-commands/models: commands data evaluation evaluation/protocols export features finetuning models training
+commands/models: commands data evaluation evaluation/protocols export features finetuning models sweep training
 configs:
 data: data/labelling data/packed data/preprocessing data/readers
 data/audit: data data/packed
@@ -95,6 +95,7 @@ reference:
 reference/attention: reference
 reference/rows:
 skeleton:
+sweep: folders training
 tables:
 testing: data/synthetic native ops ops/common
 training: data data/packed data/preprocessing distributed features folders models native ops probes
@@ -175,7 +176,8 @@ def crowded(folders: Iterable[Path]) -> list[str]:
     """Folders with more than FEW files of their own side by side."""
     counts = {
         folder: sum(
-            path.is_file() and path.name not in ("__init__.py", "README.md") for path in folder.iterdir()
+            path.is_file() and path.name not in ("__init__.py", "README.md", "py.typed")
+            for path in folder.iterdir()
         )
         for folder in folders
     }

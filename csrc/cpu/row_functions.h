@@ -97,23 +97,33 @@ FASTAMR_INLINE C row_sum(int64_t columns, Whole whole, Single single) {
 }
 
 // A row's sum before the norm, rounded to T, into `total`.
-template <class T, class C, class P>
-FASTAMR_INLINE void add_row(const Norm<T, C>& call, int64_t row, const P* product, T* total) {
+template <bool Scaled, class T, class C, class P>
+FASTAMR_INLINE void add_row_as(const Norm<T, C>& call, int64_t row, const P* product, T* total) {
   const T* residual = call.residual == nullptr ? nullptr : call.residual + row * call.columns;
+  const C scale = Scaled ? call.scale[row] : C{1};
   each_column<C>(
       call.columns,
       [&](int64_t c) {
         Vector<C> value = load<C>(product + c);
         if (call.bias != nullptr) value += load<C>(call.bias + c);
+        if constexpr (Scaled) value *= scale;
         if (residual != nullptr) value += load<C>(residual + c);
         store<C>(total + c, value);
       },
       [&](int64_t c) {
         C value = load_one<C>(product + c);
         if (call.bias != nullptr) value += call.bias[c];
+        if constexpr (Scaled) value *= scale;
         if (residual != nullptr) value += load_one<C>(residual + c);
         store_one<C>(total + c, value);
       });
+}
+
+// Two functions: a pass without a scale keeps the instructions, and so the bits, that it has alone.
+template <class T, class C, class P>
+FASTAMR_INLINE void add_row(const Norm<T, C>& call, int64_t row, const P* product, T* total) {
+  if (call.scale == nullptr) return add_row_as<false>(call, row, product, total);
+  add_row_as<true>(call, row, product, total);
 }
 
 // The norm of row `row`, whose numbers are `x`.
@@ -147,8 +157,8 @@ FASTAMR_INLINE void standardise_row(const Norm<T, C>& call, int64_t row, const T
       });
 }
 
-template <class T, class C, class P>
-FASTAMR_INLINE void norm_backward_row(const NormBackward<T, C>& call, int64_t row, const P* product, C* sums) {
+template <bool Scaled, class T, class C, class P>
+FASTAMR_INLINE void norm_backward_row_as(const NormBackward<T, C>& call, int64_t row, const P* product, C* sums) {
   const C share = 1 / static_cast<C>(call.columns);
   C* gamma_sums = sums;
   C* beta_sums = sums + call.columns;
@@ -156,6 +166,8 @@ FASTAMR_INLINE void norm_backward_row(const NormBackward<T, C>& call, int64_t ro
   const T* total = call.total + row * call.columns;
   const T* skip = call.skip == nullptr ? nullptr : call.skip + row * call.columns;
   T* dx = call.dx + row * call.columns;
+  T* dbranch = Scaled ? call.dbranch + row * call.columns : nullptr;
+  const C scale = Scaled ? call.scale[row] : C{1};
   const C mean = call.mean[row], rstd = call.rstd[row];
   Vector<C> scaled_sum = {}, along_sum = {};
   C scaled_rest = 0, along_rest = 0;
@@ -185,6 +197,10 @@ FASTAMR_INLINE void norm_backward_row(const NormBackward<T, C>& call, int64_t ro
         Vector<C> value = (load<C>(product + c) * load<C>(call.gamma + c) - scaled_mean - standard * along) * rstd;
         if (skip != nullptr) value += load<C>(skip + c);
         store<C>(dx + c, value);
+        if constexpr (Scaled) {
+          value *= scale;
+          store<C>(dbranch + c, value);
+        }
         store<C>(dx_sums + c, load<C>(dx_sums + c) + value);
       },
       [&](int64_t c) {
@@ -192,8 +208,18 @@ FASTAMR_INLINE void norm_backward_row(const NormBackward<T, C>& call, int64_t ro
         C value = (load_one<C>(product + c) * call.gamma[c] - scaled_mean - standard * along) * rstd;
         if (skip != nullptr) value += load_one<C>(skip + c);
         store_one<C>(dx + c, value);
+        if constexpr (Scaled) {
+          value *= scale;
+          store_one<C>(dbranch + c, value);
+        }
         dx_sums[c] += value;
       });
+}
+
+template <class T, class C, class P>
+FASTAMR_INLINE void norm_backward_row(const NormBackward<T, C>& call, int64_t row, const P* product, C* sums) {
+  if (call.scale == nullptr) return norm_backward_row_as<false>(call, row, product, sums);
+  norm_backward_row_as<true>(call, row, product, sums);
 }
 
 }  // namespace

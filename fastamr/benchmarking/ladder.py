@@ -102,6 +102,8 @@ class Row:
         error: its relative difference to the float64 loss.
         tolerance: the largest difference allowed.
         clocks: of the GPU right after the timed updates.
+        recorded: the timed updates were replays of one CUDA graph.
+        graph_reason: why the library's own step was not recorded.
     """
 
     name: str
@@ -122,6 +124,8 @@ class Row:
     error: float | None = None
     tolerance: float | None = None
     clocks: dict[str, float] | None = None
+    recorded: bool | None = None
+    graph_reason: str | None = None
 
 
 @dataclass
@@ -144,7 +148,7 @@ def run_ladder(
     options: LadderOptions,
     device: torch.device,
     *,
-    report: Callable[[Row], None] = lambda row: None,
+    report: Callable[[Ladder], None] = lambda ladder: None,
 ) -> Ladder:
     """Measure the rungs one after another.
 
@@ -153,7 +157,7 @@ def run_ladder(
     Args:
         options: what to run.
         device: where.
-        report: is called with each row as soon as it is measured.
+        report: is called with the ladder so far as soon as a row of it is measured, the last one.
 
     Raises:
         ValueError: an unknown rung.
@@ -163,21 +167,22 @@ def run_ladder(
     chosen, facts = choose_rungs(options.rungs, device), environment(device)
     data = ntu_sized(options.sequences).to(device)
     frames = _build("amr", options.architecture, torch.device("cpu")).frames
-    rows = []
+    shape = [options.sequences, frames, *data.coords.shape[1:]]
+    ladder = Ladder(facts, options.sequences, shape, dict(options.architecture), [])
     for rung, reason in chosen:
         row = Row(rung.name, rung.heading(device), rung.model, rung.fast, rung.is_released, reason)
         if reason is None:
             _measure(rung, row, options, data)
-        rows.append(row)
-        report(row)
-    shape = [options.sequences, frames, *data.coords.shape[1:]]
-    return Ladder(facts, options.sequences, shape, dict(options.architecture), rows)
+        ladder.rows.append(row)
+        report(ladder)
+    return ladder
 
 
 def _measure(rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons) -> None:
     """Fill in a row; a failure becomes its reason."""
     try:
-        _fill(rung, row, options, data)
+        with ops.backend(**dict(rung.backends)):
+            _fill(rung, row, options, data)
     except Exception as error:
         row.reason = f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON_LENGTH]}"
         row.wrong, row.ms = isinstance(error, DisagreementError), None
@@ -195,6 +200,8 @@ def _fill(rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons) -
     step = checked_step(rung, row, options, data, memory)
     times = measure(step, device, rounds=options.rounds, warmup=options.warmup)
     row.clocks = clocks(device)
+    row.recorded = step.is_graph
+    row.graph_reason = step.graph_reason if isinstance(step, FastStep) else None
     row.peak_bytes = max((peak for peak in (row.peak_bytes, memory.read()) if peak is not None), default=None)
     median = statistics.median(times)
     row.rounds_ms = [seconds * 1e3 for seconds in times]
@@ -304,7 +311,7 @@ def exact_loss(model: SkeletonModel, weights: Mapping[str, Tensor], clips: Tenso
     exact.load_state_dict(weights)
     exact.double()
     total = 0.0
-    with ops.backend("reference"), torch.no_grad():
+    with ops.reference_only(), torch.no_grad():
         for first in range(0, len(clips), _EXACT_CHUNK):
             part = slice(first, first + _EXACT_CHUNK)
             loss = exact(clips[part].double(), keep=keep[part].int())

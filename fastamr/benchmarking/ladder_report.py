@@ -110,7 +110,11 @@ def _cells(ladder: Ladder) -> list[list[str]]:
 def _notes(ladder: Ladder, mark: str) -> list[str]:
     lines = ["", *(f"{mark}{line}" for line in ratio_lines(ladder))]
     missing = [row for row in ladder.rows if row.reason is not None]
-    return [*lines, *(f"{mark}{row.name}: no time: {row.reason}" for row in missing)]
+    lines += [f"{mark}{row.name}: no time: {row.reason}" for row in missing]
+    if ladder.environment.get("device") == "cuda":
+        eager = [row for row in ladder.rows if row.ms is not None and row.graph_reason is not None]
+        lines += [f"{mark}{row.name}: EAGER, not one CUDA graph: {row.graph_reason}" for row in eager]
+    return lines
 
 
 def _number(value: float | None, form: str) -> str:

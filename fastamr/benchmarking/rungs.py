@@ -26,6 +26,7 @@ class Rung:
         graph: in one CUDA graph.
         fast: the library's own step instead of plain PyTorch.
         branch: its weights' gradients on a second branch of the graph.
+        backends: back ends that it names, by op.
         only: device type that the rung is for, or None for all.
     """
 
@@ -39,6 +40,7 @@ class Rung:
     graph: bool = False
     fast: bool = False
     branch: bool = False
+    backends: tuple[tuple[str, str], ...] = ()
     only: str | None = None
 
     @property
@@ -79,6 +81,8 @@ RUNGS = (
     Rung("fastamr-bf16", "fastamr, bf16", "amr", "bfloat16", fast=True),
     Rung("fastamr-branch", "fastamr, bf16, weight-gradient branch", "amr", "bfloat16", fast=True, branch=True,
          only="cuda"),
+    Rung("fastamr-attention", "fastamr, bf16, own CUDA attention", "amr", "bfloat16", fast=True,
+         backends=(("visible_attention", "cuda"),), only="cuda"),
 )  # fmt: skip
 """From the public code to the library's own step; only the latter samples its clips inside the step."""
 

@@ -70,6 +70,11 @@ class FastStep:
         """Whether updates are replays of one CUDA graph."""
         return self._step.graph_reason is None
 
+    @property
+    def graph_reason(self) -> str | None:
+        """Why they are not; None where they are."""
+        return self._step.graph_reason
+
     def first_batch(self) -> tuple[Tensor, Tensor]:
         """Clips ``(S, T, V, C)`` and visible tokens ``(S, K)`` of the first update, at any time."""
         seed = _first_seed(self._seed.device)

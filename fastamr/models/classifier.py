@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import ops
 from ..errors import check_name, naming
-from ..nn import DropPath, initialize
+from ..nn import DropPath, drop_path_seed, initialize
 from .base import (
     BODY_SIZE,
     CLASSIFIER,
@@ -188,28 +189,56 @@ class ActionClassifier(nn.Module):
             if isinstance(module, DropPath) and match is not None and match[0] in positions:
                 module.rate = rate * positions[match[0]] / max(1, self.depth - 1)
 
-    def features(self, clips: Tensor, *, valid: Tensor | None = None, owner: Tensor | None = None) -> Tensor:
+    def features(
+        self,
+        clips: Tensor,
+        *,
+        valid: Tensor | None = None,
+        owner: Tensor | None = None,
+        count: int | None = None,
+        seed: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Pool the tokens of each body and average the bodies of each clip.
 
         Args:
             clips: ``(S, T, V, C)``, one body each.
             valid: ``(S, T, V)`` bool, joints that were seen.
             owner: ``(S,)`` int64, the clip in the batch that a body belongs to; None = a clip each.
+            count: B, clips in the batch. With it nothing is read back from a GPU, so that a CUDA graph can record the
+                call, and an owner of -1 marks a row that belongs to no clip, see
+                :func:`~fastamr.models.parts.pooling.average_bodies`.
+            seed: ``(2,)`` int64 of drop path, on the clips' device, or ``(3,)`` with the number of the first sequence,
+                see :func:`fastamr.nn.drop_path_seed`. None draws it. Dropout follows PyTorch's generator.
+            generator: source of the seed; None = PyTorch's default one.
 
         Returns:
             ``(B, F)``, the input of ``head``.
         """
-        tokens = self.dropout(self.encoder.encode(clips, valid=valid))
+        if seed is None and generator is not None and self.training:
+            seed = ops.make_seed(generator, clips.device)
+        with drop_path_seed(seed):
+            tokens = self.dropout(self.encoder.encode(clips, valid=valid))
         known = None if valid is None else token_validity(valid, self.encoder.config.patch_frames)
         if self.pooling == "joints":
             tokens = tokens.unflatten(1, (-1, self.joints))
             known = None if known is None else known.unflatten(1, (-1, self.joints))
         pooled = mean_tokens(tokens, known).flatten(1)
-        return pooled if owner is None else average_bodies(pooled, owner)
+        return pooled if owner is None else average_bodies(pooled, owner, count)
 
-    def forward(self, clips: Tensor, *, valid: Tensor | None = None, owner: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        clips: Tensor,
+        *,
+        valid: Tensor | None = None,
+        owner: Tensor | None = None,
+        count: int | None = None,
+        seed: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Logits ``(B, classes)``, see :meth:`features` for the arguments."""
-        return self.head(self.features(clips, valid=valid, owner=owner))
+        rest: dict[str, Any] = {"count": count, "seed": seed, "generator": generator}
+        return self.head(self.features(clips, valid=valid, owner=owner, **rest))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy with label smoothing, a float32 scalar.

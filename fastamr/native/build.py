@@ -14,7 +14,7 @@ import runpy
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,11 +161,29 @@ def cpu_plan(torch: Torch) -> Plan:
     return Plan("cpu", tuple(compilations), link, (compiler,))
 
 
-def cuda_code_flags() -> tuple[str, ...]:
-    """Options that make nvcc emit code for every supported architecture and PTX for later ones."""
-    real = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in CUDA_ARCHITECTURES]
-    newest = CUDA_ARCHITECTURES[-1]
-    return (*real, f"-gencode=arch=compute_{newest},code=compute_{newest}")
+def architectures_of(capabilities: Sequence[str]) -> tuple[str, ...]:
+    """Those of :data:`CUDA_ARCHITECTURES` that GPUs run; all where one runs none of them, or there is no GPU.
+
+    Args:
+        capabilities: compute capabilities without the point, ``"90"``.
+    """
+    found = set()
+    for capability in capabilities:
+        # A GPU runs code of its own generation up to its own number.
+        fits = [each for each in CUDA_ARCHITECTURES if each[:-1] == capability[:-1] and each <= capability]
+        if not fits:
+            return CUDA_ARCHITECTURES
+        found.add(fits[-1])
+    return tuple(each for each in CUDA_ARCHITECTURES if each in found) or CUDA_ARCHITECTURES
+
+
+def cuda_code_flags(architectures: Sequence[str] = CUDA_ARCHITECTURES) -> tuple[str, ...]:
+    """Options that make nvcc emit code for these architectures, with all of them also PTX for later ones."""
+    flags = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in architectures]
+    if tuple(architectures) == CUDA_ARCHITECTURES:
+        newest = CUDA_ARCHITECTURES[-1]
+        flags.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
+    return tuple(flags)
 
 
 def nvcc_flags(torch: Torch) -> tuple[str, ...]:
@@ -181,7 +199,7 @@ def _nvcc() -> str:
     return _tool("NVCC", "/usr/local/cuda/bin/nvcc" if shutil.which("nvcc") is None else "nvcc")
 
 
-def cuda_plan(torch: Torch) -> Plan:
+def cuda_plan(torch: Torch, architectures: Sequence[str] = CUDA_ARCHITECTURES) -> Plan:
     """The CUDA library, by nvcc alone: torch.utils.cpp_extension would look for a GPU."""
     if torch.cuda is None:
         raise BuildError(f"torch {torch.version} is built without CUDA")
@@ -193,16 +211,23 @@ def cuda_plan(torch: Torch) -> Plan:
             f"CUDA {torch.cuda.split('.')[0]} or name it by CUDA_HOME"
         )
     sources = [*sorted((folder / "cuda").glob("*.cu")), folder / "torch_cuda.cpp"]
+    code = cuda_code_flags(architectures)
     # -x cu: the adapter is ordinary C++ but includes CUDA's headers, which nvcc knows where to find.
-    command = (nvcc, *nvcc_flags(torch), *cuda_code_flags(), "-x", "cu", "-c", "{source}", "-o", "{object}")
+    command = (nvcc, *nvcc_flags(torch), *code, "-x", "cu", "-c", "{source}", "-o", "{object}")
     link = (nvcc, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu", "torch_cuda"))
     return Plan("cuda", tuple((source, command) for source in sources), link, (nvcc,))
 
 
-def plan_for(device: str) -> Plan:
-    """The plan of a device's library, or :class:`BuildError`."""
+def plan_for(device: str, capabilities: Sequence[str] = ()) -> Plan:
+    """The plan of a device's library, or :class:`BuildError`.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        capabilities: of the GPUs that the CUDA library is for; none makes it run on every supported one, as in a wheel.
+            Each further architecture costs nvcc as much time again.
+    """
     torch = find_torch()
-    return cpu_plan(torch) if device == "cpu" else cuda_plan(torch)
+    return cpu_plan(torch) if device == "cpu" else cuda_plan(torch, architectures_of(capabilities))
 
 
 def _version(tool: str) -> str:

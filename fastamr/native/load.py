@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ from . import build, cache
 # tried yet.
 _reasons: dict[str, str | None] = {}
 _loaded: dict[str, Path] = {}
+_may_compile = True
 
 
 cache_folder = cache.cache_folder
@@ -35,7 +38,7 @@ def built_library(device: str) -> Path:
     """
     sources = build.sources_fingerprint(device)
     try:
-        plan = build.plan_for(device)
+        plan = _plan(device)
     except build.BuildError:
         for folder in cache.readable():
             if (kept := cache.find(folder, device, sources)) is not None:
@@ -46,6 +49,14 @@ def built_library(device: str) -> Path:
         if cache.is_sound(folder / name):
             return folder / name
     return _build(plan, cache.writable() / name, sources)
+
+
+def _plan(device: str) -> build.Plan:
+    """How the library is built here: the CUDA one for the GPUs that are present."""
+    if device == "cpu" or not torch.cuda.is_available():
+        return build.plan_for(device)
+    found = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+    return build.plan_for(device, [f"{major}{minor}" for major, minor in found])
 
 
 def _build(plan: build.Plan, library: Path, sources: str) -> Path:
@@ -89,8 +100,21 @@ def _try(device: str) -> str | None:
 def why_not(device: str) -> str | None:
     """Load the library of ``"cpu"`` or ``"cuda"`` on the first call; None if it is there, else the reason."""
     if device not in _reasons:
+        if not _may_compile and device in build.chosen_devices() and not _is_there(device):
+            return "not compiled yet: the first call that needs it does, and fastamr info --build"
         _reasons[device] = _try(device)
     return _reasons[device]
+
+
+@contextmanager
+def without_compiling() -> Iterator[None]:
+    """Inside the block a library that would have to be compiled first counts as missing, for the time of the block."""
+    global _may_compile
+    before, _may_compile = _may_compile, False
+    try:
+        yield
+    finally:
+        _may_compile = before
 
 
 def watch_mapping(tensor: Tensor, path: Path, size: int) -> None:
@@ -103,10 +127,9 @@ def watch_mapping(tensor: Tensor, path: Path, size: int) -> None:
         path: its file.
         size: bytes of the file.
     """
-    if "cpu" not in _reasons and not _is_there():
-        return
-    if why_not("cpu") is not None:
-        return
+    with without_compiling():
+        if why_not("cpu") is not None:
+            return
     line = (
         f"error: {path} was cut short while it was in use (bus error): put it back as it was; training goes on from "
         "its last checkpoint with --resume auto\n"
@@ -121,21 +144,28 @@ def watch_mapping(tensor: Tensor, path: Path, size: int) -> None:
 _LONGEST = 4096
 
 
-def _is_there() -> bool:
-    """Whether the CPU library can be had without compiling it."""
+def _is_there(device: str) -> bool:
+    """Whether it can be said without compiling if the library can be had: it is there, or cannot be built."""
+    if (Path(__file__).resolve().parent / build.library_name(device)).is_file():
+        return True
     try:
-        if (Path(__file__).resolve().parent / build.library_name("cpu")).is_file():
-            return True
-        name = f"cpu-{build.fingerprint(build.plan_for('cpu'))}.so"
+        name = f"{device}-{build.fingerprint(_plan(device))}"
     except (build.BuildError, OSError):
-        return False
-    return any(cache.is_sound(folder / name) for folder in cache.readable())
+        return True
+    return any(
+        cache.is_sound(folder / f"{name}.so") or cache.failure(folder / f"{name}.failed") is not None
+        for folder in cache.readable()
+    )
+
+
+def has_matrix_unit() -> bool:
+    """Whether the CPU extension is there and the processor has a matrix unit for bfloat16 that it may use."""
+    return why_not("cpu") is None and _matrix_unit()
 
 
 @functools.lru_cache(maxsize=1)
-def has_matrix_unit() -> bool:
-    """Whether the CPU extension is there and the processor has a matrix unit for bfloat16 that it may use."""
-    return why_not("cpu") is None and bool(torch.ops.fastamr_native.has_matrix_unit())
+def _matrix_unit() -> bool:
+    return bool(torch.ops.fastamr_native.has_matrix_unit())
 
 
 def status(device: str) -> str:

@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from .barlow_twins import BarlowProjector, BarlowTwinsLoss
-from .drop_path import DropPath
+from .drop_path import DropPath, drop_path_seed
 from .feature_alignment import FeatureAlignment
 from .feature_prediction_loss import FeaturePredictionLoss, describe_features
 from .initialization import initialize, learned_embedding, without_decay
@@ -36,6 +36,7 @@ __all__ = [
     "VisibleAttention",
     "WeightedReconstructionLoss",
     "describe_features",
+    "drop_path_seed",
     "initialize",
     "learned_embedding",
     "without_decay",

@@ -45,10 +45,16 @@ class TransformerBlock(nn.Module):
         self.mlp = Mlp(width, round(width * mlp_ratio))
         self.drop_path = DropPath()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(S, K, D)`` to ``(S, K, D)``."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, scales: Tensor | None = None) -> Tensor:
+        """``(S, K, D)`` to ``(S, K, D)``.
+
+        Args:
+            x: tokens.
+            scales: ``(2, S)`` float32, drop path's factors of the two branches; None draws them where it is active.
+        """
+        attention, mlp = (None, None) if scales is None else scales
+        x = x + self.drop_path(self.attn(self.norm1(x)), attention)
+        return x + self.drop_path(self.mlp(self.norm2(x)), mlp)
 
 
 class CrossAttentionBlock(nn.Module):

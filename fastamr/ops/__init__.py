@@ -15,9 +15,10 @@ from .attention.visible_attention import (
     visible_attention_backward_into,
     visible_attention_forward,
 )
-from .common.backends import availability, backend
+from .common.backends import availability, backend, reference_only
 from .common.seeds import derive_seed, make_seed
 from .common.stack_backends import choose_stack
+from .drop_path_scales import drop_path_scales
 from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
 from .motion_guidance import motion_guidance
@@ -40,6 +41,7 @@ __all__ = [
     "backend",
     "choose_stack",
     "derive_seed",
+    "drop_path_scales",
     "groups_weight_gradients",
     "linear_gelu",
     "linear_gelu_backward",
@@ -51,6 +53,7 @@ __all__ = [
     "motion_guidance",
     "patch_gather",
     "reconstruction_target",
+    "reference_only",
     "row_linear",
     "row_linear_backward",
     "row_norm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 
 import torch
@@ -13,7 +14,7 @@ from .common.backends import Backend, Problem, can_always, choose, declare
 from .common.checks import check_device
 from .common.overlap import check_many_apart
 from .common.registration import fake_of
-from .common.triton_support import TRITON
+from .common.triton_support import TRITON, triton_why_not
 
 _MASTERS = (torch.float32, torch.float64)
 _GRADIENTS = (torch.float32, torch.bfloat16, torch.float16)
@@ -28,6 +29,19 @@ def _on_cpp(problem: Problem) -> str | None:
     if problem.features or problem.refusals:
         return f"it does not cover {' and '.join((*problem.features, *problem.refusals))}"
     return native.why_not("cpu")
+
+
+def tables_sent_afterwards() -> AbstractContextManager[None]:
+    """Block around a CUDA graph's capture of the op: its tables are sent once when the block ends, not in every replay.
+
+    The copy is issued on the stream that is current then, before which no replay may run. Without the block a capture
+    is right too; the copy is a node of the graph.
+    """
+    if triton_why_not(Problem("cuda", torch.float32)) is not None:
+        return nullcontext()
+    from ..kernels.adamw_update import tables_sent_afterwards as block
+
+    return block()
 
 
 declare(

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..errors import check_name
 from ..reference.weighted_reconstruction_loss import (
     known_motion,
+    loss_slope_and_share,
     to_patches,
-    weighted_reconstruction_loss_with_gradient,
 )
 from ..reference.weighted_reconstruction_loss import reconstruction_target as _reconstruction_target
 from .common.backends import Backend, Problem, can_always, choose, declare
@@ -43,11 +43,11 @@ def _op(
     normalize: str,
     eps: float,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     if backend == "triton":
         from ..kernels.weighted_reconstruction_loss import weighted_reconstruction_loss as run
     else:
-        run = weighted_reconstruction_loss_with_gradient
+        run = loss_slope_and_share
     return run(
         prediction,
         clips,
@@ -64,29 +64,43 @@ def _op(
 
 
 @fake_of(_op)
-def _(prediction: Tensor) -> tuple[Tensor, Tensor]:
+def _(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dtype = torch.promote_types(torch.float32, prediction.dtype)
-    return prediction.new_empty((), dtype=dtype), torch.empty_like(prediction)
+    loss, share = (prediction.new_empty((), dtype=dtype) for _ in range(2))
+    return loss, torch.empty_like(prediction), share
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    prediction, clips, guidance, token_mask, valid, *ctx.options = inputs
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    _, clips, guidance, token_mask, valid, *ctx.options = inputs
     # The slope's gradient is asked for in a double backward only; without this it would always arrive as zeros.
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(prediction, clips, guidance, token_mask, valid, output[1])
+    ctx.save_for_backward(clips, guidance, token_mask, valid, *output[1:])
 
 
-def _backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> dict[str, Tensor | None]:
-    prediction, clips, guidance, token_mask, valid, slope = ctx.saved_tensors
+def _backward(
+    ctx: Any, grad: Tensor | None, grad_slope: Tensor | None, _: Tensor | None
+) -> dict[str, Tensor | None]:
+    clips, guidance, token_mask, valid, slope, share = ctx.saved_tensors
     total = None
     if grad is not None:
-        total = (grad * slope).to(prediction.dtype)
+        total = _times(slope, grad * share)
     if grad_slope is not None:
         # The slope is affine in the prediction: the linear part is its difference from the slope at zero.
         rest = (clips, guidance, token_mask, valid, *ctx.options)
         linear = _op(grad_slope, *rest)[1] - _op(torch.zeros_like(grad_slope), *rest)[1]
         total = linear if total is None else total + linear
     return {"prediction": total}
+
+
+def _times(slope: Tensor, factor: Tensor) -> Tensor:
+    """The slope times a float32 scalar, in the slope's dtype, rounded once.
+
+    A scaler's 65,536 is no float16, and neither is one over millions of values: the scalar is given a dimension, so
+    that the product is float32.
+    """
+    if torch.is_grad_enabled():
+        return (slope * factor[None]).to(slope.dtype)
+    return torch.mul(slope, factor[None], out=torch.empty_like(slope))
 
 
 _op.register_autograd(gradients_of(_op, _backward), setup_context=_setup)
@@ -251,7 +265,7 @@ def weighted_reconstruction_loss(
     if guidance is not None:
         guidance = guidance.detach()
     name = choose("weighted_reconstruction_loss", _problem(prediction, clips, guidance, normalize))
-    loss, _ = _op(
+    loss, _, _ = _op(
         prediction,
         clips.detach(),
         guidance,

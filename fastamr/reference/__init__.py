@@ -6,6 +6,7 @@ is wanted, for example as the truth in a test.
 
 from .adamw_update import adamw_update
 from .attention.visible_attention import visible_attention
+from .drop_path_scales import drop_path_scales
 from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
 from .motion_guidance import motion_guidance
@@ -22,6 +23,7 @@ from .weighted_reconstruction_loss import weighted_reconstruction_loss
 
 __all__ = [
     "adamw_update",
+    "drop_path_scales",
     "linear_gelu",
     "linear_gelu_backward",
     "linear_residual_norm",

@@ -86,26 +86,25 @@ def loss_weights(
     token_mask: Tensor | None,
     target_frames: int,
     target_joints: int,
-) -> Tensor | None:
-    """Weight of each predicted value over the number of counted ones ``(S, Q, P)``, or None for a plain mean."""
-    if known is None and guidance is None and token_mask is None:
-        return None
+) -> tuple[Tensor | None, Tensor | int]:
+    """Weight of each predicted value ``(S, Q, P)``, None where all weigh 1, and how many values the mean runs over."""
+    weight = None
+    if guidance is not None:
+        channels = prediction.shape[-1] // (target_frames * target_joints)
+        maps = guidance.to(prediction.dtype)[..., None].expand(*guidance.shape, channels)
+        weight = to_patches(maps, target_frames, target_joints)
+    if known is None and token_mask is None:
+        return weight, max(prediction.numel(), 1)
     counted = torch.ones_like(prediction, dtype=torch.bool)
     if known is not None:
         counted = counted & known
     if token_mask is not None:
         counted = counted & token_mask[..., None]
-    if guidance is None:
-        return counted.to(prediction.dtype) / counted.sum().clamp(min=1)
-    channels = prediction.shape[-1] // (target_frames * target_joints)
-    maps = guidance.to(prediction.dtype)[..., None].expand(*guidance.shape, channels)
-    weight = to_patches(maps, target_frames, target_joints)
-    if known is None and token_mask is None:
-        return weight / max(prediction.numel(), 1)
-    return torch.where(counted, weight, 0) / counted.sum().clamp(min=1)
+    number = counted.sum().clamp(min=1)
+    return (counted.to(prediction.dtype) if weight is None else torch.where(counted, weight, 0)), number
 
 
-def weighted_reconstruction_loss_with_gradient(
+def loss_slope_and_share(
     prediction: Tensor,
     clips: Tensor,
     *,
@@ -114,26 +113,28 @@ def weighted_reconstruction_loss_with_gradient(
     guidance: Tensor | None = None,
     token_mask: Tensor | None = None,
     **options: Any,
-) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient with respect to the prediction (same shape and dtype as the prediction).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and its gradient as a slope ``(S, Q, P)`` in the prediction's dtype times a share, a scalar.
 
-    The other options are those of :func:`reconstruction_target`.
+    The share is the power of two next below one over the number of values. The gradient itself is not stored: of
+    millions of values a single one is less than the smallest normal float16.
     """
     patches, known = reconstruction_target(
         clips, target_frames=target_frames, target_joints=target_joints, **options
     )
     compute = torch.promote_types(torch.float32, prediction.dtype)
     error = prediction.to(compute) - patches.to(compute)
-    weight = loss_weights(error, known, guidance, token_mask, target_frames, target_joints)
-    if weight is None:
-        weighted = error / max(error.numel(), 1)
-    else:
+    weight, number = loss_weights(error, known, guidance, token_mask, target_frames, target_joints)
+    weighted = error
+    if weight is not None:
         # An unknown target may be NaN; its weight is 0 and so must be its share of the loss.
         weighted = error * weight if known is None else torch.where(weight > 0, error * weight, 0)
         error = error if known is None else torch.where(weight > 0, error, 0)
-    return (weighted * error).sum(), (2 * weighted).to(prediction.dtype)
+    number = torch.as_tensor(number, dtype=compute, device=error.device)
+    share = torch.ldexp(torch.ones_like(number), 1 - torch.frexp(number).exponent)
+    return (weighted * error).sum() / number, (2 * weighted / (number * share)).to(prediction.dtype), share
 
 
 def weighted_reconstruction_loss(prediction: Tensor, clips: Tensor, **options: Any) -> Tensor:
     """Scalar loss; see :func:`fastamr.ops.weighted_reconstruction_loss`, also for the options."""
-    return weighted_reconstruction_loss_with_gradient(prediction, clips, **options)[0]
+    return loss_slope_and_share(prediction, clips, **options)[0]

@@ -313,6 +313,7 @@ def _rows(draw: _Draw) -> Call:
                 "bias": flat(width),
                 "residual": flat(rows, width),
                 **vectors,
+                "scale": draw.numbers(rows, dtype=statistics) if draw.chance() else None,
             },
         ),
         "linear_residual_norm_backward": (
@@ -324,6 +325,7 @@ def _rows(draw: _Draw) -> Call:
                 "mean": draw.numbers(rows, dtype=statistics),
                 "rstd": draw.numbers(rows, dtype=statistics),
                 "gamma": vectors["gamma"],
+                "scale": draw.numbers(rows, dtype=statistics) if draw.chance() else None,
             },
         ),
         "weight_gradient": (ops.weight_gradient, {"upstream": flat(rows, hidden), "x": flat(rows, width)}),

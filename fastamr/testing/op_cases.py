@@ -120,6 +120,11 @@ def _select(s: Sizes, scored: bool = False, masked: bool = False, more: bool = F
     }
 
 
+def _drop_path(s: Sizes, shifted: bool = False) -> Arguments:
+    seed = s.whole(3, 1, 64) if shifted else s.whole(3, 1)
+    return {"seed": seed, "rates": [0.0, 0.1, 0.5], "sequences": s.sequences}
+
+
 def _gather(s: Sizes) -> Arguments:
     return {"clips": s.clips(), "keep": s.keep(), "patch_frames": 4}
 
@@ -271,13 +276,15 @@ def _row_norm_backward(s: Sizes) -> Arguments:
     return {"upstream": s.lows(s.rows, s.width), **_norm_backward(s, "x")}
 
 
-def _residual_norm(s: Sizes) -> Arguments:
+def _residual_norm(s: Sizes, scaled: bool = False) -> Arguments:
     x, weight, residual = s.lows(s.rows, s.hidden), s.lows(s.width, s.hidden), s.lows(s.rows, s.width)
-    return {"x": x, "weight": weight, "bias": s.normal(s.width), "residual": residual, **_norm(s)}
+    given = {"x": x, "weight": weight, "bias": s.normal(s.width), "residual": residual, **_norm(s)}
+    return given | ({"scale": s.normal(s.rows)} if scaled else {})
 
 
-def _residual_norm_backward(s: Sizes, skip: bool = True) -> Arguments:
-    return {**_linear_backward(s), **_norm_backward(s, "total", skip)}
+def _residual_norm_backward(s: Sizes, skip: bool = True, scaled: bool = False) -> Arguments:
+    given = {**_linear_backward(s), **_norm_backward(s, "total", skip)}
+    return given | ({"scale": s.normal(s.rows)} if scaled else {})
 
 
 def _weight_pair(s: Sizes) -> Arguments:
@@ -303,6 +310,8 @@ def _cases() -> Iterator[Case]:
     mixed = (torch.float32, bfloat, half)
     yield adamw("mixed", partial(_adamw, dtypes=mixed, max_norm=1.0, copies=True, scaled=True))
 
+    yield Case("drop_path_scales", "", _drop_path, one)
+    yield Case("drop_path_scales", "later sequences", partial(_drop_path, shifted=True))
     yield Case("select_visible", "", _select, (PAPER, BODY))
     yield Case("select_visible", "all outputs", partial(_select, masked=True, more=True), one)
     yield Case("select_visible", "scores", partial(_select, scored=True), one)
@@ -343,9 +352,11 @@ def _cases() -> Iterator[Case]:
     yield Case("linear_gelu", "no slope", partial(_linear, slope=False), rows)
     yield Case("linear_gelu", "", _gelu_backward, rows, "linear_gelu_backward")
     yield Case("linear_residual_norm", "", _residual_norm, rows)
+    yield Case("linear_residual_norm", "scale", partial(_residual_norm, scaled=True), rows)
     backward = partial(Case, "linear_residual_norm", compiled=rows, function="linear_residual_norm_backward")
     yield backward("", _residual_norm_backward)
     yield backward("no skip", partial(_residual_norm_backward, skip=False))
+    yield backward("scale", partial(_residual_norm_backward, scaled=True))
     yield Case("row_linear", "", _linear)
     yield Case("row_linear", "", _linear_backward, function="row_linear_backward")
     yield Case("row_norm", "", _row_norm)

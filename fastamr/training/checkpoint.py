@@ -146,15 +146,21 @@ def mark_complete(folder: str | Path, summary: Mapping[str, Any]) -> None:
     write_text(Path(folder) / COMPLETE_FILE, json.dumps(dict(summary), indent=2) + "\n")
 
 
-def is_complete(folder: str | Path, update: int) -> bool:
-    """Return whether a run has ended with an update, and its model is there."""
+def finished_updates(folder: str | Path) -> int | None:
+    """Return the updates of a run that has ended and whose model is there; None of any other."""
     folder = Path(folder)
     try:
         ended = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return None
+    updates = ended.get("updates") if isinstance(ended, dict) else None
     files = all((folder / name).is_file() for name in MODEL_FILES)
-    return files and isinstance(ended, dict) and ended.get("updates") == update
+    return updates if files and isinstance(updates, int) else None
+
+
+def is_complete(folder: str | Path, update: int) -> bool:
+    """Return whether a run has ended with an update, and its model is there."""
+    return finished_updates(folder) == update
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint | None:

@@ -23,6 +23,11 @@ _GRACE = 1.0
 _ECHO = 5.0
 
 
+def under_launcher() -> bool:
+    """Return whether torchrun started this process, alone or with others: it passes on the signals that it gets."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 class StopSignals:
     """Context manager that turns SIGINT, SIGTERM and SIGUSR1 into a flag, or into ``KeyboardInterrupt``.
 
@@ -37,8 +42,8 @@ class StopSignals:
         ending: returns what the ``KeyboardInterrupt`` says; called from any thread.
         finishing: the answer to a first signal, which then only sets ``requested``; the second SIGINT or SIGTERM ends
             the context. None = the first signal does. "" = no answer.
-        together: the process is one of several of a launcher, which passes signals on: what comes within five seconds
-            of the first signal is taken for the same one.
+        together: a launcher started the process and passes signals on, which a queue may have sent to all: what comes
+            within five seconds of the first signal is taken for the same one.
 
     Attributes:
         requested: whether a signal has come.

@@ -38,11 +38,14 @@ class Keeper:
     Args:
         run: the run.
         report: says what happens, and knows which losses were read.
+
+    Attributes:
+        changes: settings that differ between the checkpoint and what is asked for, in words.
     """
 
     def __init__(self, run: Run, report: RunReport) -> None:
         self.run, self.report = run, report
-        self._changes: list[str] = []  # between the checkpoint and this process
+        self.changes: list[str] = []
         self._machine_before: dict[str, Any] = {}
         self._is_new = False  # the last checkpoint: no loss has shown yet that it is of use
 
@@ -54,7 +57,7 @@ class Keeper:
         """
         self._machine = machine_of(self.run.device, self.run.config.precision, speed)
         self._soundness = Soundness(self.run.model, self.run.step.optimizer)
-        return [*self._changes, *changed_machine(self._machine_before, self._machine)]
+        return [*self.changes, *changed_machine(self._machine_before, self._machine)]
 
     def settle(self) -> None:
         """Let the older checkpoint go where a loss has shown that the last one is of use."""
@@ -97,7 +100,7 @@ class Keeper:
     def _restore(self, checkpoint: Checkpoint) -> None:
         run = self.run
         scalars, tensors = checkpoint.scalars, checkpoint.tensors
-        self._changes = changed_settings(scalars, run.complete_config().to_dict(), run.fingerprint)
+        self.changes = changed_settings(scalars, run.complete_config().to_dict(), run.fingerprint)
         self._machine_before = scalars.get("machine") or {}
         if scalars["update"] > run.total:
             raise ValueError(

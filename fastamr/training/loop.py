@@ -7,7 +7,7 @@ from typing import Any
 from .checkpoint import COMPLETE_FILE, drop_previous, is_complete, mark_complete, reported
 from .clips.clip_streams import PrefetchedClips
 from .diverged import NotFinite, names_of
-from .interrupt import StopSignals
+from .interrupt import StopSignals, under_launcher
 from .keeper import Keeper
 from .metrics.metric_ring import MetricReader, Reading
 from .metrics.metrics import environment
@@ -52,7 +52,8 @@ class Loop:
             for change in changes:
                 self.report.warn(run.update, f"resumed, but not the same run to the bit: {change}")
             finishing = FINISHING if run.world.first else ""
-            with StopSignals(self._cut_short, finishing, together=run.world.size > 1) as stop:
+            together = run.world.size > 1 or under_launcher()
+            with StopSignals(self._cut_short, finishing, together=together) as stop:
                 self._loop(stop)
                 run.world.wait()  # a process that leaves early lets torchrun end the one that still saves
             if run.update < run.total:
@@ -86,7 +87,10 @@ class Loop:
         """Say that the run is complete; write what is missing where the process ended while it wrote."""
         run = self.run
         if is_complete(run.folder, run.update):
-            self.report.say(f"{run.folder} is complete: {run.update} updates; ask for more --epochs to go on")
+            self.report.say(
+                *(f"warning: {run.folder} was trained otherwise: {each}" for each in self.keeper.changes),
+                f"{run.folder} is complete: {run.update} updates; ask for more --epochs to go on",
+            )
             return
         with reported(run.folder):
             run.model.save_pretrained(run.folder)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import fastamr
 from fastamr import cli
 from fastamr.benchmarking import RUNGS, LadderOptions, ladder, machine, run_ladder
 from fastamr.benchmarking.charts import draw_ladder
@@ -18,7 +19,9 @@ from fastamr.benchmarking.ladder_report import as_markdown, as_text, memory_text
 from fastamr.benchmarking.ntu_sized import ntu_sized
 from fastamr.benchmarking.plain_step import PlainStep
 from fastamr.benchmarking.rungs import choose_rungs
+from fastamr.commands.bench.ladder import run as run_command
 from fastamr.models import build_model
+from fastamr.ops.common.backends import watched
 from fastamr.testing import random_clips
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -165,7 +168,7 @@ def test_a_rung_that_cannot_run_is_listed(tiny: dict[str, Any], monkeypatch: pyt
     monkeypatch.setattr(ladder, "build_step", short_of_memory)
     seen: list[str] = []
     options = LadderOptions(sequences=2, rounds=1, rungs=["mae-fp32", "amr-fp32"], architecture=tiny)
-    result = run_ladder(options, CPU, report=lambda row: seen.append(row.name))
+    result = run_ladder(options, CPU, report=lambda so_far: seen.append(so_far.rows[-1].name))
     assert seen == ["mae-fp32", "amr-fp32"]
     assert result.rows[0].reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 51 GiB"
     assert not result.wrong
@@ -217,7 +220,9 @@ def test_choice_of_rungs() -> None:
     reasons = {rung.name: reason for rung, reason in choose_rungs([], CUDA)}
     assert [name for name, reason in reasons.items() if reason] == ["amr-fp32"]
     everything = {rung.name: reason for rung, reason in choose_rungs(["all"], CPU)}
-    assert {name for name, reason in everything.items() if reason} == {*("amr-graph", "fastamr-branch")}
+    assert {name for name, reason in everything.items() if reason} == {
+        *("amr-graph", "fastamr-branch", "fastamr-attention")
+    }
     assert [rung.name for rung, _ in choose_rungs(["amr-bf16", "mae-fp32"], CPU)] == ["mae-fp32", "amr-bf16"]
     with pytest.raises(ValueError, match=r"unknown rung 'amr-bf17'.*did you mean 'amr-bf16'"):
         choose_rungs(["amr-bf17"], CPU)
@@ -280,9 +285,59 @@ def test_known_peaks_by_the_longest_name(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.gpu
 def test_every_rung_on_a_gpu(tiny: dict[str, Any]) -> None:
-    """All rungs agree with float64 there, compiled ones and the recorded one too."""
-    result = run_ladder(LadderOptions(sequences=8, rounds=20, architecture=tiny), CUDA)
+    """All rungs but the compiled ones agree with float64 there, and the library's own are one graph each.
+
+    Inductor takes minutes for the compiled ones: ``fastamr bench ladder`` runs them.
+    """
+    rungs = [rung for rung in RUNGS if not rung.compiled]
+    options = LadderOptions(sequences=8, rounds=20, architecture=tiny, rungs=[rung.name for rung in rungs])
+    result = run_ladder(options, CUDA)
     reasons = {row.name: row.reason for row in result.rows if row.reason}
-    assert set(reasons) == {"amr-fp32"}, reasons
+    assert set(reasons) == {rung.name for rung in rungs if rung.only == "cpu"}, reasons
     assert all(row.peak_bytes for row in result.rows if row.reason is None)
-    assert len(ratios(result)) == 2
+    fast = [row for row in result.rows if row.fast]
+    assert {row.name: row.graph_reason for row in fast} == dict.fromkeys(row.name for row in fast)
+    assert all(row.recorded for row in fast)
+    assert len(ratios(result)) == len(fast) == sum(rung.fast for rung in RUNGS)
+
+
+def test_an_eager_step_on_a_gpu_is_told() -> None:
+    found = made(row("fastamr-bf16", 9.0), row("fastamr-attention", 7.0), row("amr-bf16", 10.0))
+    found.environment = {**FACTS, "device": "cuda"}
+    found.rows[0].recorded, found.rows[0].graph_reason = False, "cudaErrorStreamCaptureUnsupported"
+    found.rows[1].recorded = True
+    lines = as_text(found).splitlines()
+    told = [line.strip() for line in lines if "EAGER" in line]
+    assert told == ["fastamr-bf16: EAGER, not one CUDA graph: cudaErrorStreamCaptureUnsupported"]
+    assert to_json(found)["rows"][0]["graph_reason"] == "cudaErrorStreamCaptureUnsupported"
+
+
+def test_a_ladder_that_is_killed_keeps_what_it_measured(
+    tmp_path: Path, tiny: dict[str, Any], architecture: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = ladder.build_step
+
+    def killed_at_the_second(rung: Any, *arguments: Any) -> Any:
+        if rung.name == "amr-tf32":
+            raise KeyboardInterrupt
+        return build(rung, *arguments)
+
+    monkeypatch.setattr(ladder, "build_step", killed_at_the_second)
+    given = ["--out", str(tmp_path / "x"), "--sequences", "2", "--device", "cpu", *architecture]
+    with pytest.raises(KeyboardInterrupt):
+        run_command([*given, "--rounds", "1", "--rungs", "amr-fp32", "amr-tf32"])
+    rows = json.loads((tmp_path / "x/ladder.json").read_text())["rows"]
+    assert [entry["name"] for entry in rows if entry["ms"] is not None] == ["amr-fp32"]
+
+
+def test_the_truth_is_computed_by_the_reference_whatever_is_named(tiny: dict[str, Any]) -> None:
+    """The back end that is judged, and one that cannot run in float64, must not compute the truth."""
+    model = ladder._build("amr", tiny, CPU)
+    clips, keep = random_clips(2, 24), model.choose_visible(random_clips(2, 24), seed=torch.tensor([1, 2]))
+    weights = model.state_dict()
+    plain = ladder.exact_loss(model, weights, clips, keep)
+    with fastamr.backend(visible_attention="materialised", transformer_stack="fused"), watched() as calls:
+        assert ladder.exact_loss(model, weights, clips, keep) == plain
+    assert calls
+    with fastamr.backend(visible_attention="cuda"):
+        assert ladder.exact_loss(model, weights, clips, keep) == plain

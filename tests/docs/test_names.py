@@ -28,14 +28,15 @@ EVERY_PAGE = (*PAGES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(
 # Folders that paths of this repository begin with; `configs` was one.
 TOPS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} | {"configs"}
 COMMANDS = (
-    "pretrain", "evaluate", "finetune", "distill", "export", "predict", "prepare", "import", "convert", "split",
-    "check", "show", "layouts", "table", "plot", "info", "cache", "quickstart", "demo", "bench ladder",
+    "pretrain", "sweep", "evaluate", "finetune", "distill", "export", "predict", "prepare", "import", "convert",
+    "split", "check", "show", "layouts", "table", "plot", "info", "cache", "quickstart", "demo", "bench ladder",
     "bench recipe", "bench profile", "bench scaling",
 )  # fmt: skip
-# Options of other programs: pytest, experiments/results.py, pip and git.
+# Options of other programs: pytest, experiments/results.py, pip, git, torchrun, SLURM and tests/fuzzing.
 OTHERS = {
     "--run-slow", "--run-long", "--benchmark-only", "--benchmark-timer", "--only", "--methods", "--variants",
     "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout", "--unshallow",
+    "--signal", "--signals-to-handle", "--engine", "--keep",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.
 FILES = {"fastamr.json"}
@@ -52,7 +53,9 @@ def spans(page: str) -> tuple[str, ...]:
 def options(command: str) -> frozenset[str]:
     """Return every option of a command, with those of each model."""
     found: set[str] = set()
-    models = [["--model", name] for name in MODELS] if command in ("pretrain", "bench profile") else [[]]
+    models = (
+        [["--model", name] for name in MODELS] if command in ("pretrain", "sweep", "bench profile") else [[]]
+    )
     for model in models:
         text = io.StringIO()
         with contextlib.redirect_stdout(text):

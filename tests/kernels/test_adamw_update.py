@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 import torch
 from fastamr.kernels import adamw_update as module
@@ -256,23 +259,42 @@ def test_a_capture_needs_a_call_before_it(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "_in_graphs", [])
     with pytest.raises(RuntimeError, match="call it once with the same tensors outside"):
         module._to_device(torch.arange(5), (cuda, 0))
-    module._reserved[cuda, 0] = torch.empty(4, dtype=torch.int64)
+    module._reserved[cuda, 0] = torch.empty(4, dtype=torch.int64), torch.empty(4, dtype=torch.int64)
     with pytest.raises(RuntimeError, match="before each capture"):
         module._to_device(torch.arange(5), (cuda, 0))
 
 
 def test_a_capture_takes_the_reserved_buffer_and_no_kept_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device stands for a GPU: what the replays copy from stays, and is used for one capture only."""
+    """The meta device stands for a GPU: what the replays read stays, and is used for one capture only."""
     elsewhere = torch.device("meta")
-    buffer = torch.zeros(8, dtype=torch.int64)
-    monkeypatch.setattr(module, "_reserved", {(elsewhere, 0): buffer})
+    buffers = [torch.zeros(8, dtype=torch.int64) for _ in range(2)]
+    reserved: dict[Any, Any] = {}
+    monkeypatch.setattr(module, "_reserved", reserved)
     monkeypatch.setattr(module, "_in_graphs", [])
     monkeypatch.setattr(module, "_capturing", lambda device: True)
-    sent = module._to_device(torch.arange(5), (elsewhere, 0))
-    assert (sent.device, sent.shape) == (elsewhere, (5,))
-    assert torch.equal(buffer, torch.tensor([0, 1, 2, 3, 4, 0, 0, 0]))
-    assert module._in_graphs[0] is buffer
-    assert not module._reserved
+    for block in (nullcontext(), module.tables_sent_afterwards()):
+        reserved[elsewhere, 0] = tuple(buffers)
+        buffers[1].zero_()
+        with block:
+            sent = module._to_device(torch.arange(5), (elsewhere, 0))
+            assert sent.data_ptr() == buffers[1].data_ptr()
+            assert torch.equal(buffers[0], torch.tensor([0, 1, 2, 3, 4, 0, 0, 0]))
+            assert sent.any() == isinstance(block, nullcontext), "a node of the graph, or nothing yet"
+        assert torch.equal(buffers[1], buffers[0])
+        assert module._in_graphs[-1] == tuple(buffers)
+        assert not module._reserved
+    assert module._unsent is None
+
+    def broken() -> None:
+        reserved[elsewhere, 0] = tuple(buffers)
+        with module.tables_sent_afterwards():
+            module._to_device(torch.arange(5) + 7, (elsewhere, 0))
+            raise RuntimeError("the capture failed")
+
+    with pytest.raises(RuntimeError, match="the capture failed"):
+        broken()
+    assert module._unsent is None
+    assert buffers[1][0] == 0, "a capture that failed reads nothing"
 
     monkeypatch.setattr(module, "_plans", type(module._plans)())
     lists = [[torch.zeros(8)] for _ in range(7)]

@@ -42,13 +42,24 @@ def backward_inputs(
     ]
 
 
+def factors(rows: int, device: torch.device) -> Tensor:
+    """A drop path's: rows that are dropped beside rows that are enlarged, in no order that a tile has."""
+    return torch.tensor([0, 1.25, 1.25, 0, 2.5, 1, 0], device=device).repeat(rows)[:rows].contiguous()
+
+
+# One shape shows that the scale can be there.
 @pytest.mark.thinned
-@pytest.mark.parametrize(("dtype", "shape"), CASES)
+@pytest.mark.parametrize(
+    ("dtype", "shape", "scaled"),
+    [*((*case, False) for case in CASES), *((*case, True) for case in CASES if case[1][1] == 48)],
+)
 @pytest.mark.usefixtures("path")
-def test_forward(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.device) -> None:
+def test_forward(dtype: torch.dtype, shape: tuple[int, int, int], scaled: bool, device: torch.device) -> None:
     inputs = forward_inputs(dtype, shape, device)
-    total, normed, mean, rstd = ops.linear_residual_norm(*inputs, 1e-3)
-    assert_rounded_once(total, reference.linear_residual_norm(*doubled(*inputs), 1e-3)[0], dtype)
+    scale = factors(shape[0], device) if scaled else None
+    total, normed, mean, rstd = ops.linear_residual_norm(*inputs, 1e-3, scale=scale)
+    expected = reference.linear_residual_norm(*doubled(*inputs), 1e-3, *doubled(scale))[0]
+    assert_rounded_once(total, expected, dtype)
     # The statistics and the norm are those of the sum as it was rounded.
     wide = total.double()
     torch.testing.assert_close(mean.double(), wide.mean(1), rtol=1e-5, atol=1e-5)
@@ -61,19 +72,32 @@ def test_forward(dtype: torch.dtype, shape: tuple[int, int, int], device: torch.
 
 @pytest.mark.thinned
 @pytest.mark.parametrize(
-    ("dtype", "shape", "skip"),
-    # One shape shows that the skip can be absent.
-    [*((*case, True) for case in CASES), *((*case, False) for case in CASES if case[1][1] == 48)],
+    ("dtype", "shape", "skip", "scaled"),
+    # One shape shows that the skip can be absent and the scale there.
+    [
+        *((*case, True, False) for case in CASES),
+        *(
+            (*case, *options)
+            for case in CASES
+            if case[1][1] == 48
+            for options in ((False, False), (True, True))
+        ),
+    ],
 )
 @pytest.mark.usefixtures("path")
-def test_backward(dtype: torch.dtype, shape: tuple[int, int, int], skip: bool, device: torch.device) -> None:
+def test_backward(
+    dtype: torch.dtype, shape: tuple[int, int, int], skip: bool, scaled: bool, device: torch.device
+) -> None:
     inputs = backward_inputs(dtype, shape, device, skip)
-    dx, *sums = ops.linear_residual_norm_backward(*inputs)
-    truth = reference.linear_residual_norm_backward(*doubled(*inputs))
-    assert_rounded_once(dx, truth[0], dtype)
-    for found, exact in zip(sums, truth[1:], strict=True):
-        assert_exact_sums(found, exact)
-    assert_repeats((dx, *sums), lambda: ops.linear_residual_norm_backward(*inputs))
+    scale = factors(shape[0], device) if scaled else None
+    found = ops.linear_residual_norm_backward(*inputs, scale=scale)
+    truth = reference.linear_residual_norm_backward(*doubled(*inputs, scale))
+    assert len(found) == len(truth) == (5 if scaled else 4)
+    for rows in (0, 4) if scaled else (0,):
+        assert_rounded_once(found[rows], truth[rows], dtype)
+    for sums, exact in zip(found[1:4], truth[1:4], strict=True):
+        assert_exact_sums(sums, exact)
+    assert_repeats(found, lambda: ops.linear_residual_norm_backward(*inputs, scale=scale))
 
 
 @pytest.mark.usefixtures("path")

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 import fastamr
-from fastamr import native
 from fastamr.models import SkeletonModel, build_model, load_pretrained
 from fastamr.nn import CrossAttentionStack, TransformerStack
 from fastamr.testing import random_clips, relative_error
@@ -89,7 +88,7 @@ def nodes(loss: Tensor) -> set[str]:
     return names
 
 
-@pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
+@pytest.mark.extension
 @pytest.mark.parametrize("name", OWN)
 def test_fused_is_the_default(name: str) -> None:
     """One function for each stack, no layer norm or GELU beside it; the option gives plain blocks."""

@@ -50,9 +50,9 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("FASTAMR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(load, "_reasons", {})
     monkeypatch.delenv("FASTAMR_BUILD", raising=False)
-    load.has_matrix_unit.cache_clear()
+    load._matrix_unit.cache_clear()
     yield tmp_path / "cache"
-    load.has_matrix_unit.cache_clear()
+    load._matrix_unit.cache_clear()
 
 
 def test_builds_once_and_again_when_anything_changes(
@@ -148,6 +148,44 @@ def test_a_failure_keeps_its_cause(fresh: Path, tmp_path: Path, monkeypatch: pyt
     assert list(fresh.glob("cpu-*.so")) == []
 
 
+def test_a_report_compiles_only_when_asked(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, f"echo ran >> {log}"))
+    text = info.report()
+    assert "cpu: not compiled yet: the first call that needs it does, and fastamr info --build" in text
+    assert "no matrix unit in use" in text
+    assert not log.exists()
+    with native.without_compiling():
+        assert native.why_not("cuda") != "", "a reason, or the library"
+    assert "not compiled yet" not in info.report(build=True)
+    assert len(log.read_text().splitlines()) > 1
+    assert "not compiled yet" not in info.report()
+
+
+@pytest.mark.slow
+def test_collecting_the_tests_compiles_nothing(fresh: Path) -> None:
+    words = [
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "tests/ops",
+        "tests/nn",
+        "tests/models",
+        "tests/data/packed",
+    ]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, "FASTAMR_CACHE": str(fresh)},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not list(fresh.glob("*.so")) if fresh.exists() else True
+
+
 def test_no_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "nonesuch")
     assert "no compiler 'nonesuch' on the path: install it or set CXX" in (native.why_not("cpu") or "")
@@ -197,6 +235,23 @@ def test_cuda_needs_torch_with_cuda_and_the_same_major(
     for architecture in ("80", "89", "90", "100"):
         assert f"code=sm_{architecture}" in command
     assert "code=compute_100" in command
+    one = " ".join(build.cuda_plan(build.Torch(folder, "2.13.0", "13.0"), ("90",)).compilations[0][1])
+    assert re.findall(r"code=sm_\w+|code=compute_\w+", one) == ["code=sm_90"]
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted"),
+    [
+        ([], build.CUDA_ARCHITECTURES),
+        (["90"], ("90",)),
+        (["86"], ("80",)),
+        (["100", "90", "90"], ("90", "100")),
+        (["90", "120"], build.CUDA_ARCHITECTURES),
+        (["75"], build.CUDA_ARCHITECTURES),
+    ],
+)
+def test_a_first_use_compiles_for_the_gpu_that_is_there(present: list[str], wanted: tuple[str, ...]) -> None:
+    assert build.architectures_of(present) == wanted
 
 
 def test_flags_keep_the_processes_arithmetic() -> None:
@@ -207,7 +262,7 @@ def test_flags_keep_the_processes_arithmetic() -> None:
     assert words.isdisjoint({"-march=native", "-mtune=native"})
 
 
-@pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
+@pytest.mark.extension
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm")
 def test_symbols() -> None:
     """Only the C and C++ libraries and torch's stable ABI are needed; nothing but their weak symbols is shared."""

@@ -21,7 +21,7 @@ from ..adamw_cases import (
     make_lists,
 )
 
-needs_extension = pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
+needs_extension = pytest.mark.extension
 
 
 @pytest.fixture(params=["reference", pytest.param("cpp", marks=needs_extension)])

@@ -8,11 +8,7 @@ import sys
 
 import pytest
 
-from fastamr import native
-
-pytestmark = pytest.mark.skipif(
-    native.why_not("cpu") is not None, reason=f"no CPU extension: {native.why_not('cpu')}"
-)
+pytestmark = pytest.mark.extension
 CODE = """
 import torch
 import torch.nn.functional as F

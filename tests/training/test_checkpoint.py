@@ -28,10 +28,17 @@ from fastamr.training.checkpoint import (
 )
 
 
+def save(folder: Path, tensors: dict[str, torch.Tensor], **scalars: Any) -> dict[str, Any]:
+    """Write a checkpoint that holds what every one must hold, and return its scalars."""
+    scalars = {"update": 0, "seconds": 0.0, "config": {}, "data": "", "scaler": {}} | scalars
+    needed = {"seed": torch.zeros(2, dtype=torch.int64), "rng.cpu": torch.get_rng_state()}
+    save_checkpoint(folder, needed | tensors, scalars)
+    return scalars
+
+
 def test_tensors_and_scalars_come_back_to_the_bit(tmp_path: Path) -> None:
-    tensors = {"a": torch.randn(3, 4), "seed": torch.tensor([2**62, -5]), "rng": torch.get_rng_state()}
-    scalars = {"update": 3, "seconds": 0.1 + 0.2, "config": {"crop": [0.5, 1.0], "split": None}}
-    save_checkpoint(tmp_path, tensors, scalars)
+    tensors = {"a": torch.randn(3, 4), "seed": torch.tensor([2**62, -5]), "rng.cpu": torch.get_rng_state()}
+    scalars = save(tmp_path, tensors, update=3, seconds=0.1 + 0.2, config={"crop": [0.5, 1.0], "split": None})
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     assert loaded.scalars == scalars
@@ -59,7 +66,7 @@ def test_foreign_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, {"a": torch.ones(4)}, {"update": 1})
+    scalars = save(tmp_path, {"a": torch.ones(4)}, update=1)
 
     def write_to_full_disk(tensors: Any, path: Path, metadata: Any) -> None:
         Path(path).write_bytes(b"half of it")
@@ -71,7 +78,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch:
     assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
-    assert loaded.scalars == {"update": 1}
+    assert loaded.scalars == scalars
     assert torch.equal(loaded.tensors["a"], torch.ones(4))
 
 
@@ -87,7 +94,7 @@ def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def test_training_state_round_trip(tmp_path: Path) -> None:
     model, optimizer = trained()
-    save_checkpoint(tmp_path, capture_training(model, optimizer), {})
+    save(tmp_path, capture_training(model, optimizer))
     other, fresh = trained()
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
@@ -233,12 +240,12 @@ def test_clearing_a_run_of_before_the_manifest(tmp_path: Path) -> None:
 
 def test_the_checkpoint_before_the_last_one_is_kept_until_it_is_let_go(tmp_path: Path) -> None:
     for update in (1, 2):
-        save_checkpoint(tmp_path, {"a": torch.full((4,), float(update))}, {"update": update})
+        save(tmp_path, {"a": torch.full((4,), float(update))}, update=update)
     assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, PREVIOUS_FILE}
     assert go_back(tmp_path)
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
-    assert loaded.scalars == {"update": 1}
+    assert loaded.scalars["update"] == 1
     assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, SUSPECT_FILE}
     assert not go_back(tmp_path)
     drop_previous(tmp_path)
@@ -251,11 +258,11 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "link", no_links)
     for update in (1, 2):
-        save_checkpoint(tmp_path, {"a": torch.zeros(4)}, {"update": update})
+        save(tmp_path, {"a": torch.zeros(4)}, update=update)
     (tmp_path / PREVIOUS_FILE).replace(tmp_path / STATE_FILE)
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
-    assert loaded.scalars == {"update": 1}
+    assert loaded.scalars["update"] == 1
 
 
 @pytest.mark.parametrize(

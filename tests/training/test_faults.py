@@ -234,6 +234,21 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path: Path, skeletons: Any) -
     assert (out / "state.safetensors").read_bytes() == before
 
 
+def test_a_complete_run_of_other_settings_says_so(
+    tmp_path: Path, skeletons: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = pretrain(configure(tmp_path / "run"), data=skeletons)
+    before = (out / "state.safetensors").read_bytes()
+    capsys.readouterr()
+    pretrain(configure(out, resume=True), data=skeletons)
+    assert "otherwise" not in capsys.readouterr().err
+    pretrain(configure(out, resume=True, weight_decay=0.25), data=skeletons)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "was trained otherwise: weight_decay was 0.05 and is now 0.25" in shown
+    assert "is complete: 4 updates" in shown
+    assert (out / "state.safetensors").read_bytes() == before
+
+
 def test_data_that_lies_where_the_run_writes_is_refused(tmp_path: Path, skeletons: Any) -> None:
     path = tmp_path / "model.safetensors"
     skeletons.save(path)
@@ -356,7 +371,7 @@ def test_a_damaged_batch_is_refused(
     with pytest.raises(ValueError, match="is no batch of a run"):
         Batch.load(path)
     path.with_suffix(".yaml").write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(ValueError, match="is not a YAML file"):
+    with pytest.raises(ValueError, match=r"diverged-1\.yaml. is no YAML"):
         Batch.load(path)
 
 

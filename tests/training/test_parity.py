@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastamr import native
-
 from .parity_paths import Training, train_default, train_reference
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -49,7 +47,7 @@ def test_three_hundred_updates_in_float32(device: str) -> None:
     torch.testing.assert_close(default_losses(run), reference_losses(run), rtol=1e-4, atol=0)
 
 
-@pytest.mark.skipif(not native.has_matrix_unit(), reason="this processor's products are not rounded")
+@pytest.mark.matrix_unit
 @pytest.mark.parametrize("updates", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_products_of_two_parts_on_a_matrix_unit_are_as_near_as_float32_must_be(updates: int) -> None:
     run = Training("amr", updates)

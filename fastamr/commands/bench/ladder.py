@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ...benchmarking import LadderOptions, run_ladder
+from ...benchmarking import Ladder, LadderOptions, run_ladder
 from ...benchmarking.charts import ENDINGS, draw_ladder
+from ...benchmarking.ladder import Row
 from ...benchmarking.ladder_report import as_markdown, as_text, to_json
 from ...benchmarking.rungs import choose_rungs
 from ...devices import pick_device
@@ -24,9 +23,13 @@ def run(words: list[str]) -> None:
     options = LadderOptions(**given)
     choose_rungs(options.rungs, device)
     out = make_out(folder)
-    ladder = run_ladder(options, device, report=lambda row: say(_row(row)))
+
+    def report(so_far: Ladder) -> None:
+        say(_row(so_far.rows[-1]))
+        write_json(out / "ladder.json", to_json(so_far))
+
+    ladder = run_ladder(options, device, report=report)
     print(as_text(ladder))
-    write_json(out / "ladder.json", to_json(ladder))
     write_text(out / "ladder.md", as_markdown(ladder))
     measured = any(row.ms is not None for row in ladder.rows)
     for ending in ENDINGS if measured else ():
@@ -39,5 +42,7 @@ def run(words: list[str]) -> None:
         raise RuntimeError("no rung could run on this device: the table says why")
 
 
-def _row(row: Any) -> str:
-    return f"{row.name}: {row.reason}" if row.ms is None else f"{row.name}: {row.ms:,.2f} ms"
+def _row(row: Row) -> str:
+    if row.ms is None:
+        return f"{row.name}: {row.reason}"
+    return f"{row.name}: {row.ms:,.2f} ms" + (", one CUDA graph" if row.recorded else "")

@@ -26,6 +26,15 @@ _RESUME = {**choice("resume", RESUME), "nargs": "?", "const": "yes", "default": 
 
 def run(words: list[str]) -> None:
     """Carry out the command."""
+    training.pretrain(read(words))
+
+
+def read(words: list[str]) -> PretrainConfig:
+    """Return the configuration that the words after ``fastamr pretrain`` ask for.
+
+    Raises:
+        UsageError: an option does not exist, or a value is wrong.
+    """
     ahead = look_ahead(words)
     files = ahead.config
     if ahead.resume not in (None, "no") and ahead.out and (Path(ahead.out) / "config.yaml").is_file():
@@ -36,7 +45,8 @@ def run(words: list[str]) -> None:
         given.pop(name)
     settings = merge_settings(preset_settings(ahead.preset, model), read_files(files, PretrainConfig, model))
     settings = merge_settings(settings, {**given, "model": model})
-    training.pretrain(usage(PretrainConfig.from_dict, settings))
+    config: PretrainConfig = usage(PretrainConfig.from_dict, settings)
+    return config
 
 
 def _parser(model: str) -> CommandParser:

@@ -64,6 +64,7 @@ class Row:
         cells: by column; None = could not run.
         settings: of the evaluation, as text.
         note: the settings in which it differs from other rows of the same method and run; "" where it is alone.
+        pretraining: the configuration of each run behind it, where the file says it.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Row:
     cells: dict[str, Cell | None] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict, compare=False)
     note: str = ""
+    pretraining: list[dict[str, Any]] = field(default_factory=list, compare=False)
 
     @property
     def label(self) -> str:
@@ -255,6 +257,8 @@ def _rows(report: dict[str, Any]) -> list[Row]:
     config = report["config"]
     runs = " + ".join([config["checkpoint"], *config.get("fuse", [])])
     labels, settings = row_labels(report), settings_of(config)
+    known = report.get("pretraining") or {}
+    every = [known.get(run) or {} for run in (config["checkpoint"], *config.get("fuse", []))]
     # What an encoder is given depends on the run's steps, raw coordinates do not.
     found = [
         Row(
@@ -263,6 +267,7 @@ def _rows(report: dict[str, Any]) -> list[Row]:
             MEASURED,
             _cells(scores),
             settings,
+            pretraining=[] if row == "raw" else every,
         )
         for row, scores in report["results"].items()
         if row in labels
@@ -270,7 +275,8 @@ def _rows(report: dict[str, Any]) -> list[Row]:
     for stream in report.get("streams", ()):
         name = f"{MODEL_NAMES.get(stream['model'], stream['model'])}, {stream['stream']}"
         cells = _cells(stream["results"]["encoder"])
-        found.append(Row(name, stream["checkpoint"], MEASURED, cells, settings))
+        run = stream["checkpoint"]
+        found.append(Row(name, run, MEASURED, cells, settings, pretraining=[known.get(run) or {}]))
     return found
 
 

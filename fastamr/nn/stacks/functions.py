@@ -25,11 +25,13 @@ from .layers import (
     Norm,
     Plan,
     Stream,
+    StreamGradient,
     Tape,
     attend,
     attend_backward,
     finish_backward,
     finish_layer,
+    stream_backward,
 )
 from .side_branch import SideBranch, side_branch
 
@@ -141,30 +143,33 @@ def _load(ctx: Any) -> tuple[Stream, list[LayerTensors], Tensor]:
 
 def _start_backward(
     weights: StackWeights, last: Stream, dtotal: Tensor | None, dnormed: Tensor | None, gradients: Gradients
-) -> tuple[Tensor, Tensor]:
-    """Gradient of the last stream, and the sums of its columns, a bias's gradient."""
-    if dnormed is None:
-        assert dtotal is not None
-        dx = dtotal.reshape(last.total.shape).contiguous()
-        return dx, dx.sum(0, dtype=torch.promote_types(torch.float32, dx.dtype))
+) -> StreamGradient:
+    """Gradient of the last stream."""
     skip = None if dtotal is None else dtotal.reshape(last.total.shape).contiguous()
-    upstream = dnormed.reshape(last.total.shape).contiguous()
-    dx, dgamma, dbeta, bias_grads = ops.row_norm_backward(
-        upstream, last.total, last.mean, last.rstd, weights.final.gamma, skip
-    )
-    gradients.norm("final", dgamma, dbeta)
-    return dx, bias_grads
+    if dnormed is None:
+        assert skip is not None
+        dx, bias_grads = skip, None
+    else:
+        upstream = dnormed.reshape(last.total.shape).contiguous()
+        dx, dgamma, dbeta, bias_grads = ops.row_norm_backward(
+            upstream, last.total, last.mean, last.rstd, weights.final.gamma, skip
+        )
+        gradients.norm("final", dgamma, dbeta)
+    scale, compute = weights.layers[-1].scales[1], torch.promote_types(torch.float32, dx.dtype)
+    if scale is not None:
+        branch = dx * scale[:, None]
+        return StreamGradient(dx, branch.to(dx.dtype), branch.sum(0))
+    return StreamGradient(dx, dx, dx.sum(0, dtype=compute) if bias_grads is None else bias_grads)
 
 
 def _begin_backward(
-    layer: Layer, before: Stream, dproject: Tensor, skip: Tensor, gradients: Gradients
-) -> tuple[Tensor, Tensor]:
-    """Gradient of a block's input from that of its first projection, and the sums of its columns, a bias's gradient."""
-    dx, dgamma, dbeta, bias_grads = ops.linear_residual_norm_backward(
-        *(dproject, layer.project.weight, before.total, before.mean, before.rstd, layer.norm1.gamma, skip)
+    weights: StackWeights, index: int, before: Stream, dproject: Tensor, skip: Tensor, gradients: Gradients
+) -> StreamGradient:
+    """Gradient of a block's input from that of its first projection."""
+    layer, scale = weights.layers[index], weights.layers[index - 1].scales[1] if index else None
+    return stream_backward(
+        (dproject, layer.project.weight), before, layer.norm1, "norm1", skip, scale, gradients
     )
-    gradients.norm("norm1", dgamma, dbeta)
-    return dx, bias_grads
 
 
 def _check_first_derivative() -> None:
@@ -264,23 +269,22 @@ class SelfStack(torch.autograd.Function):
         if dtotal is None and dnormed is None:
             return (None,) * (3 + len(ctx.dtypes))
         last, kept, _ = _load(ctx)
-        dx, bias_grads = _start_backward(weights, last, dtotal, dnormed, final)
+        upstream = _start_backward(weights, last, dtotal, dnormed, final)
         for index in reversed(range(depth)):
             layer, saved, gradients = weights.layers[index], kept.pop(), blocks[index]
-            gradients["mlp.fc2.bias"] = bias_grads
-            dmiddle = finish_backward(layer, saved.attended, saved.hidden, dx, gradients)
-            grad = ops.row_linear_backward(dmiddle, layer.out.weight)
+            dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
+            grad = ops.row_linear_backward(dmiddle.branch, layer.out.weight)
             dqkv = torch.empty_like(saved.q)
             sums = attend_backward(
                 plan, grad, saved.attended, saved.lse, saved.tape, saved.q, None, dqkv, None
             )
             gradients["attn.qkv.bias"] = sums.flatten()
-            rows = dqkv.view(len(dx), -1)
+            rows = dqkv.view(len(grad), -1)
             gradients.weight("attn.qkv.weight", rows, saved.before.normed)
             gradients.finish(ctx.branch)
-            dx, bias_grads = _begin_backward(layer, saved.before, rows, dmiddle, gradients)
+            upstream = _begin_backward(weights, index, saved.before, rows, dmiddle.total, gradients)
         _join(ctx.branch)
-        gradient = dx if ctx.needs_input_grad[2] else None
+        gradient = upstream.total if ctx.needs_input_grad[2] else None
         return (None, None, gradient, *_collect((ctx.dtypes, SELF_NAMES), blocks, final))
 
 
@@ -307,28 +311,27 @@ class CrossStack(torch.autograd.Function):
         if dtotal is None and dnormed is None:
             return (None,) * (4 + len(ctx.dtypes))
         last, kept, memory = _load(ctx)
-        dx, bias_grads = _start_backward(weights, last, dtotal, dnormed, final)
+        upstream = _start_backward(weights, last, dtotal, dnormed, final)
         shape = kept[0].kv.shape  # type: ignore[union-attr]
-        dkv = dx.new_empty((*shape[:2], depth, *shape[2:]))
+        dkv = last.total.new_empty((*shape[:2], depth, *shape[2:]))
         for index in reversed(range(depth)):
             layer, saved, gradients = weights.layers[index], kept.pop(), blocks[index]
-            gradients["mlp.fc2.bias"] = bias_grads
-            dmiddle = finish_backward(layer, saved.attended, saved.hidden, dx, gradients)
-            grad = ops.row_linear_backward(dmiddle, layer.out.weight)
-            dq = dx.new_empty(saved.q.shape)
+            dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
+            grad = ops.row_linear_backward(dmiddle.branch, layer.out.weight)
+            dq = grad.new_empty(saved.q.shape)
             sums = attend_backward(
                 *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, saved.kv, dq, dkv[:, :, index])
             )
             gradients["attn.q.bias"], gradients["attn.kv.bias"] = sums[0].flatten(), sums[1:].flatten()
-            rows, skip = (_as_in(each, saved.before, plan) for each in (dq, dmiddle))
+            rows, skip = (_as_in(each, saved.before, plan) for each in (dq, dmiddle.total))
             gradients.weight("attn.q.weight", rows, saved.before.normed)
             gradients.finish(ctx.branch)
-            dx, bias_grads = _begin_backward(layer, saved.before, rows, skip, gradients)
+            upstream = _begin_backward(weights, index, saved.before, rows, skip, gradients)
         dmemory = _memory_backward(
             weights, dkv.view(len(memory), -1), memory, blocks, ctx.needs_input_grad[3], ctx.branch
         )
         _join(ctx.branch)
-        gradient = dx if ctx.needs_input_grad[2] else None
+        gradient = upstream.total if ctx.needs_input_grad[2] else None
         return (None, None, gradient, dmemory, *_collect((ctx.dtypes, CROSS_NAMES), blocks, final))
 
 

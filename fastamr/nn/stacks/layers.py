@@ -36,7 +36,10 @@ class Linear(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A block. ``project`` is qkv, or in cross-attention q; there the keys and values belong to the stack."""
+    """A block. ``project`` is qkv, or in cross-attention q; there the keys and values belong to the stack.
+
+    ``scales`` are drop path's factors of the rows ``(M,)`` of attention's and of the MLP's branch; None is 1.
+    """
 
     norm1: Norm
     project: Linear
@@ -44,6 +47,7 @@ class Layer(NamedTuple):
     norm2: Norm
     fc1: Linear
     fc2: Linear
+    scales: tuple[Tensor | None, Tensor | None] = (None, None)
 
 
 class Stream(NamedTuple):
@@ -53,6 +57,17 @@ class Stream(NamedTuple):
     normed: Tensor
     mean: Tensor
     rstd: Tensor
+
+
+class StreamGradient(NamedTuple):
+    """Gradients of a stream's ``total``, of the product that was added to it last, and ``(D,)`` of that one's bias.
+
+    The first two are one tensor unless drop path scaled the product.
+    """
+
+    total: Tensor
+    branch: Tensor
+    bias: Tensor
 
 
 class Tape(NamedTuple):
@@ -185,12 +200,18 @@ def finish_layer(
     """
     norm = layer.norm2
     middle = Stream(
-        *ops.linear_residual_norm(attended, *layer.out, residual, norm.gamma, norm.beta, norm.eps)
+        *ops.linear_residual_norm(
+            *(attended, *layer.out, residual, norm.gamma, norm.beta, norm.eps), scale=layer.scales[0]
+        )
     )
     saves_hidden = plan.saves and not plan.recompute
     h, slope = ops.linear_gelu(middle.normed, *layer.fc1, slope=saves_hidden)
     norm = following
-    after = Stream(*ops.linear_residual_norm(h, *layer.fc2, middle.total, norm.gamma, norm.beta, norm.eps))
+    after = Stream(
+        *ops.linear_residual_norm(
+            *(h, *layer.fc2, middle.total, norm.gamma, norm.beta, norm.eps), scale=layer.scales[1]
+        )
+    )
     return Hidden(middle, h if saves_hidden else None, slope), after
 
 
@@ -237,36 +258,61 @@ class Gradients(dict[str, Tensor | None]):
         return [self.get(name) if name in self.wanted else None for name in names]
 
 
-def finish_backward(
-    layer: Layer, attended: Tensor, hidden: Hidden, dafter: Tensor, gradients: Gradients
-) -> Tensor:
-    """Backward of :func:`finish_layer` up to the stream after attention.
+def stream_backward(
+    product: tuple[Tensor, Tensor],
+    stream: Stream,
+    norm: Norm,
+    name: str,
+    skip: Tensor | None,
+    scale: Tensor | None,
+    gradients: Gradients,
+) -> StreamGradient:
+    """Backward through the linear layer that took a stream's normed rows, the norm, and the addition before it.
 
-    The gradient of ``mlp.fc2.bias`` is the sums of dafter's columns; whatever made dafter has computed them.
+    Args:
+        product: gradient ``(M, F)`` of the linear layer's output, and its weight.
+        stream: the rows.
+        norm: the norm.
+        name: of the norm.
+        skip: ``(M, D)`` gradient that reaches ``stream.total`` past the norm.
+        scale: drop path's factors ``(M,)`` of the product that was added to the stream.
+        gradients: receives those of the norm.
+    """
+    dx, dgamma, dbeta, bias_grads, *scaled = ops.linear_residual_norm_backward(
+        *(*product, stream.total, stream.mean, stream.rstd, norm.gamma, skip), scale=scale
+    )
+    gradients.norm(name, dgamma, dbeta)
+    return StreamGradient(dx, scaled[0] if scaled else dx, bias_grads)
+
+
+def finish_backward(
+    layer: Layer, attended: Tensor, hidden: Hidden, after: StreamGradient, gradients: Gradients
+) -> StreamGradient:
+    """Backward of :func:`finish_layer` up to the stream after attention.
 
     Args:
         layer: the block.
         attended: as in the forward.
         hidden: from the forward.
-        dafter: ``(M, D)`` gradient of the block's result, every path included.
+        after: gradient of the stream after the block, every path included.
         gradients: receives those of the parameters.
 
     Returns:
-        ``(M, D)`` gradient of the stream after attention.
+        The gradient of the stream after attention.
     """
+    gradients["mlp.fc2.bias"] = after.bias
     middle, h, slope = hidden
     if h is None or slope is None:
         h, slope = ops.linear_gelu(middle.normed, *layer.fc1)
     assert slope is not None
-    gradients.weight("mlp.fc2.weight", dafter, h)
+    gradients.weight("mlp.fc2.weight", after.branch, h)
     del h
-    du, gradients["mlp.fc1.bias"] = ops.linear_gelu_backward(dafter, layer.fc2.weight, slope)
+    du, gradients["mlp.fc1.bias"] = ops.linear_gelu_backward(after.branch, layer.fc2.weight, slope)
     del slope
     gradients.weight("mlp.fc1.weight", du, middle.normed)
-    dmiddle, dgamma, dbeta, bias_grads = ops.linear_residual_norm_backward(
-        du, layer.fc1.weight, middle.total, middle.mean, middle.rstd, layer.norm2.gamma, dafter
+    dmiddle = stream_backward(
+        (du, layer.fc1.weight), middle, layer.norm2, "norm2", after.total, layer.scales[0], gradients
     )
-    gradients.norm("norm2", dgamma, dbeta)
-    gradients["attn.proj.bias"] = bias_grads
-    gradients.weight("attn.proj.weight", dmiddle, attended)
+    gradients["attn.proj.bias"] = dmiddle.bias
+    gradients.weight("attn.proj.weight", dmiddle.branch, attended)
     return dmiddle

@@ -13,7 +13,7 @@ from ... import ops
 from ...errors import check_name
 from ...ops.common.backends import Choice, Problem, explain
 from ...ops.common.stack_backends import explain_stack
-from ..drop_path import DropPath
+from ..drop_path import DropPath, draw_seed
 from ..transformer_block import CrossAttentionBlock, Mlp, TransformerBlock
 from ..visible_attention import VisibleAttention
 from .functions import CROSS_NAMES, SELF_NAMES, CrossStack, SelfStack, StackWeights, cross_layers, self_layers
@@ -54,8 +54,6 @@ def _module_why_not(module: nn.Module) -> str | None:
     if any(state[hooks] for hooks in _HOOKS):
         kind = type(module).__name__
         return f"a hook sits on a {kind} inside, which only block-by-block computation calls: remove it"
-    if isinstance(module, DropPath) and module.training and module.rate > 0:
-        return "drop path is active: set its rate to 0"
     if isinstance(module, nn.GELU) and module.approximate != "none":
         return "GELU is approximate: use nn.GELU()"
     own = state["_parameters"]
@@ -226,8 +224,10 @@ class _Stack(nn.ModuleList):
         sizes = memory.shape[0], x.shape[1], first.heads
         return Plan(*sizes, attention, self.recompute, saves, self.side_branch)
 
-    def _weights(self, norm: nn.LayerNorm, dtype: torch.dtype) -> StackWeights:
-        """Detached weights in the activations' dtype."""
+    def _weights(
+        self, norm: nn.LayerNorm, dtype: torch.dtype, scales: list[tuple[Tensor | None, Tensor | None]]
+    ) -> StackWeights:
+        """Detached weights in the activations' dtype, with drop path's factors of each block's rows."""
         layers = [
             Layer(
                 _norm(block.norm1),
@@ -236,8 +236,9 @@ class _Stack(nn.ModuleList):
                 _norm(block.norm2),
                 _linear(block.mlp.fc1, dtype),
                 _linear(block.mlp.fc2, dtype),
+                factors,
             )
-            for block in self._each()
+            for block, factors in zip(self._each(), scales, strict=True)
         ]
         return StackWeights(layers, _norm(norm))
 
@@ -253,9 +254,10 @@ class TransformerStack(_Stack):
     """:class:`TransformerBlock` after :class:`TransformerBlock`, and the norm that follows them.
 
     The fused form computes the same and has the same parameters; ``fastamr.backend(transformer_stack="reference")``,
-    or ``backend="reference"`` for one stack, runs block by block, as do tracing, active drop path, hooks on modules
-    inside, and whatever else the fused form lacks. Under autocast activations are in autocast's dtype, the residual
-    stream included, and the norms' statistics in float32. Gradients are first derivatives.
+    or ``backend="reference"`` for one stack, runs block by block, as do tracing, hooks on modules inside, and whatever
+    else the fused form lacks. Drop path drops the same branches either way: a stack draws once in a forward pass for
+    all its blocks, see :func:`fastamr.nn.drop_path_seed`. Under autocast activations are in autocast's dtype, the
+    residual stream included, and the norms' statistics in float32. Gradients are first derivatives.
 
     Args:
         blocks: the blocks, all of one width and head count.
@@ -271,16 +273,17 @@ class TransformerStack(_Stack):
 
     def with_stream(self, x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
         """``blocks(x)`` and ``norm(blocks(x))``, both ``(S, K, D)``."""
-        if self.path(x, norm=norm) == "reference":
-            for block in self:
-                x = block(x)
+        fused, scales = self.path(x, norm=norm) == "fused", self._draw_scales(x)
+        if not fused:
+            for index, block in enumerate(self):
+                x = block(x) if scales is None else block(x, scales[2 * index : 2 * index + 2])
             return x, norm(x)
         dtype = _compute_dtype(x)
         parameters = self._parameters_in_order(norm)
         saves = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *parameters))
         plan, shape = self._plan(x, x, dtype, saves), x.shape
         with torch.autocast(x.device.type, enabled=False):
-            weights = self._weights(norm, dtype)
+            weights = self._weights(norm, dtype, self._row_scales(scales, shape[1], dtype))
             rows = x.to(dtype).reshape(-1, shape[-1]).contiguous()
             if saves:
                 total, normed = SelfStack.apply(plan, weights, rows, *parameters)
@@ -288,6 +291,32 @@ class TransformerStack(_Stack):
                 last, _ = self_layers(plan, weights, rows)
                 total, normed = last.total, last.normed
         return total.view(shape), normed.view(shape)
+
+    def _draw_scales(self, x: Tensor) -> Tensor | None:
+        """Drop path's factors ``(2*L, S)`` of all branches, two for each block; None where nothing can be dropped.
+
+        Blocks of other kinds draw for themselves.
+        """
+        if any(type(block) is not TransformerBlock for block in self):
+            return None
+        paths = [block.drop_path for block in self._each()]
+        if any(type(path) is not DropPath for path in paths) or not any(path.active for path in paths):
+            return None
+        rates = [path.rate if path.active else 0.0 for path in paths for _ in range(2)]
+        return ops.drop_path_scales(draw_seed(x.device), rates, x.shape[0])
+
+    def _row_scales(
+        self, scales: Tensor | None, tokens: int, dtype: torch.dtype
+    ) -> list[tuple[Tensor | None, Tensor | None]]:
+        """The factors of each block's rows, None where a block drops nothing."""
+        if scales is None:
+            return [(None, None)] * len(self)
+        rows = scales[:, :, None].expand(-1, -1, tokens).flatten(1)
+        rows = rows.to(torch.promote_types(torch.float32, dtype))
+        return [
+            (rows[2 * index], rows[2 * index + 1]) if block.drop_path.active else (None, None)
+            for index, block in enumerate(self._each())
+        ]
 
 
 class CrossAttentionStack(_Stack):
@@ -316,7 +345,8 @@ class CrossAttentionStack(_Stack):
         saves = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
         plan = self._plan(queries, memory, dtype, saves)
         with torch.autocast(queries.device.type, enabled=False):
-            weights = self._weights(norm, dtype)._replace(kv=self._keys_and_values(dtype))
+            weights = self._weights(norm, dtype, [(None, None)] * len(self))
+            weights = weights._replace(kv=self._keys_and_values(dtype))
             rows, memory_rows = (each.to(dtype).flatten(0, 1).contiguous() for each in (queries, memory))
             if saves:
                 _, normed = CrossStack.apply(plan, weights, rows, memory_rows, *parameters)

@@ -1,7 +1,8 @@
 """Which back end runs an op, why not the others, and how a user chooses.
 
 ``auto`` takes the first back end of an op's list that can run the call and never fails. A back end named by the
-environment variable ``FASTAMR_BACKEND`` or by :func:`backend` either runs or raises with the reason.
+environment variable ``FASTAMR_BACKEND`` or by :func:`backend` either runs or raises with the reason. Inside
+:func:`reference_only`, where something is computed to be compared with, nobody's choice counts.
 """
 
 from __future__ import annotations
@@ -123,6 +124,24 @@ def backend(name: str | None = None, **per_op: str) -> Iterator[None]:
         _selected = before
 
 
+# Process-wide like the selection.
+_reference_only = False
+
+
+@contextmanager
+def reference_only() -> Iterator[None]:
+    """Run every op's reference inside a ``with`` block, whatever a caller, a model or ``FASTAMR_BACKEND`` names.
+
+    For results that others are compared with: a back end that is to be judged must not compute its own truth.
+    """
+    global _reference_only
+    before, _reference_only = _reference_only, True
+    try:
+        yield
+    finally:
+        _reference_only = before
+
+
 def _is_automatic(choice: Backend, problem: Problem) -> bool:
     if choice.automatic_on is not None and problem.device_type not in choice.automatic_on:
         return False
@@ -131,6 +150,8 @@ def _is_automatic(choice: Backend, problem: Problem) -> bool:
 
 def _asked_for(op: str, name: str | None) -> str:
     """The caller's choice, else the user's for this op, else the user's for all ops where this one has it."""
+    if _reference_only:
+        return "reference"
     if name is None:
         name = _selected.get(op, "")
         if not name:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from torch import Tensor
 
 from ... import reference
@@ -32,9 +34,10 @@ def linear_residual_norm(
     beta: Tensor,
     eps: float = 1e-5,
     *,
+    scale: Tensor | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``total = residual + x @ weight.T + bias`` and its layer norm, in one pass.
+    """``total = residual + scale * (x @ weight.T + bias)`` and its layer norm, in one pass.
 
     The norm is that of the *rounded* total, as in ``F.layer_norm(total)``; so the backward, which reads the rounded
     total again, is the derivative of exactly this. Products and statistics are float32 (float64 for float64), also
@@ -51,6 +54,8 @@ def linear_residual_norm(
         gamma: ``(D,)`` of x's dtype or float32, the norm's weight.
         beta: ``(D,)`` likewise, the norm's bias.
         eps: added to the variance.
+        scale: ``(M,)`` float32 (float64 for float64), a factor of each row of the branch, as drop path has it (0 where
+            the branch is dropped); None is 1.
         backend: back end for this call; None takes the user's choice.
 
     Returns:
@@ -70,15 +75,46 @@ def linear_residual_norm(
     check_operand("residual", residual, (rows, width), "(M, D)", (x.dtype,), x, "x")
     check_operand("gamma", gamma, (width,), "(D,)", vectors, x, "x")
     check_operand("beta", beta, (width,), "(D,)", vectors, x, "x")
+    if scale is not None:
+        check_operand("scale", scale, (rows,), "(M,)", vectors[:1], x, "x")
     name = choose("linear_residual_norm", residual_norm_problem(x, width), backend)
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm as kernel
 
-        return kernel(x, weight, bias, residual, gamma, beta, eps)
+        return kernel(x, weight, bias, residual, gamma, beta, eps, scale)
     with exact(x):
-        if name == "cpp":
-            return rows_native.linear_residual_norm(x, weight, bias, residual, gamma, beta, eps)
-        return reference.linear_residual_norm(x, weight, bias, residual, gamma, beta, eps)
+        function = rows_native.linear_residual_norm if name == "cpp" else reference.linear_residual_norm
+        return function(x, weight, bias, residual, gamma, beta, eps, scale)
+
+
+@overload
+def linear_residual_norm_backward(
+    upstream: Tensor,
+    weight: Tensor,
+    total: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    skip: Tensor | None = None,
+    *,
+    scale: None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
+
+
+@overload
+def linear_residual_norm_backward(
+    upstream: Tensor,
+    weight: Tensor,
+    total: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    gamma: Tensor,
+    skip: Tensor | None = None,
+    *,
+    scale: Tensor | None,
+    backend: str | None = None,
+) -> tuple[Tensor, ...]: ...
 
 
 def linear_residual_norm_backward(
@@ -90,8 +126,9 @@ def linear_residual_norm_backward(
     gamma: Tensor,
     skip: Tensor | None = None,
     *,
+    scale: Tensor | None = None,
     backend: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Backward through the linear layer that took the normed rows, the norm, and the residual addition.
 
     ``dnormed = upstream @ weight``; then the layer norm's backward at ``total``; then ``skip``, the gradient that
@@ -106,13 +143,15 @@ def linear_residual_norm_backward(
         rstd: ``(M,)`` likewise.
         gamma: ``(D,)`` as there.
         skip: ``(M, D)`` of upstream's dtype; None adds nothing.
+        scale: ``(M,)`` as in the forward that made ``total``; None is 1.
         backend: back end for this call; None takes the user's choice.
 
     Returns:
-        ``dx (M, D)`` of upstream's dtype, the gradient of ``total`` and so of ``residual`` and of the product before
-        it; the gradients ``(D,)`` of gamma and of beta; the column sums ``(D,)`` of dx, which are the gradient of
-        :func:`linear_residual_norm`'s bias. All sums are float32 (float64 for float64), of values that are not yet
-        rounded (choice).
+        ``dx (M, D)`` of upstream's dtype, the gradient of ``total`` and so of ``residual``; the gradients ``(D,)`` of
+        gamma and of beta; the gradient ``(D,)`` of :func:`linear_residual_norm`'s bias, the column sums of
+        ``scale * dx``; and, last and only with a scale, ``scale * dx (M, D)`` of upstream's dtype, the gradient of the
+        product before ``total``, which is dx itself without one. All sums are float32 (float64 for float64), of values
+        that are not yet rounded (choice).
 
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`linear_residual_norm`.
@@ -128,12 +167,13 @@ def linear_residual_norm_backward(
     check_operand("gamma", gamma, (width,), "(D,)", (statistics, dtype), upstream, "upstream")
     if skip is not None:
         check_operand("skip", skip, (rows, width), "(M, D)", (dtype,), upstream, "upstream")
+    if scale is not None:
+        check_operand("scale", scale, (rows,), "(M,)", (statistics,), upstream, "upstream")
     name = choose("linear_residual_norm", residual_norm_problem(upstream, width), backend)
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm_backward as kernel
 
-        return kernel(upstream, weight, total, mean, rstd, gamma, skip)
+        return kernel(upstream, weight, total, mean, rstd, gamma, skip, scale)
     with exact(upstream):
-        if name == "cpp":
-            return rows_native.linear_residual_norm_backward(upstream, weight, total, mean, rstd, gamma, skip)
-        return reference.linear_residual_norm_backward(upstream, weight, total, mean, rstd, gamma, skip)
+        room = rows_native if name == "cpp" else reference
+        return room.linear_residual_norm_backward(upstream, weight, total, mean, rstd, gamma, skip, scale)

@@ -126,14 +126,15 @@ def _norm(
     beta: Tensor,
     eps: float,
     total: Tensor | None,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normed rows, mean and reciprocal standard deviation of ``product + bias + residual``, written to ``total``."""
+    """Normed rows, mean and reciprocal standard deviation of ``total = residual + scale * (product + bias)``."""
     compute = accumulator(product.dtype)
     normed = torch.empty_like(product)
     mean, rstd = (torch.empty(len(product), dtype=compute) for _ in range(2))
     gamma, beta = gamma.to(compute), beta.to(compute)
     bias = None if bias is None else bias.to(compute)
-    _raw("norm_rows")(product, bias, residual, gamma, beta, eps, total, normed, mean, rstd)
+    _raw("norm_rows")(product, bias, residual, gamma, beta, eps, scale, total, normed, mean, rstd)
     return normed, mean, rstd
 
 
@@ -145,16 +146,25 @@ def _norm_backward(
     rstd: Tensor,
     gamma: Tensor,
     skip: Tensor | None,
+    scale: Tensor | None = None,
+    dbranch: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     compute = accumulator(product.dtype)
     sums = torch.empty((3, product.shape[1]), dtype=compute)
-    _raw("norm_backward_rows")(product, total, mean, rstd, gamma.to(compute), skip, dx, sums)
+    _raw("norm_backward_rows")(product, total, mean, rstd, gamma.to(compute), skip, scale, dx, dbranch, sums)
     dgamma, dbeta, bias_grads = sums.unbind()
     return dx, dgamma, dbeta, bias_grads
 
 
 def linear_residual_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
+    scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :func:`fastamr.ops.linear_residual_norm`."""
     parts = _parts(x.dtype)
@@ -162,10 +172,12 @@ def linear_residual_norm(
         total, normed = torch.empty_like(residual), torch.empty_like(residual)
         mean, rstd = torch.empty((2, len(x)), dtype=torch.float32).unbind()
         bias, gamma, beta = (each.to(torch.float32) for each in (bias, gamma, beta))
-        _raw("norm_product")(x, weight, bias, residual, gamma, beta, eps, parts, total, normed, mean, rstd)
+        _raw("norm_product")(
+            x, weight, bias, residual, gamma, beta, eps, scale, parts, total, normed, mean, rstd
+        )
         return total, normed, mean, rstd
     total = torch.mm(x, weight.T)
-    return total, *_norm(total, bias, residual, gamma, beta, eps, total)
+    return total, *_norm(total, bias, residual, gamma, beta, eps, total, scale)
 
 
 def linear_residual_norm_backward(
@@ -176,17 +188,21 @@ def linear_residual_norm_backward(
     rstd: Tensor,
     gamma: Tensor,
     skip: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    scale: Tensor | None,
+) -> tuple[Tensor, ...]:
     """See :func:`fastamr.ops.linear_residual_norm_backward`."""
     parts = _parts(upstream.dtype)
+    dbranch = None if scale is None else torch.empty_like(total)
+    last = () if dbranch is None else (dbranch,)
     if parts:
         dx, sums = torch.empty_like(total), torch.empty((3, total.shape[1]), dtype=torch.float32)
         gamma = gamma.to(torch.float32)
-        _raw("norm_backward_product")(upstream, weight, total, mean, rstd, gamma, skip, parts, dx, sums)
-        dgamma, dbeta, bias_grads = sums.unbind()
-        return dx, dgamma, dbeta, bias_grads
+        _raw("norm_backward_product")(
+            upstream, weight, total, mean, rstd, gamma, skip, scale, parts, dx, dbranch, sums
+        )
+        return dx, *sums.unbind(), *last
     dnormed = torch.mm(upstream, weight)
-    return _norm_backward(dnormed, dnormed, total, mean, rstd, gamma, skip)
+    return *_norm_backward(dnormed, dnormed, total, mean, rstd, gamma, skip, scale, dbranch), *last
 
 
 def row_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,12 +7,21 @@ from torch import Tensor
 
 
 def linear_residual_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float = 1e-5,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :func:`fastamr.ops.linear_residual_norm`."""
     compute = torch.promote_types(torch.float32, x.dtype)
-    exact = residual.to(compute) + (x.to(compute) @ weight.to(compute).T + bias.to(compute))
-    total = exact.to(x.dtype)
+    branch = x.to(compute) @ weight.to(compute).T + bias.to(compute)
+    if scale is not None:
+        branch = branch * scale[:, None]
+    total = (residual.to(compute) + branch).to(x.dtype)
     # The statistics are those of the rounded sum, which is what the backward reads.
     rounded = total.to(compute)
     mean = rounded.mean(1)
@@ -30,7 +39,8 @@ def linear_residual_norm_backward(
     rstd: Tensor,
     gamma: Tensor,
     skip: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    scale: Tensor | None = None,
+) -> tuple[Tensor, ...]:
     """See :func:`fastamr.ops.linear_residual_norm_backward`."""
     compute = torch.promote_types(torch.float32, upstream.dtype)
     dnormed = upstream.to(compute) @ weight.to(compute)
@@ -40,4 +50,8 @@ def linear_residual_norm_backward(
     dx = (scaled - scaled.mean(1, keepdim=True) - standard * along) * rstd[:, None]
     if skip is not None:
         dx = dx + skip.to(compute)
-    return dx.to(upstream.dtype), (dnormed * standard).sum(0), dnormed.sum(0), dx.sum(0)
+    sums = (dnormed * standard).sum(0), dnormed.sum(0)
+    if scale is None:
+        return dx.to(upstream.dtype), *sums, dx.sum(0)
+    dbranch = dx * scale[:, None]
+    return dx.to(upstream.dtype), *sums, dbranch.sum(0), dbranch.to(upstream.dtype)

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...ops.adamw_update import tables_sent_afterwards
+
 GRAPH_CHOICES = ("auto", True, False)
 Form = list[tuple[torch.Size, torch.dtype]]
 # PyTorch's own warm-up length. The runs are real ones: they initialise the optimizer's state, the libraries'
@@ -66,6 +68,7 @@ class CudaRecorder:
             try:
                 # Another thread that allocates memory (a loader's) must not spoil the recording.
                 with (
+                    tables_sent_afterwards(),
                     _without_collector(),
                     torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"),
                 ):

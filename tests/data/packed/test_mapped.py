@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from fastamr import native
 from fastamr.data import PackedSkeletons, load
 from fastamr.data.packed import file as packed_file
 from fastamr.data.packed.checks import LAST_FRAME
@@ -196,7 +195,7 @@ def test_training_says_that_the_file_was_changed(
     assert "was written to" in (Path(run_config.out) / "metrics.jsonl").read_text()
 
 
-@pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
+@pytest.mark.extension
 @pytest.mark.parametrize("named", [True, False])
 def test_a_bus_error_names_the_file(tmp_path: Path, named: bool) -> None:
     """Cut short between the look at its size and the reading; a file of somebody else stays a bus error."""

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import fastamr
-from fastamr import native
 from fastamr.nn import CrossAttentionBlock, CrossAttentionStack, TransformerBlock, TransformerStack
 
 HEADS, SIZE, DEPTH = 2, 16, 3
 WIDTH = HEADS * SIZE
 
-needs_extension = pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
+needs_extension = pytest.mark.extension
 
 
 class Stack(nn.Module):

@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from fastamr import native, ops
+from fastamr import ops
 from fastamr.ops.attention.checks import structure_of
 from fastamr.reference.attention.visible_attention import visible_attention as reference_attention
 from fastamr.testing import assert_as_good_as
 
-pytestmark = pytest.mark.skipif(
-    native.why_not("cpu") is not None, reason=f"no CPU extension: {native.why_not('cpu')}"
-)
+pytestmark = pytest.mark.extension
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
 OPTIONS = [

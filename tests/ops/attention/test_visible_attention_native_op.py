@@ -10,12 +10,10 @@ import pytest
 import torch
 
 import fastamr
-from fastamr import native, ops
+from fastamr import ops
 from fastamr.ops.common.backends import Problem, choose
 
-pytestmark = pytest.mark.skipif(
-    native.why_not("cpu") is not None, reason=f"no CPU extension: {native.why_not('cpu')}"
-)
+pytestmark = pytest.mark.extension
 
 SEED = torch.tensor([5, 2**33 + 7])
 

@@ -9,7 +9,7 @@ import torch
 
 import fastamr
 from fastamr import ops
-from fastamr.ops.common.backends import Backend, Problem, _parse, can_always, choose, declare
+from fastamr.ops.common.backends import _TABLE, Backend, Problem, _parse, backend, can_always, choose, declare
 
 
 def test_choice_by_name_op_and_context(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +82,14 @@ def test_seeds() -> None:
     derived = [ops.derive_seed(first, n)[0].item() for n in range(1, 6)]
     assert len({first[0].item(), *derived}) == 6
     assert ops.derive_seed(torch.tensor([2**63 - 1, 7]), 3)[1] == 7
+
+
+def test_a_truth_overrides_every_choice() -> None:
+    problem = Problem("cpu", torch.float64)
+    for op in _TABLE:
+        with backend("auto", **{op: next(iter(_TABLE[op]))}), ops.reference_only():
+            assert choose(op, problem) == "reference"
+            assert choose(op, problem, "auto") == "reference"
+    with ops.reference_only(), ops.reference_only():
+        pass
+    assert choose("row_norm", Problem("cpu", torch.float32), "torch") == "torch"

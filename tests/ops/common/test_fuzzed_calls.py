@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fastamr import native
 from fastamr.testing.fuzzed_calls import Tally, check_call
 
-needs_extension = pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
+needs_extension = pytest.mark.extension
 
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("cpp", marks=needs_extension)])

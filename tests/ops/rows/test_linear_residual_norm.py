@@ -19,22 +19,26 @@ def inputs(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
     return [torch.randn(shape).to(dtype if len(shape) == 2 else vectors) for shape in shapes]
 
 
+@pytest.mark.parametrize("with_scale", [True, False])
 @pytest.mark.parametrize("with_skip", [True, False])
-def test_value_and_backward_are_those_of_the_plain_layers(with_skip: bool) -> None:
+def test_value_and_backward_are_those_of_the_plain_layers(with_skip: bool, with_scale: bool) -> None:
     x, weight, bias, residual, gamma, beta = (value.requires_grad_() for value in inputs())
+    scale = torch.tensor([0, 1, 2.5, 0, 1.25, -1, 3], dtype=torch.float64) if with_scale else None
     following = torch.randn(5, WIDTH, dtype=torch.float64)
     upstream = torch.randn(ROWS, 5, dtype=torch.float64)
     skip = torch.randn(ROWS, WIDTH, dtype=torch.float64) if with_skip else None
-    total = residual + F.linear(x, weight, bias)
+    product = F.linear(x, weight, bias)
+    total = residual + (product if scale is None else scale[:, None] * product)
     plain = F.layer_norm(total, (WIDTH,), gamma, beta, 1e-3)
     objective = (F.linear(plain, following) * upstream).sum()
     if skip is not None:
         objective = objective + (total * skip).sum()
-    expected = torch.autograd.grad(objective, [residual, gamma, beta, bias])
+    wanted = [residual, gamma, beta, bias, *([] if scale is None else [product])]
+    expected = torch.autograd.grad(objective, wanted)
     with torch.no_grad():
-        found = ops.linear_residual_norm(x, weight, bias, residual, gamma, beta, 1e-3)
+        found = ops.linear_residual_norm(x, weight, bias, residual, gamma, beta, 1e-3, scale=scale)
         gradients = ops.linear_residual_norm_backward(
-            upstream, following, found[0], found[2], found[3], gamma, skip
+            upstream, following, found[0], found[2], found[3], gamma, skip, scale=scale
         )
     torch.testing.assert_close(found[0], total, rtol=1e-13, atol=1e-14)
     torch.testing.assert_close(found[1], plain, rtol=1e-12, atol=1e-13)
@@ -102,5 +106,11 @@ def test_arguments_are_checked() -> None:
         ops.linear_residual_norm_backward(upstream, following, total, mean.double(), rstd, gamma)
     with pytest.raises(ValueError, match=r"skip must have shape \(M, D\) = \(7, 6\)"):
         ops.linear_residual_norm_backward(upstream, following, total, mean, rstd, gamma, total[:, :2])
+    with pytest.raises(ValueError, match=r"scale must have shape \(M,\) = \(7,\), got \(6,\)"):
+        ops.linear_residual_norm(x, weight, bias, residual, gamma, beta, scale=gamma)
+    with pytest.raises(TypeError, match="scale must be of dtype float32, got float64"):
+        ops.linear_residual_norm_backward(
+            upstream, following, total, mean, rstd, gamma, scale=torch.ones(ROWS, dtype=torch.float64)
+        )
     with pytest.raises(RuntimeError, match="beta requires a gradient and this op carries none"):
         ops.linear_residual_norm(x, weight, bias, residual, gamma, beta.requires_grad_())

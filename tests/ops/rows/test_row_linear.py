@@ -13,10 +13,7 @@ from fastamr.ops.common.backends import Problem, choose
 from fastamr.testing import relative_error
 from fastamr.training.update.precision import matmul_precision
 
-needs_unit = pytest.mark.skipif(
-    not native.has_matrix_unit(),
-    reason=f"needs a processor with a matrix unit (AMX) and the CPU extension: {native.status('cpu')}",
-)
+needs_unit = pytest.mark.matrix_unit
 BACKENDS = [pytest.param("cpp", marks=needs_unit), "torch", "reference"]
 
 

@@ -6,13 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastamr import native, ops
+from fastamr import ops
 from fastamr.testing import relative_error
 
 BACKENDS = [
-    pytest.param(
-        "cpp", marks=pytest.mark.skipif(native.why_not("cpu") is not None, reason="no CPU extension")
-    ),
+    pytest.param("cpp", marks=pytest.mark.extension),
     "torch",
     "reference",
 ]

@@ -10,20 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastamr import native, ops
+from fastamr import ops
 from fastamr.ops.rows import native as rows_native
 from fastamr.testing import assert_as_good_as, relative_error
 
-pytestmark = pytest.mark.skipif(
-    native.why_not("cpu") is not None, reason=f"no CPU extension: {native.why_not('cpu')}"
-)
+pytestmark = pytest.mark.extension
 RAW = torch.ops.fastamr_native
 SIZES = [(1, 16, 40), (37, 24, 100), (130, 256, 1000), (600, 64, 17)]
 
 
-needs_unit = pytest.mark.skipif(
-    not native.has_matrix_unit(), reason="needs a processor with a matrix unit (AMX) for bfloat16"
-)
+needs_unit = pytest.mark.matrix_unit
 Products = Callable[[], list[torch.Tensor]]
 
 
@@ -103,31 +99,34 @@ def test_linear_gelu_and_backward(form: str, dtype: torch.dtype, rows: int, widt
     assert torch.equal(only, h)
 
 
-@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(("skip", "scaled"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize(("rows", "width", "hidden"), SIZES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_linear_residual_norm_and_backward(
-    form: str, dtype: torch.dtype, rows: int, width: int, hidden: int, skip: bool
+    form: str, dtype: torch.dtype, rows: int, width: int, hidden: int, skip: bool, scaled: bool
 ) -> None:
     compute = torch.promote_types(torch.float32, dtype)
     x, weight = randn(rows, hidden, dtype=dtype), randn(width, hidden, dtype=dtype, scale=0.1)
     bias, gamma, beta = (randn(width, dtype=compute) for _ in range(3))
     residual, past = randn(rows, width, dtype=dtype), randn(rows, width, dtype=dtype) if skip else None
     upstream, following = randn(rows, hidden, dtype=dtype), randn(hidden, width, dtype=dtype, scale=0.1)
+    scale = torch.tensor([0.0, 2.5, 1.0]).to(compute).repeat(rows)[:rows] if scaled else None
     total, normed, mean, rstd = ops.linear_residual_norm(
-        x, weight, bias, residual, gamma, beta, 1e-3, backend="cpp"
+        x, weight, bias, residual, gamma, beta, 1e-3, scale=scale, backend="cpp"
     )
     backward = ops.linear_residual_norm_backward(
-        upstream, following, total, mean, rstd, gamma, past, backend="cpp"
+        upstream, following, total, mean, rstd, gamma, past, scale=scale, backend="cpp"
     )
 
     def truth(dtype: torch.dtype) -> list[torch.Tensor]:
-        sums = F.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)) + residual.to(dtype)
+        factors = torch.ones(rows, 1, dtype=dtype) if scale is None else scale[:, None].to(dtype)
+        sums = factors * F.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)) + residual.to(dtype)
         leaves = [each.to(dtype).clone().requires_grad_() for each in (total, gamma, beta)]
         norm = F.layer_norm(leaves[0], (width,), leaves[1], leaves[2], 1e-3)
         dx, dgamma, dbeta = torch.autograd.grad(norm, leaves, upstream.to(dtype) @ following.to(dtype))
         dx = dx if past is None else dx + past.to(dtype)
-        return [sums, norm.detach(), dx, dgamma, dbeta, dx.sum(0)]
+        branch = factors * dx
+        return [sums, norm.detach(), dx, dgamma, dbeta, branch.sum(0), *([branch] if scaled else [])]
 
     for mine, exact, peer in zip((total, normed, *backward), truth(torch.float64), truth(dtype), strict=True):
         assert_as_good_as(mine, exact, peer, factor=3, floor=1e-6 if dtype == torch.float32 else 1e-14)
@@ -257,9 +256,18 @@ def test_raw_functions_refuse_what_would_write_outside() -> None:
     with pytest.raises(RuntimeError, match="rows must form a matrix"):
         RAW.gelu_rows_cpu(x[0], bias, x[0], None)
     mean, rstd, vectors = torch.empty(4), torch.empty(4), (bias, bias)
-    with pytest.raises(RuntimeError, match="which needs a place"):
-        RAW.norm_rows_cpu(x, bias, None, *vectors, 1e-5, None, torch.empty(4, 6), mean, rstd)
+    for added, scale in ((bias, None), (None, mean)):
+        with pytest.raises(RuntimeError, match="which needs a place"):
+            RAW.norm_rows_cpu(x, added, None, *vectors, 1e-5, scale, None, torch.empty(4, 6), mean, rstd)
     with pytest.raises(RuntimeError, match="mean must be"):
-        RAW.norm_rows_cpu(x, None, None, *vectors, 1e-5, None, torch.empty(4, 6), mean[:3], rstd)
+        RAW.norm_rows_cpu(x, None, None, *vectors, 1e-5, None, None, torch.empty(4, 6), mean[:3], rstd)
+    with pytest.raises(RuntimeError, match="scale must be a contiguous CPU tensor of 4 elements"):
+        RAW.norm_rows_cpu(x, bias, x, *vectors, 1e-5, bias, x, torch.empty(4, 6), mean, rstd)
+    dx, sums = torch.empty(4, 6), torch.empty(3, 6)
     with pytest.raises(RuntimeError, match="skip must be"):
-        RAW.norm_backward_rows_cpu(x, x, mean, rstd, bias, x.T, torch.empty(4, 6), torch.empty(3, 6))
+        RAW.norm_backward_rows_cpu(x, x, mean, rstd, bias, x.T, None, dx, None, sums)
+    for scale, dbranch in ((mean, None), (None, dx)):
+        with pytest.raises(RuntimeError, match="a scaled branch needs a place"):
+            RAW.norm_backward_rows_cpu(x, x, mean, rstd, bias, None, scale, dx, dbranch, sums)
+    with pytest.raises(RuntimeError, match="dbranch must be a contiguous CPU tensor of 24 elements"):
+        RAW.norm_backward_rows_cpu(x, x, mean, rstd, bias, None, mean, dx, dx[:2], sums)

@@ -24,10 +24,7 @@ def test_it_is_the_gradient_of_a_linear_layer() -> None:
         torch.testing.assert_close(found, weight.grad, rtol=1e-13, atol=1e-14)
 
 
-needs_unit = pytest.mark.skipif(
-    not native.has_matrix_unit(),
-    reason=f"needs a processor with a matrix unit (AMX) and the CPU extension: {native.status('cpu')}",
-)
+needs_unit = pytest.mark.matrix_unit
 
 
 @pytest.mark.parametrize("backend", ["torch", "reference", pytest.param("cpp", marks=needs_unit)])

@@ -25,7 +25,7 @@ from fastamr.training.update.explanation import Explanation
 
 from .graphs import ReplayedCalls
 
-needs_extension = pytest.mark.skipif(native.why_not("cpu") is not None, reason="needs the CPU extension")
+needs_extension = pytest.mark.extension
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"frames": 24, "width": 32, "depth": 1, "heads": 2}
 DECODER = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
@@ -85,8 +85,8 @@ def with_hook(step: PretrainStep) -> None:
     step.model.encoder.blocks[0].mlp.register_forward_hook(lambda *_: pytest.fail("the hook was called"))
 
 
-def with_drop_path(step: PretrainStep) -> None:
-    step.model.encoder.blocks[0].drop_path.rate = 0.1
+def with_other_activation(step: PretrainStep) -> None:
+    step.model.encoder.blocks[0].mlp.act = nn.ReLU()
 
 
 @needs_extension
@@ -94,7 +94,7 @@ def with_drop_path(step: PretrainStep) -> None:
     ("alter", "reason"),
     [
         (with_hook, "a hook sits on a Mlp inside, .*: remove it"),
-        (with_drop_path, "drop path is active: set its rate to 0"),
+        (with_other_activation, "a block holds a ReLU, which the fused stack does not know"),
     ],
 )
 def test_a_stack_says_why_it_is_not_fused(alter: Callable[[PretrainStep], None], reason: str) -> None:
