@@ -34,6 +34,7 @@ COMMANDS = (
 )  # fmt: skip
 # Options of other programs: pytest, experiments/results.py, pip, git, torchrun, SLURM and tests/fuzzing.
 OTHERS = {
+    "--gigabytes",  # of tools/measure_streaming.py
     "--run-slow", "--run-long", "--benchmark-only", "--benchmark-timer", "--only", "--methods", "--variants",
     "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout", "--unshallow",
     "--signal", "--signals-to-handle", "--engine", "--keep",
