@@ -26,7 +26,7 @@ from .memory import OutOfMemory, is_exhausted, keep_freed_memory, what_failed
 _KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
 
 # The commands that several processes carry out together, or that may well run in each.
-_SHARED = ("pretrain", "finetune", "distill", "info")
+_SHARED = ("pretrain", "finetune", "distill", "evaluate", "info")
 
 # The option by which a command needs less memory.
 _SMALLER = {
@@ -237,7 +237,7 @@ def _check_processes(name: str) -> None:
     if name not in _SHARED and size != "1" and os.environ.get("MASTER_ADDR"):
         raise UsageError(
             f"{name} runs in one process, and torchrun started {size}, each of which would do all of it: start it "
-            "without torchrun (pretrain, finetune and distill share their batches)"
+            "without torchrun (pretrain, finetune and distill share their batches, evaluate its extraction of features)"
         )
 
 

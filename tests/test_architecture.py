@@ -68,12 +68,12 @@ devices:
 distributed:
 documents:
 errors:
-evaluation: data data/preprocessing evaluation/protocols evaluation/report features finetuning folders models
-    probes
-evaluation/protocols: data data/preprocessing features finetuning models probes
+evaluation: data data/preprocessing distributed evaluation/protocols evaluation/report features finetuning
+    folders models probes
+evaluation/protocols: data data/preprocessing distributed features finetuning models probes
 evaluation/report: data evaluation/protocols features models
 export: data data/packed data/preprocessing features models models/parts nn
-features: data data/packed models ops
+features: data data/packed distributed models ops
 files:
 finetuning: data distributed features finetuning/fitting folders models nn probes training training/metrics
     training/update

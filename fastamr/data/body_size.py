@@ -38,9 +38,9 @@ def median_trunk(data: PackedSkeletons, rows: int = _ROWS) -> float | None:
     Returns:
         The length; None where no frame shows it.
     """
-    places = torch.arange(data.num_frames, device=data.device)
+    places = torch.arange(min(rows, data.num_frames), device=data.device)
     if data.num_frames > rows:
-        places = torch.linspace(0, data.num_frames - 1, rows, device=data.device).long()
+        places = places * (data.num_frames - 1) // (rows - 1)
     coords = data.coords[places].float()
     seen = torch.isfinite(coords).all(-1) & (coords != 0).any(-1).any(-1, keepdim=True)
     if data.valid is not None:

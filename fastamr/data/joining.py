@@ -81,6 +81,7 @@ def gather(
     labelled: bool = True,
     unnamed: str = "refuse",
     reference: float | None = None,
+    copy: bool = True,
 ) -> Gathered:
     """Join data sets, pre-processed, so that all of each is used or named.
 
@@ -94,6 +95,7 @@ def gather(
         labelled: whether only clips with a label are used.
         unnamed: see :func:`fastamr.data.concatenate`.
         reference: the body size of a model's training data; None = metres.
+        copy: see :func:`fastamr.data.concatenate`.
 
     Raises:
         ValueError: sets of different layouts or channels, or labels by name and by number.
@@ -102,7 +104,7 @@ def gather(
     settled = settle(sets, sources, split=split, layout=layout, labelled=labelled)
     sizes = size_warnings(settled.sets, sources, steps, reference)
     joined = concatenate(
-        [apply_missing(one, steps) for one in settled.sets], unnamed=unnamed, sources=sources
+        [apply_missing(one, steps) for one in settled.sets], unnamed=unnamed, sources=sources, copy=copy
     )
     largest = max(settled.sets, key=lambda one: one.num_clips)
     notes = settled.notes + (class_notes(sets, sources) if labelled else [])

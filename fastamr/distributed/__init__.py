@@ -4,9 +4,10 @@
 """
 
 from .global_batch import add_up, draw_rows, processes, rows_of_batch, share_of, spread_over, total
-from .world import World
+from .world import LONG_PATIENCE, World
 
 __all__ = [
+    "LONG_PATIENCE",
     "World",
     "add_up",
     "draw_rows",

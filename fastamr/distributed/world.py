@@ -18,6 +18,8 @@ from ..devices import pick_device
 
 # A process that ends closes its connections, which the others notice at once. This is for one that stands still.
 _PATIENCE = datetime.timedelta(minutes=30)
+# While the first process works alone, the others wait for what it does next.
+LONG_PATIENCE = datetime.timedelta(days=2)
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -85,13 +87,14 @@ class World:
         return torch.device(device.type, self.local_rank)
 
     @contextlib.contextmanager
-    def joined(self, device: torch.device) -> Iterator[None]:
+    def joined(self, device: torch.device, patience: datetime.timedelta = _PATIENCE) -> Iterator[None]:
         """Bring the processes together for the time of the context: NCCL between GPUs, gloo elsewhere.
 
         A process group that exists already is used, and left as it is.
 
         Args:
             device: of this process, from :meth:`pick_device`.
+            patience: how long a process waits for another one that stands still.
 
         Raises:
             ConnectionError: the processes do not find each other.
@@ -104,9 +107,9 @@ class World:
             torch.cuda.set_device(device)
         with speaking():
             if own:
-                dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+                dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
             # The hosts speak to each other without the GPUs: nothing is waited for that is being computed.
-            self._control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+            self._control = dist.new_group(backend="gloo", timeout=patience)
         yield
         # After an error the others may be gone, and NCCL would wait for them: the end of the process is enough then.
         if own:
@@ -155,6 +158,39 @@ class World:
             with speaking():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), src=0)
+
+    def share(self, count: int) -> range:
+        """Return which of ``count`` things in a row are this process's: as many as the others', or one more."""
+        each, more = divmod(count, self.size)
+        start = self.rank * each + min(self.rank, more)
+        return range(start, start + each + (self.rank < more))
+
+    def collect(self, own: Tensor) -> Tensor:
+        """Give the first process the rows of all, one process after another.
+
+        Args:
+            own: ``(n, D)`` or ``(n,)``; n differs, and where it is 0 so may D. Of one dtype in all processes.
+
+        Returns:
+            All rows on the device of ``own``; an empty tensor in the other processes.
+        """
+        if self.size == 1:
+            return own
+        rows = own.detach().cpu().contiguous()
+        with speaking():
+            if not self.first:
+                dist.send(torch.tensor([len(rows)]), dst=0, group=self._control)
+                if len(rows):
+                    dist.send(rows, dst=0, group=self._control)
+                return own[:0]
+            parts = [rows]
+            for other in range(1, self.size):
+                count = torch.zeros(1, dtype=torch.int64)
+                dist.recv(count, src=other, group=self._control)
+                if count.item():
+                    parts.append(rows.new_empty(int(count.item()), *rows.shape[1:]))
+                    dist.recv(parts[-1], src=other, group=self._control)
+        return torch.cat(parts).to(own.device)
 
     def check_batch(self, batch_size: int, accumulate: int) -> None:
         """Raise ``ValueError`` unless the processes can share a batch evenly."""

@@ -17,7 +17,9 @@ import torch
 from ..data import PackedSkeletons, apply_missing, concatenate
 from ..data.joining import choose_split, class_notes, open_sets, settle, size_warnings
 from ..data.preprocessing.streams import stream_of
-from ..devices import deterministic, pick_device, versions
+from ..devices import deterministic, versions
+from ..distributed import LONG_PATIENCE, World
+from ..features.cache import feature_key
 from ..features.extract import check_fit
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split, untrained_classes
@@ -56,6 +58,9 @@ def evaluate(
     Data that lacks pre-processing steps of the run's configuration goes through them first, so that training
     and evaluation see the same input. The raw baseline starts from the data as it was given.
 
+    Started by torchrun, the processes share the extraction of features (of ``detection`` its streams): the result is
+    that of one process. The first one alone probes, prints and writes, and the others leave when all is extracted.
+
     Args:
         config: the configuration.
         data: packed data in memory instead of the files that ``config.data`` names.
@@ -66,16 +71,37 @@ def evaluate(
         the pre-training, ``notes`` and ``warnings`` in words, and ``results`` with the scores of ``raw``, ``input``,
         ``random`` and ``encoder``. Fine-tuning has the last two, and ``recipes`` with every setting. With ``fuse``
         these are the fused scores, and ``streams`` has each run's own; ``transfer`` says what became of each joint,
-        ``detection`` has all settings of the windows.
+        ``detection`` has all settings of the windows. Nothing in the processes beside the first one.
 
     Raises:
         FileNotFoundError: no model in the folder, or no such data file.
         ValueError: an unknown split, no labels, an empty half, data that the model does not fit, a wrong
-            device.
+            device; several processes for a protocol that trains the encoder, or that were started with different
+            data, weights or settings.
+        ConnectionError: another process has ended.
         BlockingIOError: a run writes into the checkpoint's folder; with ``out`` and without ``cache`` nothing is
             written there.
         OSError: the JSON cannot be written, which is found out before anything is computed where possible.
     """
+    world = World.from_environment()
+    if world.size > 1 and (config.protocol in SUPERVISED or config.with_finetune):
+        what = config.protocol if config.protocol in SUPERVISED else "with_finetune"
+        raise ValueError(
+            f"{what} trains the encoder in one process, and torchrun started {world.size}, which share the extraction "
+            "of features alone: start it without torchrun"
+        )
+    device = world.pick_device(config.device)
+    with world.joined(device, LONG_PATIENCE):
+        if world.first:
+            return _evaluate_locked(config, data, quiet, world, device)
+        _evaluate(config, data, True, world, device)
+        return {}
+
+
+def _evaluate_locked(
+    config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool, world: World, device: torch.device
+) -> dict[str, Any]:
+    """As :func:`evaluate`, of the process that writes."""
     folders = [Path(run) for run in (config.checkpoint, *config.fuse) if Path(run).is_dir()]
     folders = folders if config.cache or config.out is None else []
     with contextlib.ExitStack() as locks:
@@ -83,7 +109,7 @@ def evaluate(
             locks.enter_context(FolderLock(folder, "fastamr evaluate", shared=True))
         locks.enter_context(deterministic(config.deterministic, config.device))
         try:
-            return _evaluate(config, data, quiet)
+            return _evaluate(config, data, quiet, world, device)
         finally:
             for folder in folders:
                 _note_features(folder)
@@ -96,9 +122,10 @@ def _note_features(folder: Path) -> None:
         note_written(folder, *(file for file in files if re.fullmatch("[0-9a-f]{64}", file.stem)))
 
 
-def _evaluate(config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool) -> dict[str, Any]:
+def _evaluate(
+    config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool, world: World, device: torch.device
+) -> dict[str, Any]:
     """As :func:`evaluate`, while no run writes into the folders."""
-    device = pick_device(config.device)
     model = load_pretrained(config.checkpoint)
     runs = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
     say = None if quiet else functools.partial(print, flush=True)
@@ -106,8 +133,18 @@ def _evaluate(config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool)
     given, names = ([data], ["the data"]) if data is not None else (open_sets(config.data), config.data)
     split = choose_split(split, given)
     config = dataclasses.replace(config, split=split)
-    target = pick_target(config)  # before hours of work whose result could not be kept
-    job = _Job(config, split, model.to(device), device, say)
+    if world.first:
+        pick_target(config)  # before hours of work whose result could not be kept
+    if world.size > 1:
+        models = [model, *(load_pretrained(run) for run in config.fuse)]
+        world.agree(
+            {
+                "version": versions("scikit-learn"),
+                "configuration": dataclasses.asdict(config),
+                "weights or data": [feature_key(each, one, {}) for each in models for one in given],
+            }
+        )
+    job = _Job(config, split, model.to(device), device, say, world)
     given, notes, warnings = _settled(config, model, given, names)
     if not quiet:
         print("".join(f"{line}\n" for line in notes), end="", flush=True)
@@ -128,6 +165,8 @@ def _evaluate(config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool)
         report |= job.fusion(given)
     else:
         report |= job.plain(given)
+    if not world.first:
+        return report
     report["pretraining"] = runs
     report["notes"] = notes
     report["warnings"] = [*split_warnings(config, runs, given), *warnings, *job.untrained]
@@ -179,6 +218,7 @@ class _Job:
     model: SkeletonModel
     device: torch.device
     say: Callable[[str], None] | None
+    world: World
     untrained: list[str] = dataclasses.field(default_factory=list)
 
     def plain(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
@@ -220,6 +260,7 @@ class _Job:
             bodies=config.bodies,
             batch_size=config.batch_size,
             progress=self.say,
+            world=self.world,
         )
         halves = find_streams(data, self.split, windows)
         return {
@@ -258,7 +299,10 @@ class _Job:
             bodies=config.bodies,
             batch_size=config.batch_size,
             progress=self.say,
+            world=self.world,
         )
+        if not self.world.first:
+            return {}
         weights = config.weights or [1.0] * len(streams)
         described = [
             {"stream": name, "checkpoint": run, "weight": weight, "model": stream.model.name}
@@ -296,6 +340,7 @@ class _Job:
             cache=Path(config.checkpoint) / CACHE_FOLDER if config.cache else None,
             batch_size=config.batch_size,
             bodies=config.bodies,
+            world=self.world,
         )
 
     def _supervised(self, prepared: PackedSkeletons, protocol: str) -> dict[str, Scores]:

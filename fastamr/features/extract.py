@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..distributed import World
 from ..errors import check_name
 from .cache import feature_key, read_features, write_features
 from .sampling import CENTRAL_SHARE, sample_bodies
@@ -33,6 +34,7 @@ def extract_features(
     bodies: str = "existing",
     crop: float = CENTRAL_SHARE,
     dtype: torch.dtype | None = None,
+    world: World | None = None,
 ) -> Tensor:
     """Return the mean of a frozen encoder's tokens over each clip.
 
@@ -53,9 +55,12 @@ def extract_features(
             with all-zero ones and averages those too, as the released code does.
         crop: central share of the frames.
         dtype: autocast the encoder to this type, for example ``torch.bfloat16``; None = as the weights are.
+        world: processes that share the work, all of which call this; each encodes some of the batches that one process
+            would encode, so that the features are the same to the bit (on devices of one kind, with as many threads).
 
     Returns:
-        ``(N, D)`` float32, on the device where it was encoded.
+        ``(N, D)`` float32, on the device where it was encoded. With several processes the first one has them, which
+        alone reads and writes the cache; the others get an empty tensor.
 
     Raises:
         ValueError: layout or channels of model and data differ, a clip without a body, an option out of
@@ -66,15 +71,18 @@ def extract_features(
         raise ValueError(f"batch_size={batch_size} must be at least 1 body sequence")
     check_fit(model, data)
     target = next(model.parameters()).device if device is None else torch.device(device)
-    path = None
-    if cache is not None:
+    world, path, stored = world or World(), None, None
+    if cache is not None and world.first:
         settings = {"frames": model.frames, "crop": crop, "bodies": bodies, "dtype": str(dtype)}
         path = Path(cache) / f"{feature_key(model, data, settings)}.safetensors"
         stored = read_features(path, data.num_clips)
-        if stored is not None:
-            return stored.to(target)
+    if world.any(stored is not None):
+        return torch.empty(0, device=target) if stored is None else stored.to(target)
     with _frozen(model, target), torch.autocast(target.type, dtype, enabled=dtype is not None):
-        features = _average(model, data, batch_size, target, bodies, crop)
+        encoded = world.collect(_encode(model, data, batch_size, target, crop, world))
+        if not world.first:
+            return encoded
+        features = _average(model, data, encoded, bodies)
     if path is not None:
         write_features(path, features)
     return features
@@ -128,28 +136,35 @@ def _frozen(model: SkeletonModel, device: torch.device) -> Iterator[None]:
             model.to(home)
 
 
-def _average(
+def _encode(
     model: SkeletonModel,
     data: PackedSkeletons,
     batch_size: int,
     device: torch.device,
-    bodies: str,
     crop: float,
+    world: World,
 ) -> Tensor:
-    """Encode all bodies and average them over their clips, ``(N, D)``."""
+    """Encode this process's share of the batches of bodies, ``(B', D)``."""
     parts = []
-    for ids in torch.arange(data.num_bodies, device=data.device).split(batch_size):
+    batches = torch.arange(data.num_bodies, device=data.device).split(batch_size)
+    for place in world.share(len(batches)):
+        ids = batches[place]
         clips, valid = sample_bodies(data, ids, model.frames, crop=(crop,))
         clips = clips.to(device, non_blocking=True)
         # A data set without missing joints asks nothing more of a model than features(clips).
         known = {} if valid is None else {"valid": valid.to(device, non_blocking=True)}
         parts.append(model.features(clips, **known).float())
-    encoded = torch.cat(parts)
+    return torch.cat(parts) if parts else torch.empty(0, device=device)
+
+
+def _average(model: SkeletonModel, data: PackedSkeletons, encoded: Tensor, bodies: str) -> Tensor:
+    """Average bodies ``(B, D)`` over their clips, ``(N, D)``."""
+    device = encoded.device
     owner = data.body_clip.to(device)
     total = encoded.new_zeros(data.num_clips, encoded.shape[1]).index_add_(0, owner, encoded)
     counts = torch.bincount(owner, minlength=data.num_clips)[:, None]
     if bodies == "field":
-        empty = data.coords.new_zeros(1, model.frames, *data.coords.shape[1:], dtype=torch.float32).to(device)
+        empty = torch.zeros(1, model.frames, *data.coords.shape[1:], device=device)
         missing = (FIELD_SLOTS - counts).clamp(min=0)
         total, counts = total + missing * model.features(empty).float(), counts + missing
     return total / counts

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .. import ops
+from ..data.packed.mapped import Rows, parts_of
+from ..data.packed.ragged import ranges
 
 if TYPE_CHECKING:
     from ..data import PackedSkeletons
@@ -63,11 +66,12 @@ def sample_bodies(
     By default as for evaluation; with a seed the bodies of a clip share crop and rotation, which
     :func:`fastamr.ops.sample_clips` describes.
     """
+    coords, valid, offsets, sequences = _frames_of(data, ids)
     return sample_seen(
-        data.coords,
-        None if data.valid is None else data.valid[..., None].float(),
-        data.offsets,
-        ids,
+        coords,
+        None if valid is None else valid[..., None].float(),
+        offsets,
+        sequences,
         frames,
         seed,
         crop=crop,
@@ -75,3 +79,28 @@ def sample_bodies(
         max_angle=max_angle,
         group=None if seed is None else data.body_clip[ids],
     )
+
+
+def _frames_of(data: PackedSkeletons, ids: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Return coordinates, mask, offsets and sequences to sample bodies from: those of all bodies, or of these alone.
+
+    Of these alone where a mask would become numbers for all, and where the frames lie in several tensors.
+    """
+    joined = len(parts_of(data.coords)) > 1
+    if not joined and (data.valid is None or data.coords.is_cuda):
+        return data.coords, data.valid, data.offsets, ids
+    starts = data.offsets[ids]
+    lengths = data.offsets[ids + 1] - starts
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    within = torch.arange(len(ids), device=ids.device)
+    if not joined:
+        rows = ranges(starts, lengths)
+        return data.coords[rows], None if data.valid is None else data.valid[rows], offsets, within
+    places = list(zip(starts.tolist(), lengths.tolist(), strict=True))
+    coords = _copied(data.coords, places)
+    return coords, None if data.valid is None else _copied(data.valid, places), offsets, within
+
+
+def _copied(tensor: Tensor, places: list[tuple[int, int]]) -> Tensor:
+    rows = Rows(tensor)
+    return torch.cat([rows(*place) for place in places]).to(tensor.dtype)

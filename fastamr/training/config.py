@@ -74,8 +74,9 @@ class PretrainConfig:
             ``on`` stops where it fails; ``off`` is always eager.
         deterministic: take only algorithms that give the same bits in every run on this machine with as many threads;
             on a GPU slower, see docs/reliability.md. On a CPU that holds without it too.
-        data_budget: GiB of the device's memory that the data may take; what needs more stays in host memory and is
-            fetched ahead of the updates. By default half of the memory that is free, and 0 never takes any.
+        data_budget: GiB of the device's memory that the data may take; what needs more stays in host memory, or in its
+            mapped files, and is fetched ahead of the updates. By default half of the memory that is free (on a CPU:
+            of the host's), and 0 never takes any.
         recompute: compute activations anew in the backward pass instead of keeping them: less memory, more time, the
             same numbers.
         side_branch: compute the weights' gradients on a second stream of the GPU (in a recorded update a branch of the

@@ -144,11 +144,13 @@ class Keeper:
             run.model.save_pretrained(run.folder)
 
     def _look_at_file(self) -> None:
-        """Say where the file that the run trains on was written to meanwhile."""
+        """Say where a file that the run trains on was written to meanwhile."""
         run = self.run
-        if run.file is not None and run.file.changed():
+        for file in run.files:
+            if not file.changed():
+                continue
             message = (
-                f"{run.file.path} was written to while the run trained on it: updates up to {run.update} may have "
+                f"{file.path} was written to while the run trained on it: updates up to {run.update} may have "
                 "seen other data than the run began with; put the file back and start again, or go on knowingly"
             )
             self.report.say(f"warning: {message}")

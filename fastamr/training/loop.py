@@ -6,6 +6,7 @@ from typing import Any
 
 from ..memory import free_memory, is_exhausted
 from .checkpoint import COMPLETE_FILE, drop_previous, is_complete, mark_complete, reported
+from .clips.clip_streams import PrefetchedClips
 from .diverged import NotFinite, names_of
 from .interrupt import StopSignals, under_launcher
 from .keeper import Keeper
@@ -76,12 +77,15 @@ class Loop:
         self.report.say(
             "done: {updates} updates = {epochs:.1f} epochs, {seconds:.1f} s, {sequences_per_second:,.0f} "
             "sequences/s".format(**summary)
+            + (f"; {summary['waited']:.1f} s of them waited for frames" if "waited" in summary else "")
         )
 
     def _end(self) -> dict[str, Any]:
         """Write the summary, and last the file that says that the run is complete; return the summary."""
         run = self.run
         summary = self.report.summary(run.update, run.step.graph_reason or "recorded")
+        if isinstance(run.step.clips, PrefetchedClips):
+            summary["waited"] = run.step.clips.waited
         self.report.write("summary", update=run.update, **summary)
         if run.world.first:
             with reported(run.folder):

@@ -23,7 +23,7 @@ from .keeper import Keeper
 from .loop import Loop
 from .report import RunReport
 from .run import Run
-from .setup import pick_split
+from .setup import check_room, is_resident, pick_split
 from .update.needs import exhausted
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _pretrain(
     config: PretrainConfig, data: PackedSkeletons | None, device: torch.device, world: World, quiet: bool
 ) -> Path:
     """Make the run; what it recorded is gone when this returns, as NCCL needs before its connections close."""
-    gathered = _gather(config, data)
+    gathered = _gather(config, data, device)
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
     run = Run(config, gathered, device, world)
@@ -122,10 +122,11 @@ def _check_place(config: PretrainConfig) -> None:
             pass
 
 
-def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
-    """Return the data of a run, with its split."""
+def _gather(config: PretrainConfig, data: PackedSkeletons | None, device: torch.device) -> Gathered:
+    """Return the data of a run, with its split; several sets that will not lie on the device stay where they are."""
     sets, sources = (open_sets(config.data), config.data) if data is None else ([data], ["the data"])
     split = pick_split(config.split, sets, config.train_on)
+    check_room(sets, sources, config.preprocess)
     gathered = gather(
         sets,
         sources,
@@ -133,5 +134,6 @@ def _gather(config: PretrainConfig, data: PackedSkeletons | None) -> Gathered:
         split=None if config.train_on == "all" else split,
         labelled=False,
         unnamed="unknown",
+        copy=is_resident(sets, device, config.data_budget),
     )
     return dataclasses.replace(gathered, split=split)

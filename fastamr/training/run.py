@@ -9,7 +9,7 @@ import torch
 
 from .. import ops
 from ..data.packed.checks import check_not_zero
-from ..data.packed.mapped import mapped_file
+from ..data.packed.mapped import mapped_files
 from ..distributed import World
 from .clips.batches import BatchOrder, Part
 from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
@@ -63,9 +63,9 @@ class Run:
         self.model = build_model(config, data).to(self.device).train()
         check_spreads(self.model, world.size)
         self.model.body_size = gathered.body_size
-        self.resident = is_resident(data, self.device, config.data_budget)
+        self.resident = not data.coords.is_meta and is_resident([data], self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
-        self.file = mapped_file(self.data.coords)
+        self.files = mapped_files(self.data.coords)
         self.schedule = LearningRateSchedule(
             lr=config.lr, min_lr=config.min_lr, warmup=self.warmup, total=self.total, device=self.device
         )

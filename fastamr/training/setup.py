@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..data.packed.mapped import mapped_files
+from ..data.preprocessing.apply import missing_steps
+from ..memory import free_memory
 from ..skeleton import SkeletonLayout, get_layout
 from .clips.batches import BatchOrder
 from .clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
@@ -135,19 +138,52 @@ def describe_bodies(data: PackedSkeletons, sequences: Tensor, keep_empty_bodies:
     }
 
 
-def is_resident(data: PackedSkeletons, device: torch.device, budget: float | None) -> bool:
+def is_resident(sets: Sequence[PackedSkeletons], device: torch.device, budget: float | None) -> bool:
     """Return whether the data shall lie on the device: it fits into the budget.
 
     Args:
-        data: the packed data, on the CPU.
+        sets: the packed data, on the CPU.
         device: where the step runs.
-        budget: GiB; None = half of a GPU's free memory, and all of the host's.
+        budget: GiB; None = half of the free memory, of the GPU or of the host; a single set that lies in the host's
+            memory already may stay there.
     """
-    mask = 0 if data.valid is None else 2 * data.valid.numel()  # as float16
-    needed = data.coords.nbytes + mask
+    needed = sum(
+        one.coords.nbytes + (0 if one.valid is None else 2 * one.valid.numel()) for one in sets
+    )  # float16
     if budget is not None:
         return needed <= budget * 2**30
-    return device.type != "cuda" or needed <= torch.cuda.mem_get_info(device)[0] / 2
+    if device.type == "cuda":
+        return needed <= torch.cuda.mem_get_info(device)[0] / 2
+    free = free_memory(device)
+    in_memory = len(sets) == 1 and not mapped_files(sets[0].coords)
+    return in_memory or free is None or needed <= free / 2
+
+
+def check_room(sets: Sequence[PackedSkeletons], sources: Sequence[str], steps: Sequence[str]) -> None:
+    """Raise where pre-processing would copy mapped files into memory that there is not.
+
+    Args:
+        sets: the data sets, as they were opened.
+        sources: what they are called.
+        steps: the pre-processing that is asked for; what a file has been through is not done again.
+
+    Raises:
+        ValueError: the copies do not fit into the free memory.
+    """
+    copied = {
+        source: (one.coords.nbytes, ", ".join(step.name for step in missing_steps(one, steps)))
+        for one, source in zip(sets, sources, strict=True)
+        if mapped_files(one.coords) and missing_steps(one, steps)
+    }
+    free, needed = free_memory(torch.device("cpu")), sum(size for size, _ in copied.values())
+    if free is not None and needed > free:
+        source, (_, names) = next(iter(copied.items()))
+        others = " and other files" if len(copied) > 1 else ""
+        raise ValueError(
+            f"preprocess: {names} would copy {needed / 1e9:.1f} GB of {source}{others} into memory, of which "
+            f"{free / 1e9:.1f} GB are free: do it once, file by file (fastamr convert IN OUT --preprocess ...), or "
+            "take the data as it is (preprocess: [] in the file of --config)"
+        )
 
 
 def open_clip_stream(
@@ -176,6 +212,7 @@ def open_clip_stream(
         min_frames=config.min_frames,
         max_angle=config.max_angle,
         empty_bodies=config.keep_empty_bodies,
+        resident=resident,
     )
     return ResidentClips(sampler, order) if resident else PrefetchedClips(sampler, order, device)
 

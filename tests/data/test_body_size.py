@@ -57,6 +57,14 @@ class TestMedianTrunk:
         data = preprocess(standing(frames=500), ["center:frame=every"]).half()
         assert median_trunk(data, rows=7) == pytest.approx(0.5, rel=1e-2)
 
+    def test_more_rows_than_float32_counts(self) -> None:
+        """Evenly spaced rows of 2^24 and more frames stay within them: the last one is the last frame."""
+        data = standing(frames=1).select([0])
+        frames = 21_538_200
+        coords = data.coords[:1].expand(frames, -1, -1)
+        many = dataclasses.replace(data, coords=coords, offsets=torch.tensor([0, frames]))
+        assert median_trunk(many) == pytest.approx(0.5, rel=1e-2)
+
     def test_nothing_to_measure(self) -> None:
         data = standing()
         assert median_trunk(dataclasses.replace(data, coords=torch.zeros_like(data.coords))) is None

@@ -32,11 +32,11 @@ COMMANDS = (
     "split", "check", "show", "layouts", "table", "plot", "info", "cache", "quickstart", "demo", "bench ladder",
     "bench recipe", "bench profile", "bench scaling",
 )  # fmt: skip
-# Options of other programs: pytest, experiments/results.py, pip, git, torchrun, SLURM and tests/fuzzing.
+# Options of other programs: pytest, experiments/results.py, pip, git, torchrun, SLURM, tests/fuzzing and tools.
 OTHERS = {
     "--run-slow", "--run-long", "--benchmark-only", "--benchmark-timer", "--only", "--methods", "--variants",
     "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout", "--unshallow",
-    "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest",
+    "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest", "--gigabytes",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.
 FILES = {"fastamr.json"}

@@ -377,11 +377,11 @@ def test_the_budget_decides_where_the_data_lies(make_skeletons: Any) -> None:
     cpu = torch.device("cpu")
     plain, masked = make_skeletons(), make_skeletons(with_valid=True)
     needed = plain.coords.nbytes
-    assert is_resident(plain, cpu, None)
-    assert is_resident(plain, cpu, needed / 2**30)
-    assert not is_resident(plain, cpu, (needed - 1) / 2**30)
-    assert not is_resident(masked, cpu, (needed + 2 * masked.valid.numel() - 1) / 2**30)
-    assert is_resident(masked, cpu, (needed + 2 * masked.valid.numel()) / 2**30)
+    assert is_resident([plain], cpu, None)
+    assert is_resident([plain], cpu, needed / 2**30)
+    assert not is_resident([plain], cpu, (needed - 1) / 2**30)
+    assert not is_resident([masked], cpu, (needed + 2 * masked.valid.numel() - 1) / 2**30)
+    assert is_resident([masked], cpu, (needed + 2 * masked.valid.numel()) / 2**30)
 
 
 def test_empty_bodies_are_kept_on_request_and_the_header_says_so(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .mapped import Rows
 from .structure import PackedFields
 
 HALF_LIMIT = 2.0
@@ -60,9 +61,10 @@ def check_not_zero(data: PackedFields, bodies: Tensor) -> None:
     Raises:
         ValueError: all of them are 0.
     """
-    chosen = bodies[bodies >= 0].tolist()
+    chosen, rows = bodies[bodies >= 0].tolist(), Rows(data.coords)
     for body in chosen:
-        if bool(data.coords[int(data.offsets[body]) : int(data.offsets[body + 1])].any()):
+        first = int(data.offsets[body])
+        if rows(first, int(data.offsets[body + 1]) - first).any():
             return
     if chosen:
         raise ValueError(

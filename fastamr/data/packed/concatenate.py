@@ -12,13 +12,18 @@ from torch import Tensor
 from ...errors import check_name
 from .dataset import PackedSkeletons, Split
 from .joint_order import in_order_of
+from .mapped import join
 
 UNNAMED = ("refuse", "numbers", "unknown")
 """What becomes of numbered classes beside named ones, see :func:`concatenate`."""
 
 
 def concatenate(
-    sets: Sequence[PackedSkeletons], *, unnamed: str = "refuse", sources: Sequence[str] = ()
+    sets: Sequence[PackedSkeletons],
+    *,
+    unnamed: str = "refuse",
+    sources: Sequence[str] = (),
+    copy: bool = True,
 ) -> PackedSkeletons:
     """Join data sets of one layout into one, which lies in memory.
 
@@ -35,6 +40,9 @@ def concatenate(
             them with an error, take the ``numbers`` for those of the first set that names them, or make them
             ``unknown`` (``-1``).
         sources: what the sets are called in errors; empty = ``set 0``, ``set 1``, ...
+        copy: put the frames into one tensor. Otherwise they stay where they are, in mapped files for one:
+            coordinates and masks of the result are what :func:`fastamr.data.packed.mapped.join` returns, and labels of
+            frames are left out.
 
     Raises:
         ValueError: no set, an unknown option, different layouts or channels, or labels by name and by number.
@@ -61,7 +69,9 @@ def concatenate(
         if names:
             column_names[name] = names
     return PackedSkeletons(
-        coords=torch.cat([data.coords.to(dtype) for data in sets]),
+        coords=torch.cat([data.coords.to(dtype) for data in sets])
+        if copy
+        else join([data.coords for data in sets], dtype),
         offsets=torch.cat([first.offsets[:1], *_shifted([data.offsets[1:] for data in sets], frames)]),
         body_clip=torch.cat(_shifted([data.body_clip for data in sets], clips)),
         body_start=torch.cat([data.body_start for data in sets]),
@@ -74,11 +84,11 @@ def concatenate(
         splits={
             name: _split(sets, name) for name in dict.fromkeys(name for data in sets for name in data.splits)
         },
-        valid=_valid(sets),
+        valid=_valid(sets, copy),
         label_names=label_names,
         steps=_steps(sets),
         dropped={name: reason for data in sets for name, reason in data.dropped.items()},
-        frame_labels=_frame_labels(sets, label_names),
+        frame_labels=_frame_labels(sets, label_names) if copy else None,
         body_names=_body_names(sets),
     )
 
@@ -183,17 +193,16 @@ def _body_names(sets: Sequence[PackedSkeletons]) -> list[str]:
     return [name for data in sets for name in data.body_names or [""] * data.num_bodies]
 
 
-def _valid(sets: Sequence[PackedSkeletons]) -> Tensor | None:
+def _valid(sets: Sequence[PackedSkeletons], copy: bool) -> Tensor | None:
     if all(data.valid is None for data in sets):
         return None
-    return torch.cat(
-        [
-            torch.ones(data.coords.shape[:2], dtype=torch.bool, device=data.device)
-            if data.valid is None
-            else data.valid
-            for data in sets
-        ]
-    )
+    masks = [
+        torch.ones((), dtype=torch.bool, device=data.device).expand(data.coords.shape[:2])
+        if data.valid is None
+        else data.valid
+        for data in sets
+    ]
+    return torch.cat(masks) if copy else join(masks, torch.bool)
 
 
 def _frame_labels(sets: Sequence[PackedSkeletons], names: tuple[str, ...]) -> Tensor | None:

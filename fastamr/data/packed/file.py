@@ -20,7 +20,7 @@ from ...checksums import save_file
 from ...errors import STRAY, shortened
 from ...files import check_folder_of, check_name_of_tensors, check_writable, replaced
 from ...skeleton import SkeletonLayout
-from .mapped import MappedFile, attach
+from .mapped import MappedFile, attach, parts_of
 from .split import Split
 from .structure import PackedFields
 from .tensor_file import Pieces, write_tensors
@@ -31,6 +31,7 @@ _TENSORS = ("coords", "offsets", "body_clip", "body_start", "labels", "fps")
 _OPTIONAL = ("valid", "frame_labels")
 # What holds a value a frame, and may be too large for the memory.
 _LARGE = ("coords", *_OPTIONAL)
+_BLOCK = 1 << 16  # rows of a tensor
 COPIED = 64 << 20
 """Bytes of the largest file that is read into memory instead of being mapped."""
 
@@ -116,9 +117,13 @@ def write_packed_pieces(
 def fingerprint(data: PackedFields) -> str:
     """Return a hash of all that would be written: 32 hexadecimal digits, the same on every device."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(_tensors(data).items()):
+    for name, tensor in sorted(_named_tensors(data).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.view(torch.uint8).numpy().data if tensor.numel() else b"")
+        for part in parts_of(tensor):
+            # In blocks, so that neither a copy to the CPU nor one of another type needs much memory.
+            for block in part.detach().split(_BLOCK):
+                content = block.to("cpu", tensor.dtype).contiguous().view(torch.uint8)
+                digest.update(content.numpy().data if content.numel() else b"")
     digest.update(_header(data).encode())
     return digest.hexdigest()
 

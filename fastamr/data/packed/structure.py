@@ -51,8 +51,8 @@ class PackedFields:
 
     @property
     def device(self) -> torch.device:
-        """Where the coordinates are."""
-        return self.coords.device
+        """Where the tensors are; coordinates that were joined without a copy are on the CPU."""
+        return self.offsets.device
 
     def clip_frames(self) -> Tensor:
         """Return ``(N,)`` int64: the frames of each clip, up to the last frame of its bodies."""

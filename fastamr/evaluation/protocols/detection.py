@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...data import apply_missing
+from ...distributed import World
 from ...features.baselines import RAW_BODIES, input_features, random_encoder, raw_features
 from ...features.extract import check_fit, extract_features
 from ...features.windows import (
@@ -116,6 +117,7 @@ def window_features(
     window: int,
     steps: Sequence[Any],
     extract: Callable[[PackedSkeletons], Tensor],
+    world: World | None = None,
 ) -> WindowFeatures:
     """Return the features of every window, stream by stream, so that memory does not grow with their number.
 
@@ -128,13 +130,16 @@ def window_features(
         window: frames of a window.
         steps: the pre-processing of the training.
         extract: from windows to features ``(n, D)``.
+        world: processes that share the streams.
 
     Returns:
-        For each stream ``(n, D)`` features, and ``(n,)`` int64 which windows they are of: those that show a body.
+        For each stream ``(n, D)`` features, and ``(n,)`` int64 which windows they are of: those that show a body. With
+        several processes the first one has them.
     """
-    source = without_clip_steps(data)
+    source, world = without_clip_steps(data), world or World()
     features, places = [], []
-    for stream in streams:
+    for number in world.share(len(streams)):
+        stream = streams[number]
         windows = cut_windows(source, stream.clip, stream.starts, window)
         if windows is None:
             raise ValueError(
@@ -143,7 +148,12 @@ def window_features(
         ready = apply_missing(windows, steps)
         features.append(extract(ready).float().cpu())
         places.append(ready.columns["window"].cpu())
-    return features, places
+    if world.size == 1:
+        return features, places
+    counts = world.collect(torch.tensor([len(place) for place in places], dtype=torch.int64)).tolist()
+    rows = world.collect(torch.cat(features) if features else torch.empty(0))
+    numbers = world.collect(torch.cat(places) if places else torch.empty(0, dtype=torch.int64))
+    return list(rows.split(counts)), list(numbers.split(counts))
 
 
 def compare_detection(
@@ -157,6 +167,7 @@ def compare_detection(
     standardize: bool = False,
     min_updates: int = 0,
     progress: Callable[[str], None] | None = None,
+    world: World | None = None,
     **extraction: Any,
 ) -> dict[str, Scores]:
     """Label untrimmed streams frame by frame with an encoder, the same one with random weights, and coordinates.
@@ -176,6 +187,7 @@ def compare_detection(
         standardize: scale the encoder's features by the training windows' statistics.
         min_updates: of the linear layer of every row, see :func:`fastamr.probes.linear_probe`.
         progress: called with a line of text now and then; None = silent.
+        world: processes that share the streams; the first one alone labels them, the others return nothing.
         extraction: further arguments of :func:`extract_features`; a window is used whole (crop 1).
 
     Returns:
@@ -211,8 +223,12 @@ def compare_detection(
         for extract in extractors:
             if progress is not None:
                 progress(f"{row}: features of {len(train)} training and {len(test)} test streams")
-            halves = [window_features(data, part, config.window, wanted, extract) for part in (train, test)]
+            halves = [
+                window_features(data, part, config.window, wanted, extract, world) for part in (train, test)
+            ]
             sets.append((halves[0], halves[1]))
+        if world is not None and not world.first:
+            continue
         found = [
             _detect(*sets[place % len(sets)], train, test, config, scale, min_updates, seed)
             for place, seed in enumerate(seeds)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ...distributed import World
 from ...errors import check_name
 from ...features.baselines import input_features, random_encoder, raw_features
 from ...features.extract import extract_features
@@ -110,6 +111,13 @@ def encoder_rows(
     }
 
 
+def help_extract(rows: Mapping[str, Callable[[], object]]) -> None:
+    """Take part in the extraction of features, in the order of the rows, for the first process to probe them."""
+    for row, make in rows.items():
+        if row not in ("raw", "input"):  # which the first process makes alone
+            make()
+
+
 def score(values: list[float]) -> dict[str, Any]:
     """Return the entry of a probe in :data:`Scores` from the percentages of the seeds."""
     return {"accuracy": sum(values) / len(values), "per_seed": values}
@@ -126,6 +134,7 @@ def compare(
     min_updates: int = 0,
     raw_data: PackedSkeletons | None = None,
     cache: str | Path | None = None,
+    world: World | None = None,
     **extraction: Any,
 ) -> dict[str, Scores]:
     """Probe an encoder, the same encoder with random weights, and coordinates as such on one split.
@@ -140,6 +149,7 @@ def compare(
         min_updates: of the linear probe of every row, see :func:`linear_probe`.
         raw_data: the data of the raw baseline, before pre-processing; None = ``data``.
         cache: folder of cached features, see :func:`extract_features`. Random encoders are cached too.
+        world: processes that share the extraction; the first one alone probes, the others return nothing.
         extraction: further arguments of :func:`extract_features`.
 
     Returns:
@@ -155,8 +165,11 @@ def compare(
     halves = labelled_split(data, split)
     sources: dict[str, Callable[[], list[Tensor]]] = {
         "raw": lambda: [raw_features(data if raw_data is None else raw_data)],
-        **encoder_rows(model, data, seeds, cache=cache, **extraction),
+        **encoder_rows(model, data, seeds, cache=cache, world=world, **extraction),
     }
+    if world is not None and not world.first:
+        help_extract(sources)
+        return {}
     return {
         name: probe_features(
             make(),

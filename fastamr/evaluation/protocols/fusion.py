@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...distributed import World
 from ...features.baselines import random_encoder, raw_features
 from ...features.clip_batches import ClipBatches
 from ...features.splits import labelled_split
@@ -16,7 +17,7 @@ from ...finetuning.finetune import FinetuneConfig, class_scores, finetune
 from ...probes.checks import percent_equal
 from ...probes.knn import knn_scores
 from ...probes.linear_probe import fit_linear, logistic_scores, standardize_features
-from .frozen import Scores, encoder_rows, half_sets, score
+from .frozen import Scores, encoder_rows, half_sets, help_extract, score
 from .supervised import recipes
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def compare_streams(
     bodies: str = "existing",
     batch_size: int = 256,
     progress: Callable[[str], None] | None = None,
+    world: World | None = None,
 ) -> tuple[dict[str, Scores], dict[str, dict[str, Scores]]]:
     """Evaluate encoders of several streams, and the sum of their scores, beside fused baselines.
 
@@ -103,6 +105,7 @@ def compare_streams(
         bodies: ``"existing"`` or ``"field"``.
         batch_size: body sequences encoded at a time.
         progress: called with a line of text now and then; None = silent.
+        world: processes that share the extraction; the first one alone probes, the others return nothing.
 
     Returns:
         The fused scores by row (``raw``, which is one set of coordinates and not fused, ``input``, ``random``,
@@ -112,6 +115,14 @@ def compare_streams(
         ValueError: as :func:`labelled_split`, :func:`extract_features` and :func:`finetune`.
     """
     halves = labelled_split(streams[0].data, split)
+    settings = [
+        {"bodies": bodies, "batch_size": batch_size, "cache": cache, "world": world}
+        for cache in caches or [None] * len(streams)
+    ]
+    if world is not None and not world.first:
+        for stream, extraction in zip(streams, settings, strict=True):
+            help_extract(encoder_rows(stream.model, stream.data, seeds, **extraction))
+        return {}, {}
     labels = streams[0].data.labels
     truth = labels[halves[1]].cpu()
 
@@ -129,10 +140,8 @@ def compare_streams(
         if protocol == "finetune":
             own[names[place]] = _finetuned(stream, halves, seeds, config, bodies, names[place], progress)
         else:
-            cache = caches[place] if caches else None
-            settings = {"bodies": bodies, "batch_size": batch_size, "cache": cache}
             layer = {"standardize": standardize, "min_updates": min_updates}
-            own[names[place]] = _probed(stream, halves, protocol, seeds, layer, settings)
+            own[names[place]] = _probed(stream, halves, protocol, seeds, layer, settings[place])
     results: dict[str, Scores] = {}
     if protocol != "finetune":
         features = [raw_features(streams[0].data if raw_data is None else raw_data)]

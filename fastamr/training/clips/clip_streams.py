@@ -8,17 +8,19 @@ recorded in a CUDA graph, and ``done`` uses the time in which the device compute
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ...data.packed.ragged import ranges
+from ...data.packed.mapped import Rows
 from .batches import BatchOrder
 from .sampling import ClipSampler, FrameRows
 
-# While one batch is computed on, one is on its way and one is being gathered.
+# While one batch is computed on, the next has been sent, and the one after that is being gathered.
 _SLOTS = 3
 
 
@@ -101,14 +103,18 @@ class ResidentClips:
 class PrefetchedClips:
     """Clips from a data set in host memory, whose frames are sent ahead of the update that needs them.
 
-    The frames of the next batch are gathered into page-locked memory and copied on a stream of their own while the
-    device computes. The device keeps room for three batches one after another; the offsets of a batch point into
-    its part, so that a recorded step finds them without another copy.
+    A thread gathers the frames of the batch after the next one, into page-locked memory beside a GPU, and has the
+    system read those of the batch behind it from their file. They are copied on a stream of their own while the device
+    computes. The device keeps room for three batches one after another; the offsets of a batch point into its part, so
+    that a recorded step finds them without another copy.
 
     Args:
-        sampler: over data in host memory (it may be a memory-mapped file).
+        sampler: over data in host memory: mapped files, and sets that :func:`~fastamr.data.packed.mapped.join` joined.
         order: which body sequences make up each batch.
         device: where the clips are wanted.
+
+    Attributes:
+        waited: seconds that updates have waited for the thread.
     """
 
     def __init__(self, sampler: ClipSampler, order: BatchOrder, device: torch.device) -> None:
@@ -132,6 +138,11 @@ class PrefetchedClips:
         self._written = torch.zeros(_SLOTS, 2 * size + 1, dtype=torch.int64, pin_memory=pinned)
         self._body_clip = sampler.body_clip.to(device)
         self._sequences = torch.arange(size, device=device)
+        self._rows = Rows(sampler.coords)
+        self._seen = None if sampler.valid is None else Rows(sampler.valid)
+        self.waited = 0.0
+        self._thread = ThreadPoolExecutor(1, "fastamr-frames")  # one, so that batches are gathered in order
+        self._coming: dict[int, Future[int]] = {}
         self._held: list[int | None] = [None] * _SLOTS
         targets = [tensor for tensor in (self._coords, self._valid, self._table) if tensor is not None]
         self._traffic = _Traffic(device, targets) if pinned else None
@@ -150,7 +161,7 @@ class PrefetchedClips:
 
     def advance(self, update: int) -> None:
         """Make sure that the update's frames are on their way and that the device waits for them."""
-        self._fetch(update)
+        self._send(update)
         if self._traffic is not None:
             self._traffic.await_arrival(update % _SLOTS)
 
@@ -167,42 +178,67 @@ class PrefetchedClips:
         )
 
     def done(self, update: int) -> None:
-        """Fetch the next update's frames while this one is computed."""
+        """Send the next update's frames while this one is computed, and have those of the one after it gathered."""
         if self._traffic is not None:
             self._traffic.has_read(update % _SLOTS)
-        self._fetch(update + 1)
+        self._send(update + 1)
+        self._begin(update + 2)
 
-    def _fetch(self, update: int) -> None:
+    def _begin(self, update: int) -> None:
+        """Let the thread gather the frames of an update."""
+        if update in self._coming:
+            return
+        slot = update % _SLOTS
+        if self._traffic is not None:
+            self._traffic.await_free(slot)
+        batches = self.order.batch(update), self.order.batch(update + 1)
+        self._coming[update] = self._thread.submit(self._gather, slot, *batches)
+
+    def _send(self, update: int) -> None:
+        """Copy an update's frames to the device as soon as they are gathered."""
         slot = update % _SLOTS
         if self._held[slot] == update:
             return
-        if self._traffic is not None:
-            self._traffic.await_free(slot)
-        frames = self._gather(slot, self.order.batch(update))
-        if self._traffic is None:
-            self._send(slot, frames)
-        else:
-            with self._traffic.sending(slot):
-                self._send(slot, frames)
+        self._begin(update)
+        begun = time.perf_counter()
+        frames = self._coming[update].result()
+        self.waited += time.perf_counter() - begun
+        # After a jump what was begun for other updates is of no use, and its slot will be written anew.
+        self._coming = {n: batch for n, batch in self._coming.items() if update < n < update + _SLOTS}
+        with contextlib.nullcontext() if self._traffic is None else self._traffic.sending(slot):
+            self._copy(slot, frames)
         self._held[slot] = update
 
-    def _gather(self, slot: int, numbers: Tensor) -> int:
-        """Collect a batch's frames in host memory, describe them, and return how many there are."""
+    def _gather(self, slot: int, numbers: Tensor, following: Tensor) -> int:
+        """Collect a batch's frames in host memory, describe them, and return how many there are.
+
+        Runs in the thread; NumPy copies without the interpreter's lock and without PyTorch's threads.
+        """
         self.sampler.check_file()
-        lengths = self._lengths(numbers)
-        rows = ranges(self.sampler.offsets[numbers.clamp(min=0)], lengths)
-        frames = rows.numel()
-        torch.index_select(self.sampler.coords, 0, rows, out=self._gathered[slot, :frames])
-        if self.sampler.valid is not None and self._gathered_valid is not None:
-            torch.index_select(self.sampler.valid, 0, rows, out=self._gathered_valid[slot, :frames])
+        for start, count in self._places(following):
+            self._rows.read_ahead(start, count)
+            if self._seen is not None:
+                self._seen.read_ahead(start, count)
+        coords, end = self._gathered[slot].numpy(), 0
+        valid = None if self._gathered_valid is None else self._gathered_valid[slot, ..., 0].numpy()
+        for start, count in self._places(numbers):
+            coords[end : end + count] = self._rows(start, count).numpy()
+            if valid is not None and self._seen is not None:
+                valid[end : end + count] = self._seen(start, count).numpy()
+            end += count
         size = len(self._sequences)
         written = self._written[slot]
         written[0] = slot * self.capacity
-        written[1 : size + 1] = slot * self.capacity + lengths.cumsum(0)
+        written[1 : size + 1] = slot * self.capacity + self._lengths(numbers).cumsum(0)
         written[size + 1 :] = numbers
-        return frames
+        return end
 
-    def _send(self, slot: int, frames: int) -> None:
+    def _places(self, numbers: Tensor) -> list[tuple[int, int]]:
+        """Return where the frames of each sequence start, and how many there are."""
+        starts = self.sampler.offsets[numbers.clamp(min=0)]
+        return list(zip(starts.tolist(), self._lengths(numbers).tolist(), strict=True))
+
+    def _copy(self, slot: int, frames: int) -> None:
         first = slot * self.capacity
         self._coords[first : first + frames].copy_(self._gathered[slot, :frames], non_blocking=True)
         if self._valid is not None and self._gathered_valid is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ...data.packed.mapped import mapped_file
+from ...data.packed.mapped import mapped_files
 from ...features.sampling import sample_seen
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class ClipSampler:
         crop: smallest and largest share of the frames that is kept.
         min_frames: frames that a crop keeps at least.
         max_angle: bound of each Euler angle, in radians.
+        resident: whether it is called with numbers of sequences; if rows are always handed in, the whole mask is not
+            turned into numbers.
         empty_bodies: whether sequences of number -1 may be asked for, which are empty body slots.
     """
 
@@ -58,10 +60,14 @@ class ClipSampler:
         min_frames: int = 64,
         max_angle: float = 0.3,
         empty_bodies: bool = False,
+        resident: bool = True,
     ) -> None:
         self.coords, self.offsets, self.body_clip = data.coords, data.offsets, data.body_clip
-        self.valid = None if data.valid is None else data.valid.to(torch.float16).unsqueeze(-1)
-        self.file = mapped_file(data.coords)
+        self.valid = data.valid
+        self.seen = (
+            data.valid.to(torch.float16).unsqueeze(-1) if resident and data.valid is not None else None
+        )
+        self.files = mapped_files(data.coords)
         self.frames, self.crop, self.min_frames, self.max_angle = frames, crop, min_frames, max_angle
         self.empty_bodies = empty_bodies
 
@@ -76,20 +82,21 @@ class ClipSampler:
             sequences: ``(S,)`` int64, indices of body sequences; -1 for an empty slot.
             seed: ``(2,)`` int64, key and counter; left unchanged.
         """
+        assert self.seen is not None or self.valid is None
         empty = None
         if self.empty_bodies:
             empty, sequences = sequences < 0, sequences.clamp(min=0)
         group = self.body_clip[sequences]
-        return self.sample(FrameRows(self.coords, self.valid, self.offsets, sequences, group, empty), seed)
+        return self.sample(FrameRows(self.coords, self.seen, self.offsets, sequences, group, empty), seed)
 
     def check_file(self) -> None:
-        """Raise where the file behind the frames was cut short; takes about a microsecond.
+        """Raise where a file behind the frames was cut short; takes about a microsecond each.
 
         Raises:
             OSError: it was.
         """
-        if self.file is not None:
-            self.file.check()
+        for file in self.files:
+            file.check()
 
     def sample(self, rows: FrameRows, seed: Tensor) -> tuple[Tensor, Tensor | None]:
         """As calling the sampler, from frames that lie anywhere."""

@@ -183,7 +183,7 @@ def test_a_model_of_batch_statistics_is_refused() -> None:
         check_spreads(model, 2)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "prepare"])
+@pytest.mark.parametrize("command", ["table", "prepare"])
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_other_commands_run_in_one_process(
     command: str, rank: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
