@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..checksums import load_file, save_file
 from ..documents import parse_json_text
-from ..errors import naming, shortened
+from ..errors import naming, shortened, told
 from ..files import replaced, write_text
 from ..folders import remove_written
 from .config import PretrainConfig, current_names
@@ -178,7 +178,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint | None:
             return Checkpoint(tensors, scalars)
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is truncated or damaged ({error}); remove it, or train with overwrite"
+            f"{path} is truncated or damaged ({told(error)}); remove it, or train with overwrite"
         ) from None
 
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ....errors import STRAY
+from ....errors import STRAY, told
 
 MAX_FILE_BYTES = 256 << 20
 """Largest raw file that is read (choice): the field's longest streams have 20 MB."""
@@ -87,7 +87,7 @@ class Entry:
         except KeyError:
             raise DamagedFile("is no longer in the archive") from None
         except _ARCHIVE_ERRORS as error:
-            raise DamagedFile(f"cannot be read ({error})") from None
+            raise DamagedFile(f"cannot be read ({told(error)})") from None
 
 
 @dataclass
@@ -173,7 +173,7 @@ def _list_archive(path: Path, suffixes: Collection[str], listing: Listing) -> No
         members = archive.infolist()
     except _ARCHIVE_ERRORS as error:
         raise ValueError(
-            f"{path} is no zip archive, or is truncated ({error}); fetch it again, or give the unpacked folder"
+            f"{path} is no zip archive, or is truncated ({told(error)}); fetch it again, or give the unpacked folder"
         ) from None
     check_swelling(archive, status.st_size, path)
     for member in members:
