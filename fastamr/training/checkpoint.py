@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..checksums import load_file, save_file
-from ..documents import parse_json_text
+from ..documents import load_json_text, parse_json_text
 from ..errors import naming, shortened, told
-from ..files import replaced, write_text
+from ..files import check_plain, replaced, write_text
 from ..folders import remove_written
 from .config import PretrainConfig, current_names
 
@@ -150,7 +150,7 @@ def is_complete(folder: str | Path, update: int) -> bool:
     """Return whether a run has ended with an update, and its model is there."""
     folder = Path(folder)
     try:
-        ended = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
+        ended = load_json_text(folder / COMPLETE_FILE)
     except (OSError, ValueError):
         return False
     files = all((folder / name).is_file() for name in MODEL_FILES)
@@ -164,6 +164,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint | None:
         ValueError: the file is truncated, damaged (the message names the tensor), or no checkpoint of this library.
     """
     path = Path(folder) / STATE_FILE
+    check_plain(path)
     if not path.exists():
         return None
     try:

@@ -51,7 +51,9 @@ def open_array(path: Path) -> np.ndarray:
             ) from None
         if type(error) is ValueError and str(error).startswith(str(path)):
             raise
-        raise ValueError(f"{path} is no .npy file, or is truncated ({told(error)}); fetch the file again") from None
+        raise ValueError(
+            f"{path} is no .npy file, or is truncated ({told(error)}); fetch the file again"
+        ) from None
 
 
 def read(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ....errors import STRAY, told
+from ....files import check_plain
 
 MAX_FILE_BYTES = 256 << 20
 """Largest raw file that is read (choice): the field's longest streams have 20 MB."""
@@ -40,6 +41,20 @@ class DamagedFile(ValueError):
     def __init__(self, reason: str, line: int | None = None, file: str | None = None) -> None:
         super().__init__(reason if line is None else f"line {line}: {reason}")
         self.reason, self.line, self.file = reason, line, file
+
+
+def whole_file(path: Path) -> bytes:
+    """Return the content of a raw file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has more than :data:`MAX_FILE_BYTES`.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1) if path.stat().st_size <= MAX_FILE_BYTES else None
+    if content is None or len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has more than {MAX_FILE_BYTES} bytes; part it into files of a clip each")
+    return content
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,7 @@ def list_files(raw: str | Path, suffixes: Collection[str]) -> Listing:
     raw = Path(raw)
     if not raw.exists():
         raise FileNotFoundError(f"no folder or zip archive {raw}")
+    check_plain(raw)
     listing = Listing()
     if not raw.is_dir():
         _list_archive(raw, suffixes, listing)
