@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from .files import check_plain
+
 MAX_BYTES = 16 << 20
 """Largest text of settings that is parsed (choice): those of a run have a few kB."""
 
@@ -124,10 +126,12 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _text(path: Path, where: str) -> str:
+    check_plain(path)
     if path.is_file():
         _check_size(path.stat().st_size, where)
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(MAX_BYTES + 1)
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}, byte {error.start}: not in UTF-8; save it in UTF-8") from None
 

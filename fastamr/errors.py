@@ -63,6 +63,15 @@ def shortened(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+def told(error: BaseException) -> str:
+    """Return the message of a library's error in one line, no longer than an error line holds.
+
+    Libraries quote what they could not read, which may be a whole header.
+    """
+    text = " ".join(str(error)[:10_000].split())
+    return text if len(text) <= 2 * _LONGEST else f"{text[: 2 * _LONGEST - 3]}..."
+
+
 @contextlib.contextmanager
 def naming(path: object, way_on: str = "fetch or write the file again") -> Iterator[None]:
     """Turn whatever a damaged file makes its reader raise into one error that names the file.

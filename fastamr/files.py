@@ -86,6 +86,23 @@ def _unwritable(path: Path, error: BaseException) -> OSError:
     return type(error)(error.errno, f"cannot write: {text}", str(path)) if error.errno else error
 
 
+def check_plain(path: str | Path) -> None:
+    """Raise for a pipe, a device or a socket, whose reading may never end; what is missing is passed over.
+
+    Pipes that a shell opened (``/dev/stdin``, ``/dev/fd/63``) have a writer and pass.
+
+    Raises:
+        ValueError: it is one.
+    """
+    path = Path(path)
+    with suppress(OSError):  # a link to itself
+        is_opened = (
+            str(path) == "/dev/stdin" or path.parent == Path("/dev/fd") or path.parts[:2] == ("/", "proc")
+        )
+        if path.exists() and not path.is_file() and not path.is_dir() and not is_opened:
+            raise ValueError(f"{path} is a pipe, a device or a socket, expected a plain file")
+
+
 def check_writable(path: str | Path, *inputs: str | Path | None) -> None:
     """Raise now what writing a file would raise after long work, as far as it can be told; nothing is created.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..data.joining import Gathered
 from ..devices import deterministic
 from ..distributed import World
+from ..documents import load_json_text
 from ..features.clip_batches import ClipBatches
 from ..features.run_settings import run_steps
 from ..features.splits import describe_halves, training_split, untrained_classes
@@ -241,7 +242,9 @@ def _check_plan(config: DistillConfig, out: Path, plan: dict[str, Any]) -> None:
     path = out / PLAN_FILE
     if path.is_file() and config.resume:
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = load_json_text(path)
+            if not isinstance(before, dict):
+                raise ValueError("no mapping")
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}): start again with --overwrite") from None
         check_plan(before, plan)
@@ -257,7 +260,7 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json_text(path)
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}): remove it, and the student is trained again"

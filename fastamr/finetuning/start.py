@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..documents import load_json_text
 from ..features.run_settings import run_steps
 from ..models import ActionClassifier, SkeletonModel, load_pretrained
 from ..models.base import CLASSIFIER, read_description
@@ -104,7 +104,7 @@ def trained_before(start: Start, data: Sequence[str], split: str) -> list[str]:
     files = {Path(one).resolve() for one in data}
     for folder in start.chain:
         try:
-            config = json.loads((Path(folder) / REPORT_FILE).read_text(encoding="utf-8"))["config"]
+            config = load_json_text(Path(folder) / REPORT_FILE)["config"]
             everything, other = config.get("train_on") == "all", str(config.get("split")).casefold()
             shared = files & {Path(one).resolve() for one in config["data"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -121,7 +121,7 @@ def trained_before(start: Start, data: Sequence[str], split: str) -> list[str]:
 def _chain(report: Path) -> tuple[str, ...]:
     """Return the folders that a classifier's report names as its own start; none where it has no sound report."""
     try:
-        content = json.loads(report.read_text(encoding="utf-8"))
+        content = load_json_text(report)
         known = content.get("start", {}).get("chain") or [content["config"]["checkpoint"]]
         return tuple(str(folder) for folder in known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path, PurePosixPath
 
+from ..files import check_plain
+
 MANIFEST = "manifest.jsonl"
 
 
@@ -42,8 +44,9 @@ def written(folder: str | Path) -> list[str]:
     Lines that are damaged, and names that lead out of the folder, are passed over.
     """
     try:
+        check_plain(Path(folder) / MANIFEST)
         lines = (Path(folder) / MANIFEST).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    except (OSError, ValueError):
         return []
     found: dict[str, None] = {}
     for line in lines:

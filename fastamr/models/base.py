@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..checksums import load_file, save_file
 from ..documents import load_json_text
-from ..errors import naming, shortened, unknown_name
+from ..errors import naming, shortened, told, unknown_name
 from ..files import replaced, write_text
 from ..nn import CrossAttentionStack, TransformerStack, without_decay
 from ..ops.common.checks import check_clips, check_keep, check_valid, is_readable
@@ -369,7 +369,7 @@ def load_weights(model: nn.Module, path: Path, *, without: Collection[str] = ())
         with naming(path):
             tensors, _ = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file or is truncated ({error})") from error
+        raise ValueError(f"{path} is not a safetensors file or is truncated ({told(error)})") from error
     state = model.state_dict()
     for name, value in state.items():
         if name not in tensors and name in without:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import naming
+from ..errors import naming, told
 
 # Ours to theirs; blocks and layers inside keep their names.
 _PREFIXES = {
@@ -70,7 +70,7 @@ def read_released(path: str | Path) -> ReleasedCheckpoint:
             f"{path} is not a checkpoint of tensors and plain values, and nothing else is loaded ({reason})"
         ) from error
     except (RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is truncated or damaged ({error})") from error
+        raise ValueError(f"{path} is truncated or damaged ({told(error)})") from error
     arguments: dict[str, Any] = {}
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         if isinstance(content.get("args"), argparse.Namespace):

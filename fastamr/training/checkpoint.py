@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..checksums import load_file, save_file
-from ..documents import parse_json_text
-from ..errors import naming, shortened
-from ..files import replaced, write_text
+from ..documents import load_json_text, parse_json_text
+from ..errors import naming, shortened, told
+from ..files import check_plain, replaced, write_text
 from ..folders import remove_written
 from .config import PretrainConfig, current_names
 from .update.step import PretrainStep
@@ -151,7 +151,7 @@ def finished_updates(folder: str | Path) -> int | None:
     """Return the updates of a run that has ended and whose model is there; None of any other."""
     folder = Path(folder)
     try:
-        ended = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
+        ended = load_json_text(folder / COMPLETE_FILE)
     except (OSError, ValueError):
         return None
     updates = ended.get("updates") if isinstance(ended, dict) else None
@@ -171,6 +171,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint | None:
         ValueError: the file is truncated, damaged (the message names the tensor), or no checkpoint of this library.
     """
     path = Path(folder) / STATE_FILE
+    check_plain(path)
     if not path.exists():
         return None
     try:
@@ -185,7 +186,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint | None:
             return Checkpoint(tensors, scalars)
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is truncated or damaged ({error}); remove it, or train with overwrite"
+            f"{path} is truncated or damaged ({told(error)}); remove it, or train with overwrite"
         ) from None
 
 

@@ -33,7 +33,7 @@ def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
         try:
             record = json.loads(line)
             records.setdefault(record["kind"], []).append(record)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             if number < len(lines):
                 text = f"{path}, line {number} is no record of a run and is left out: {line[:60]!r}"
                 warnings.warn(text, stacklevel=2)

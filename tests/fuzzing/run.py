@@ -9,6 +9,7 @@ start is refused by the system. Child processes do the work, so that a crash is 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ from random import Random
 from typing import Any
 
 SECONDS, BYTES = 5, 1 << 30
+HANGS = 60
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -141,7 +143,8 @@ class Worker:
             target.load(path)
 
     def feed(self, place: int, content: bytes) -> None:
-        """Give one input to a loader."""
+        """Give one input to a loader; compiled code that no signal ends ends the process after :data:`HANGS` s."""
+        faulthandler.dump_traceback_later(HANGS, exit=True)
         target = self.targets[place]
         path = self._place(place) / target.file
         path.write_bytes(content)
@@ -160,6 +163,7 @@ class Worker:
             self.tell(target.name, error, content)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
+            faulthandler.cancel_dump_traceback_later()
         self.done += 1
 
     def tell(self, name: str, error: BaseException, content: bytes, what: str = "") -> None:
@@ -186,6 +190,7 @@ def _too_long(number: int, frame: object) -> None:
 
 def spoiled(content: bytes, mutators: tuple[Any, ...], random: Random) -> bytes:
     """Return a content changed once or several times."""
+    faulthandler.dump_traceback_later(HANGS, exit=True)
     for _ in range(random.choice((1, 1, 1, 2))):
         try:
             content = random.choice(mutators)(content, random)
@@ -193,6 +198,7 @@ def spoiled(content: bytes, mutators: tuple[Any, ...], random: Random) -> bytes:
             Exception
         ):  # the content is too broken for this way of spoiling it, whatever its library raises
             content = content[: len(content) // 2]
+    faulthandler.cancel_dump_traceback_later()
     return content
 
 

@@ -313,3 +313,78 @@ def test_memory_that_runs_out_is_one_line(
         told = capsys.readouterr().err
         assert told.startswith("error: ")
         assert told.count("\n") == 1
+
+
+SPECIAL: dict[str, Callable[[Path], Any]] = {
+    "pipe": os.mkfifo,
+    "zeros": lambda path: path.symlink_to("/dev/zero"),
+    "loop": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("ending", ["npz", "json", "bvh", "c3d", "skeleton", "zip", "yaml", "safetensors"])
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_is_no_file_is_refused_at_once(
+    kind: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"a.{ending}"
+    SPECIAL[kind](path)
+    words = {"yaml": ["layouts", str(path)], "zip": ["prepare", "ntu60", str(path), str(tmp_path / "o")]}
+    words["safetensors"] = ["check", str(path)]
+    code = cli.main(words.get(ending, ["import", str(path), str(tmp_path / "o.safetensors")]))
+    assert code in (1, 2)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert path.name in line
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_pipes_in_the_folder_of_a_run(tmp_path: Path) -> None:
+    from fastamr.folders.manifest import MANIFEST, written
+    from fastamr.training.checkpoint import COMPLETE_FILE, STATE_FILE, is_complete
+    from fastamr.training.metrics.metrics import METRICS_FILE, _lines_until
+
+    for name in (MANIFEST, COMPLETE_FILE, STATE_FILE, METRICS_FILE, "config.json"):
+        os.mkfifo(tmp_path / name)
+    assert written(tmp_path) == []
+    assert not is_complete(tmp_path, 1)
+    assert _lines_until(tmp_path / METRICS_FILE, 1)[0] == []
+    refused(load_checkpoint, tmp_path)
+    refused(load_pretrained, tmp_path)
+
+
+@pytest.mark.parametrize("rate", [-30.0, float("inf"), 1e300])
+def test_a_rate_that_is_none_is_refused(rate: float, tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(packed(fps=np.array(rate)))
+    with pytest.raises(ValueError, match=r"a\.npz.*fps holds"):
+        read(tmp_path / "a.npz", say=lambda line: None)
+
+
+def test_a_rate_of_0_is_unknown(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(packed(fps=np.array(0.0)))
+    assert bool(read(tmp_path / "a.npz", say=lambda line: None).fps.isnan().all())
+
+
+def test_a_library_that_quotes_a_whole_header_is_cut_short(tmp_path: Path) -> None:
+    text = "{'descr': '<f4', 'fortran_order': False, 'shape': " + "(" * 4000 + ")" * 4000 + "}"
+    (tmp_path / "a.npy").write_bytes(array_with(text.encode()))
+    with pytest.raises(ValueError, match=r"a\.npy") as error:
+        read(tmp_path / "a.npy", say=lambda line: None)
+    assert len(str(error.value)) < 700
+
+
+def test_joints_of_a_layout_are_shown_safely(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text(
+        json.dumps({"name": "a", "joints": ["\x1b[31mx", "b"], "parents": [-1, 0]})
+    )
+    assert cli.main(["layouts", str(tmp_path / "a.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert r"\x1b[31mx" in shown
+
+
+def test_a_number_of_frames_beyond_all_bounds() -> None:
+    from fastamr.data.preprocessing.apply import parse_steps
+
+    with pytest.raises(ValueError, match="expected at most"):
+        parse_steps(["resample:frames=99999999999999999999"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...documents import printable_lines
 from ...layouts.about import USERS, tree_text
 from ...skeleton import LAYOUTS, SkeletonLayout, get_layout
 from ...tables import aligned
@@ -20,7 +21,7 @@ def run(words: list[str]) -> None:
         help="draw: with NAME a picture (.png, .svg, .pdf), else a folder for a picture of each")  # fmt: skip
     given = parser.parse(words)
     layout = None if given.name is None else usage(get_layout, given.name)
-    print(_overview() if layout is None else describe(layout))
+    print(printable_lines(_overview() if layout is None else describe(layout)))
     if given.out is not None:
         from ...visualization.figures import picture_format
 

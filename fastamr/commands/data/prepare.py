@@ -120,8 +120,9 @@ def _options(given: Given) -> dict[str, Any]:
 
 def _skip(path: str) -> frozenset[str]:
     from ...data.readers.common.ntu_protocols import clip_names
+    from ...data.readers.common.sources import whole_file
 
-    names = clip_names(Path(path).read_text(encoding="utf-8", errors="replace"))
+    names = clip_names(whole_file(Path(path)).decode("utf-8", "replace"))
     if not names:
         raise ValueError(f"--skip {path} names no clip, expected names such as S001C002P005R002A008")
     return names

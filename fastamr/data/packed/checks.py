@@ -19,6 +19,9 @@ MAX_CLASSES = 32_768
 MAX_CLIP_FRAMES = 100_000_000
 """A clip ends before this frame: whoever makes room for a clip must not fill the memory for a wrong number."""
 
+RATES = (1e-9, 1e9)
+"""Lowest and highest number of frames a second (choice)."""
+
 # Coordinates are read in blocks of so many frames, so that a mapped file larger than the memory can be checked.
 _CHUNK = 1 << 16
 
@@ -47,6 +50,11 @@ def check_structure(data: PackedFields) -> None:
         if bool((split.train & split.test).any()):
             clip = int((split.train & split.test).nonzero()[0])
             raise ValueError(f"splits[{name!r}]: clip {clip} ({data.names[clip]!r}) is in train and in test")
+
+
+def known_rates(rates: Tensor) -> Tensor:
+    """Return frame rates with NaN in place of 0, which video tools write where they do not know the rate."""
+    return torch.where(rates == 0, torch.nan, rates)
 
 
 def check_not_zero(data: PackedFields, bodies: Tensor) -> None:
@@ -108,6 +116,12 @@ def _check_fields(data: PackedFields) -> None:
             f"expected int16 of shape ({data.num_frames},)"
         )
     _check_length("fps", data.fps, data.num_clips)
+    wrong = ~(data.fps.isnan() | ((data.fps >= RATES[0]) & (data.fps <= RATES[1])))
+    if bool(wrong.any()):
+        raise ValueError(
+            f"fps holds {float(data.fps[wrong][0]):g}, expected {RATES[0]:g} to {RATES[1]:g} frames a second, "
+            "or NaN or 0 for unknown"
+        )
     if len(data.names) != data.num_clips:
         raise ValueError(f"names has {len(data.names)} entries for {data.num_clips} clips, expected one each")
     if data.body_names and len(data.body_names) != data.num_bodies:

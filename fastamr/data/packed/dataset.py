@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...skeleton import SkeletonLayout, get_layout
-from .checks import HALF_LIMIT, check_coordinates, check_reach, check_structure
+from .checks import HALF_LIMIT, check_coordinates, check_reach, check_structure, known_rates
 from .file import fingerprint, read_packed, write_packed
 from .mapped import mapped_file
 from .packing import Packing, pack_clips, text_codes
@@ -89,7 +89,7 @@ class PackedSkeletons(PackedFields):
             layout: the skeleton, or its name.
             labels: ``(N,)`` class indices, ``-1`` = unknown; None = all unknown.
             label_names: the classes.
-            fps: frames per second, one for all or one a clip; None = unknown.
+            fps: frames per second, one for all or one a clip; None, NaN or 0 = unknown.
             names: ``N`` names; None = ``clip0``, ``clip1``, ...
             columns: ``(N,)`` values by name; strings become codes whose names are kept.
             column_names: what the codes of a column stand for.
@@ -110,7 +110,8 @@ class PackedSkeletons(PackedFields):
         if names is None:
             names = [f"clip{place}" for place in range(count)]
         known = np.full(count, -1) if labels is None else np.asarray(labels)
-        rates = np.asarray(np.nan if fps is None else fps, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            rates = np.asarray(np.nan if fps is None else fps, dtype=np.float32)
         rates = np.full(count, rates) if rates.ndim == 0 else rates
         given = {"names": names, "labels": known, "fps": rates, "valid": valid, **(columns or {})}
         given["frame_labels"] = frame_labels
@@ -131,7 +132,7 @@ class PackedSkeletons(PackedFields):
             body_clip=packing.body_clip,
             body_start=torch.zeros_like(packing.body_clip),
             labels=torch.from_numpy(known.astype(np.int64))[kept],
-            fps=torch.from_numpy(rates)[kept],
+            fps=known_rates(torch.from_numpy(rates)[kept]),
             layout=layout,
             names=[str(names[place]) for place in packing.kept],
             columns=values,

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ... import checksums
 from ...checksums import save_file
-from ...errors import STRAY, shortened
+from ...errors import STRAY, shortened, told
 from ...files import check_folder_of, check_name_of_tensors, check_writable, replaced
 from ...skeleton import SkeletonLayout
+from .checks import known_rates
 from .mapped import MappedFile, attach, parts_of
 from .split import Split
 from .structure import PackedFields
@@ -217,7 +218,7 @@ def read_packed(path: str | Path) -> dict[str, Any]:
             }
     except (SafetensorError, json.JSONDecodeError, *STRAY) as error:
         raise ValueError(
-            f"{path} is not a packed data file, or is truncated ({error}); make it with: fastamr import FILE OUT"
+            f"{path} is not a packed data file, or is truncated ({told(error)}); make it with: fastamr import FILE OUT"
         ) from None
     if mapped is not None:
         for name in mapped.names:
@@ -238,6 +239,7 @@ def _check_format(path: Path, metadata: dict[str, str]) -> None:
 
 def _fields(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+    fields["fps"] = known_rates(fields["fps"])
     fields |= {name: tensors.get(name) for name in _OPTIONAL}
     fields["names"] = _texts(tensors["names"])
     fields["body_names"] = _texts(tensors["body_names"]) if "body_names" in tensors else []

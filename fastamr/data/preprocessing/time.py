@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..packed.checks import MAX_CLIP_FRAMES
 from ..packed.dataset import PackedSkeletons
 from ..packed.ragged import ranges, row_owner
 from .body_frame import present_frames
@@ -47,6 +48,10 @@ class Resample(Step):
                 raise ValueError(f"{what} of step 'resample' is {value}, expected a positive number")
         if self.frames is not None and self.frames != int(self.frames):
             raise ValueError(f"frames of step 'resample' is {self.frames}, expected a whole number")
+        if self.frames is not None and self.frames > MAX_CLIP_FRAMES:
+            raise ValueError(
+                f"frames of step 'resample' is {self.frames}, expected at most {MAX_CLIP_FRAMES}, the longest clip"
+            )
 
     def __call__(self, data: PackedSkeletons) -> PackedSkeletons:
         """Return the data set with the new frames."""

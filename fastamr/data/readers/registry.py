@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import check_name, naming
+from ...files import check_plain
 from . import own
 from .array_files import mat, npy, npz_ctrgcn, npz_motion, npz_packed, pyskl, stgcn
 from .common.reader import Reader, Reading, Source
@@ -127,6 +128,7 @@ def find_reader(source: Source, kind: str | None = None, given: Mapping[str, Any
         if all(reader.suffixes for reader in readers):
             source.check()
     _check_options(readers, given, source)
+    check_plain(source.path)
     # Where there is no choice, a reader's own errors say more.
     is_told = kind is not None and len(readers) == 1
     with naming(source.path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...documents import load_json_text
 from ...errors import check_name
 from ...tables import deviation, markdown, mean_text
 from .published import DATA_SETS, PUBLISHED, data_set_of
@@ -119,9 +119,9 @@ def read_report(path: Path) -> dict[str, Any]:
         ValueError: the file is not of an evaluation.
     """
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): evaluate the run again") from None
+        report = load_json_text(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: evaluate the run again") from None
     parts = ("config", "model", "split", "results")
     missing = [part for part in parts if not isinstance(report, dict) or part not in report]
     if missing:

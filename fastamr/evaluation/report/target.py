@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ...documents import load_json_text
 from ...files import check_writable
 from ...models.base import model_files
 from ..protocols.config import EvaluateConfig
@@ -44,7 +45,7 @@ def _is_free(path: Path, config: EvaluateConfig) -> bool:
     if not path.exists():
         return True
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["config"]
+        settings = load_json_text(path)["config"]
         return _essence(settings) == _essence(json.loads(json.dumps(dataclasses.asdict(config))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not a file of an evaluation
         return False

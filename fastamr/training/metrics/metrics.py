@@ -66,7 +66,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 def _lines_until(path: Path, update: int) -> tuple[list[str], list[str]]:
     """Return the lines of a metrics file up to an update, and what to note of those that are no records."""
     kept, notes = [], []
-    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    text = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
     for number, line in enumerate(text.split("\n"), 1):
         try:
             record = json.loads(line) if line.strip() else None

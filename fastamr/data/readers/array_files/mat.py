@@ -17,6 +17,7 @@ from ....skeleton import SkeletonLayout
 from ...packed.dataset import Split
 from ..common.arrays import texts
 from ..common.reader import Reader, Reading, Source
+from ..common.sources import whole_file
 from .halves import OFFICIAL
 from .mat_variables import NewerVersionError, variables
 from .named import points_name, read_named
@@ -64,7 +65,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        found = list(variables(path.read_bytes()))
+        found = list(variables(whole_file(path)))
     except NewerVersionError:
         raise ValueError(
             f"{path} is a .mat file of version 7.3 (HDF5), which is not read; in MATLAB: save('{path.name}', '-v7')"

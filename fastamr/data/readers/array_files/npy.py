@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ....errors import STRAY
+from ....errors import STRAY, told
 from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
 from ..common.npz import check_header
@@ -49,7 +49,11 @@ def open_array(path: Path) -> np.ndarray:
                 f"{path} holds an array of objects, which could run code and is not read; save one plain array a clip, "
                 f"or pad the clips to (clips, coordinates, frames, joints, bodies)"
             ) from None
-        raise ValueError(f"{path} is no .npy file, or is truncated ({error}); fetch the file again") from None
+        if type(error) is ValueError and str(error).startswith(str(path)):
+            raise
+        raise ValueError(
+            f"{path} is no .npy file, or is truncated ({told(error)}); fetch the file again"
+        ) from None
 
 
 def read(

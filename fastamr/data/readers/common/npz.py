@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ....errors import STRAY, shortened
+from ....errors import STRAY, shortened, told
 from .reader import Source
 from .sources import check_swelling
 
@@ -33,7 +33,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, OSError, RuntimeError, *_DAMAGE) as error:
         raise ValueError(
-            f"{path} is no npz archive, or is truncated ({error}); fetch the file again"
+            f"{path} is no npz archive, or is truncated ({told(error)}); fetch the file again"
         ) from None
     except LookupError as error:
         raise ValueError(f"{path} lacks an array: {error}") from None
@@ -86,7 +86,7 @@ def read_member(path: Path, name: str) -> np.ndarray:
                 return np.asarray(archive[name])
             except ValueError as error:
                 raise ValueError(
-                    f"{path}, array {name!r}: {error}; save it as a plain numeric array"
+                    f"{path}, array {name!r}: {told(error)}; save it as a plain numeric array"
                 ) from None
 
 
@@ -138,7 +138,7 @@ def _header(path: Path, name: str, file: Any, size: int) -> tuple[tuple[int, ...
         )
         shape, fortran, dtype = read(file)
     except (ValueError, *STRAY) as error:
-        raise ValueError(f"{path}, array {name!r} is damaged ({error}); fetch the file again") from None
+        raise ValueError(f"{path}, array {name!r} is damaged ({told(error)}); fetch the file again") from None
     check_claim(shape, dtype, size, f"{path}, array {name.removesuffix('.npy')!r}")
     return shape, fortran, dtype
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ....files import check_plain
 from ...packed.dataset import PackedSkeletons
 
 T = TypeVar("T")
@@ -39,7 +40,8 @@ class Source:
         return self.path.is_dir() or self.ending == ".zip"
 
     def check(self) -> None:
-        """Raise ``FileNotFoundError`` where there is nothing."""
+        """Raise ``FileNotFoundError`` where there is nothing, ``ValueError`` where it is a pipe or a device."""
+        check_plain(self.path)
         if not self.path.exists():
             raise FileNotFoundError(f"no file {self.path} to import")
 

@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ....errors import STRAY
+from ....errors import STRAY, told
+from ....files import check_plain
 
 MAX_FILE_BYTES = 256 << 20
 """Largest raw file that is read (choice): the field's longest streams have 20 MB."""
@@ -40,6 +41,20 @@ class DamagedFile(ValueError):
     def __init__(self, reason: str, line: int | None = None, file: str | None = None) -> None:
         super().__init__(reason if line is None else f"line {line}: {reason}")
         self.reason, self.line, self.file = reason, line, file
+
+
+def whole_file(path: Path) -> bytes:
+    """Return the content of a raw file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has more than :data:`MAX_FILE_BYTES`.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1) if path.stat().st_size <= MAX_FILE_BYTES else None
+    if content is None or len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has more than {MAX_FILE_BYTES} bytes; part it into files of a clip each")
+    return content
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Entry:
         except KeyError:
             raise DamagedFile("is no longer in the archive") from None
         except _ARCHIVE_ERRORS as error:
-            raise DamagedFile(f"cannot be read ({error})") from None
+            raise DamagedFile(f"cannot be read ({told(error)})") from None
 
 
 @dataclass
@@ -120,6 +135,7 @@ def list_files(raw: str | Path, suffixes: Collection[str]) -> Listing:
     raw = Path(raw)
     if not raw.exists():
         raise FileNotFoundError(f"no folder or zip archive {raw}")
+    check_plain(raw)
     listing = Listing()
     if not raw.is_dir():
         _list_archive(raw, suffixes, listing)
@@ -173,7 +189,7 @@ def _list_archive(path: Path, suffixes: Collection[str], listing: Listing) -> No
         members = archive.infolist()
     except _ARCHIVE_ERRORS as error:
         raise ValueError(
-            f"{path} is no zip archive, or is truncated ({error}); fetch it again, or give the unpacked folder"
+            f"{path} is no zip archive, or is truncated ({told(error)}); fetch it again, or give the unpacked folder"
         ) from None
     check_swelling(archive, status.st_size, path)
     for member in members:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ....errors import STRAY
+from ....errors import STRAY, told
 
 # What a pickle may name, and what this module calls it. NumPy 2 moved its modules.
 _NAMES = {
@@ -95,9 +95,9 @@ def unpickle(path: str | Path) -> Any:
         raise ValueError(f"{path} is empty; fetch the file again")
     with path.open("rb") as file:
         head = file.read(4)
-    for start, told in _OTHERS.items():
+    for start, what in _OTHERS.items():
         if head.startswith(start):
-            raise ValueError(f"{path} {told}")
+            raise ValueError(f"{path} {what}")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         machine, position = _Machine(len(content)), 0
         try:
@@ -118,7 +118,8 @@ def unpickle(path: str | Path) -> Any:
             ) from None
         except (ValueError, *STRAY) as error:
             raise ValueError(
-                f"{path} is no pickle, or is damaged or truncated after byte {position} ({error}); fetch the file again"
+                f"{path} is no pickle, or is damaged or truncated after byte {position} ({told(error)}); fetch the "
+                "file again"
             ) from None
     return machine.result
 
@@ -255,7 +256,7 @@ class _Machine:
         try:
             self._stack.append(_BUILDERS[name.word](*arguments))
         except (KeyError, TypeError) as error:
-            raise _Refused(f"calls {name.word} with arguments that do not fit ({error})") from None
+            raise _Refused(f"calls {name.word} with arguments that do not fit ({told(error)})") from None
 
     def build(self, _: Any) -> None:
         """Give an array or a dtype its state."""

@@ -18,6 +18,7 @@ from ....skeleton import SkeletonLayout
 from ...packed.dataset import PackedSkeletons
 from ..common.layout_choice import Joints, joints_by_name
 from ..common.reader import Reader, Reading, Source
+from ..common.sources import whole_file
 
 # A line may hold several; what follows ROOT or JOINT is a name, whatever it is.
 _STATEMENTS = re.compile(r"([{}])|(?<!ROOT )(?<!JOINT )(?=\b(?:JOINT|OFFSET|CHANNELS|MOTION)\b)")
@@ -142,7 +143,7 @@ class _Text:
     def __init__(self, path: Path) -> None:
         self.path = path
         # Names may be in any encoding; everything that counts is ASCII.
-        self.lines = path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
+        self.lines = whole_file(path).decode("utf-8-sig", errors="replace").splitlines()
         self.line = 0
         self._rest: list[str] = []
 

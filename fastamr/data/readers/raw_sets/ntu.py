@@ -17,7 +17,7 @@ import numpy as np
 from ...packed.dataset import PackedSkeletons
 from ..common import ntu_protocols
 from ..common.reader import Damage, Reader, Reading, Source
-from ..common.sources import DamagedFile, Listing
+from ..common.sources import DamagedFile, Listing, whole_file
 from ..common.text_numbers import NumberText, as_float32, read_numbers
 from .bodies import RECIPE, BodyChoice, Track, body_arrays, choose_bodies
 from .raw import Found, RawClip, RawSet, Task, without_copies
@@ -118,7 +118,7 @@ def read_clip(source: Source) -> Reading:
         DamagedFile: it is no such file (in which line).
         ValueError: it shows nobody.
     """
-    frames, tracks = parse(source.path.read_bytes())
+    frames, tracks = parse(whole_file(source.path))
     coords, _ = body_arrays(choose_bodies(tracks, RECIPE), frames, JOINTS, 3)
     data = PackedSkeletons.from_clips(
         [coords], layout=NtuReader.layout, fps=NtuReader.fps, names=[source.path.stem]

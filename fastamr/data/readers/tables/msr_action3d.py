@@ -18,7 +18,7 @@ from ..common.layout_choice import joints_by_name
 from ..common.linking import tracks_without_ids
 from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
-from ..common.sources import DamagedFile
+from ..common.sources import DamagedFile, whole_file
 from ..common.text_numbers import NumberText, as_float32, read_numbers
 
 _JOINTS = (
@@ -71,7 +71,7 @@ def read(
     def where(place: int) -> str:
         return f"{path}, frame {frame[place]}"
 
-    text = read_numbers(path.read_bytes())
+    text = read_numbers(whole_file(path))
     is_daily = int(text.counts[0]) != 4
     frame, points, seen = _daily(text) if is_daily else _action3d(text, min_confidence)
     on_screen = not is_daily and not path.stem.lower().endswith("3d")
