@@ -29,7 +29,8 @@ _MOST_VALUES = 4096
 declare("weighted_reconstruction_loss", TRITON, Backend("reference", can_always))
 
 
-@torch.library.custom_op("fastamr::weighted_reconstruction_loss", mutates_args=())
+# The number is part of the name: torch.compile keeps compiled backward passes on disk by the names of the ops in them.
+@torch.library.custom_op("fastamr::weighted_reconstruction_loss_v2", mutates_args=())
 def _op(
     prediction: Tensor,
     clips: Tensor,

@@ -31,6 +31,7 @@ class Case:
         arguments: makes the arguments without the back end, by name.
         compiled: sizes at which the op's Triton kernels are compiled ahead of time.
         function: name of the registered op, or in :mod:`fastamr.ops` of what is not registered; empty for ``op``.
+        revision: of the registered op: above 1 it is part of its name, see CONTRIBUTING.md.
         public: turns the arguments of the registered op into those of the function in :mod:`fastamr.ops`; None takes
             them as they are.
     """
@@ -40,12 +41,18 @@ class Case:
     arguments: Callable[[Sizes], Arguments]
     compiled: tuple[Sizes, ...] = ()
     function: str = ""
+    revision: int = 1
     public: Callable[[Arguments], Arguments] | None = None
 
     @property
     def name(self) -> str:
         """Name of the function."""
         return self.function or self.op
+
+    @property
+    def registered_name(self) -> str:
+        """Name of the op of the dispatcher, if there is one."""
+        return self.name if self.revision == 1 else f"{self.name}_v{self.revision}"
 
     @property
     def label(self) -> str:
@@ -55,7 +62,7 @@ class Case:
     @property
     def registered(self) -> Any:
         """The op of the dispatcher; None if the function is not registered."""
-        packet = getattr(torch.ops.fastamr, self.name, None)
+        packet = getattr(torch.ops.fastamr, self.registered_name, None)
         return None if packet is None else packet.default
 
     def bind(self, arguments: Arguments) -> Callable[[], Any]:
@@ -328,7 +335,7 @@ def _cases() -> Iterator[Case]:
     yield Case("motion_guidance", "histogram", partial(_guidance, kind="histogram"), one)
     yield Case("motion_guidance", "histogram valid", partial(_guidance, kind="histogram", valid=True))
 
-    loss = partial(Case, "weighted_reconstruction_loss")
+    loss = partial(Case, "weighted_reconstruction_loss", revision=2)
     yield loss("amr", partial(_loss, guided=True), (PAPER, LONG))
     yield loss("amr valid", partial(_loss, guided=True, valid=True), one)
     patches = partial(_loss, frames=4, masked=True)
