@@ -40,7 +40,7 @@ def test_every_registered_op_has_a_case() -> None:
 def test_schemas_stay() -> None:
     """A line a registered op: saved programs and graphs name the ops by these.
 
-    What changes its meaning, outputs or backward gets another name: torch.compile would go on with what it has compiled.
+    What changes its meaning, outputs or backward gets another name: torch.compile goes on with what it compiled before.
     """
     found = [str(getattr(torch.ops.fastamr, name).default._schema) for name in sorted(registered_names())]
     known = SCHEMAS.read_text(encoding="utf-8").splitlines()
