@@ -265,7 +265,7 @@ class TestFiles:
             find_reports([tmp_path / "nowhere"])
 
     def test_files_of_something_else(self, tmp_path):
-        with pytest.raises(ValueError, match=r"is not JSON \(.*evaluate the run again"):
+        with pytest.raises(ValueError, match=r"is not valid JSON \(.*evaluate the run again"):
             read_report(self.write(tmp_path / "a.json", "{"))
         with pytest.raises(ValueError, match="it lacks model, split, results"):
             read_report(self.write(tmp_path / "a.json", {"config": {}}))
