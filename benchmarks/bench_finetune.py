@@ -49,7 +49,7 @@ def build(
     torch.manual_seed(0)
     fast = ActionClassifier(build_model("amr", **sizes), CLASSES, **recipe.head()).to(device)
     plain = ActionClassifier(
-        build_model("amr", attention="reference", blocks="reference", **sizes), CLASSES, **recipe.head()
+        build_model("amr", attention="sdpa", blocks="reference", **sizes), CLASSES, **recipe.head()
     ).to(device)
     plain.load_state_dict(fast.state_dict())
     dtype = autocast_dtype(precision, device)
