@@ -148,7 +148,7 @@ class _Kept:
         if storage._cdata not in self._storages:  # held, so that no other one takes its address
             self._storages[storage._cdata] = storage
             self.size += storage.nbytes()
-        # An operation's own output, held as it is, would keep the operation, and that the output: nothing frees such a ring.
+        # An operation's own output, held as it is, keeps the operation, and that the output: nothing frees such a ring.
         return tensor.detach()
 
 
