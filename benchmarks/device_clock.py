@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
 from fastamr.training.update.recording import CudaRecorder
+from fastamr.tuning.clock import device_seconds
 
-_FLUSH_BYTES = 256 << 20
+__all__ = ["captured", "copy_bandwidth", "device_seconds"]
 
 
 @functools.cache
@@ -42,30 +42,3 @@ def captured(function: Callable[[], object], device: torch.device) -> Callable[[
         recorder.run(function)
     recorder.record(function)
     return recorder.replay
-
-
-def device_seconds(
-    function: Callable[[], object], device: torch.device, *, flush: bool, rounds: int = 30
-) -> float:
-    """Median time on the device between two events around ``function``.
-
-    Args:
-        function: enqueues the work; a graph's replay leaves no launch overhead in the time.
-        device: a GPU.
-        flush: overwrite the L2 cache before each call.
-        rounds: timed calls, after 5 that are not.
-    """
-    with torch.cuda.device(device):
-        scratch = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device=device)
-        times = []
-        for number in range(rounds + 5):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            if flush:
-                scratch.zero_()
-            start.record()
-            function()
-            end.record()
-            end.synchronize()
-            if number >= 5:
-                times.append(start.elapsed_time(end) / 1e3)
-    return statistics.median(times)

@@ -63,6 +63,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "this machine": {
         "info": ("info", "versions, devices, and which back end each op would use"),
+        "tune": ("tune", "check and time each op's back ends here, for auto to choose by"),
         "cache": ("cache", "where the compiled extension is kept; --clear empties it"),
         "quickstart": ("quickstart", "from a folder of one's own clips to a classifier, in minutes"),
         "demo": ("demo", "pre-train, probe and compare on generated motion, in minutes"),

@@ -13,6 +13,7 @@ import torch
 from . import native, ops
 from .devices import processor, versions
 from .native import cache
+from .ops.common import tuned
 from .ops.common.backends import Problem, choose
 from .tables import aligned
 
@@ -62,11 +63,29 @@ def _backends(device_type: str) -> list[str]:
     for op, table in ops.availability(device_type).items():
         try:
             used = choose(op, Problem(device_type, torch.float32))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             used = f"error: {error}"
         others = [f"{name}: {reason or 'can run'}" for name, reason in table.items() if name != used]
         lines.append(f"{op:30} {used:12}" + (f" ({'; '.join(others)})" if others else ""))
     return [line.rstrip() for line in lines]
+
+
+def _tuning(device_type: str) -> list[str]:
+    """The record of ``fastamr tune`` that ``auto`` reads, each back end that failed there, and what was chosen."""
+    try:
+        found = tuned.tuning(device_type)
+    except ValueError as error:
+        return [f"error: {error}"]
+    if found.record is None:
+        return [f"no record: {found.why_none}"]
+    record = found.record
+    lines = [f"record {record.digest}, made {record.made}: {found.path}"]
+    lines += [
+        f"never taken by auto: {name} of {op} in {dtype}: {reason}"
+        for (op, dtype), failed in found.failures.items()
+        for name, reason in failed.items()
+    ]
+    return lines + [f"{each.shape.label}: {each.line()}" for each in record.classes]
 
 
 def _cache() -> str:
@@ -96,10 +115,14 @@ def _report() -> str:
     found = [(name, version or "not installed") for name, version in versions(*_PACKAGES).items()]
     found += [("system", platform.platform())]
     found += [(tool, _tool_version(tool)) for tool in ("g++", "nvcc")]
-    found += [(name, os.environ.get(name, "not set")) for name in ("FASTAMR_BACKEND", "FASTAMR_BUILD")]
+    found += [
+        (name, os.environ.get(name, "not set"))
+        for name in ("FASTAMR_BACKEND", "FASTAMR_BUILD", "FASTAMR_TUNING")
+    ]
     lines = [aligned(found, left=(0, 1)), "", "devices", *(f"  {line}" for line in _devices())]
     lines += ["", "compiled extension", *(f"  {name}: {native.status(name)}" for name in ("cpu", "cuda"))]
     lines += [f"  cache: {_cache()}"]
     for device_type in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         lines += ["", f"back ends on {device_type}", *(f"  {line}" for line in _backends(device_type))]
+        lines += ["", f"tuning on {device_type}", *(f"  {line}" for line in _tuning(device_type))]
     return "\n".join(lines)

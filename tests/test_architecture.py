@@ -35,12 +35,12 @@ GROUND = {
 ARROWS_TEXT = """
 .: data models ops
 __main__: cli
-benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
-    visualization
+benchmarking: data data/packed data/synthetic models nn ops ops/common reference training training/clips
+    training/update visualization
 checksums:
 cli:
-commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native
-    probes sweep training visualization
+commands: benchmarking cli configs data data/preprocessing demo evaluation/report features finetuning info
+    models native probes sweep training training/update tuning visualization
 commands/bench: benchmarking commands models
 commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers
     data/readers/common features models visualization
@@ -90,7 +90,7 @@ nn: distributed ops ops/common
 nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: native ops/common reference/attention
-ops/common:
+ops/common: native
 ops/rows: kernels native ops/common reference
 probes:
 progress:
@@ -101,11 +101,12 @@ skeleton:
 sweep: folders training
 tables:
 testing: data/synthetic native ops ops/common
-training: data data/packed data/preprocessing distributed features folders models native ops probes
-    training/clips training/metrics training/update
+training: data data/packed data/preprocessing distributed features folders models native ops ops/common probes
+    training/clips training/metrics training/update tuning
 training/clips: data data/packed features
 training/metrics: folders
 training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
+tuning: native ops ops/common testing
 version:
 visualization: data data/preprocessing features models models/parts nn ops reference
 """

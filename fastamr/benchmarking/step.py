@@ -12,10 +12,12 @@ from .. import ops
 from ..data import PackedSkeletons
 from ..data.synthetic.random_clips import random_clips
 from ..models import SkeletonModel, build_model
+from ..ops.common.backends import Problem
 from ..skeleton import get_layout
 from ..training.clips.batches import BatchOrder
 from ..training.clips.clip_streams import ResidentClips
 from ..training.clips.sampling import ClipSampler
+from ..training.update.calls import basis_of, calls_of
 from ..training.update.optimizer import build_optimizer
 from ..training.update.precision import autocast_dtype, matmul_precision_of
 from ..training.update.step import PretrainStep
@@ -74,6 +76,14 @@ class FastStep:
     def graph_reason(self) -> str | None:
         """Why they are not; None where they are."""
         return self._step.graph_reason
+
+    def calls(self) -> list[tuple[str, Problem]]:
+        """The calls of ops that an update makes, see :func:`fastamr.training.update.calls.calls_of`."""
+        return calls_of(self._step)
+
+    def basis(self) -> dict[str, Any]:
+        """The sizes of its clips and layers, see :func:`fastamr.training.update.calls.basis_of`."""
+        return basis_of(self.model, self._order.batch_size, self._step.dtype)
 
     def first_batch(self) -> tuple[Tensor, Tensor]:
         """Clips ``(S, T, V, C)`` and visible tokens ``(S, K)`` of the first update, at any time."""

@@ -202,11 +202,16 @@ def _sample(s: Sizes, random: bool = True, groups: bool = False) -> Arguments:
 
 
 def _attention(s: Sizes, **given: Any) -> Arguments:
-    """Self-attention of two heads unless q and kv are given; options that are not given are off."""
+    """Self-attention, or cross-attention of other counts, unless q and kv are given; what is not given is off."""
     off = dict.fromkeys(
         ("kv", "keep", "counts", "cu_seqlens", "joint_bias", "time_bias", "query_ids", "key_ids")
     )
-    return {"q": s.leaf(2, 6, 3, 2, 16), **off, "seed": None, "scale": 0.3, "dropout": 0.0, **given}
+    if "q" not in given and s.queries == s.keys:
+        given["q"] = s.leaf(s.sequences, s.keys, 3, s.heads, s.size, dtype=s.low)
+    elif "q" not in given:
+        given["q"] = s.leaf(s.sequences, s.queries, s.heads, s.size, dtype=s.low)
+        given["kv"] = s.leaf(s.sequences, s.keys, 2, s.heads, s.size, dtype=s.low)
+    return {**off, "seed": None, "scale": 0.3, "dropout": 0.0, **given}
 
 
 def _cross_attention(s: Sizes) -> Arguments:
@@ -230,9 +235,14 @@ def _ragged_attention(s: Sizes) -> Arguments:
 def _attention_backward(s: Sizes, into: bool = False) -> Arguments:
     given = _attention(s)
     out, lse = torch.ops.fastamr.visible_attention(**given, backend="reference")
-    saved = {"grad": s.normal(2, 6, 32), "out": out.detach(), "lse": lse.detach()}
-    targets = {"dq": torch.empty_like(given["q"]), "dkv": None, "columns": s.normal(3, 2, 16)}
-    return saved | given | {"q": given["q"].detach()} | (targets if into else {})
+    grad = s.normal(s.sequences, s.queries, s.heads * s.size, dtype=s.low)
+    saved = {"grad": grad, "out": out.detach(), "lse": lse.detach()}
+    given |= {name: given[name].detach() for name in ("q", "kv") if given[name] is not None}
+    written = {
+        f"d{name}": None if given[name] is None else torch.empty_like(given[name]) for name in ("q", "kv")
+    }
+    columns = s.normal(3, s.heads, s.size, dtype=torch.promote_types(torch.float32, s.low))
+    return saved | given | (written | {"columns": columns} if into else {})
 
 
 def _public_attention(given: Arguments) -> Arguments:

@@ -20,6 +20,7 @@ class Sizes:
         target_frames: frames of a target patch of AMR.
         windows: lengths of the guidance's windows.
         rows, width, hidden: of flat rows and of the layers on them.
+        queries, keys, heads, size: of attention; as many queries as keys are self-attention.
         low: dtype of activations and working weights.
         device: where tensors lie.
         grad: whether the tensors that receive gradients ask for them.
@@ -35,6 +36,10 @@ class Sizes:
     rows: int = 5
     width: int = 16
     hidden: int = 24
+    queries: int = 6
+    keys: int = 6
+    heads: int = 2
+    size: int = 16
     low: torch.dtype = torch.float32
     device: str = "cpu"
     grad: bool = False

@@ -81,6 +81,8 @@ class PretrainConfig:
             same numbers.
         side_branch: compute the weights' gradients on a second stream of the GPU (in a recorded update a branch of the
             graph): the same numbers; nobody has measured yet whether it is faster. No effect on a CPU.
+        tune: first check and time each op's back ends at this run's shapes, as ``fastamr tune`` does, and choose by
+            that from then on; the run's ``config.yaml`` keeps False, so that resuming measures nothing anew.
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
@@ -123,6 +125,7 @@ class PretrainConfig:
     data_budget: float | None = None
     recompute: bool = False
     side_branch: bool = False
+    tune: bool = False
     log_every: int = 10
     checkpoint_every: float = 20.0
     probe_every: float = 0.0

@@ -30,6 +30,7 @@ def machine_of(device: torch.device, precision: str, speed: Explanation) -> dict
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
         "precision": precision_name(precision, device),
+        "record of fastamr tune": speed.tuning or "none",
         **{key: value for key, value in versions().items() if key in ("torch", "fastamr")},
         "platform": platform.machine(),
         "backends": {name: " and ".join(sorted(known)) for name, known in backends.items()},

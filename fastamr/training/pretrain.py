@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from .. import native
+from .. import native, progress
 from ..data import parse_steps
 from ..data.joining import Gathered, gather, open_sets
 from ..devices import deterministic
@@ -17,6 +18,8 @@ from ..distributed import World
 from ..files import check_writable
 from ..folders import FolderLock
 from ..memory import OutOfMemory, is_exhausted, keep_freed_memory
+from ..ops.common import tuned
+from ..tuning import saved, tune
 from .checkpoint import RUN_FILES, check_folder
 from .config import PretrainConfig
 from .keeper import Keeper
@@ -24,6 +27,7 @@ from .loop import Loop
 from .report import RunReport
 from .run import Run
 from .setup import check_room, is_resident, pick_split
+from .update.calls import basis_of, calls_of
 from .update.needs import exhausted
 
 if TYPE_CHECKING:
@@ -99,6 +103,8 @@ def _pretrain(
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
     run = Run(config, gathered, device, world)
+    if config.tune:
+        _tune(run, quiet)
     report = RunReport(
         config, run.order, run.schedule, run.total, run.warmup, quiet=quiet, writes=world.first
     )
@@ -110,6 +116,23 @@ def _pretrain(
         keeper.open_folder()
         Loop(run, keeper, report).train()
     return run.folder
+
+
+def _tune(run: Run, quiet: bool) -> None:
+    """Measure the back ends at the run's shapes; of several processes the first one does, for those of its machine."""
+    asked = os.environ.get("FASTAMR_TUNING")
+    if asked:
+        raise ValueError(
+            f"tune would be without effect, FASTAMR_TUNING={asked} fixes the choices: unset it, or leave tune"
+        )
+    if run.world.first:
+        sequences = run.config.batch_size // run.config.accumulate // run.world.size
+        basis = basis_of(run.model, sequences, run.step.dtype)
+        say = progress.say if not quiet else lambda line: None
+        record, path = saved(tune(calls_of(run.step), basis, say=say))
+        say(f"tuned: {path} (record {record.digest})")
+    run.world.wait()
+    tuned.forget()
 
 
 def _check_place(config: PretrainConfig) -> None:

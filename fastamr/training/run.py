@@ -119,6 +119,7 @@ class Run:
             "resume": False,
             "overwrite": False,
             "profile": 0,
+            "tune": False,
         }
         if self.config.updates is None:
             values["epochs"] = self.config.epochs or DEFAULT_EPOCHS

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ... import ops
 from ...ops.common.backends import Problem
+from ...ops.rows.checks import problem_of, row_problem
 from ...ops.rows.linear_residual_norm import residual_norm_problem
 from .side_branch import SideBranch
 
@@ -108,9 +109,12 @@ def row_problems(rows: Tensor, hidden: int) -> Iterator[tuple[str, Problem]]:
         hidden: inner width of the block's MLP.
     """
     device, (count, width) = rows.device.type, rows.shape
-    for op in ("row_linear", "row_norm", "linear_gelu"):
-        yield op, Problem(device, rows.dtype, sizes={"rows": count})
-    yield "linear_residual_norm", residual_norm_problem(rows, width)
+    for outputs in (3 * width, width):  # cross-attention projects the queries alone
+        yield "row_linear", row_problem(rows, outputs, width)
+    yield "row_norm", problem_of(rows, rows=count, width=width)
+    yield "linear_gelu", row_problem(rows, hidden, width)
+    for inputs in (width, hidden, 3 * width):
+        yield "linear_residual_norm", residual_norm_problem(rows, inputs, width)
     for outputs, inputs in ((3 * width, width), (width, width), (hidden, width), (width, hidden)):
         sizes = {"rows": count, "outputs": outputs, "inputs": inputs}
         yield "weight_gradient", Problem(device, rows.dtype, sizes=sizes)

@@ -51,7 +51,7 @@ declare(
     ),
     Backend("sdpa", _sdpa_why_not),
     Backend("reference", can_always),
-    Backend("materialised", _materialised_why_not, automatic_on=()),
+    Backend("materialised", _materialised_why_not, automatic_on=(), is_baseline=True),
 )
 
 
@@ -80,12 +80,25 @@ def _materialised(q: Tensor, kv: Tensor | None, structure: Structure) -> Tensor:
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
+def attention_sizes(sequences: int, queries: int, keys: int, heads: int, size: int) -> dict[str, int]:
+    """The sizes of a call with as many queries and keys in each sequence; ``work`` is their product."""
+    work = sequences * heads * queries * keys * size
+    return {
+        "size": size,
+        "keys": keys,
+        "work": work,
+        "sequences": sequences,
+        "queries": queries,
+        "heads": heads,
+    }
+
+
 def _problem(q: Tensor, kv: Tensor | None, structure: Structure) -> Problem:
     heads, size = q.shape[-2:]
     sizes = {"size": size}
     if structure.cu_seqlens is None:
         queries, keys = tokens_of(q, kv, structure.keep)
-        sizes |= {"keys": keys, "work": q.shape[0] * heads * queries * keys * size}
+        sizes |= attention_sizes(q.shape[0], queries, keys, heads, size)
     return Problem(q.device.type, q.dtype, features_of(structure), sizes)
 
 
@@ -167,7 +180,7 @@ def attention_backend(
     Raises:
         RuntimeError: the named back end cannot run it.
     """
-    sizes = {"size": size, "keys": keys, "work": sequences * heads * queries * keys * size}
+    sizes = attention_sizes(sequences, queries, keys, heads, size)
     return choose("visible_attention", Problem(device_type, dtype, (), sizes), backend)
 
 

@@ -1,20 +1,22 @@
 """Which back end runs an op, why not the others, and how a user chooses.
 
-``auto`` takes the first back end of an op's list that can run the call and never fails. A back end named by the
-environment variable ``FASTAMR_BACKEND`` or by :func:`backend` either runs or raises with the reason. Inside
-:func:`reference_only`, where something is computed to be compared with, nobody's choice counts.
+``auto`` takes what ``fastamr tune`` measured as the fastest, see :mod:`.tuned`; where nothing was measured, the first
+back end of an op's list that can run the call. What failed the check of ``fastamr tune`` it never takes. A back end
+named by the environment variable ``FASTAMR_BACKEND`` or by :func:`backend` either runs or raises with the reason.
+Inside :func:`reference_only`, where something is computed to be compared with, nobody's choice counts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from ...errors import unknown_name
+from . import tuned
 
 NAMES = ("auto", "reference", "materialised", "sdpa", "torch", "triton", "cpp", "cuda", "fused")
 
@@ -43,13 +45,15 @@ class Backend:
     """One way to run an op.
 
     ``why_not(problem)`` is None if it can, else the reason. ``automatic_on`` lists the device types on which ``auto``
-    may take it (None: all); ``slower_because(problem)`` is None unless ``auto`` should pass it over all the same.
+    may take it (None: all); ``slower_because(problem)`` is None unless ``auto`` should pass it over all the same;
+    one that ``is_baseline`` is there to be compared with and never taken by ``auto``.
     """
 
     name: str
     why_not: Callable[[Problem], str | None]
     automatic_on: tuple[str, ...] | None = None
     slower_because: Callable[[Problem], str | None] | None = None
+    is_baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,13 @@ class Choice:
         backend: the back end that runs.
         faster: each back end that would be faster on this device, with the reason why it does not run; empty where
             the call is as fast as it gets.
+        source: who chose: ``built in``, ``measured`` (by ``fastamr tune``), or ``named`` (by the caller or the user).
     """
 
     op: str
     backend: str
     faster: dict[str, str] = field(default_factory=dict)
+    source: str = "built in"
 
 
 _TABLE: dict[str, dict[str, Backend]] = {}
@@ -175,6 +181,70 @@ def watched() -> Iterator[list[tuple[str, Problem, str | None]]]:
         _seen = before
 
 
+def _measured(op: str, problem: Problem) -> str | None:
+    """The back end that ``fastamr tune`` found to be the fastest, if there is one and it can run the call."""
+    if torch.compiler.is_compiling():  # sizes may be symbols
+        return None
+    found = tuned.tuning(problem.device_type)
+    name = found.backend(op, problem.dtype, problem.features, problem.sizes)
+    choice = _TABLE[op].get(name) if name is not None else None
+    return None if choice is None or choice.why_not(problem) is not None else choice.name
+
+
+def _failed(op: str, problem: Problem) -> Collection[str]:
+    """Names of the back ends that failed the check of ``fastamr tune``."""
+    if torch.compiler.is_compiling():
+        return tuned.failed_names(op, problem.device_type, problem.dtype)
+    return tuned.tuning(problem.device_type).failed(op, problem.dtype)
+
+
+def _built_in(op: str, problem: Problem) -> str:
+    """The first back end of the list that ``auto`` may take, can run the call and did not fail its check."""
+    failed = _failed(op, problem)
+    for choice in _TABLE[op].values():
+        if choice.name not in failed and _is_automatic(choice, problem) and choice.why_not(problem) is None:
+            return choice.name
+    if failed:
+        raise RuntimeError(
+            f"no back end can run {op} for {problem}: {', '.join(failed)} failed the check of fastamr tune; run it "
+            "again, or set FASTAMR_TUNING=off"
+        )
+    raise RuntimeError(f"no back end can run {op} for {problem}")
+
+
+def candidates(op: str, problem: Problem) -> list[str]:
+    """The back ends that ``fastamr tune`` compares for a call: all that can run it on this device."""
+    found = []
+    for choice in _TABLE[op].values():
+        elsewhere = choice.automatic_on and problem.device_type not in choice.automatic_on
+        if not (choice.is_baseline or elsewhere) and choice.why_not(problem) is None:
+            found.append(choice.name)
+    return found
+
+
+class _Asked(BaseException):
+    """Ends a call where it asks for its back end."""
+
+
+class _First(list[tuple[str, Problem, str | None]]):
+    def append(self, item: tuple[str, Problem, str | None]) -> None:
+        super().append(item)
+        raise _Asked
+
+
+def first_problem(call: Callable[[], object]) -> Problem | None:
+    """The problem that a call first asks a back end for; it ends there. None where it asks for none."""
+    global _seen
+    before, _seen = _seen, _First()
+    try:
+        call()
+        return None
+    except _Asked:
+        return _seen[0][1]
+    finally:
+        _seen = before
+
+
 def choose(op: str, problem: Problem, name: str | None = None) -> str:
     """Return the name of the back end that runs this call.
 
@@ -192,10 +262,8 @@ def choose(op: str, problem: Problem, name: str | None = None) -> str:
     table = _TABLE[op]
     name = _asked_for(op, name)
     if name == "auto":
-        for choice in table.values():
-            if _is_automatic(choice, problem) and choice.why_not(problem) is None:
-                return choice.name
-        raise RuntimeError(f"no back end can run {op} for {problem}")
+        measured = _measured(op, problem)
+        return _built_in(op, problem) if measured is None else measured
     if name not in table:
         raise unknown_name(f"backend of {op}", name, ("auto", *table))
     reason = table[name].why_not(problem)
@@ -218,15 +286,23 @@ def explain(op: str, problem: Problem, name: str | None = None) -> Choice:
         ValueError, RuntimeError: as :func:`choose`.
     """
     used = choose(op, problem, name)
+    source = "named"
+    if _asked_for(op, name) == "auto":
+        source = "built in" if _measured(op, problem) is None else "measured"
     who = "FASTAMR_BACKEND or fastamr.backend" if name is None else "the caller"
+    failed = tuned.tuning(problem.device_type).failed(op, problem.dtype)
     faster: dict[str, str] = {}
     for choice in _TABLE[op].values():
         if choice.name == used:
             break
-        if _is_automatic(choice, problem):
-            reason = choice.why_not(problem)
+        if not _is_automatic(choice, problem):
+            continue
+        reason = choice.why_not(problem)
+        if reason is None and choice.name in failed:
+            reason = f"it failed its check by fastamr tune: {failed[choice.name]}"
+        if source != "measured" or choice.name in failed:
             faster[choice.name] = reason or f"{who} names {used!r}; leave it at 'auto'"
-    return Choice(op, used, faster)
+    return Choice(op, used, faster, source)
 
 
 def availability(device_type: str, dtype: torch.dtype = torch.float32) -> dict[str, dict[str, str | None]]:

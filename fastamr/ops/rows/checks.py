@@ -65,3 +65,8 @@ def check_operand(
 def problem_of(like: Tensor, *refusals: str, **sizes: int) -> Problem:
     """The call as the back ends see it."""
     return Problem(like.device.type, like.dtype, (), sizes, refusals)
+
+
+def row_problem(rows: Tensor, hidden: int, width: int, *refusals: str) -> Problem:
+    """A call between rows of ``width`` and of ``hidden`` values, forward or backward."""
+    return problem_of(rows, *refusals, rows=rows.shape[0], hidden=hidden, width=width)

@@ -9,7 +9,7 @@ from ..common.backends import Backend, can_always, choose, declare
 from ..common.precision import exact
 from ..common.triton_support import TRITON_PRODUCTS
 from . import native as rows_native
-from .checks import accumulator, check_operand, check_rows, problem_of
+from .checks import accumulator, check_operand, check_rows, row_problem
 
 declare("linear_gelu", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always))
 
@@ -46,7 +46,7 @@ def linear_gelu(
     features = weight.shape[0]
     check_operand("weight", weight, (features, x.shape[1]), "(F, D)", (x.dtype,), x, "x")
     check_operand("bias", bias, (features,), "(F,)", (accumulator(x.dtype), x.dtype), x, "x")
-    name = choose("linear_gelu", problem_of(x, rows=x.shape[0]), backend)
+    name = choose("linear_gelu", row_problem(x, features, x.shape[1]), backend)
     if name == "triton":
         from ...kernels.linear_gelu import linear_gelu as kernel
 
@@ -80,7 +80,7 @@ def linear_gelu_backward(
     features = weight.shape[-1]
     check_operand("weight", weight, (width, features), "(D, F)", (upstream.dtype,), upstream, "upstream")
     check_operand("slope", slope, (rows, features), "(M, F)", (upstream.dtype,), upstream, "upstream")
-    name = choose("linear_gelu", problem_of(upstream, rows=rows), backend)
+    name = choose("linear_gelu", row_problem(upstream, features, width), backend)
     if name == "triton":
         from ...kernels.linear_gelu import linear_gelu_backward as kernel
 

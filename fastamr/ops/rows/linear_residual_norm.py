@@ -11,7 +11,7 @@ from ..common.backends import Backend, Problem, can_always, choose, declare
 from ..common.precision import exact
 from ..common.triton_support import TRITON_PRODUCTS
 from . import native as rows_native
-from .checks import accumulator, check_operand, check_rows, problem_of
+from .checks import accumulator, check_operand, check_rows, row_problem
 
 # The kernels hold whole rows in registers: the statistics need all of a row's values.
 _MOST_WIDTH = 512
@@ -19,10 +19,10 @@ _MOST_WIDTH = 512
 declare("linear_residual_norm", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always))
 
 
-def residual_norm_problem(rows: Tensor, width: int) -> Problem:
-    """Rows that become ``(M, width)``, as the back ends see the call."""
+def residual_norm_problem(rows: Tensor, hidden: int, width: int) -> Problem:
+    """Rows ``(M, hidden)`` that become ``(M, width)``, as the back ends see the call."""
     refusals = (f"rows of more than {_MOST_WIDTH} values",) if width > _MOST_WIDTH else ()
-    return problem_of(rows, *refusals, rows=rows.shape[0])
+    return row_problem(rows, hidden, width, *refusals)
 
 
 def linear_residual_norm(
@@ -77,7 +77,7 @@ def linear_residual_norm(
     check_operand("beta", beta, (width,), "(D,)", vectors, x, "x")
     if scale is not None:
         check_operand("scale", scale, (rows,), "(M,)", vectors[:1], x, "x")
-    name = choose("linear_residual_norm", residual_norm_problem(x, width), backend)
+    name = choose("linear_residual_norm", residual_norm_problem(x, x.shape[1], width), backend)
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm as kernel
 
@@ -169,7 +169,7 @@ def linear_residual_norm_backward(
         check_operand("skip", skip, (rows, width), "(M, D)", (dtype,), upstream, "upstream")
     if scale is not None:
         check_operand("scale", scale, (rows,), "(M,)", (statistics,), upstream, "upstream")
-    name = choose("linear_residual_norm", residual_norm_problem(upstream, width), backend)
+    name = choose("linear_residual_norm", residual_norm_problem(upstream, features, width), backend)
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm_backward as kernel
 

@@ -10,7 +10,7 @@ from ... import reference
 from ..common.backends import Backend, Problem, can_always, choose, declare
 from ..common.precision import exact
 from . import native as rows_native
-from .checks import accumulator, check_operand, check_rows, problem_of
+from .checks import accumulator, check_operand, check_rows, row_problem
 
 
 def _library_is_faster(problem: Problem) -> str | None:
@@ -65,7 +65,7 @@ def row_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None =
     features = weight.shape[0]
     check_operand("weight", weight, (features, x.shape[1]), "(F, D)", (x.dtype,), x, "x")
     check_operand("bias", bias, (features,), "(F,)", (accumulator(x.dtype), x.dtype), x, "x")
-    name = choose("row_linear", problem_of(x, rows=x.shape[0]), backend)
+    name = choose("row_linear", row_problem(x, features, x.shape[1]), backend)
     with exact(x):
         if name == "cpp":
             return rows_native.row_linear(x, weight, bias)
@@ -87,10 +87,9 @@ def row_linear_backward(upstream: Tensor, weight: Tensor, *, backend: str | None
         ValueError, TypeError, RuntimeError: as :func:`row_linear`.
     """
     check_rows("upstream", upstream, "(M, F)")
-    rows, features = upstream.shape
-    width = weight.shape[-1]
+    features, width = upstream.shape[1], weight.shape[-1]
     check_operand("weight", weight, (features, width), "(F, D)", (upstream.dtype,), upstream, "upstream")
-    name = choose("row_linear", problem_of(upstream, rows=rows), backend)
+    name = choose("row_linear", row_problem(upstream, features, width), backend)
     with exact(upstream):
         if name == "cpp":
             return rows_native.row_linear_backward(upstream, weight)

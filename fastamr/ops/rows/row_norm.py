@@ -66,7 +66,7 @@ def row_norm(
     vectors = (accumulator(x.dtype), x.dtype)
     check_operand("gamma", gamma, (x.shape[1],), "(D,)", vectors, x, "x")
     check_operand("beta", beta, (x.shape[1],), "(D,)", vectors, x, "x")
-    name = choose("row_norm", problem_of(x, rows=x.shape[0]), backend)
+    name = choose("row_norm", problem_of(x, rows=x.shape[0], width=x.shape[1]), backend)
     with exact(x):
         if name == "cpp":
             return rows_native.row_norm(x, gamma, beta, eps)
@@ -109,7 +109,7 @@ def row_norm_backward(
     check_operand("gamma", gamma, shape[1:], "(D,)", (compute, dtype), upstream, "upstream")
     if skip is not None:
         check_operand("skip", skip, shape, "(M, D)", (dtype,), upstream, "upstream")
-    name = choose("row_norm", problem_of(upstream, rows=shape[0]), backend)
+    name = choose("row_norm", problem_of(upstream, rows=shape[0], width=shape[1]), backend)
     with exact(upstream):
         if name == "cpp":
             return rows_native.row_norm_backward(upstream, x, mean, rstd, gamma, skip)

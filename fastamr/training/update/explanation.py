@@ -31,6 +31,7 @@ class Explanation:
         ops: of each op that the step runs, the back end; an op is listed twice where its calls differ.
         unknown: why nothing is known of the model's own stacks and ops; None where it is.
         kept: bytes that the forward pass of a micro-batch keeps for its backward, block by block; None = not known.
+        tuning: digest of the record of ``fastamr tune`` that the back ends were chosen by; None without one.
     """
 
     device: str
@@ -40,6 +41,7 @@ class Explanation:
     ops: list[Choice]
     unknown: str | None = None
     kept: int | None = None
+    tuning: str | None = None
 
     def lines(self) -> list[str]:
         """Text: what is as fast as it gets in one line, then a line for each thing that is not, with the reason."""
@@ -56,13 +58,19 @@ class Explanation:
         stacks = [replace(each, backend=_FORMS[each.backend]) for each in self.stacks]
         for choice in _merged([*stacks, *self.ops]):
             if not choice.faster:
-                fast.append(f"{choice.backend}: {choice.op}")
+                measured = " (measured by fastamr tune)" if choice.source == "measured" else ""
+                fast.append(f"{choice.backend}: {choice.op}{measured}")
             for name, reason in choice.faster.items():
                 told = any(line.rstrip(")").endswith(reason.rstrip(")")) for line in slow)
                 why = "for the reason above" if told else reason
                 slow.append(f"{choice.op}: {choice.backend} instead of {name}: {why}")
         if self.unknown is not None:
             slow.append(f"the model's own parts are not known: {self.unknown}")
+        if self.device == "cuda" and self.tuning is None:
+            slow.append(
+                "no record of fastamr tune for this GPU: the back ends are the built-in choices; fastamr tune, or "
+                "fastamr pretrain --tune, checks and times them here"
+            )
         place = {"cpu": "CPU", "cuda": "GPU"}.get(self.device, self.device)
         return [f"as fast as it gets on this {place}: {'; '.join(fast)}", *slow]
 
@@ -76,7 +84,7 @@ def _merged(choices: Iterable[Choice]) -> list[Choice]:
     groups: list[tuple[Choice, list[str]]] = []
     for choice in choices:
         for known, names in groups:
-            if (known.backend, known.faster) == (choice.backend, choice.faster):
+            if replace(known, op="") == replace(choice, op=""):
                 names.append(choice.op)
                 break
         else:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ... import ops
 from ...distributed import World, add_up, spread_over
 from ...ops.common.backends import Choice
+from ...ops.common.tuned import tuning
 from ..clips.clip_streams import ClipStream
 from ..metrics.metric_ring import MetricRing
 from .adamw import AdamW
@@ -183,7 +184,10 @@ class PretrainStep:
         if isinstance(self.optimizer, AdamW):
             ops = [self.optimizer.explain(), *ops]
         recordable = self.device.type == "cuda" or self._call.gave_up
-        return Explanation(self.device.type, self.graph_reason, recordable, stacks, ops, unknown, kept)
+        digest = tuning(self.device.type).digest
+        return Explanation(
+            self.device.type, self.graph_reason, recordable, stacks, ops, unknown, kept, digest
+        )
 
     def _run_on_shapes(self, form: Form, model: nn.Module) -> None:
         """Run a micro-batch's forward pass where tensors have no values."""
