@@ -1,4 +1,4 @@
-"""The folder of libraries that were built on first use: whose it may be, and which of its files are loaded.
+"""The folder of what was built or measured on this machine: whose it may be, and which of its files are loaded.
 
 What is loaded runs as the user, so a folder or file that somebody else can write is none: see :func:`is_private`.
 """
@@ -205,7 +205,7 @@ def files() -> list[Path]:
 def _is_ours(path: Path) -> bool:
     if path.name.startswith(_BUILDING):
         return path.is_dir()
-    return path.name.startswith(("cpu-", "cuda-")) and path.suffix in _ENDINGS
+    return path.name.startswith(("cpu-", "cuda-", "tuning-")) and path.suffix in _ENDINGS
 
 
 def clear() -> int:

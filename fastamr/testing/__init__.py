@@ -1,6 +1,6 @@
-"""What tests, benchmarks and tools share: comparers, random clips, and the table of the ops' cases in ``op_cases``.
+"""What tests, benchmarks, tools and ``fastamr tune`` share: comparers, random clips, the table of the ops' cases.
 
-Product code imports nothing from here.
+Other product code imports nothing from here.
 """
 
 from ..data.synthetic.random_clips import random_clips

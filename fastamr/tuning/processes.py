@@ -21,8 +21,8 @@ from .worker import MARK, Job
 
 WORKER = (sys.executable, "-m", "fastamr.tuning.worker")
 _LONGEST_LINE = 1 << 16
-# Seconds that a killed process has to go.
-_LEAVING = 10.0
+# Seconds that a process has to start, or to go.
+_STARTING, _LEAVING = 120.0, 10.0
 
 
 @dataclass
@@ -45,7 +45,7 @@ def carry_out(job: Job, limit: float, command: Sequence[str] = WORKER) -> Outcom
 
     Args:
         job: what is to be done.
-        limit: seconds for a class; the start of the process counts as one.
+        limit: seconds for a class, after those that the process needs to start.
         command: of the worker.
     """
     outcome = Outcome()
@@ -66,7 +66,8 @@ def carry_out(job: Job, limit: float, command: Sequence[str] = WORKER) -> Outcom
                 process.stdin.close()
             with suppress(queue.Empty, subprocess.TimeoutExpired):
                 for values in _messages(process.stdout, limit):
-                    number = outcome.at = values.pop("number")
+                    number = values.pop("number")
+                    outcome.at = max(number, 0)
                     if values.pop("state") == "done":
                         outcome.found[number] = values
                         outcome.at = number + 1
@@ -102,7 +103,9 @@ def _messages(stream: IO[bytes], limit: float) -> Iterator[dict[str, Any]]:
         lines.put(b"")
 
     threading.Thread(target=read, daemon=True).start()
-    while line := lines.get(timeout=limit):
+    patience = max(limit, _STARTING)
+    while line := lines.get(timeout=patience):
+        patience = limit
         with suppress(ValueError):
             values = json.loads(line[len(MARK) :])
             if isinstance(values, dict) and isinstance(values.get("number"), int) and "state" in values:

@@ -59,6 +59,7 @@ def main() -> None:
     """Carry out the job that standard input holds as JSON."""
     job = Job(**json.loads(sys.stdin.read()))
     torch.set_num_threads(job.threads)
+    _tell(-1, state="ready")
     work = {"check": _check, "time": _time}[job.kind]
     for number, names in enumerate(job.backends):
         given = job.shapes[number]
