@@ -213,7 +213,8 @@ def test_files_have_no_circle() -> None:
 
 
 def test_no_product_code_imports_the_tests_helpers() -> None:
-    assert [room for room, others in ARROWS.items() if "testing" in others] == []
+    """But ``fastamr tune``, which checks back ends on the user's device as the tests do."""
+    assert [room for room, others in ARROWS.items() if "testing" in others] == ["tuning"]
     assert {
         target for _, target in parse_imports(PACKAGE)[1] if target.split(".")[0] in ("kernels", "tests")
     } == set()

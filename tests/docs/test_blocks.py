@@ -41,6 +41,8 @@ NOT_RUN = {
     "python experiments/results_trials.py": "reads the real motion beside the checkout, for hours",
     "yolo": "stands for a pose estimator that the project does not ship; its output is made by workshop.py",
     "camera": "stands for the reader's own program; frames.jsonl is its output",
+    "fastamr tune": "measures every back end, for minutes; tests/tuning does it for one op",
+    "fastamr pretrain --tune": "the same",
     "fastamr distill --teacher encoder": "a teacher of the papers' size: minutes for its latency",
 }
 

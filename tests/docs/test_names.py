@@ -29,7 +29,7 @@ EVERY_PAGE = (*PAGES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(
 TOPS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} | {"configs"}
 COMMANDS = (
     "pretrain", "sweep", "evaluate", "finetune", "distill", "export", "predict", "prepare", "import", "convert",
-    "split", "check", "show", "layouts", "table", "plot", "info", "cache", "quickstart", "demo", "bench ladder",
+    "split", "check", "show", "layouts", "table", "plot", "info", "tune", "cache", "quickstart", "demo", "bench ladder",
     "bench recipe", "bench profile", "bench scaling",
 )  # fmt: skip
 # Options of other programs: pytest, experiments/results.py, pip, git, torchrun, SLURM, tests/fuzzing and tools.
