@@ -1,14 +1,16 @@
 """How kernels are launched: block sizes from a table, on the tensor's device and the current stream.
 
 A launcher passes its candidates, best first, to :func:`pick`; the first one runs unless ``FASTAMR_AUTOTUNE=1`` asks
-for timing. Inside :func:`record` a launch is written down instead of run, which lets the ahead-of-time check compile
-exactly the configurations that the launchers choose, without a GPU.
+for timing, or :func:`take` brought what ``fastamr tune`` had timed before. Inside :func:`record` a launch is written
+down instead of run, which lets the ahead-of-time check compile exactly the configurations that the launchers choose,
+without a GPU.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +41,9 @@ class Launch:
 _recorded: list[Launch] | None = None
 _assumed_architecture = 90
 _tuned: dict[tuple[object, ...], Config] = {}
+# What was timed in another process: blocks, warps and stages by kernel and class.
+_given: dict[tuple[str, str], tuple[dict[str, int], int, int]] = {}
+_resolved: dict[tuple[str, tuple[object, ...]], Config] = {}
 
 
 @contextmanager
@@ -111,16 +116,15 @@ def pick(
     run: Callable[[Config], object],
     device: torch.device,
 ) -> Config:
-    """The configuration for a shape class: the first candidate, or with ``FASTAMR_AUTOTUNE=1`` the fastest.
+    """The configuration for a shape class: the first candidate, what :func:`take` gave, or the fastest.
 
-    Tuning times every candidate once per process, kernel, shape class and kind of GPU; it never happens while a CUDA
-    graph is being captured. Sums may then differ in their last bit from one process to the next, so under
-    ``torch.use_deterministic_algorithms`` nothing is tuned, and nothing that was tuned before is taken.
+    With ``FASTAMR_AUTOTUNE=1`` the fastest is found by timing: every candidate once per process, kernel, shape class
+    and kind of GPU, never while a CUDA graph is being captured. Sums may then differ in their last bit from one process
+    to the next, so under ``torch.use_deterministic_algorithms`` the first candidate runs, whatever was tuned or given.
 
     Args:
         name: of the kernel.
-        shape_class: what the choice depends on; never the number of sequences, so that a last, smaller batch
-            neither tunes nor sums differently.
+        shape_class: what the choice depends on; of a number of rows its :func:`row_class`.
         candidates: best first.
         run: launches the kernel with a configuration; must be repeatable.
         device: of the tensors.
@@ -129,16 +133,53 @@ def pick(
         return candidates[0]
     tuning = len(candidates) > 1 and _tuning(device)
     # What was tuned before a capture is what the capture holds.
-    if not tuning and (not _tuned or device.type != "cuda" or _recorded is not None or len(candidates) == 1):
+    is_known = _tuned or _given
+    if not tuning and (
+        not is_known or device.type != "cuda" or _recorded is not None or len(candidates) == 1
+    ):
         return candidates[0]
     key = (name, *shape_class, torch.cuda.get_device_capability(device))
     if key not in _tuned:
         if not tuning:
-            return candidates[0]
+            return _taken(name, shape_class, candidates)
         with torch.cuda.device(device):
             times = [triton.testing.do_bench(lambda c=config: run(c)) for config in candidates]
         _tuned[key] = candidates[times.index(min(times))]
     return _tuned[key]
+
+
+def row_class(rows: int) -> int:
+    """The class of a number of rows, half an octave wide: 19,200 and 32,000 rows may want different blocks."""
+    return round(2 * math.log2(max(rows, 1)))
+
+
+def tuned() -> list[dict[str, Any]]:
+    """What was timed in this process, as plain values for :func:`take` in another one on the same GPU."""
+    return [
+        {
+            "kernel": str(name),
+            "shape": repr(tuple(shape_class)),
+            "blocks": config.blocks,
+            "warps": config.num_warps,
+            "stages": config.num_stages,
+        }
+        for (name, *shape_class, _), config in _tuned.items()
+    ]
+
+
+def take(given: Mapping[tuple[str, str], tuple[dict[str, int], int, int]]) -> None:
+    """Take blocks, warps and stages by kernel and class, as :func:`tuned` lists them, where they are candidates."""
+    _given.update(given)
+    _resolved.clear()
+
+
+def _taken(name: str, shape_class: tuple[object, ...], candidates: Sequence[Config]) -> Config:
+    """What was given for a class, if it is a candidate; else the first one."""
+    if (name, shape_class) not in _resolved:
+        found = _given.get((name, repr(shape_class)))
+        same = (each for each in candidates if (each.blocks, each.num_warps, each.num_stages) == found)
+        _resolved[name, shape_class] = next(same, candidates[0])
+    return _resolved[name, shape_class]
 
 
 def _tuning(device: torch.device) -> bool:

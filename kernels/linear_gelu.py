@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Config, launch, pick
+from .launch import Config, launch, pick, row_class
 from .tiles import aligned, as_tiles, load_tile, moves_tiles, needs_upcast, product_tile, store_tile
 
 # The tanh form as sigmoid(2a) = 1 / (1 + 2^(-2a / ln 2)), a the polynomial of the reference.
@@ -143,7 +143,7 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, slope: bool) -> tupl
             UPCAST=needs_upcast(x),
         )
 
-    shape_class = (width, features, x.dtype, tma, even, slope)
+    shape_class = (width, features, x.dtype, tma, even, slope, row_class(rows))
     run(pick("linear_gelu", shape_class, _configs(x, tma, even), run, x.device))
     return h, derivative
 
@@ -183,6 +183,6 @@ def linear_gelu_backward(upstream: Tensor, weight: Tensor, slope: Tensor) -> tup
         )
         return sums.sum(0)
 
-    shape_class = (width, features, upstream.dtype, tma, even)
+    shape_class = (width, features, upstream.dtype, tma, even, row_class(rows))
     configs = _configs(upstream, tma, even)
     return du, run(pick("linear_gelu_backward", shape_class, configs, run, upstream.device))

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Config, architecture, launch, pick
+from .launch import Config, architecture, launch, pick, row_class
 from .tiles import aligned, as_tiles, load_tile, moves_tiles, multiply, needs_upcast, store_tile
 
 
@@ -298,7 +298,7 @@ def linear_residual_norm(
             UPCAST=needs_upcast(x),
         )
 
-    shape_class = (features, width, x.dtype, tma, scale is None)
+    shape_class = (features, width, x.dtype, tma, scale is None, row_class(rows))
     run(pick("linear_residual_norm", shape_class, _configs(x, width, tma, backward=False), run, x.device))
     return total, normed, mean, rstd
 
@@ -360,7 +360,7 @@ def linear_residual_norm_backward(
         )
         return sums.sum(0)
 
-    shape_class = (features, width, upstream.dtype, tma, skip is None, scale is None)
+    shape_class = (features, width, upstream.dtype, tma, skip is None, scale is None, row_class(rows))
     configs = _configs(upstream, width, tma, backward=True)
     config = pick("linear_residual_norm_backward", shape_class, configs, run, upstream.device)
     sums = run(config).unbind(0)

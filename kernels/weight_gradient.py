@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Config, launch, pick
+from .launch import Config, launch, pick, row_class
 from .tiles import aligned, as_tiles, load_tile, moves_tiles, multiply, needs_upcast
 
 # Programs that together fill a large GPU about twice, and the fewest blocks of rows that are worth a program.
@@ -175,7 +175,7 @@ def weight_gradient(upstream: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
         )
         return result if slices == 1 else torch.sum(parts, 0, out=result)
 
-    shape_class = (features, width, x.dtype, tma)
+    shape_class = (features, width, x.dtype, tma, row_class(rows))
     return run(pick("weight_gradient", shape_class, _configs(x, tma), run, x.device))
 
 
@@ -242,5 +242,5 @@ def _group(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
             for place, (features, width) in zip(places, shapes, strict=False)
         ]
 
-    shape_class = (*shapes, like.dtype, tma)
+    shape_class = (*shapes, like.dtype, tma, row_class(len(like)))
     return run(pick("weight_gradients", shape_class, _configs(like, tma), run, like.device))

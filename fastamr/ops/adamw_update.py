@@ -182,8 +182,17 @@ def adamw_problem(
     gradients: Sequence[Tensor],
     states: tuple[Sequence[Tensor], Sequence[Tensor]],
     working: Sequence[Tensor],
+    clips: bool = False,
 ) -> Problem:
-    """The call as the back ends see it: float16 is a feature, what is laid out unlike its parameter a refusal."""
+    """The call as the back ends see it: float16 is a feature, what is laid out unlike its parameter a refusal.
+
+    Args:
+        parameters: as in :func:`adamw_update`, like the other lists.
+        gradients: likewise.
+        states: both moments.
+        working: likewise.
+        clips: whether there is a ``max_norm``.
+    """
     half = any(each.dtype == torch.float16 for each in (*gradients, *working[:1]))
     refusals: tuple[str, ...] = ()
     companions = (gradients, *states, working)
@@ -198,7 +207,8 @@ def adamw_problem(
             refusals = ("tensors with holes, or laid out unlike their parameter",)
             break
     device, dtype = parameters[0].device.type, parameters[0].dtype
-    return Problem(device, dtype, ("float16",) if half else (), refusals=refusals)
+    sizes = {"tensors": len(parameters), "values": sum(map(Tensor.numel, parameters)), "clips": int(clips)}
+    return Problem(device, dtype, ("float16",) if half else (), sizes, refusals)
 
 
 def _check_values(
@@ -274,7 +284,7 @@ def adamw_update(
     for name, scalar in (("grad_scale", grad_scale), ("found_inf", found_inf)):
         if scalar is not None:
             _check_scalar(name, scalar, parameters[0].device)
-    problem = adamw_problem(parameters, gradients, (exp_avgs, exp_avg_sqs), working)
+    problem = adamw_problem(parameters, gradients, (exp_avgs, exp_avg_sqs), working, max_norm is not None)
     name = choose("adamw_update", problem)
     with torch.no_grad():
         norm = _op(

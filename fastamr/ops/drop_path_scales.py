@@ -64,5 +64,5 @@ def drop_path_scales(
         if not 0 <= rate < 1:
             raise ValueError(f"rates holds {rate}: each must be at least 0 and below 1, for example 0.1")
     refusals = (f"more than {_MOST_BRANCHES} branches",) if len(rates) > _MOST_BRANCHES else ()
-    problem = Problem(seed.device.type, torch.float32, refusals=refusals)
+    problem = Problem(seed.device.type, torch.float32, (), {"sequences": sequences}, refusals)
     return _op(seed, list(rates), sequences, choose("drop_path_scales", problem, backend))

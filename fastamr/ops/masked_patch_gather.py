@@ -18,6 +18,7 @@ from .common.checks import (
     check_keep,
     check_shape,
     check_tensor,
+    clip_sizes,
 )
 from .common.precision import exact
 from .common.registration import fake_of, gradients_of
@@ -170,5 +171,8 @@ def masked_patch_gather(
     dtype = _output_dtype(clips, weight, out_dtype)
     # A float64 anywhere asks for a float64 product, which only the reference computes.
     widest = torch.promote_types(torch.promote_types(clips.dtype, weight.dtype), dtype)
-    backend = choose("masked_patch_gather", Problem(clips.device.type, widest))
+    backend = choose(
+        "masked_patch_gather",
+        Problem(clips.device.type, widest, (), {**clip_sizes(clips), "width": weight.shape[0]}),
+    )
     return _op(clips.detach(), keep, weight, bias, position, patch_frames, dtype, backend)

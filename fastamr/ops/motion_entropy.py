@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import reference
 from .common.backends import Backend, Problem, can_always, choose, declare
-from .common.checks import check_clips, check_valid
+from .common.checks import check_clips, check_valid, clip_sizes
 from .common.registration import fake_of
 from .common.triton_support import TRITON
 
@@ -64,5 +64,5 @@ def motion_entropy(
     check_clips(clips)
     check_valid(valid, clips)
     check_window("window", window, eps)
-    name = choose("motion_entropy", Problem(clips.device.type, clips.dtype))
+    name = choose("motion_entropy", Problem(clips.device.type, clips.dtype, (), clip_sizes(clips)))
     return _op(clips.detach(), window, valid, eps, name)

@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import reference
 from ..errors import check_name
 from .common.backends import Backend, Problem, can_always, choose, declare
-from .common.checks import check_clips, check_valid
+from .common.checks import check_clips, check_valid, clip_sizes
 from .common.registration import fake_of
 from .common.triton_support import TRITON
 from .motion_entropy import check_window
@@ -101,5 +101,5 @@ def motion_guidance(
         refusals = (f"more than {_MOST_WINDOWS} windows",)
     elif kind == "histogram" and bins > _MOST_BINS:
         refusals = (f"more than {_MOST_BINS} bins",)
-    name = choose("motion_guidance", Problem(clips.device.type, clips.dtype, refusals=refusals))
+    name = choose("motion_guidance", Problem(clips.device.type, clips.dtype, (), clip_sizes(clips), refusals))
     return _op(clips.detach(), list(windows), k, eps, kind, bins, valid, name)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import reference
 from .common.backends import Backend, Problem, can_always, choose, declare
-from .common.checks import check_clips, check_device, check_divides, check_indices, check_keep
+from .common.checks import check_clips, check_device, check_divides, check_indices, check_keep, clip_sizes
 from .common.registration import fake_of
 from .common.triton_support import TRITON
 
@@ -48,5 +48,5 @@ def patch_gather(clips: Tensor, keep: Tensor, *, patch_frames: int) -> Tensor:
     check_keep(keep, clips.shape[0])
     check_device("keep", keep, clips.device, "clips")
     check_divides("patch_frames", patch_frames, "frames", clips.shape[1])
-    name = choose("patch_gather", Problem(clips.device.type, clips.dtype))
+    name = choose("patch_gather", Problem(clips.device.type, clips.dtype, (), clip_sizes(clips)))
     return _op(clips.detach(), keep, patch_frames, name)

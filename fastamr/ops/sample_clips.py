@@ -144,6 +144,7 @@ def sample_clips(
     _check_options(frames, seed, tuple(crop), min_frames, max_angle, coords.shape[2])
     many = coords.shape[2] > _TRITON_CHANNELS
     refusals = (f"more than {_TRITON_CHANNELS} channels",) if many else ()
-    name = choose("sample_clips", Problem(coords.device.type, coords.dtype, refusals=refusals))
+    sizes = {"sequences": len(sequence_ids), "frames": frames, "joints": coords.shape[1]}
+    name = choose("sample_clips", Problem(coords.device.type, coords.dtype, (), sizes, refusals))
     coords = coords.detach()
     return _op(coords, offsets, sequence_ids, frames, seed, list(crop), min_frames, max_angle, group, name)

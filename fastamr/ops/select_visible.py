@@ -145,7 +145,7 @@ def select_visible(
         check_device("valid", valid, seed.device, "seed")
     refusals = (f"more than {_TRITON_LIMIT} tokens",) if tokens > _TRITON_LIMIT else ()
     dtype = torch.float32 if scores is None else scores.dtype
-    name = choose("select_visible", Problem(seed.device.type, dtype, refusals=refusals))
+    name = choose("select_visible", Problem(seed.device.type, dtype, (), {"sequences": sequences}, refusals))
     keep, masked, inverse = _op(
         seed, sequences, tokens, visible, scores, largest, valid, return_masked, return_inverse, name
     )

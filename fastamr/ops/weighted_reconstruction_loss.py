@@ -15,7 +15,15 @@ from ..reference.weighted_reconstruction_loss import (
 )
 from ..reference.weighted_reconstruction_loss import reconstruction_target as _reconstruction_target
 from .common.backends import Backend, Problem, can_always, choose, declare
-from .common.checks import check_clips, check_device, check_divides, check_shape, check_tensor, check_valid
+from .common.checks import (
+    check_clips,
+    check_device,
+    check_divides,
+    check_shape,
+    check_tensor,
+    check_valid,
+    clip_sizes,
+)
 from .common.registration import fake_of, gradients_of
 from .common.triton_support import TRITON
 
@@ -153,7 +161,7 @@ def _problem(prediction: Tensor, clips: Tensor, guidance: Tensor | None, normali
         refusals = (f"statistics over more than {_MOST_FRAMES} frames",)
     elif normalize != "sequence" and prediction.shape[-1] > _MOST_VALUES:
         refusals = (f"patches of more than {_MOST_VALUES} values",)
-    return Problem(clips.device.type, dtype, refusals=refusals)
+    return Problem(clips.device.type, dtype, (), clip_sizes(clips), refusals)
 
 
 def reconstruction_target(

@@ -84,8 +84,8 @@ def _adamw(
     copies: bool = False,
     scaled: bool = False,
 ) -> Arguments:
-    """Three parameters; their gradients take the dtypes in turn."""
-    shapes = ((s.width, 4 * s.width), (s.width,), (3,))
+    """Parameters whose gradients take the dtypes in turn."""
+    shapes = s.parameters
     rate = torch.full((), 0.125, device=s.device)
     return {
         "parameters": [s.normal(*shape) for shape in shapes],
@@ -93,8 +93,8 @@ def _adamw(
         "exp_avgs": [s.normal(*shape) for shape in shapes],
         "exp_avg_sqs": [s.normal(*shape).square() for shape in shapes],
         "steps": [torch.zeros((), device=s.device) for _ in shapes],
-        "lrs": [rate] * 3,
-        "weight_decays": [0.1, 0.0, 0.05],
+        "lrs": [rate] * len(shapes),
+        "weight_decays": [(0.1, 0.0, 0.05)[i % 3] for i in range(len(shapes))],
         "working": [s.normal(*shape, dtype=torch.bfloat16) for shape in shapes if copies],
         "beta1": 0.9,
         "beta2": 0.95,
@@ -189,7 +189,7 @@ def _loss(
 def _sample(s: Sizes, random: bool = True, groups: bool = False) -> Arguments:
     order = torch.arange(s.sequences, device=s.device)
     return {
-        "coords": s.normal(3 * s.frames, s.joints, 3, dtype=torch.float16),
+        "coords": s.normal(3 * s.frames, s.joints, 3, dtype=s.stored),
         "offsets": s.whole(0, s.frames // 2, 3 * s.frames),
         "sequence_ids": order % 2,
         "frames": s.frames,

@@ -21,7 +21,9 @@ class Sizes:
         windows: lengths of the guidance's windows.
         rows, width, hidden: of flat rows and of the layers on them.
         queries, keys, heads, size: of attention; as many queries as keys are self-attention.
+        tensors, values: of an optimizer's parameters; no values are three small tensors.
         low: dtype of activations and working weights.
+        stored: dtype of packed coordinates.
         device: where tensors lie.
         grad: whether the tensors that receive gradients ask for them.
         filled: False leaves floating tensors uninitialised, for launches that are only written down.
@@ -40,10 +42,24 @@ class Sizes:
     keys: int = 6
     heads: int = 2
     size: int = 16
+    tensors: int = 3
+    values: int = 0
     low: torch.dtype = torch.float32
+    stored: torch.dtype = torch.float16
     device: str = "cpu"
     grad: bool = False
     filled: bool = True
+
+    @property
+    def parameters(self) -> list[tuple[int, ...]]:
+        """Shapes of an optimizer's parameters: a third of them matrices, which hold nearly all values."""
+        if not self.values:
+            return [(self.width, 4 * self.width), (self.width,), (3,)]
+        large = max(self.tensors // 3, 1)
+        small = min(256, self.values // (2 * self.tensors))
+        rest = self.values - small * (self.tensors - large)
+        sizes = [rest // large + (place < rest % large) for place in range(large)]
+        return [(size,) for size in sizes] + [(small,)] * (self.tensors - large)
 
     @property
     def tokens(self) -> int:

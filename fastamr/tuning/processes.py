@@ -19,6 +19,8 @@ from typing import IO, Any
 from ..documents import printable
 from .worker import MARK, Job
 
+_running: set[subprocess.Popen[bytes]] = set()
+
 WORKER = (sys.executable, "-m", "fastamr.tuning.worker")
 _LONGEST_LINE = 1 << 16
 # Seconds that a process has to start, or to go.
@@ -33,18 +35,20 @@ class Outcome:
         found: by number of the class, what was written of it.
         stopped: why the worker did not finish: killed at its limit, or how it ended; None where it did.
         at: number of the class that it had come to.
+        by_system: whether somebody else killed it, as a system does that runs out of memory: no fault of a back end.
     """
 
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
     stopped: str | None = None
     at: int = 0
+    by_system: bool = False
 
 
 def carry_out(job: Job, limit: float, command: Sequence[str] = WORKER) -> Outcome:
     """Run a job in a process of its own, which is killed where it takes too long over one class.
 
     Args:
-        job: what is to be done.
+        job: what is to be done; of kind ``tiles`` its kernels choose their blocks by timing.
         limit: seconds for a class, after those that the process needs to start.
         command: of the worker.
     """
@@ -55,11 +59,12 @@ def carry_out(job: Job, limit: float, command: Sequence[str] = WORKER) -> Outcom
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=_environment(),
+            env=_environment(job.kind == "tiles"),
             start_new_session=True,
         )
         assert process.stdin is not None
         assert process.stdout is not None
+        _running.add(process)
         try:
             with suppress(BrokenPipeError):  # it ended before it read
                 process.stdin.write(json.dumps(asdict(job)).encode())
@@ -74,17 +79,20 @@ def carry_out(job: Job, limit: float, command: Sequence[str] = WORKER) -> Outcom
                 process.wait(_LEAVING)
             if process.returncode != 0 or len(outcome.found) < len(job.shapes):
                 outcome.stopped = _ending(process.returncode, limit, errors)
+                outcome.by_system = process.returncode == -signal.SIGKILL
         finally:
             _end(process)
+            _running.discard(process)
     return outcome
 
 
-def _environment() -> dict[str, str]:
+def _environment(tiles: bool) -> dict[str, str]:
     """The parent's, without choices of back ends: the worker is told which one it runs."""
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     values = {name: value for name, value in os.environ.items() if name != "FASTAMR_BACKEND"}
-    return {**values, "FASTAMR_TUNING": "off", "PYTHONPATH": os.pathsep.join(paths)}
+    values |= {"FASTAMR_TUNING": "off", "FASTAMR_AUTOTUNE": "1" if tiles else "0"}
+    return {**values, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _messages(stream: IO[bytes], limit: float) -> Iterator[dict[str, Any]]:
@@ -123,6 +131,12 @@ def _ending(code: int | None, limit: float, errors: IO[bytes]) -> str:
         with suppress(ValueError):
             return f"crashed: ended by {signal.Signals(-code).name}{said}"
     return f"crashed: exit code {code}{said}"
+
+
+def end_all() -> None:
+    """Kill every worker that runs, as when the user interrupts."""
+    for process in list(_running):
+        _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,26 @@ from .. import native
 from ..native import cache
 from ..ops.common import tuned
 from ..ops.common.backends import Problem, candidates, choose
-from ..ops.common.record import Measured, Record, ShapeClass, Tried, machine_key, read_record, record_name
+from ..ops.common.record import (
+    Measured,
+    Record,
+    ShapeClass,
+    Tile,
+    Tried,
+    machine_key,
+    read_record,
+    record_name,
+    tile_of,
+)
 from ..ops.common.tuned import class_of
-from .processes import WORKER, Outcome, carry_out
+from .processes import WORKER, Outcome, carry_out, end_all
 from .worker import Job
 
 # The built-in choice stays where another is not faster by more than the noise.
 _NOISE = 1.03
 _MOST_AT_ONCE = 8
+# Back ends with Triton kernels inside, and how many times the limit of a check their choice of blocks may take.
+_WITH_TILES, _TILES = ("triton", "torch"), 5
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,7 @@ class _Tuner:
         worker: Sequence[str],
     ) -> None:  # fmt: skip
         self.device, self.basis, self.options, self.say, self.worker = device, basis, options, say, worker
+        self.tiles: dict[tuple[str, str], Tile] = {}
 
     def _run(self, kind: str, classes: Sequence[_Class], names: list[list[str]]) -> Outcome:
         shapes = [
@@ -77,30 +91,47 @@ class _Tuner:
             for s in (each.shape for each in classes)
         ]
         threads = torch.get_num_threads()
-        job = Job(kind, self.device, threads, self.basis, shapes, names, self.options.budget)
-        return carry_out(job, self.options.limit, self.worker)
+        tiles = [each.to_json() for each in self.tiles.values()]
+        job = Job(kind, self.device, threads, self.basis, shapes, names, self.options.budget, tiles)
+        limit = self.options.limit * (_TILES if kind == "tiles" else 1)
+        return carry_out(job, limit, self.worker)
 
     def check(self, op: str, name: str, classes: list[_Class]) -> None:
         """Check one back end of an op in all classes where it can run."""
         outcome = self._run("check", classes, [[name]] * len(classes))
+        if outcome.by_system:
+            self.say(f"{op}: {name} is not compared: its process was killed, perhaps for its memory")
         for number, each in enumerate(classes):
             found = outcome.found.get(number)
+            if found is None and outcome.by_system:
+                continue
             if found is None:
-                broke = number == min(outcome.at, len(classes) - 1)
-                why = outcome.stopped or "no answer"
-                failed = (
-                    why
-                    if broke
-                    else f"not checked: {why} at {classes[min(outcome.at, len(classes) - 1)].shape.label}"
+                why, at = outcome.stopped or "no answer", min(outcome.at, len(classes) - 1)
+                each.tried[name] = Tried(
+                    failed=why if number == at else f"not checked: {why} at {classes[at].shape.label}"
                 )
-                each.tried[name] = Tried(failed=failed)
             elif "failed" in found:
                 each.tried[name] = Tried(failed=str(found["failed"]))
-            elif "none" not in found:
+            elif "none" in found:
+                self.say(f"{each.shape.label}: {name} is not compared: {found['none']}")
+            else:
                 each.tried[name] = Tried(error=float(found["error"]))
-        failed = [each for each in classes if name in each.tried and each.tried[name].failed]
-        if failed:
-            self.say(f"{op}: {name} failed: {failed[0].tried[name].failed} ({failed[0].shape.label})")
+        wrong = [each for each in classes if name in each.tried and each.tried[name].failed]
+        if wrong:
+            self.say(f"{op}: {name} failed: {wrong[0].tried[name].failed} ({wrong[0].shape.label})")
+
+    def choose_tiles(self, op: str, name: str, classes: list[_Class]) -> None:
+        """Let a back end's Triton kernels choose their blocks by timing; they are kept where the check passes again."""
+        classes = [each for each in classes if name in each.passed()]
+        outcome = self._run("tiles", classes, [[name]] * len(classes)) if classes else Outcome()
+        wrong = next((each["failed"] for each in outcome.found.values() if "failed" in each), outcome.stopped)
+        if wrong is not None:
+            self.say(f"{op}: the blocks of {name} stay those of the table: {wrong}")
+            return
+        for found in outcome.found.values():
+            for values in found.get("tiles", ()):
+                tile = tile_of(values, f"{op}, {name}")
+                self.tiles[tile.kernel, tile.shape] = tile
 
     def time(self, classes: list[_Class]) -> None:
         """Time what passed; a class in which the worker stops is tried again, one back end after the other."""
@@ -117,13 +148,17 @@ class _Tuner:
             )
             for name in broken.passed():
                 alone = self._run("time", [broken], [[name]])
-                if alone.stopped is not None:
+                if alone.stopped is not None and not alone.by_system:
                     broken.tried[name] = Tried(failed=f"while it was timed: {alone.stopped}")
                     self.say(f"{broken.shape.op}: {name} failed {broken.tried[name].failed}")
                 else:
                     self._note(broken, alone.found.get(0, {}))
 
     def _note(self, each: _Class, found: dict[str, Any]) -> None:
+        if "ms" not in found:
+            self.say(
+                f"{each.shape.label}: not timed: {found.get('failed') or found.get('none') or 'no answer'}"
+            )
         for name, ms in found.get("ms", {}).items():
             cold = found.get("cold_ms", {}).get(name)
             each.tried[name] = Tried(error=each.tried[name].error, ms=ms, cold_ms=cold)
@@ -195,17 +230,38 @@ def tune(
         say(
             f"checking {len(jobs)} back ends of {len({op for op, _ in jobs})} ops in {len(classes)} classes of calls"
         )
-        with ThreadPoolExecutor(_at_once(device)) as pool:
-            list(pool.map(lambda job: tuner.check(*job[0], job[1]), jobs.items()))
-        say("timing those that passed")
-        tuner.time(classes)
+        try:
+            with ThreadPoolExecutor(_at_once(device)) as pool:
+                _all(pool, [partial(tuner.check, *names, each) for names, each in jobs.items()])
+            if device == "cuda" and not options.quick:
+                say("choosing the blocks of kernels")
+                for (op, name), those in jobs.items():
+                    if name in _WITH_TILES:
+                        tuner.choose_tiles(op, name, those)
+            say("timing those that passed")
+            tuner.time(classes)
+        finally:
+            end_all()  # where an error or Ctrl-C came between
         measured = []
         for each in classes:
             same = [c for c in classes if (c.shape.op, c.shape.dtype) == (each.shape.op, each.shape.dtype)]
             failed = {name for c in same for name, tried in c.tried.items() if tried.failed is not None}
             tried = {name: each.tried[name] for name in each.names if name in each.tried}
             measured.append(Measured(each.shape, _pick(each, failed), tried))
-    return Record(machine_key(device), tuple(measured), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    made = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return Record(machine_key(device), tuple(measured), made, tuple(tuner.tiles.values()))
+
+
+def _all(pool: ThreadPoolExecutor, jobs: Sequence[Callable[[], None]]) -> None:
+    """Carry the jobs out; where one raises, or the user interrupts, those that run are ended and the rest left."""
+    waiting = [pool.submit(job) for job in jobs]
+    try:
+        for each in waiting:
+            each.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_all()
+        raise
 
 
 def _at_once(device: str) -> int:

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from ..memory import is_exhausted
 from ..ops.common.backends import backend, first_problem, reference_only
-from ..ops.common.record import ShapeClass, dtype_named
-from ..ops.common.tuned import class_of
+from ..ops.common.record import ShapeClass, dtype_named, tile_of
+from ..ops.common.tuned import class_of, take_tiles
 from ..testing.checking import cast, compare, copied, results, tensors, tolerance
 from ..testing.op_cases import CASES, Case
 from ..testing.op_sizes import Sizes
@@ -37,13 +38,14 @@ class Job:
     """What a worker is asked to do.
 
     Attributes:
-        kind: ``check`` or ``time``.
+        kind: ``check``; ``tiles``, a check in which kernels choose their blocks by timing; or ``time``.
         device: type of the device.
         threads: of a CPU.
         basis: sizes where a class names none, and the dtype of activations as ``low``.
         shapes: the classes.
         backends: for each class, the back ends.
         budget: seconds for the timing of a back end in a class.
+        tiles: blocks of kernels that were chosen before, as :class:`fastamr.ops.common.record.Tile` has them.
     """
 
     kind: str
@@ -53,6 +55,7 @@ class Job:
     shapes: list[dict[str, Any]]
     backends: list[list[str]]
     budget: float
+    tiles: list[dict[str, Any]] = field(default_factory=list)
 
 
 def main() -> None:
@@ -60,7 +63,8 @@ def main() -> None:
     job = Job(**json.loads(sys.stdin.read()))
     torch.set_num_threads(job.threads)
     _tell(-1, state="ready")
-    work = {"check": _check, "time": _time}[job.kind]
+    take_tiles([tile_of(each, "tiles") for each in job.tiles])
+    work = {"check": _check, "tiles": _check, "time": _time}[job.kind]
     for number, names in enumerate(job.backends):
         given = job.shapes[number]
         shape = ShapeClass(
@@ -69,13 +73,24 @@ def main() -> None:
         _tell(number, state="begun")
         try:
             cases = matching(shape, job.basis, job.device)
-            found = work(job, cases, shape, names) if cases else {"none": True}
+            found = work(job, cases, names) if cases else {"none": "no kind of call is known of these sizes"}
         except Exception as error:
-            # Whatever a back end raises is its failure; the parent says so.
-            words = " ".join(str(error).split())[:300]
-            found = {"failed": f"{type(error).__name__}: {words}"}
+            # Whatever a back end raises is its failure, unless the call is too large for this machine.
+            kind = "none" if isinstance(error, _NoTruth) or is_exhausted(error) else "failed"
+            found = {kind: f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        if job.kind == "tiles":
+            found |= {"tiles": tuned_tiles()}
         _tell(number, state="done", **found)
     os._exit(0)  # what libraries do at the end of a process says nothing of the back end
+
+
+def tuned_tiles() -> list[dict[str, Any]]:
+    """The blocks that this process's kernels chose by timing; none where Triton is not installed."""
+    try:
+        from ..kernels import launch
+    except ImportError:
+        return []
+    return launch.tuned()
 
 
 def _tell(number: int, **values: Any) -> None:
@@ -100,7 +115,8 @@ def matching(shape: ShapeClass, basis: dict[str, Any], device: str) -> list[tupl
             continue
         # Some ops see the dtype of clips or weights, others that of activations.
         for low in dict.fromkeys((basis.get("low", shape.dtype), shape.dtype)):
-            made = Sizes(**{**rest, **sizes, "low": dtype_named(low), "device": device, "grad": True})
+            dtypes = {"low": dtype_named(low), "stored": dtype_named(shape.dtype)}
+            made = Sizes(**{**rest, **sizes, **dtypes, "device": device, "grad": True})
             try:
                 asked = first_problem(case.bind(case.arguments(replace(made, filled=False))))
             except (ValueError, TypeError, RuntimeError):  # no call of these sizes
@@ -111,15 +127,16 @@ def matching(shape: ShapeClass, basis: dict[str, Any], device: str) -> list[tupl
     return found
 
 
-def _check(job: Job, cases: list[tuple[Case, Sizes]], shape: ShapeClass, names: list[str]) -> dict[str, Any]:
+class _NoTruth(Exception):
+    """The reference could not be computed, so nothing is known of the back end."""
+
+
+def _check(job: Job, cases: list[tuple[Case, Sizes]], names: list[str]) -> dict[str, Any]:
     """Compare a back end with float64, in every kind of call of the class."""
     (name,) = names
     worst = 0.0
     for case, sizes in cases:
-        torch.manual_seed(0)
-        given = case.arguments(sizes)
-        with reference_only():
-            truth = results(case, cast(given, torch.float64), "reference")
+        given, truth = _truth(case, sizes)
         found = results(case, copied(given), name)
         errors = compare(found, truth)
         for place, error in _too_large(found, errors):
@@ -136,6 +153,17 @@ def _check(job: Job, cases: list[tuple[Case, Sizes]], shape: ShapeClass, names: 
     return {"error": worst}
 
 
+def _truth(case: Case, sizes: Sizes) -> tuple[dict[str, Any], list[Tensor]]:
+    """Arguments, the same in every process, and what the reference makes of them in float64."""
+    try:
+        torch.manual_seed(0)
+        given = case.arguments(sizes)
+        with reference_only():
+            return given, results(case, cast(given, torch.float64), "reference")
+    except Exception as error:
+        raise _NoTruth(f"{case.label}: {error}") from error
+
+
 def _too_large(found: list[Tensor], errors: list[float]) -> list[tuple[int, float]]:
     pairs = (
         enumerate(zip(found, errors, strict=True))
@@ -145,7 +173,7 @@ def _too_large(found: list[Tensor], errors: list[float]) -> list[tuple[int, floa
     return [(place, error) for place, (value, error) in pairs if not error <= tolerance(value)]
 
 
-def _time(job: Job, cases: list[tuple[Case, Sizes]], shape: ShapeClass, names: list[str]) -> dict[str, Any]:
+def _time(job: Job, cases: list[tuple[Case, Sizes]], names: list[str]) -> dict[str, Any]:
     """Milliseconds of a call forward and backward, of each back end."""
     torch.manual_seed(0)
     calls = {name: partial(_all, [_call(case, case.arguments(sizes), name) for case, sizes in _once(cases)])

@@ -45,6 +45,11 @@ def check_clips(clips: Tensor) -> None:
     check_tensor("clips", clips, 4, "(S, T, V, C)")
 
 
+def clip_sizes(clips: Tensor) -> dict[str, int]:
+    """The sizes of clips ``(S, T, V, C)`` by which back ends are chosen."""
+    return {"sequences": clips.shape[0], "frames": clips.shape[1], "joints": clips.shape[2]}
+
+
 def check_valid(valid: Tensor | None, clips: Tensor) -> None:
     """Raise unless ``valid`` is None or a bool tensor ``(S, T, V)`` that fits the clips."""
     if valid is not None:

@@ -95,6 +95,29 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """Blocks that a Triton kernel takes for a class of shapes, the number of rows among them.
+
+    Attributes:
+        kernel: the kernel.
+        shape: its class, as the launcher writes it.
+        blocks: block sizes by name.
+        warps: warps that share a block.
+        stages: of the pipeline.
+    """
+
+    kernel: str
+    shape: str
+    blocks: tuple[tuple[str, int], ...]
+    warps: int
+    stages: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**vars(self), "blocks": dict(self.blocks)}
+
+
+@dataclass(frozen=True)
 class Record:
     """All that was found on a device.
 
@@ -102,11 +125,13 @@ class Record:
         key: what it holds for, see :func:`machine_key`.
         classes: what was measured.
         made: when, in words.
+        tiles: blocks of the Triton kernels, where they were measured.
     """
 
     key: dict[str, str]
     classes: tuple[Measured, ...]
     made: str = ""
+    tiles: tuple[Tile, ...] = ()
 
     @functools.cached_property
     def digest(self) -> str:
@@ -115,7 +140,8 @@ class Record:
             [*_as_lists(each.shape), each.backend, sorted(n for n, t in each.tried.items() if t.failed)]
             for each in self.classes
         ]
-        text = json.dumps([self.key, sorted(read, key=json.dumps)], sort_keys=True)
+        tiles = sorted(json.dumps(each.to_json(), sort_keys=True) for each in self.tiles)
+        text = json.dumps([self.key, sorted(read, key=json.dumps), tiles], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def failures(self) -> list[tuple[ShapeClass, str, str]]:
@@ -132,7 +158,8 @@ class Record:
         if newer.key != self.key:
             return newer
         classes = {each.shape: each for each in (*self.classes, *newer.classes)}
-        return Record(newer.key, tuple(classes.values()), newer.made)
+        tiles = {(each.kernel, each.shape): each for each in (*self.tiles, *newer.tiles)}
+        return Record(newer.key, tuple(classes.values()), newer.made, tuple(tiles.values()))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -156,6 +183,7 @@ class Record:
             "digest": self.digest,
             "key": self.key,
             "classes": classes,
+            "tiles": [each.to_json() for each in self.tiles],
         }
 
     def save(self, path: Path) -> None:
@@ -183,25 +211,34 @@ def read_record(path: str | Path) -> Record:
         raise ValueError(f"{path}: key must hold names and words, got {shortened(key)}")
     if not isinstance(classes, list) or len(classes) > _MOST_CLASSES:
         raise ValueError(f"{path}: classes must be a list of at most {_MOST_CLASSES:,}")
-    made = str(values.get("made", ""))[:100]
-    record = Record(key, tuple(_measured(each, f"{path}: class {i}") for i, each in enumerate(classes)), made)
+    tiles = values.get("tiles", [])
+    if not isinstance(tiles, list) or len(tiles) > _MOST_CLASSES:
+        raise ValueError(f"{path}: tiles must be a list of at most {_MOST_CLASSES:,}")
+    record = Record(
+        key,
+        tuple(_measured(each, f"{path}: class {i}") for i, each in enumerate(classes)),
+        str(values.get("made", ""))[:100],
+        tuple(tile_of(each, f"{path}: tile {i}") for i, each in enumerate(tiles)),
+    )
     if values.get("digest") != record.digest:
         raise ValueError(f"{path} was changed after it was written: its digest is not {record.digest}")
     return record
 
 
+_PARTS: dict[str, type[Any]] = {"features": list, "sizes": dict, "tried": dict}
+
+
 def _measured(values: Any, where: str) -> Measured:
     if not isinstance(values, dict):
         raise ValueError(f"{where} is {shortened(values)}, expected a mapping")
-    op, dtype, backend = values.get("op"), values.get("dtype"), values.get("backend")
-    features, sizes, tried = (values.get(name) for name in ("features", "sizes", "tried"))
+    op, dtype, backend = (values.get(name) for name in ("op", "dtype", "backend"))
+    features, sizes, tried = (values.get(name, kind()) for name, kind in _PARTS.items())
+    for name, kind in _PARTS.items():
+        if not isinstance(values.get(name, kind()), kind):
+            raise ValueError(f"{where}: {name} is {shortened(values[name])}, expected a {kind.__name__}")
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ValueError(f"{where}: dtype is {shortened(dtype)}, expected one of {', '.join(_DTYPES)}")
-    names = [op, *([] if backend is None else [backend])]
-    names += features if isinstance(features, list) else [None]
-    for part in (sizes, tried):
-        names += list(part) if isinstance(part, dict) else [None]
-    for name in names:
+    for name in (op, *([] if backend is None else [backend]), *features, *sizes, *tried):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
                 f"{where} holds {shortened(name)} where a name of an op, back end or size is expected"
@@ -212,7 +249,26 @@ def _measured(values: Any, where: str) -> Measured:
     found = {name: _tried(each, f"{where}, {name}") for name, each in tried.items()}
     if backend is not None and (backend not in found or found[backend].failed is not None):
         raise ValueError(f"{where} takes {backend!r}, which did not pass there")
-    return Measured(ShapeClass(op, dtype, tuple(features), tuple(sizes.items())), backend, found)
+    return Measured(ShapeClass(str(op), dtype, tuple(features), tuple(sizes.items())), backend, found)
+
+
+def tile_of(values: Any, where: str) -> Tile:
+    """Return a tile of plain values.
+
+    Raises:
+        ValueError: they are not those of a tile.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {shortened(values)}, expected a mapping")
+    kernel, shape, blocks = values.get("kernel"), values.get("shape"), values.get("blocks")
+    if not isinstance(kernel, str) or not isinstance(shape, str) or len(kernel) + len(shape) > 500:
+        raise ValueError(f"{where}: kernel and shape are {shortened([kernel, shape])}, expected words")
+    if not isinstance(blocks, dict):
+        raise ValueError(f"{where}: blocks are {shortened(blocks)}, expected a mapping")
+    for number in (*blocks.values(), values.get("warps"), values.get("stages")):
+        if type(number) is not int or not 0 <= number < 1 << 20:
+            raise ValueError(f"{where} holds {shortened(number)}, expected a whole number")
+    return Tile(kernel, shape, tuple(blocks.items()), values["warps"], values["stages"])
 
 
 def _tried(values: Any, where: str) -> Tried:
@@ -264,7 +320,7 @@ def _driver() -> str:
     try:
         return Path("/sys/module/nvidia/version").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
-        return str(torch._C._cuda_getDriverVersion())
+        return str(getattr(torch._C, "_cuda_getDriverVersion", lambda: "unknown")())
 
 
 @functools.cache

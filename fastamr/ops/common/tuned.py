@@ -8,14 +8,24 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
 from ...documents import printable
-from .record import Measured, Record, ShapeClass, changed, dtype_name, find_record, machine_key, read_record
+from .record import (
+    Measured,
+    Record,
+    ShapeClass,
+    Tile,
+    changed,
+    dtype_name,
+    find_record,
+    machine_key,
+    read_record,
+)
 
 # A class holds for sizes up to so many times its own.
 _NEAR = math.log(2.0)
@@ -93,6 +103,18 @@ def _distance(one: int, other: int) -> float:
 _DERIVED = ("work",)
 
 
+def take_tiles(tiles: Sequence[Tile]) -> None:
+    """Have the Triton kernels take these blocks; nothing where Triton is not installed."""
+    if not tiles:
+        return
+    with suppress(ImportError):
+        from ...kernels import launch
+
+        launch.take(
+            {(each.kernel, each.shape): (dict(each.blocks), each.warps, each.stages) for each in tiles}
+        )
+
+
 def class_of(op: str, dtype: torch.dtype, features: tuple[str, ...], sizes: Sizes) -> ShapeClass:
     """The class of a call."""
     return ShapeClass(
@@ -166,6 +188,7 @@ def _load(device_type: str) -> Tuning:
             ) from None
         return _without(f"the tuning record is not used: {error}; fastamr tune writes a new one")
     if record.key == key:
+        take_tiles(record.tiles)
         return Tuning(record, path)
     if record.key.get("kind") != device_type:  # a named record of the GPU says nothing of the CPU
         return Tuning(None, path, f"{path} is one of {record.key.get('kind')}")

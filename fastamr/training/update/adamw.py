@@ -199,7 +199,8 @@ class AdamW(torch.optim.Optimizer):
             [self.state.get(each, {}).get(name, each) for each in parameters] for name in _STATE[1:]
         )
         copies = [self._copies.get(each, each) for each in parameters] if self._copies else []
-        return explain("adamw_update", adamw_problem(parameters, gradients, (first, second), copies))
+        problem = adamw_problem(parameters, gradients, (first, second), copies, self.clip_grad is not None)
+        return explain("adamw_update", problem)
 
     def _with_gradients(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
         for group in self.param_groups:
