@@ -90,7 +90,7 @@ nn: distributed ops ops/common
 nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: native ops/common reference/attention
-ops/common: native
+ops/common: kernels native
 ops/rows: kernels native ops/common reference
 probes:
 progress:
@@ -106,7 +106,7 @@ training: data data/packed data/preprocessing distributed features folders model
 training/clips: data data/packed features
 training/metrics: folders
 training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
-tuning: native ops ops/common testing
+tuning: kernels native ops ops/common testing
 version:
 visualization: data data/preprocessing features models models/parts nn ops reference
 """

@@ -9,6 +9,7 @@ import torch
 
 from ..devices import versions
 from ..folders import note_written
+from ..ops.common.tuned import tuning
 from .checkpoint import (
     RUN_FILES,
     SUSPECT_FILE,
@@ -82,6 +83,7 @@ class Keeper:
                 "configuration": run.complete_config().to_dict(),
                 "data fingerprint": run.fingerprint,
                 "update to go on from": run.update,
+                "record of fastamr tune (FASTAMR_TUNING names one)": tuning(run.device.type).digest,
             }
         )
         run.world.share_tensors([*run.model.parameters(), *run.model.buffers()])

@@ -36,7 +36,8 @@ from .worker import Job
 
 # The built-in choice stays where another is not faster by more than the noise.
 _NOISE = 1.03
-_MOST_AT_ONCE = 8
+# Checks beside one another, and the bytes of a GPU that each may need: its context, and float64 operands.
+_MOST_AT_ONCE, _BYTES = 12, 3 << 30
 # Back ends with Triton kernels inside, and how many times the limit of a check their choice of blocks may take.
 _WITH_TILES, _TILES = ("triton", "torch"), 5
 
@@ -267,7 +268,10 @@ def _all(pool: ThreadPoolExecutor, jobs: Sequence[Callable[[], None]]) -> None:
 def _at_once(device: str) -> int:
     """How many checks run beside one another."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST_AT_ONCE, cpus if device == "cuda" else cpus // torch.get_num_threads()))
+    most = cpus // torch.get_num_threads()
+    if device == "cuda":
+        most = min(cpus, torch.cuda.mem_get_info()[0] // _BYTES)
+    return max(1, min(_MOST_AT_ONCE, most))
 
 
 def saved(record: Record, out: str | Path | None = None) -> tuple[Record, Path]:

@@ -182,11 +182,12 @@ def _time(job: Job, cases: list[tuple[Case, Sizes]], names: list[str]) -> dict[s
         best = best_seconds(calls, job.budget)
         return {"ms": {name: seconds * 1e3 for name, seconds in best.items()}}
     device, times = torch.device("cuda", torch.cuda.current_device()), dict[str, dict[str, float]]()
+    replays = {name: captured(call, device) for name, call in calls.items()}
     for kind, flush in (("ms", False), ("cold_ms", True)):
-        times[kind] = {}
-        for name, call in calls.items():
-            replay = captured(call, device)
-            times[kind][name] = device_seconds(replay, device, flush=flush, rounds=20) * 1e3
+        times[kind] = {
+            name: device_seconds(replay, device, flush=flush, rounds=20) * 1e3
+            for name, replay in replays.items()
+        }
     return times
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 
 import pytest
@@ -7,7 +8,18 @@ import torch
 import triton
 import triton.language as tl
 from fastamr.kernels import launch as module
-from fastamr.kernels.launch import Config, architecture, assume, interpreted, launch, pick, record
+from fastamr.kernels.launch import (
+    Config,
+    architecture,
+    assume,
+    interpreted,
+    launch,
+    pick,
+    record,
+    row_class,
+    take,
+    tuned,
+)
 
 
 @triton.jit
@@ -105,6 +117,47 @@ def test_tuning_takes_the_fastest_once(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert best is candidates[1]
     assert timed == [4, 8, 16]
+
+
+def test_what_another_process_timed_is_taken_by_its_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tuned choices of 19,200 and of 32,000 rows are written out and taken apart; what is no candidate is not."""
+    candidates = (Config({"BLOCK": 4}), Config({"BLOCK": 8}), Config({"BLOCK": 16}, num_warps=8))
+    few, many = row_class(19_200), row_class(32_000)
+    assert few != many
+    assert row_class(0) == row_class(1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    for name in ("_tuned", "_given", "_resolved"):
+        monkeypatch.setattr(module, name, {})
+    monkeypatch.setattr(
+        module,
+        "_tuned",
+        {
+            ("copy", 5, torch.bfloat16, few, (9, 0)): candidates[1],
+            ("copy", 5, torch.bfloat16, many, (9, 0)): candidates[2],
+            ("copy", 6, torch.bfloat16, many, (9, 0)): Config({"BLOCK": 1 << 19}),
+        },
+    )
+    written = json.loads(json.dumps(tuned()))
+    monkeypatch.setattr(module, "_tuned", {})
+    take(
+        {(each["kernel"], each["shape"]): (each["blocks"], each["warps"], each["stages"]) for each in written}
+    )
+
+    def picked(*shape_class: object, device: str = "cuda") -> Config:
+        return pick("copy", shape_class, candidates, lambda config: None, torch.device(device, 0))
+
+    assert picked(5, torch.bfloat16, few) is candidates[1]
+    assert picked(5, torch.bfloat16, many) is candidates[2]
+    assert picked(6, torch.bfloat16, many) is candidates[0]
+    assert picked(5, torch.float16, many) is candidates[0]
+    assert picked(5, torch.bfloat16, many, device="cpu") is candidates[0]
+    with record():
+        assert picked(5, torch.bfloat16, many) is candidates[0]
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert picked(5, torch.bfloat16, many) is candidates[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.gpu

@@ -90,7 +90,12 @@ class FitKeeper:
         self._machine = machine_of(fit.step.device, fit.settings.precision, speed)
         changes = [] if checkpoint is None else self._restore(checkpoint)
         self.world.agree(
-            {"plan": self.plan, "data fingerprint": self.fingerprint, "update to go on from": fit.update}
+            {
+                "plan": self.plan,
+                "data fingerprint": self.fingerprint,
+                "update to go on from": fit.update,
+                "record of fastamr tune (FASTAMR_TUNING names one)": speed.tuning,
+            }
         )
         self.world.share_tensors([*fit.model.parameters(), *fit.model.buffers()])
         self._soundness = Soundness(fit.model, fit.step.optimizer)

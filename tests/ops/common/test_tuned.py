@@ -22,6 +22,7 @@ from fastamr.ops.common.record import (
     Measured,
     Record,
     ShapeClass,
+    Tile,
     Tried,
     find_record,
     machine_key,
@@ -45,6 +46,9 @@ def made(*classes: Measured, **key: str) -> Record:
 FEW = Measured(norm(100), "torch", {"torch": Tried(ms=1.0), "cpp": Tried(ms=2.0)})
 MANY = Measured(norm(350), "reference", {"reference": Tried(ms=1.0), "torch": Tried(ms=2.0)})
 WRONG = Measured(norm(100), "torch", {"torch": Tried(ms=1.0), "cpp": Tried(failed="wrong: off by 3")})
+
+
+TILE = Tile("linear_gelu", "(256, 1024, 29)", (("BLOCK_ROWS", 128), ("BLOCK_WIDTH", 64)), 8, 3)
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +203,13 @@ HOSTILE = {
     "reason": spoilt(into("tried", {"torch": {"failed": 3}})),
     "taken without a check": spoilt(into("backend", "cpp\x1b[31m")),
     "taken though it failed": spoilt(lambda values: values["classes"][1].update(backend="cpp")),
+    "tiles": spoilt(lambda values: values | {"tiles": {}}),
+    "tile": spoilt(lambda values: values | {"tiles": [1]}),
+    "tile of words": spoilt(lambda values: values | {"tiles": [{"kernel": 1, "shape": "", "blocks": {}}]}),
+    "blocks": spoilt(lambda values: values | {"tiles": [{"kernel": "a", "shape": "", "blocks": [1]}]}),
+    "no block": spoilt(
+        lambda values: values | {"tiles": [{"kernel": "a", "shape": "", "blocks": {"B": "1"}}]}
+    ),
     "changed by hand": spoilt(into("backend", "cpp")),
 }
 
@@ -242,7 +253,7 @@ def test_what_is_no_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_a_record_reads_as_it_was_written(tmp_path: Path) -> None:
-    record = made(FEW, MANY, WRONG)
+    record = replace(made(FEW, MANY, WRONG), tiles=(TILE,))
     record.save(tmp_path / "record.json")
     assert read_record(tmp_path / "record.json") == record
     assert json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))["format"] == FORMAT
@@ -251,7 +262,14 @@ def test_a_record_reads_as_it_was_written(tmp_path: Path) -> None:
 def test_the_digest_is_that_of_the_choices() -> None:
     slower = replace(FEW, tried={"torch": Tried(ms=9.0), "cpp": Tried(ms=10.0)})
     assert made(FEW, MANY).digest == made(MANY, slower).digest
-    different = (made(FEW), made(FEW, WRONG), made(replace(FEW, backend="cpp")), made(FEW, torch="1"), made())
+    different = (
+        replace(made(FEW), tiles=(TILE,)),
+        made(FEW),
+        made(FEW, WRONG),
+        made(replace(FEW, backend="cpp")),
+        made(FEW, torch="1"),
+        made(),
+    )
     assert len({each.digest for each in different}) == len(different)
 
 

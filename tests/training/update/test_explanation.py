@@ -291,3 +291,16 @@ def test_choices_say_which_faster_back_ends_there_are_on_the_device() -> None:
     assert explain("visible_attention", Problem("cpu", torch.float32, sizes=small)) == Choice(
         "visible_attention", "sdpa"
     )
+
+
+def test_a_gpu_without_measurements_is_told_what_to_do() -> None:
+    words = "fastamr pretrain --tune, checks and times them here"
+    assert any(words in line for line in Explanation("cuda", None, True, [], []).lines())
+    assert not any(words in line for line in Explanation("cuda", None, True, [], [], tuning="12ab").lines())
+    assert not any(words in line for line in Explanation("cpu", None, False, [], []).lines())
+
+
+def test_measured_choices_are_told_apart() -> None:
+    choices = [Choice("row_norm", "torch", source="measured"), Choice("row_linear", "torch")]
+    (line,) = Explanation("cpu", None, False, [], choices).lines()
+    assert "torch: row_norm (measured by fastamr tune); torch: row_linear" in line
