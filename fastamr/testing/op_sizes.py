@@ -59,7 +59,7 @@ class Sizes:
         small = min(256, self.values // (2 * self.tensors))
         rest = self.values - small * (self.tensors - large)
         sizes = [rest // large + (place < rest % large) for place in range(large)]
-        return [(size,) for size in sizes] + [(small,)] * (self.tensors - large)
+        return [(size,) for size in (*sizes, *[small] * (self.tensors - large))]
 
     @property
     def tokens(self) -> int:
