@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastamr import ops
 from fastamr.benchmarking.step import FastStep, build_fast_step
 from fastamr.cli import main
 from fastamr.commands import tune as command
@@ -183,3 +184,22 @@ def test_same_record_same_bits(name: str) -> None:
     assert f"measured {name}" in chosen
     assert chosen == again
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.slow
+def test_a_record_is_read_while_a_call_is_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first choice of a process may be inside ``torch.compile``, where no file can be read by what is traced."""
+    shape = ShapeClass("motion_entropy", "float32", (), (("sequences", 2), ("frames", 8), ("joints", 3)))
+    failed = {"triton": Tried(failed="crashed"), "reference": Tried(ms=1.0)}
+    Record(machine_key("cpu"), (Measured(shape, "reference", failed),)).save(tmp_path / "record.json")
+    monkeypatch.setenv("FASTAMR_TUNING", str(tmp_path / "record.json"))
+    clips = torch.randn(2, 8, 3, 3)
+    compiled = torch.compile(
+        lambda given: ops.motion_entropy(given, window=4)[0], fullgraph=True, backend="eager"
+    )
+    tuned.forget()
+    try:
+        assert torch.equal(compiled(clips), ops.motion_entropy(clips, window=4)[0])
+        assert tuned.tuning("cpu").record is not None
+    finally:
+        tuned.forget()
