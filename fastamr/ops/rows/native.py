@@ -1,7 +1,7 @@
 """The CPU back end ``"cpp"`` of the ops on flat rows.
 
 Where the processor has a matrix unit for bfloat16 (AMX), the compiled extension's products with a pass at their end,
-``fastamr_native::*_product_cpu``; elsewhere and for float64 a library's product, then one pass of the extension over it,
+``fastamr_native::*_product_cpu``; elsewhere and for float64 a library's product, then one of its passes,
 ``fastamr_native::*_rows_cpu``.
 """
 
