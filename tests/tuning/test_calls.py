@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastamr.benchmarking.step import build_fast_step
+from fastamr.cli import main
 from fastamr.models import MODELS
 from fastamr.ops.common.backends import Problem, backend, candidates, first_problem
 from fastamr.ops.common.tuned import class_of
@@ -54,3 +55,22 @@ def test_a_problem_is_told_without_running_the_call() -> None:
     problem = first_problem(case.bind(case.arguments(sizes)))
     assert problem == Problem("cpu", torch.float32, (), {"rows": 7, "width": 9})
     assert first_problem(lambda: None) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--limit", "0"], 2, "limit is 0, expected a positive number of seconds"),
+        (["--device", "nonsense"], 2, "device 'nonsense' cannot be used"),
+        (["--config", "missing.yaml"], 2, "missing.yaml"),
+        (["--batch-size", "0"], 2, "batch_size"),
+        (["--out", "."], 1, "is a folder: name a file"),
+    ],
+)
+def test_wrong_options_end_in_one_line(
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", *words]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
