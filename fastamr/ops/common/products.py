@@ -39,6 +39,11 @@ def _chosen() -> str:
 _library = _chosen()
 
 
+def product_library() -> str:
+    """``mkl`` or ``onednn``: whose float32 products this process takes on a CPU."""
+    return _library
+
+
 def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
     covered = x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0 and weight.numel() > 0
     return covered and _library == "onednn"

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from ...files import write_text
 from ...native import cache
 from ...native.build import BuildError, sources_folder
 from ...version import __version__
+from .products import product_library
 
 FORMAT = "fastamr tuning record, version 1"
 _MOST_CLASSES = 10_000
@@ -312,6 +314,8 @@ def machine_key(device_type: str) -> dict[str, str]:
             "device": processor(),
             "capability": torch.backends.cpu.get_cpu_capability(),
             "threads": str(torch.get_num_threads()),
+            "products": product_library(),
+            "FASTAMR_CPU": os.environ.get("FASTAMR_CPU", "not set"),
         }
     return {"kind": device_type, **device, **versions, "sources": sources_digest()}
 

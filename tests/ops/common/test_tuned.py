@@ -135,7 +135,9 @@ def test_cache_lists_and_clears_records() -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("part", ["device", "capability", "threads", "torch", "fastamr", "sources"])
+@pytest.mark.parametrize(
+    "part", ["device", "capability", "threads", "products", "FASTAMR_CPU", "torch", "fastamr", "sources"]
+)
 def test_a_record_of_another_machine_is_ignored_with_one_line(
     part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
