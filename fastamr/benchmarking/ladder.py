@@ -103,7 +103,7 @@ def run_ladder(
     options = options.on(device)
     chosen, ladder, data = begin(options, device)
     running = [rung for rung, reason in chosen if reason is None]
-    flops = _update_flops(running, options)
+    flops = update_flops(running, options)
     left = TimeLeft([_updates(rung, options) * flops[rung.name] for rung in running])
     for place, (rung, reason) in enumerate(chosen, 1):
         row = Row(rung.name, rung.heading(device), rung.model, rung.fast, rung.is_released, reason)
@@ -163,7 +163,7 @@ def _updates(rung: Rung, options: LadderOptions) -> int:
     return 2 + (FastStep.preparation if rung.fast else 0) + options.warmup + options.rounds
 
 
-def _update_flops(rungs: Sequence[Rung], options: LadderOptions) -> dict[str, float]:
+def update_flops(rungs: Sequence[Rung], options: LadderOptions) -> dict[str, float]:
     """FLOPs of an update of one sequence in each rung, linear layers only: what the time left is estimated by."""
     found: dict[tuple[str, bool], float] = {}
     for rung in rungs:
