@@ -161,8 +161,8 @@ def test_arrays(benchmark: BenchmarkFixture, tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_prepare(benchmark: BenchmarkFixture, tmp_path: Path, kind: str, workers: int) -> None:
-    """512 files from the source to the packed file, processes started anew each time."""
-    count = 512
+    """256 files from the source to the packed file, processes started anew each time."""
+    count = 256
     content = skeleton_file(FRAMES, 1)
     names = [f"S001C001P{place // 60 + 1:03d}R001A{place % 60 + 1:03d}.skeleton" for place in range(count)]
     raw = tmp_path / "raw"

@@ -38,15 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long_case: a benchmark that takes long; run with --every-case")
 
 
-@pytest.fixture(autouse=True)
-def case_can_run(request: pytest.FixtureRequest) -> None:
-    """Skip, with the reason, what takes long and what the device has no instructions for.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, with the reason, what takes long and what the device has no instructions for, before anything is made.
 
     Parameters of a case that are or name a dtype are what it computes in, except ``storage``.
     """
-    if request.node.get_closest_marker("long_case") and not request.config.getoption("--every-case"):
+    if item.get_closest_marker("long_case") and not item.config.getoption("--every-case"):
         pytest.skip("takes long: run with --every-case")
-    given = dict(getattr(request.node, "callspec", None).params) if hasattr(request.node, "callspec") else {}
+    given = dict(item.callspec.params) if hasattr(item, "callspec") else {}
     device = torch.device(given.pop("device", "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         return  # the fixture ``device`` says so

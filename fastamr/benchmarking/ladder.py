@@ -22,7 +22,7 @@ from .machine import clocks, environment, known_peak
 from .ntu_sized import ntu_sized
 from .plain_step import PlainStep
 from .rungs import Ladder, Row, Rung, choose_rungs
-from .step import FastStep, sample_batch
+from .step import FastStep, preparation_on, sample_batch
 from .timing import PeakMemory, TimeLeft, duration, give_back, measure, wait
 
 # Largest relative difference between a rung's first loss and that of the same weights, clips and masks in float64.
@@ -104,7 +104,7 @@ def run_ladder(
     chosen, ladder, data = begin(options, device)
     running = [rung for rung, reason in chosen if reason is None]
     flops = update_flops(running, options)
-    left = TimeLeft([_updates(rung, options) * flops[rung.name] for rung in running])
+    left = TimeLeft([_updates(rung, options, device) * flops[rung.name] for rung in running])
     for place, (rung, reason) in enumerate(chosen, 1):
         row = Row(rung.name, rung.heading(device), rung.model, rung.fast, rung.is_released, reason)
         if reason is None:
@@ -156,11 +156,11 @@ def caught(rung: Rung, row: Row) -> Iterator[None]:
             torch.compiler.reset()
 
 
-def _updates(rung: Rung, options: LadderOptions) -> int:
+def _updates(rung: Rung, options: LadderOptions, device: torch.device) -> int:
     """How many updates a rung makes in all; its check counts as one."""
     assert options.rounds is not None
     assert options.warmup is not None
-    return 2 + (FastStep.preparation if rung.fast else 0) + options.warmup + options.rounds
+    return 2 + (preparation_on(device) if rung.fast else 0) + options.warmup + options.rounds
 
 
 def update_flops(rungs: Sequence[Rung], options: LadderOptions) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from ..ladder import LadderOptions, begin, caught, checked_step, fill_in, update_flops
 from ..plain_step import PlainStep
 from ..rungs import RUNGS, Ladder, Row, Rung, choose_rungs
-from ..step import FastStep
+from ..step import FastStep, preparation_on
 from ..timing import PeakMemory, duration, measure
 
 # In the order in which they are prepared: what the answer needs most comes first.
@@ -96,7 +96,7 @@ def run_quick(
         row = Row(rung.name, rung.heading(device), rung.model, rung.fast, rung.is_released, reason)
         ladder.rows.append(row)
         passed = time.perf_counter() - began
-        updates = _CHECKING + (FastStep.preparation if rung.fast else 0)
+        updates = _CHECKING + (preparation_on(device) if rung.fast else 0)
         if reason is None and passed + updates * flops[rung.name] * pace > _PREPARING * options.seconds:
             row.reason = f"left out: it would not fit into {options.seconds:g} s here (--seconds allows more)"
         if row.reason is None:
