@@ -8,7 +8,7 @@ from typing import Any
 
 from ..tables import aligned, figure, markdown, times_text
 from .cost import CONVENTION
-from .ladder import Ladder, Row
+from .rungs import RUNGS, Ladder, Row
 
 RATIOS = {
     "released": "SkeletonMAE as released",
@@ -16,6 +16,7 @@ RATIOS = {
     "amr": "the best plain-PyTorch AMR of this run",
     "skeleton_mae_fast": "SkeletonMAE by the same step of fastamr",
 }
+_PRECISIONS = {rung.name: rung.precision for rung in RUNGS}
 BOTH_FAST = "AMR against SkeletonMAE, both fast"
 
 _COLUMNS: tuple[tuple[str, Callable[[Row, Row | None], str]], ...] = (
@@ -43,13 +44,22 @@ def ratios(ladder: Ladder) -> list[dict[str, Any]]:
         "released": _first(row for row in plain if row.name == "mae-fp32"),
         "skeleton_mae": _fastest(row for row in plain if row.model == "skeleton_mae"),
         "amr": _fastest(row for row in plain if row.model == "amr"),
-        "skeleton_mae_fast": _fastest(row for row in fast if row.model == "skeleton_mae"),
     }
-    return [
-        {"rung": row.name, **{name: _compared(base, row) for name, base in bases.items()}}
-        for row in fast
-        if row.model == "amr"
-    ]
+    found = []
+    for row in fast:
+        if row.model == "amr":
+            own = {**bases, "skeleton_mae_fast": _skeleton_mae_like(row, fast)}
+            found.append({"rung": row.name, **{name: _compared(base, row) for name, base in own.items()}})
+    return found
+
+
+def _skeleton_mae_like(row: Row, fast: Iterable[Row]) -> Row | None:
+    """SkeletonMAE by the library's step in the precision of an AMR row."""
+    return _fastest(
+        each
+        for each in fast
+        if each.model == "skeleton_mae" and _PRECISIONS[each.name] == _PRECISIONS[row.name]
+    )
 
 
 def _compared(base: Row | None, row: Row) -> dict[str, Any] | None:
@@ -59,14 +69,17 @@ def _compared(base: Row | None, row: Row) -> dict[str, Any] | None:
 
 
 def both_fast(ladder: Ladder) -> tuple[Row, Row] | None:
-    """The library's fastest AMR rung and its fastest SkeletonMAE rung, or None where one of them has no time.
+    """The library's fastest AMR rung that has a SkeletonMAE rung of the same precision, and the latter; None without.
 
     Their ratio is what the algorithm saves; the rest of the speed-up over plain PyTorch is that of the kernels.
     """
     fast = [row for row in ladder.rows if row.ms is not None and row.fast]
-    amr = _fastest(row for row in fast if row.model == "amr")
-    mae = _fastest(row for row in fast if row.model == "skeleton_mae")
-    return None if amr is None or mae is None else (amr, mae)
+    pairs = [(row, _skeleton_mae_like(row, fast)) for row in fast if row.model == "amr"]
+    return min(
+        ((amr, mae) for amr, mae in pairs if mae is not None),
+        key=lambda pair: pair[0].ms or 0.0,
+        default=None,
+    )
 
 
 def to_json(ladder: Ladder) -> dict[str, Any]:

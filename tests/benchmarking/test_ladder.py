@@ -327,13 +327,16 @@ def test_both_fast_by_hand() -> None:
     """The fastest of the library's rungs of each model: what the algorithm saves."""
     rows = [row("mae-fp32", 300.0), row("fastamr-fp32", 8.0), row("fastamr-bf16", 5.0)]
     assert last_line(made(*rows)) == "AMR against SkeletonMAE, both fast: not measured"
-    rows += [row("fastmae-fp32", 40.0), row("fastmae-bf16", 20.0)]
+    rows.append(row("fastmae-fp32", 40.0))  # bfloat16 is not compared with float32
+    assert last_line(made(*rows)) == "AMR against SkeletonMAE, both fast (fastamr-fp32, fastmae-fp32): 5.00x"
+    rows.append(row("fastmae-bf16", 20.0))
     assert last_line(made(*rows)) == "AMR against SkeletonMAE, both fast (fastamr-bf16, fastmae-bf16): 4.00x"
     table = as_text(made(*rows)).splitlines()[2:]
     ends = next(place for place, line in enumerate(table) if not line)
     assert re.fullmatch(r"AMR against .*both fast \(fastamr-bf16, fastmae-bf16\) +4\.00x", table[ends - 1])
     found = ratios(made(*rows))
     assert [entry["rung"] for entry in found] == ["fastamr-fp32", "fastamr-bf16"]
+    assert found[0]["skeleton_mae_fast"] == {"against": "fastmae-fp32", "times": 5.0}
     assert found[1]["skeleton_mae_fast"] == {"against": "fastmae-bf16", "times": 4.0}
     assert found[1]["skeleton_mae"]["against"] == "mae-fp32"  # the library's own is no plain PyTorch
 

@@ -93,7 +93,7 @@ def test_on_a_slow_machine_the_first_rungs_are_timed_and_the_others_left_out(
     monkeypatch.setattr(turns, "measure", lambda step, device, rounds: [4.0] * rounds)
     ladder = run_quick(QuickOptions(sequences=2, seconds=100, architecture=tiny), CPU)
     timed = {row.name for row in ladder.rows if row.ms is not None}
-    assert "fastamr-fp32" in timed
+    assert {"fastamr-fp32", "amr-fp32", "mae-fp32"} <= timed
     left_out = [row for row in ladder.rows if row.ms is None]
     assert left_out
     assert {row.reason for row in left_out} == {
@@ -101,6 +101,15 @@ def test_on_a_slow_machine_the_first_rungs_are_timed_and_the_others_left_out(
     }
     assert next(clock) * 1.0 < 200  # neither did it go on for all turns
     assert len(ladder.rows) == 9
+
+
+@pytest.mark.parametrize(("rate", "count"), [(200e9, 8), (100e9, 4), (50e9, 2), (1e9, 1)])
+def test_a_slow_processor_gets_fewer_sequences(
+    rate: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its measured products: 6 updates of 125 GFLOPs a sequence, three times as slow, in 100 s."""
+    monkeypatch.setattr(turns, "matmul_rate", lambda device, dtype, size: rate)
+    assert turns._fitting(125e9, 100.0, CPU) == count
 
 
 def test_a_wrong_rung_gets_no_time(

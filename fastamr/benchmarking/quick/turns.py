@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from ..ladder import LadderOptions, begin, caught, checked_step, fill_in, update_flops
+from ..machine import matmul_rate
 from ..plain_step import PlainStep
 from ..rungs import RUNGS, Ladder, Row, Rung, choose_rungs
 from ..step import FastStep, preparation_on
@@ -23,11 +25,15 @@ _WANTED = {
     ),
     "cuda": ("fastamr-bf16", "amr-bf16", "mae-fp32", "mae-sdpa", "amr-tf32", "mae-tf32", "fastmae-bf16"),
 }  # fmt: skip
+# Without these there is no answer: they are never left out.
+_NEEDED = 3
 # Of the time, for building, checking and first updates; what is left is for the turns.
 _PREPARING = 0.6
 # Updates that building, the first update, its check in float64 and the one before the turns cost.
 _CHECKING = 4
 _FEWEST_TURNS, _MOST_TURNS = 2, 20
+# An update takes about so many times as long as its linear layers' FLOPs at the rate of one large float32 product.
+_SLOWER, _CPU_SEQUENCES = 3.0, (8, 4, 2)
 _TELL_EVERY = 5.0
 
 
@@ -36,7 +42,7 @@ class QuickOptions:
     """What :func:`run_quick` runs.
 
     Attributes:
-        sequences: S; by default 256 on a GPU, 8 on a CPU.
+        sequences: S; by default 256 on a GPU, on a CPU 8, or as many fewer as its products are too slow for 8.
         seconds: how long it may take; a rung that would not fit is left out, which the table says.
         architecture: settings that both models share; the papers' by default.
 
@@ -86,10 +92,13 @@ def run_quick(
     """
     began = time.perf_counter()
     given = options.ladder().on(device)
-    _, ladder, data = begin(given, device)
     chosen = {rung.name: (rung, reason) for rung, reason in choose_rungs((), device)}
     wanted = [chosen[name] for name in _WANTED[device.type]]
     flops = update_flops([rung for rung, _ in wanted], given)
+    if options.sequences is None and device.type == "cpu":
+        running = sum(flops[rung.name] for rung, reason in wanted if reason is None)
+        given = dataclasses.replace(given, sequences=_fitting(running, options.seconds, device))
+    _, ladder, data = begin(given, device)
     ready: list[_Runner] = []
     pace = 0.0  # seconds a FLOP, of the slowest rung so far
     for place, (rung, reason) in enumerate(wanted, 1):
@@ -97,7 +106,8 @@ def run_quick(
         ladder.rows.append(row)
         passed = time.perf_counter() - began
         updates = _CHECKING + (preparation_on(device) if rung.fast else 0)
-        if reason is None and passed + updates * flops[rung.name] * pace > _PREPARING * options.seconds:
+        expected = passed + updates * flops[rung.name] * pace
+        if reason is None and place > _NEEDED and expected > _PREPARING * options.seconds:
             row.reason = f"left out: it would not fit into {options.seconds:g} s here (--seconds allows more)"
         if row.reason is None:
             left = duration(max(0.0, options.seconds - passed))
@@ -114,6 +124,19 @@ def run_quick(
     order = [rung.name for rung in RUNGS]
     ladder.rows.sort(key=lambda row: order.index(row.name))
     return ladder
+
+
+def _fitting(flops: float, seconds: float, device: torch.device) -> int:
+    """How many sequences of an update a CPU computes in time.
+
+    Args:
+        flops: of one update of one sequence in all rungs.
+        seconds: for everything.
+        device: the CPU.
+    """
+    rate = matmul_rate(device, torch.float32, size=1024)
+    a_sequence = (_CHECKING + _FEWEST_TURNS) * flops * _SLOWER / rate
+    return next((count for count in _CPU_SEQUENCES if count * a_sequence <= seconds), 1)
 
 
 def _take_turns(
