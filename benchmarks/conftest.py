@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long_case: a benchmark that takes long; run with --every-case")
+    Clock.every_case = config.getoption("--every-case")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -74,13 +75,15 @@ class Clock:
     Args:
         benchmark: the pytest-benchmark fixture of the case.
         device: where the function runs.
-        every_case: make all rounds, however long they take.
+
+    Attributes:
+        every_case: make all rounds, however long they take: what ``--every-case`` sets for a run.
     """
 
-    def __init__(
-        self, benchmark: BenchmarkFixture, device: torch.device, *, every_case: bool = False
-    ) -> None:
-        self.benchmark, self.device, self.every_case = benchmark, device, every_case
+    every_case = False
+
+    def __init__(self, benchmark: BenchmarkFixture, device: torch.device) -> None:
+        self.benchmark, self.device = benchmark, device
 
     def __call__(
         self,
@@ -173,9 +176,9 @@ class Clock:
 
 
 @pytest.fixture
-def clock(benchmark: BenchmarkFixture, device: torch.device, request: pytest.FixtureRequest) -> Clock:
+def clock(benchmark: BenchmarkFixture, device: torch.device) -> Clock:
     """The :class:`Clock` of the case."""
-    return Clock(benchmark, device, every_case=request.config.getoption("--every-case"))
+    return Clock(benchmark, device)
 
 
 @pytest.fixture

@@ -93,6 +93,25 @@ def test_the_last_lines_are_the_back_ends(tmp_path: Path) -> None:
     assert re.match(r"row_norm forward +float32 +CPU", lines[title + 2])
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_takes_long_must_be_asked_for(
+    benchmarks: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Before a fixture of the case is made, whatever its scope."""
+    item = types.SimpleNamespace(
+        get_closest_marker=lambda name: name == "long_case",
+        config=types.SimpleNamespace(getoption=lambda name: asked, addinivalue_line=lambda *words: None),
+    )
+    monkeypatch.setattr(benchmarks.conftest.Clock, "every_case", None)
+    benchmarks.conftest.pytest_configure(item.config)
+    assert benchmarks.conftest.Clock.every_case is asked
+    if asked:
+        benchmarks.conftest.pytest_runtest_setup(item)
+        return
+    with pytest.raises(pytest.skip.Exception, match="takes long: run with --every-case"):
+        benchmarks.conftest.pytest_runtest_setup(item)
+
+
 class TestClock:
     def test_a_dtype_without_instructions_is_not_timed(
         self, benchmarks: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
@@ -126,7 +145,8 @@ class TestClock:
 
         monkeypatch.setattr(benchmarks.conftest, "time", types.SimpleNamespace(perf_counter=lambda: now))
         benchmark = StandIn()
-        benchmarks.conftest.Clock(benchmark, CPU, every_case=every)(work, "op", [1], "float32")
+        monkeypatch.setattr(benchmarks.conftest.Clock, "every_case", every)
+        benchmarks.conftest.Clock(benchmark, CPU)(work, "op", [1], "float32")
         assert benchmark.rounds == rounds
 
 
