@@ -158,8 +158,10 @@ def test_arrays(benchmark: BenchmarkFixture, tmp_path: Path, form: str) -> None:
     benchmark.extra_info |= {"clips_per_second": round(count / median)}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [("folder", 1), ("zip", 1), ("zip", 2), pytest.param("folder", 2, marks=pytest.mark.long_case)],
+)
 def test_prepare(benchmark: BenchmarkFixture, tmp_path: Path, kind: str, workers: int) -> None:
     """256 files from the source to the packed file, processes started anew each time."""
     count = 256
