@@ -267,6 +267,7 @@ class TestAttentionRivals:
         wanted = torch.autograd.grad(truth, wide, upstream.double())
         torch.testing.assert_close([each.double() for each in gradients], list(wanted), rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.filterwarnings("ignore:flex_attention called without")
     def test_flex(self, benchmarks: types.SimpleNamespace, inputs: list[torch.Tensor]) -> None:
         """The form that is not compiled, which runs anywhere; on a CPU it has no backward."""
         flex = pytest.importorskip("torch.nn.attention.flex_attention")
