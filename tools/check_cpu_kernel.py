@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from fastamr.host import allowed_cpus  # noqa: E402
 from fastamr.native import build  # noqa: E402
 
 TESTS = ROOT / "tests" / "csrc"
@@ -51,7 +52,7 @@ def compile_all(
         [*build.filled(command, source=str(source), object=target), *extra]
         for (source, command), target in zip(compilations, objects, strict=True)
     ]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(allowed_cpus()) as pool:
         list(pool.map(run, commands))
     return objects
 

@@ -34,6 +34,7 @@ SANITIZE = (
 
 def sanitized(words: list[str]) -> int:
     """Build the extension with the sanitizers into a folder of its own, and run this program with it."""
+    from fastamr.host import allowed_cpus
     from fastamr.native import build, cache
 
     plan = build.plan_for("cpu")
@@ -48,7 +49,7 @@ def sanitized(words: list[str]) -> int:
     ]
     with tempfile.TemporaryDirectory() as name:
         place = Path(name) / library
-        build.build(changed, place, lambda built: cache.seal(place, "sanitized", built))
+        build.build(changed, place, allowed_cpus(), lambda built: cache.seal(place, "sanitized", built))
         environment = os.environ | {
             "FASTAMR_CACHE": name,
             "LD_PRELOAD": " ".join(runtime),

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -286,13 +286,21 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"{Path(command[0]).name} failed: {summary}", f"{' '.join(command)}\n{words}\n")
 
 
-def build(plan: Plan, library: Path, seal: Callable[[Path], None] | None = None) -> None:
+def build(
+    plan: Plan,
+    library: Path,
+    jobs: int,
+    seal: Callable[[Path], None] | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> None:
     """Compile in parallel, link, and put the finished file in its place at once.
 
     Args:
         plan: how.
         library: the place.
+        jobs: compilers that run at a time.
         seal: called with the finished file before that.
+        done: called after each compilation and after the link.
 
     Raises:
         BuildError: with the failed command and the compiler's words.
@@ -305,10 +313,17 @@ def build(plan: Plan, library: Path, seal: Callable[[Path], None] | None = None)
             list(filled(command, source=str(source), object=target))
             for (source, command), target in zip(plan.compilations, objects, strict=True)
         ]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(_run, commands))
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                for each in as_completed([pool.submit(_run, command) for command in commands]):
+                    each.result()
+                    done()
+            except BuildError:
+                pool.shutdown(cancel_futures=True)
+                raise
         finished = folder / "library.so"
         _run(list(filled(plan.link, library=str(finished), objects=objects)))
+        done()
         if seal is not None:
             seal(finished)
         finished.replace(library)

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..progress import say
+
 # Files that are made here, by their ending.
 _ENDINGS = (".so", ".json", ".lock", ".failed")
 _BUILDING = ".build-"
@@ -142,7 +144,11 @@ def locked(path: Path) -> Iterator[None]:
     import fcntl  # not on Windows, where nothing is compiled
 
     with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"fastamr: waits for another process that compiles the extension (lock: {path})")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..host import allowed_cpus
+from ..progress import Progress, say
 from . import build, cache
 
 # By device: why its library is not loaded (None if it is), and the file that is. A device that is missing was not
@@ -68,9 +69,12 @@ def _build(plan: build.Plan, library: Path, sources: str) -> Path:
             raise build.BuildError(
                 f"{summary} (its whole output: {failure}; try again with: fastamr cache --clear)"
             )
-        print(f"fastamr: compiling its {plan.device} extension into {library.parent}, once", file=sys.stderr)
+        say(f"fastamr: compiling its {plan.device} extension into {library.parent}, once")
+        steps = len(plan.compilations) + 1  # and the link
         try:
-            build.build(plan, library, functools.partial(cache.seal, library, sources))
+            with Progress(steps, "fastamr: compiling", unit="file") as progress:
+                seal = functools.partial(cache.seal, library, sources)
+                build.build(plan, library, allowed_cpus(), seal, progress.advance)
         except build.BuildError as error:
             failure.write_text(f"{error}\n{error.log}", encoding="utf-8")
             raise build.BuildError(f"{error} (its whole output: {failure})") from error
