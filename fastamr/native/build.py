@@ -28,19 +28,23 @@ CHOICES = ("auto", "none", "cpu", "cuda")
 _TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 # Never -ffast-math: a library linked with it flushes denormals in the whole process that loads it. Never
 # -fassociative-math either: the exponential relies on the order of its additions.
-_CPP_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
-KERNEL_FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+_CPP_FLAGS = ("-std=c++17", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+KERNEL_FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+# Adapters check arguments and add up partial sums: what -O3 would do beyond that takes a third of their build.
+_ADAPTER_FLAGS = ("-O1", "-ftree-vectorize")
+# Written in vectors throughout: what GCC would make vectors of besides are the ends of rows, which no vector fits.
+_NO_MORE_VECTORS = "-fno-tree-vectorize"
 # Instruction sets that the CPU kernel is compiled for, besides the processor family's common ones.
 INSTRUCTION_SETS = {
     "baseline": (),
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }
-# Files of csrc/cpu that are compiled once for each of them, and the prefix of the tables that they define.
+# Files of csrc/cpu that are compiled once for each of them: the prefix of the tables that they define, further options.
 CPU_KERNELS = {
-    "visible_attention.cpp": "fastamr_kernels",
-    "row_passes.cpp": "fastamr_row_kernels",
-    "adamw_update.cpp": "fastamr_adamw_kernels",
+    "visible_attention.cpp": ("fastamr_kernels", ()),
+    "row_passes.cpp": ("fastamr_row_kernels", (_NO_MORE_VECTORS,)),
+    "adamw_update.cpp": ("fastamr_adamw_kernels", ()),
 }
 _NVCC_FLAGS = (
     "-std=c++17",
@@ -128,36 +132,22 @@ def cpu_plan(torch: Torch) -> Plan:
     """The CPU library: the kernel once for each instruction set, and the adapter to torch."""
     compiler, folder = _tool("CXX", "g++"), sources_folder()
     output = ("-c", "{source}", "-o", "{object}")
+    kernel, adapter = (compiler, *_CPP_FLAGS, *KERNEL_FLAGS), (compiler, *_CPP_FLAGS, *_ADAPTER_FLAGS)
     sets = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"baseline": ()}
-    compilations = [
-        (
-            folder / "cpu" / source,
-            (
-                compiler,
-                *_CPP_FLAGS,
-                *KERNEL_FLAGS,
-                *flags,
-                f"-D{table.upper()}={table.removeprefix('fastamr_')}_{name}",
-                f'-DFASTAMR_KERNELS_NAME="{name}"',
-                *output,
-            ),
-        )
-        for source, table in CPU_KERNELS.items()
-        for name, flags in sets.items()
-    ]
-    adapter = (compiler, *_CPP_FLAGS, _TORCH_TARGET, *torch.includes, *output)
+    compilations = []  # what takes longest comes first, so that the last compilers end at about the same time
     if "avx512" in sets:
         # Written with AVX-512, and for processors that have the matrix unit besides.
-        flags = (*KERNEL_FLAGS, *INSTRUCTION_SETS["avx512"])
-        compilations.append((folder / "cpu" / "tile_products.cpp", (compiler, *_CPP_FLAGS, *flags, *output)))
-    compilations += [
-        (folder / "cpu" / "best_kernels.cpp", (compiler, *_CPP_FLAGS, *output)),
-        (folder / "torch_cpu.cpp", adapter),
-        (folder / "torch_cpu_adamw.cpp", adapter),
-        (folder / "torch_cpu_mapping.cpp", adapter),
-        (folder / "torch_cpu_products.cpp", adapter),
-        (folder / "torch_cpu_rows.cpp", adapter),
-    ]
+        flags = (*INSTRUCTION_SETS["avx512"], _NO_MORE_VECTORS)
+        compilations.append((folder / "cpu" / "tile_products.cpp", (*kernel, *flags, *output)))
+    for source, (table, further) in CPU_KERNELS.items():
+        for name, flags in reversed(sets.items()):
+            define = f"-D{table.upper()}={table.removeprefix('fastamr_')}_{name}"
+            named = (define, f'-DFASTAMR_KERNELS_NAME="{name}"')
+            compilations.append((folder / "cpu" / source, (*kernel, *flags, *further, *named, *output)))
+    of_torch = (*adapter, _TORCH_TARGET, *torch.includes, *output)
+    names = ("", "_products", "_rows", "_adamw", "_mapping")
+    compilations += [(folder / f"torch_cpu{name}.cpp", of_torch) for name in names]
+    compilations.append((folder / "cpu" / "best_kernels.cpp", (*adapter, *output)))
     link = (compiler, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu"))
     return Plan("cpu", tuple(compilations), link, (compiler,))
 
