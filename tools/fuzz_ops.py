@@ -35,9 +35,9 @@ SANITIZE = (
 def sanitized(words: list[str]) -> int:
     """Build the extension with the sanitizers into a folder of its own, and run this program with it."""
     from fastamr.host import allowed_cpus
-    from fastamr.native import build, cache
+    from fastamr.native import build, cache, load
 
-    plan = build.plan_for("cpu")
+    plan = load.plan_here("cpu")
     library = f"cpu-{build.fingerprint(plan)}.so"
     compilations = tuple((source, (*command, *SANITIZE)) for source, command in plan.compilations)
     changed = dataclasses.replace(plan, compilations=compilations, link=(*plan.link, *SANITIZE))

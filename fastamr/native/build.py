@@ -40,6 +40,9 @@ INSTRUCTION_SETS = {
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }
+# What a library may be built up to: the sets above, each with those before it, and the matrix unit of bfloat16 (AMX).
+LEVELS = (*INSTRUCTION_SETS, "matrix unit")
+_MATRIX_UNIT = ("amx_tile", "amx_bf16", "avx512_bf16")
 # Files of csrc/cpu that are compiled once for each of them: the prefix of the tables that they define, further options.
 CPU_KERNELS = {
     "visible_attention.cpp": ("fastamr_kernels", ()),
@@ -128,15 +131,35 @@ def _tool(variable: str, default: str) -> str:
     return path
 
 
-def cpu_plan(torch: Torch) -> Plan:
-    """The CPU library: the kernel once for each instruction set, and the adapter to torch."""
+def level_of(processor: str) -> str:
+    """The highest of :data:`LEVELS` that a processor has; the last where its text does not tell.
+
+    Args:
+        processor: the text of ``/proc/cpuinfo``.
+    """
+    told = [
+        set(line.partition(":")[2].split()) for line in processor.splitlines() if line.startswith("flags")
+    ]
+    if not told:
+        return LEVELS[-1]
+    present, level = set.intersection(*told), "baseline"
+    wanted = [[flag.removeprefix("-m") for flag in flags] for flags in INSTRUCTION_SETS.values()]
+    for name, flags in zip(LEVELS, [*wanted, _MATRIX_UNIT], strict=True):
+        if not present.issuperset(flags):
+            break
+        level = name
+    return level
+
+
+def cpu_plan(torch: Torch, level: str = LEVELS[-1]) -> Plan:
+    """The CPU library: the kernel once for each instruction set up to a level, and the adapter to torch."""
     compiler, folder = _tool("CXX", "g++"), sources_folder()
     output = ("-c", "{source}", "-o", "{object}")
     kernel, adapter = (compiler, *_CPP_FLAGS, *KERNEL_FLAGS), (compiler, *_CPP_FLAGS, *_ADAPTER_FLAGS)
-    sets = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"baseline": ()}
+    most = LEVELS.index(level) if platform.machine() in ("x86_64", "AMD64") else 0
+    sets = dict(list(INSTRUCTION_SETS.items())[: most + 1])
     compilations = []  # what takes longest comes first, so that the last compilers end at about the same time
-    if "avx512" in sets:
-        # Written with AVX-512, and for processors that have the matrix unit besides.
+    if most == LEVELS.index("matrix unit"):
         flags = (*INSTRUCTION_SETS["avx512"], _NO_MORE_VECTORS)
         compilations.append((folder / "cpu" / "tile_products.cpp", (*kernel, *flags, *output)))
     for source, (table, further) in CPU_KERNELS.items():
@@ -147,7 +170,8 @@ def cpu_plan(torch: Torch) -> Plan:
     of_torch = (*adapter, _TORCH_TARGET, *torch.includes, *output)
     names = ("", "_products", "_rows", "_adamw", "_mapping")
     compilations += [(folder / f"torch_cpu{name}.cpp", of_torch) for name in names]
-    compilations.append((folder / "cpu" / "best_kernels.cpp", (*adapter, *output)))
+    best = (*adapter, f"-DFASTAMR_LEVEL={most}", *output)
+    compilations.append((folder / "cpu" / "best_kernels.cpp", best))
     link = (compiler, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu"))
     return Plan("cpu", tuple(compilations), link, (compiler,))
 
@@ -209,18 +233,19 @@ def cuda_plan(torch: Torch, architectures: Sequence[str] = CUDA_ARCHITECTURES) -
     return Plan("cuda", tuple((source, command) for source in sources), link, (nvcc,))
 
 
-def plan_for(device: str, capabilities: Sequence[str] = ()) -> Plan:
+def plan_for(device: str, capabilities: Sequence[str] = (), level: str = LEVELS[-1]) -> Plan:
     """The plan of a device's library, or :class:`BuildError`.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
         capabilities: of the GPUs that the CUDA library is for; none makes it run on every supported one, as in a wheel.
             Each further architecture costs nvcc as much time again.
+        level: what the CPU library is built up to. Each further one costs the compiler as much time again.
     """
     if sys.platform != "linux":
         raise BuildError(f"it is built on Linux only (this is {sys.platform}): the other back ends run")
     torch = find_torch()
-    return cpu_plan(torch) if device == "cpu" else cuda_plan(torch, architectures_of(capabilities))
+    return cpu_plan(torch, level) if device == "cpu" else cuda_plan(torch, architectures_of(capabilities))
 
 
 def _version(tool: str) -> str:

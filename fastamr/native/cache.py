@@ -186,8 +186,9 @@ def is_sound(library: Path) -> bool:
 
 
 def find(folder: Path, device: str, sources: str) -> Path | None:
-    """Return a sound library of these sources, whatever compiler built it."""
-    for library in sorted(folder.glob(f"{device}-*.so")):
+    """Return a sound library of these sources, whatever compiler built it: the largest, which has most instructions."""
+    found = sorted(folder.glob(f"{device}-*.so"), key=lambda path: path.stat().st_size, reverse=True)
+    for library in found:
         if _note(library).get("sources") == sources and is_sound(library):
             return library
     return None

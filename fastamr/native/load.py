@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -39,7 +39,7 @@ def built_library(device: str) -> Path:
     """
     sources = build.sources_fingerprint(device)
     try:
-        plan = _plan(device)
+        plan = plan_here(device)
     except build.BuildError:
         for folder in cache.readable():
             if (kept := cache.find(folder, device, sources)) is not None:
@@ -52,12 +52,25 @@ def built_library(device: str) -> Path:
     return _build(plan, cache.writable() / name, sources)
 
 
-def _plan(device: str) -> build.Plan:
-    """How the library is built here: the CUDA one for the GPUs that are present."""
-    if device == "cpu" or not torch.cuda.is_available():
+def plan_here(device: str) -> build.Plan:
+    """How the library is built for what is present: the processor's instruction sets, the GPUs.
+
+    Raises:
+        build.BuildError: it cannot be built.
+    """
+    if device == "cpu":
+        return build.plan_for(device, level=build.level_of(_processor()))
+    if not torch.cuda.is_available():
         return build.plan_for(device)
     found = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
     return build.plan_for(device, [f"{major}{minor}" for major, minor in found])
+
+
+def _processor() -> str:
+    """What the system tells of the processor; nothing where it does not."""
+    with suppress(OSError):
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def _build(plan: build.Plan, library: Path, sources: str) -> Path:
@@ -157,7 +170,7 @@ def _is_there(device: str) -> bool:
     if device == "cuda" and not torch.cuda.is_available():
         return True
     try:
-        name = f"{device}-{build.fingerprint(_plan(device))}"
+        name = f"{device}-{build.fingerprint(plan_here(device))}"
     except (build.BuildError, OSError):
         return True
     return any(

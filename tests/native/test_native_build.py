@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import resource
 import shutil
@@ -128,7 +129,7 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
     results = [process.communicate() for process in processes]
     assert [out.strip() for out, _ in results] == ["library", "library"], results
     assert sum("compiling its cpu extension" in error for _, error in results) == 1
-    assert len(log.read_text().splitlines()) == len(build.cpu_plan(build.find_torch()).compilations) + 1
+    assert len(log.read_text().splitlines()) == len(load.plan_here("cpu").compilations) + 1
 
 
 def test_a_build_shows_how_far_it_is(
@@ -137,7 +138,7 @@ def test_a_build_shows_how_far_it_is(
     monkeypatch.setenv("CXX", fake_compiler(tmp_path, ""))
     load.built_library("cpu")
     out, error = capsys.readouterr()
-    steps = len(build.cpu_plan(build.find_torch()).compilations) + 1
+    steps = len(load.plan_here("cpu").compilations) + 1
     assert out == ""
     assert error.splitlines()[0] == f"fastamr: compiling its cpu extension into {fresh}, once"
     assert re.search(rf"fastamr: compiling: +0%.* 0/{steps} ", error)
@@ -181,6 +182,59 @@ def processor_seconds(run: Callable[[], object]) -> float:
     run()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+ZEN_3 = "flags\t\t: fpu sse sse2 avx avx2 fma bmi2\n"
+ZEN_4 = "flags : fma avx2 avx512f avx512bw avx512dq avx512vl avx512_bf16\n"
+SAPPHIRE_RAPIDS = ZEN_4.strip() + " amx_bf16 amx_tile amx_int8\n"
+
+
+@pytest.mark.parametrize(
+    ("processor", "level"),
+    [
+        ("flags : fpu sse sse2 avx\n", "baseline"),
+        ("flags : avx2\n", "baseline"),
+        (ZEN_3, "avx2"),
+        (ZEN_4, "avx512"),
+        (SAPPHIRE_RAPIDS, "matrix unit"),
+        (SAPPHIRE_RAPIDS + ZEN_3, "avx2"),
+        ("flags : fma avx512f avx512bw avx512dq avx512vl amx_tile\n", "baseline"),
+        ("model name : x\n", "matrix unit"),
+        ("", "matrix unit"),
+    ],
+)
+def test_a_first_use_compiles_what_the_processor_runs(
+    processor: str, level: str, monkeypatch: pytest.MonkeyPatch, fresh: Path, tmp_path: Path
+) -> None:
+    assert build.level_of(processor) == level
+    monkeypatch.setattr(load, "_processor", lambda: processor)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, ""))
+    words = {word for _, command in load.plan_here("cpu").compilations for word in command}
+    sets = [name for name in build.INSTRUCTION_SETS if f'-DFASTAMR_KERNELS_NAME="{name}"' in words]
+    assert sets == list(build.LEVELS[: build.LEVELS.index(level) + 1][:3])
+    sources = [source.name for source, _ in load.plan_here("cpu").compilations]
+    assert ("tile_products.cpp" in sources) == (level == "matrix unit")
+    assert len(sources) == len(set(sources)) + 3 * (len(sets) - 1)
+    # A wheel serves every processor.
+    assert len(build.plan_for("cpu").compilations) == 16
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of this family only")
+@pytest.mark.parametrize("level", build.LEVELS)
+def test_the_choice_names_no_kernel_that_was_not_compiled(level: str, tmp_path: Path) -> None:
+    plan = build.cpu_plan(build.find_torch(), level)
+    ((source, command),) = (each for each in plan.compilations if each[0].name == "best_kernels.cpp")
+    place = str(tmp_path / "best.o")
+    subprocess.run([*build.filled(command, source=str(source), object=place)], check=True)
+    listing = subprocess.run(["nm", "-uC", place], capture_output=True, text=True, check=True).stdout
+    found = set(re.findall(r"fastamr::(\w+)", listing))
+    sets = build.LEVELS[: build.LEVELS.index(level) + 1][:3]
+    tables = [prefix.removeprefix("fastamr_") for prefix, _ in build.CPU_KERNELS.values()]
+    tiles = {"tile_product_kernels"} if level == "matrix unit" else set()
+    assert found == {f"{table}_{name}" for table in tables for name in sets} | tiles
 
 
 @needs_compiler
