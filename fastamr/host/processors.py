@@ -11,8 +11,8 @@ from pathlib import Path
 from . import control_groups
 
 SPIN = 10_000
-"""Turns that an OpenMP thread waits in a loop before it sleeps: some tenths of a millisecond, as long as most of the
-stretches between two parallel regions of a step. By default GNU's library turns 300,000 times. ``docs/performance.md``."""
+"""Turns that an OpenMP thread waits in a loop before it sleeps: some tenths of a millisecond, about as long as the
+stretches between two parallel regions of a step (``docs/performance.md``). GNU's library has 300,000 by default."""
 
 # What says how long OpenMP's threads wait in a loop, and how many there are, in the libraries that torch may use.
 _WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
