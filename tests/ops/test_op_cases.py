@@ -8,63 +8,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 import fastamr
 from fastamr import ops
 from fastamr.testing import relative_error
+from fastamr.testing.calls import backends_of, cast, copied, results, tensors
 from fastamr.testing.op_cases import CASES, Case
 from fastamr.testing.op_sizes import SMALL
 
 REGISTERED = [case for case in CASES if case.registered is not None]
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-# Arguments of AdamW whose dtypes are not that of the parameters.
-FIXED = ("steps", "lrs", "grad_scale", "found_inf", "working")
-
-
-def copied(values: Any, dtype: torch.dtype | None = None) -> Any:
-    """The same values in tensors of their own; with a dtype, all that is floating takes it."""
-
-    def copy(value: Tensor) -> Tensor:
-        other = value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype, copy=True)
-        return other.requires_grad_(value.requires_grad)
-
-    values = pytree.tree_map_only(Tensor, copy, values)
-    return pytree.tree_map_only(torch.dtype, lambda kept: dtype or kept, values)
-
-
-def cast(given: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The arguments in another dtype."""
-    return {name: copied(value, None if name in FIXED else dtype) for name, value in given.items()}
-
-
-def tensors(values: Any) -> list[Tensor]:
-    return [each for each in pytree.tree_leaves(values) if isinstance(each, Tensor)]
-
-
-def results(case: Case, given: dict[str, Any], backend: str) -> list[Tensor]:
-    """What comes out, what the arguments hold afterwards, and their gradients for some gradient of the outputs."""
-    if hasattr(ops, case.name):
-        with fastamr.backend(**{case.op: backend}):
-            found = tensors(case.bind(given)())
-    else:
-        found = tensors(case.registered(**given, backend=backend))
-    torch.manual_seed(1)
-    leading = [each for each in found if each.requires_grad]
-    upstream = [torch.randn(each.shape, dtype=torch.float64).to(each) for each in leading]
-    if leading:
-        torch.autograd.backward(leading, upstream)
-    given_tensors = tensors(given)
-    gradients = [each.grad for each in given_tensors if each.grad is not None]
-    return [each.detach().cpu() for each in (*found, *given_tensors, *gradients)]
-
-
-def backends_of(case: Case, device: str) -> list[str]:
-    compiled = ("triton", "cpp", "cuda", "reference")  # the back ends of what is only registered
-    named = [name for name, reason in ops.availability(device)[case.op].items() if reason is None]
-    return named if hasattr(ops, case.name) else [name for name in named if name in compiled]
-
-
 def tolerance(value: Tensor) -> float:
     return {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(value.dtype, 1e-12)
 
