@@ -38,7 +38,9 @@ def ends(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def is_running(process: int) -> bool:
     try:
-        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return (
+            "Z" not in Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        )
     except OSError:
         return False
 
@@ -85,6 +87,8 @@ class TestRehearsal:
         assert (measured["unsound"]["gate"], measured["unsound"]["ms"]) == (False, 0.5)
         assert measured["unsound"]["gate_why"] == "second=bad is wrong"
         assert measured["unseen"]["gate_why"] == "fourth=new was not checked"
+        assert measured["half seen"]["gate_why"] == "fifth=half was not checked in full"
+        assert measured["hung"]["gate_why"] == "sixth=hung was not checked in full"
         assert "gate" not in measured["without a gate"]
         assert measured["not finite"]["ms"] == "NaN"
 
@@ -131,7 +135,10 @@ def test_a_signal_leaves_what_was_found(tmp_path: Path, number: signal.Signals) 
         if number == signal.SIGTERM:
             assert process.returncode == 0
             assert ends(read(tmp_path))["session"]["why"] == "SIGTERM"
-            assert not any(is_running(each) for each in left)
+        until = time.monotonic() + 20
+        while any(is_running(each) for each in left):
+            assert time.monotonic() < until
+            time.sleep(0.05)
     finally:
         for each in left:
             if is_running(each):

@@ -58,9 +58,7 @@ def _attention_cases(context: Context) -> Iterator[Case]:
         return saved | given | targets
 
     for cross, shape in ((False, f"{visible}x{visible}"), (True, f"{queries}x{visible}")):
-        yield dataclasses.replace(
-            plain, variant=shape, arguments=lambda s, cross=cross: arguments(s, cross)
-        )
+        yield dataclasses.replace(plain, variant=shape, arguments=lambda s, cross=cross: arguments(s, cross))
         yield dataclasses.replace(into, variant=shape, arguments=lambda s, cross=cross: backward(s, cross))
 
 
@@ -85,7 +83,11 @@ def _tasks(context: Context) -> list[list[Any]]:
             if backend not in PLAIN and backend != "cuda"
         ]
     if context.on_gpu:
-        found += [[number, "cuda"] for number, (case, _) in enumerate(cases(context)) if case.op == "visible_attention"]
+        found += [
+            [number, "cuda"]
+            for number, (case, _) in enumerate(cases(context))
+            if case.op == "visible_attention"
+        ]
     return found
 
 

@@ -30,6 +30,9 @@ def gate() -> None:
     say(gates=["second=bad"], ok=False, text="second=bad")
     say(gates=["second=bad"], ok=True)
     say(gates=["third=good"], ok=True)
+    for _ in range(2):
+        say(gates=["fifth=half"], skipped="no time was left")
+        say(gates=["fifth=half"], ok=True)
 
 
 def measures() -> None:
@@ -37,6 +40,8 @@ def measures() -> None:
     say(name="sound", ms=1.0, uses=["first=good", "third=good"], text="sound: 1.0 ms")
     say(name="unsound", ms=0.5, uses=["first=good", "second=bad"], gate=True, text="unsound: 0.5 ms")
     say(name="unseen", ms=0.25, uses=["fourth=new"])
+    say(name="half seen", uses=["fifth=half"])
+    say(name="hung", uses=["sixth=hung"])
     say(name="without a gate", ms=0.125, gate=True)
     say(name="not finite", ms=float("nan"), worst=float("-inf"))
 
@@ -44,6 +49,7 @@ def measures() -> None:
 def hangs() -> None:
     """Ignores what can be ignored, and is not alone."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say(gates=["sixth=hung"], ok=True)
     say(left=[os.getpid(), leave_a_process()])
     while True:
         time.sleep(60)

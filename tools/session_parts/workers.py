@@ -26,7 +26,14 @@ class _Worker:
     """One process, which does one task at a time and passes its results on."""
 
     def __init__(self, kind: str, context: Context) -> None:
-        options = ["--device", str(context.device), "--out", str(context.out), "--seconds", f"{context.left:.1f}"]
+        options = [
+            "--device",
+            str(context.device),
+            "--out",
+            str(context.out),
+            "--seconds",
+            f"{context.left:.1f}",
+        ]
         command = [sys.executable, "-m", "tools.session_parts", "work", "--kind", kind, *options]
         self._process = subprocess.Popen(
             [*command, *(["--small"] if context.small else [])],
