@@ -35,7 +35,7 @@ from tools.session_driver.results import Outcome, Session, printable  # noqa: E4
 _LEAST, _MARGIN = 3.0, 1.5
 
 REAL = (
-    Part("environment", 25, "versions, clocks, copy rate, a large product, the cost of a graph of 200 nodes"),
+    Part("machine", 25, "versions, clocks, copy rate, a large product, the cost of a graph of 200 nodes"),
     Part("warmup", 40, "compiles the kernels in several processes into one cache"),
     Part("gate1", 60, "each op and back end against float64 at the paper's shapes"),
     Part("gate2", 50, "one update against float64; 20 updates eager against recorded; graph=True"),
@@ -54,7 +54,7 @@ _REHEARSED = (
     ("floods", 2.0), ("lingers", 10.0), ("silent", 10.0), ("last", 10.0),
 )  # fmt: skip
 REHEARSED = tuple(
-    Part(name, seconds, "rehearsal", (str(ROOT / "tools" / "session_parts" / "rehearsal.py"), name))
+    Part(name, seconds, "rehearsal", (str(ROOT / "tools" / "session_driver" / "rehearsal.py"), name))
     for name, seconds in _REHEARSED
 )
 

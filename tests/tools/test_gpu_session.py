@@ -163,7 +163,7 @@ def test_the_plan_fits_into_a_session() -> None:
     done = run("--plan")
     assert done.returncode == 0
     seconds = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()}
-    assert list(seconds)[:3] == ["environment", "warmup", "gate1"]
+    assert list(seconds)[:3] == ["machine", "warmup", "gate1"]
     assert list(seconds)[-1] == "tests"
     assert sum(list(seconds.values())[:-1]) <= 540
 
@@ -173,7 +173,7 @@ def test_the_plan_fits_into_a_session() -> None:
     [
         (
             ["--out", "x", "--only", "gates"],
-            "--only gates: no such part; expected some of environment warmup",
+            "--only gates: no such part; expected some of machine warmup",
         ),
         (["--out", "x", "--seconds", "0"], "--seconds 0.0: expected a positive number"),
         ([], "--out is missing"),

@@ -6,16 +6,18 @@ import argparse
 import importlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .common import Context
 from .workers import serve
 
-# Part or kind of task: the module and the function.
+# Part: the module and the function.
 PARTS = {
-    "environment": "machine.environment",
+    "machine": "machine.machine",
     "build": "machine.build",
     "warmup": "warmup.warmup",
     "gate1": "gates.gate1",
@@ -23,12 +25,26 @@ PARTS = {
     "steps": "steps.steps",
     "profile": "steps.profile",
     "products": "products.products",
-    "attention": "products.attention",
+    "attention": "attention.attention",
     "tune": "machine.tune",
     "again": "steps.again",
     "tests": "suite.tests",
 }
-TASKS = {"gate1": "gates.check", "warmup": "warmup.warm"}
+# Kind of task: the module and the functions that do one and name it.
+TASKS = {
+    "gate1": ("gates.check", "gates.label"),
+    "warmup": ("warmup.warm", "warmup.label"),
+    "rehearsal": (".session_driver.rehearsal.work", ".session_driver.rehearsal.label"),
+}
+
+
+def find(name: str) -> Callable[..., Any]:
+    """A function by ``module.function``; only then is the module imported."""
+    module, _, function = name.rpartition(".")
+    found: Callable[..., Any] = getattr(
+        importlib.import_module(f".{module}", "tools.session_parts"), function
+    )
+    return found
 
 
 def main() -> None:
@@ -47,13 +63,11 @@ def main() -> None:
             sys.exit("no GPU that PyTorch can use: torch.cuda.is_available() is false")
         device = torch.device("cuda", torch.cuda.current_device())
     context = Context(device, given.out.resolve(), given.small, time.monotonic() + given.seconds)
-    name = TASKS[given.kind] if given.part == "work" else PARTS[given.part]
-    module, _, function = name.partition(".")
-    found = getattr(importlib.import_module(f"tools.session_parts.{module}"), function)
     if given.part == "work":
-        serve(found, context)
+        do, label = map(find, TASKS[given.kind])
+        serve(do, label, context)
     else:
-        found(context)
+        find(PARTS[given.part])(context)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import statistics
@@ -20,15 +19,14 @@ from benchmarks.device_clock import captured, device_seconds
 from fastamr import ops
 from fastamr.benchmarking.timing import measure, release, wait
 from fastamr.native.load import without_compiling
-from fastamr.ops.common.backends import Problem, choose
 from fastamr.testing.op_sizes import PAPER, SMALL, Sizes
 
 # Not what is to be judged, but what it is judged by.
 PLAIN = ("reference", "materialised")
 # The products of a fused stack; each may have several back ends.
 PRODUCTS = ("linear_gelu", "linear_residual_norm", "row_linear", "row_norm")
-# Rows of the encoder and of the decoder at 256 sequences, and the inner sizes of the products there.
-_ROWS, _INNER = (19200, 32000), (1024, 768, 256)
+# Of the encoder and of the decoder at 256 sequences.
+_ROWS = (19200, 32000)
 _TINY = {
     "frames": 24, "width": 32, "depth": 1, "heads": 2, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2,
 }  # fmt: skip
@@ -80,13 +78,17 @@ class Context:
             return dataclasses.replace(SMALL, low=self.dtype, device=str(self.device))
         return dataclasses.replace(PAPER, filled=True, low=self.dtype, device=str(self.device))
 
-    def product_sizes(self) -> list[Sizes]:
-        """What the calls of products are made of: rows of encoder and decoder, by the inner sizes there."""
+    def row_sizes(self, inner: int) -> list[Sizes]:
+        """What calls on flat rows are made of: with the rows of the encoder and with those of the decoder.
+
+        Args:
+            inner: the layer's other size, beside the width of 256.
+        """
         if self.small:
             return [self.sizes()]
         return [
             dataclasses.replace(self.sizes(), label=f"{rows} rows, {inner}", rows=rows, hidden=inner)
-            for inner, rows in itertools.product(_INNER, _ROWS)
+            for rows in _ROWS
         ]
 
 
@@ -122,25 +124,25 @@ def usable(op: str, context: Context) -> list[str]:
     return [name for name, reason in found.items() if reason is None and name not in PLAIN]
 
 
-def chosen(op: str, context: Context) -> str:
-    """What ``auto`` takes for a call of no known size."""
-    with without_compiling():
-        return choose(op, Problem(context.device.type, context.dtype))
+def replayed(function: Callable[[], object], context: Context) -> Callable[[], object]:
+    """The function as the replay of a CUDA graph; on a CPU itself."""
+    return captured(function, context.device) if context.on_gpu else function
 
 
-def milliseconds(function: Callable[[], object], context: Context) -> float:
-    """Median time of a call: on a GPU inside a graph of several, so that launches do not count.
+def milliseconds(function: Callable[[], object], context: Context) -> dict[str, float]:
+    """Median times of a call: ``ms`` in a graph of several, ``flushed_ms`` alone behind a flushed L2 cache (GPU only).
 
     Args:
         function: repeatable; must not wait for the device.
         context: where.
     """
     if not context.on_gpu:
-        return statistics.median(measure(function, context.device, rounds=3, warmup=1)) * 1e3
+        return {"ms": statistics.median(measure(function, context.device, rounds=3, warmup=1)) * 1e3}
 
     def several() -> None:
         for _ in range(_CALLS_IN_A_GRAPH):
             function()
 
-    replay = captured(several, context.device)
-    return device_seconds(replay, context.device, flush=False, rounds=10) / _CALLS_IN_A_GRAPH * 1e3
+    seconds = device_seconds(replayed(several, context), context.device, flush=False, rounds=10)
+    alone = device_seconds(replayed(function, context), context.device, flush=True, rounds=10)
+    return {"ms": seconds / _CALLS_IN_A_GRAPH * 1e3, "flushed_ms": alone * 1e3}

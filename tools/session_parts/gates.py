@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,60 +17,17 @@ from fastamr.benchmarking.ntu_sized import ntu_sized
 from fastamr.benchmarking.rungs import Rung, why_not
 from fastamr.benchmarking.step import FastStep
 from fastamr.benchmarking.timing import PeakMemory
-from fastamr.models import build_model
+from fastamr.models import SkeletonModel, build_model
 from fastamr.testing import relative_error
-from fastamr.testing.calls import backends_of, cast, copied, results
-from fastamr.testing.op_cases import CASES, Arguments, Case
-from fastamr.testing.op_sizes import Sizes
+from fastamr.testing.calls import backends_of
 
 from .common import PLAIN, Context, free, say, told
+from .judging import Judge, all_cases
 from .workers import spread
 
-# Relative errors that a result of this dtype may have; or twice the error of plain PyTorch where that is more.
-_ALLOWED = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-# Ids and flags that may differ from the reference's in the same dtype: ties that float32 rounds either way.
-_MAY_DIFFER = 1e-3
-# Ops on flat rows: their cases run with the sizes of every product, see Context.product_sizes.
-ROW_OPS = ("linear_gelu", "linear_residual_norm", "row_linear", "row_norm", "weight_gradient")
-_CUDA_SECONDS, _UPDATES = 50.0, 20
-
-
-def _attention_cases(context: Context) -> Iterator[Case]:
-    """Self-attention of 75 tokens and cross-attention of 125 to 75, as the paper's model has them."""
-    heads, size = (2, 16) if context.small else (8, 32)
-    visible, queries = (6, 4) if context.small else (75, 125)
-    plain, into = (
-        next(case for case in CASES if case.name == name)
-        for name in ("visible_attention", "visible_attention_backward_into")
-    )
-
-    def arguments(s: Sizes, cross: bool) -> Arguments:
-        q = s.leaf(s.sequences, *((queries,) if cross else (visible, 3)), heads, size, dtype=s.low)
-        kv = s.leaf(s.sequences, visible, 2, heads, size, dtype=s.low) if cross else None
-        return plain.arguments(s) | {"q": q, "kv": kv, "scale": size**-0.5}
-
-    def backward(s: Sizes, cross: bool) -> Arguments:
-        given = copied(arguments(dataclasses.replace(s, grad=False), cross))
-        out, lse = torch.ops.fastamr.visible_attention(**given, backend="reference")
-        targets = {"dq": torch.empty_like(given["q"]), "dkv": copied(given["kv"])}
-        columns = None if cross else s.normal(3, heads, size)
-        saved = {"grad": s.normal(*out.shape, dtype=s.low), "out": out, "lse": lse, "columns": columns}
-        return saved | given | targets
-
-    for cross, shape in ((False, f"{visible}x{visible}"), (True, f"{queries}x{visible}")):
-        yield dataclasses.replace(plain, variant=shape, arguments=lambda s, cross=cross: arguments(s, cross))
-        yield dataclasses.replace(into, variant=shape, arguments=lambda s, cross=cross: backward(s, cross))
-
-
-def cases(context: Context) -> list[tuple[Case, Sizes]]:
-    """Every kind of call with the sizes that it is checked at; attention, which may wait for a compiler, last."""
-    first, last = [], []
-    for case in CASES:
-        if case.op in ROW_OPS:
-            first += [(case, sizes) for sizes in context.product_sizes()]
-        else:
-            (last if case.op == "visible_attention" else first).append((case, context.sizes()))
-    return first + last + [(case, context.sizes()) for case in _attention_cases(context)]
+_TASK_SECONDS, _UPDATES, _CHUNK = 50.0, 20, 8
+# A gradient's relative error in all, or twice that of plain PyTorch in the same precision where that is more.
+_GRADIENT = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
 def _tasks(context: Context) -> list[list[Any]]:
@@ -78,14 +35,14 @@ def _tasks(context: Context) -> list[list[Any]]:
     with native.load.without_compiling():
         found = [
             [number, backend]
-            for number, (case, _) in enumerate(cases(context))
+            for number, (case, _) in enumerate(all_cases(context))
             for backend in backends_of(case, context.device.type, context.dtype)
             if backend not in PLAIN and backend != "cuda"
         ]
     if context.on_gpu:
         found += [
             [number, "cuda"]
-            for number, (case, _) in enumerate(cases(context))
+            for number, (case, _) in enumerate(all_cases(context))
             if case.op == "visible_attention"
         ]
     return found
@@ -93,50 +50,39 @@ def _tasks(context: Context) -> list[list[Any]]:
 
 def label(context: Context, task: list[Any]) -> dict[str, Any]:
     """What a task is about."""
-    case, sizes = cases(context)[task[0]]
+    case, sizes = all_cases(context)[task[0]]
     return {"gates": [f"{case.op}={task[1]}"], "case": case.label, "sizes": sizes.label, "backend": task[1]}
 
 
 def gate1(context: Context) -> None:
     """Each op and back end against float64, in several processes."""
-    named = [label(context, task) for task in _tasks(context)]
     tasks = _tasks(context)
-    by_task = {tuple(task): fields for task, fields in zip(tasks, named, strict=True)}
-    spread("gate1", tasks, context, seconds=_CUDA_SECONDS, label=lambda task: by_task[tuple(task)])
+    spread("gate1", tasks, context, seconds=_TASK_SECONDS, label=lambda task: label(context, task))
 
 
 def check(context: Context, task: list[Any]) -> None:
     """One task of gate 1: what comes out, and all gradients."""
-    case, sizes = cases(context)[task[0]]
+    case, sizes = all_cases(context)[task[0]]
     fields, backend = label(context, task), task[1]
     if backend == "cuda" and (reason := native.why_not("cuda")) is not None:
-        return say(**fields, ok=False, error=reason, text=f"{case.label}, cuda: {reason}")
-    torch.manual_seed(task[0])
-    given = case.arguments(dataclasses.replace(sizes, grad=True))
-    truth = results(case, cast(given, torch.float64), "reference")
-    peer = results(case, copied(given), "reference")
+        return say(**fields, skipped=reason, text=f"{case.label}, cuda: {reason}")
     try:
-        found = results(case, copied(given), backend)
+        worst = Judge(case, sizes, seed=task[0]).worst(backend)
     except RuntimeError as error:
         if "cannot run" not in str(error):
             raise
         del fields["gates"]
         return say(**fields, skipped=str(error))
-    ratios = [_ratio(*three) for three in zip(found, truth, peer, strict=True)]
-    # NaN is the worst.
-    worst = max((math.inf if math.isnan(ratio) else ratio for ratio in ratios), default=0.0)
+    finally:
+        free(context)
+    # A line of the summary for what is wrong; the others are in the results.
     text = f"{case.label}, {sizes.label}, {backend}: {worst:.2f} of the allowed error"
-    return say(**fields, ok=worst <= 1.0, of_the_allowed_error=worst, text=text)
-
-
-def _ratio(found: Tensor, truth: Tensor, peer: Tensor) -> float:
-    """The error of a result over what it may be."""
-    if found.shape != truth.shape:
-        return math.inf
-    if not found.is_floating_point():
-        return (found != peer).double().mean().item() / _MAY_DIFFER if found.numel() else 0.0
-    allowed = max(_ALLOWED.get(found.dtype, 1e-12), 2 * relative_error(peer, truth))
-    return relative_error(found, truth) / allowed
+    return say(
+        **fields,
+        ok=worst <= 1.0,
+        of_the_allowed_error=worst,
+        **({} if worst <= 1.0 else {"text": text}),
+    )
 
 
 def gate2(context: Context) -> None:
@@ -149,9 +95,10 @@ def gate2(context: Context) -> None:
             with told(**fields):
                 _check_rung(context, rung, options, data, fields)
             free(context)
-    with told(check="eager against recorded"):
-        _check_recorded(context, data)
-    free(context)
+    for check in (_check_gradients, _check_recorded):
+        with told(check=check.__name__):
+            check(context, data)
+        free(context)
 
 
 def _check_rung(
@@ -206,3 +153,59 @@ def _check_recorded(context: Context, data: Any) -> None:
         same_bits=same,
         text=f"{_UPDATES} updates, eager against recorded: losses {apart:.1e} apart, same bits: {same}",
     )
+
+
+def _check_gradients(context: Context, data: Any) -> None:
+    """The gradients of the step's first update, against those of float64 and of plain PyTorch in its precision."""
+    torch.manual_seed(0)
+    model = build_model("amr", context.architecture).to(context.device).train()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    step = FastStep(model, data, sequences=context.sequences, precision=context.precision)
+    step()
+    found = {name: value.grad.double() for name, value in model.named_parameters() if value.grad is not None}
+    clips, keep = step.first_batch()
+    truth = _gradients(model, start, clips, keep, torch.float64)
+    peer = _gradients(model, start, clips, keep, context.dtype)
+    # Some are 0 but for rounding (the bias of keys): a parameter's error is measured by the mean size of all.
+    usual = _size(truth.values()) / math.sqrt(len(truth))
+    errors = {
+        name: ((found[name] - exact).norm() / max(exact.norm().item(), usual)).item()
+        for name, exact in truth.items()
+    }
+    worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
+    whole = _size(found[name] - exact for name, exact in truth.items()) / _size(truth.values())
+    plain = _size(peer[name] - exact for name, exact in truth.items()) / _size(truth.values())
+    allowed = max(_GRADIENT[context.precision], 2 * plain)
+    say(
+        check="gradients",
+        gates=["update=gradients"],
+        ok=whole <= allowed and errors[worst] <= 4 * allowed,
+        error=whole,
+        error_of_plain_torch=plain,
+        allowed=allowed,
+        worst_parameter=worst,
+        worst_error=errors[worst],
+        text=f"gradients of one update: {whole:.1e} from float64 (plain PyTorch {plain:.1e}, {allowed:.1e} allowed)",
+    )
+
+
+def _size(gradients: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(each.double().square().sum().item() for each in gradients))
+
+
+def _gradients(
+    model: SkeletonModel, start: Mapping[str, Tensor], clips: Tensor, keep: Tensor, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Gradients of plain PyTorch, in float64 or with autocast to a dtype, some sequences at a time."""
+    exact = copy.deepcopy(model)
+    exact.load_state_dict(start)
+    exact = exact.double() if dtype == torch.float64 else exact
+    exact.zero_grad(set_to_none=True)
+    low = dtype in (torch.bfloat16, torch.float16)
+    with ops.reference_only(), torch.autocast(clips.device.type, dtype=dtype if low else None, enabled=low):
+        for first in range(0, len(clips), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            given = clips[part].to(torch.float64 if dtype == torch.float64 else torch.float32)
+            loss = exact(given, keep=keep[part].int()) * (len(given) / len(clips))
+            loss.backward()
+    return {name: value.grad.double() for name, value in exact.named_parameters() if value.grad is not None}

@@ -16,10 +16,17 @@ from typing import Any
 
 import torch
 
+from fastamr.benchmarking.timing import wait
+
 from .common import Context, in_words, say
 
 # Of a first task, which imports torch and opens the device.
 _START_SECONDS = 30.0
+# What a worker says after each task; more behind it means that its device is of no use any more.
+_DONE = b"done"
+# Processes beside one another, and the memory of a GPU that each of them may need.
+_MOST, _BYTES = 12, 6 << 30
+_NO_TIME = "no time was left"
 
 
 class _Worker:
@@ -41,7 +48,7 @@ class _Worker:
             stdout=subprocess.PIPE,
         )
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.is_new = True
+        self.is_new, self.is_spoilt = True, False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -50,25 +57,32 @@ class _Worker:
             self._answers.put(line)
         self._answers.put(None)
 
-    def ask(self, task: Any, seconds: float) -> str | None:
-        """Have a task done; the reason why it was not, or None. Its results are passed on."""
+    def ask(self, task: Any, seconds: float, ends: float) -> dict[str, Any]:
+        """Have a task done, and pass its results on; say why it was not done, in fields of a result.
+
+        Args:
+            task: what JSON can hold.
+            seconds: for the task.
+            ends: when time is up for all, by the monotonic clock.
+        """
         assert self._process.stdin is not None
-        deadline = time.monotonic() + seconds + (_START_SECONDS if self.is_new else 0.0)
-        self.is_new = False
+        own = time.monotonic() + seconds + (_START_SECONDS if self.is_new else 0.0)
+        deadline, self.is_new = min(own, ends), False
         try:
             self._process.stdin.write(json.dumps(task).encode() + b"\n")
             self._process.stdin.flush()
             while True:
                 line = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
                 if line is None:
-                    return f"the process ended with status {self._process.wait(timeout=5)}"
-                if line.startswith(b'{"done"'):
-                    return None
+                    return _failed(f"the process ended with status {self._process.wait(timeout=5)}")
+                if line.startswith(_DONE):
+                    self.is_spoilt = line.strip() != _DONE
+                    return {}
                 os.write(1, line)
         except queue.Empty:
-            return f"no end within {seconds:.0f} s"
+            return _failed(f"no end within {seconds:.0f} s") if own <= ends else {"skipped": _NO_TIME}
         except (OSError, subprocess.TimeoutExpired) as error:
-            return in_words(error)
+            return _failed(in_words(error))
 
     def end(self) -> None:
         """End the process."""
@@ -100,42 +114,59 @@ def spread(
             except IndexError:
                 break
             worker = worker or _Worker(kind, context)
-            reason = worker.ask(task, min(seconds, context.left))
-            if reason is not None:
-                say(**label(task), ok=False, error=reason, text=f"{task}: {reason}")
+            undone = worker.ask(task, seconds, context.ends)
+            if undone:
+                fields = label(task)
+                say(**fields, **undone, text=f"{fields}: {undone.get('error') or undone['skipped']}")
+            if undone or worker.is_spoilt:
                 worker.end()
                 worker = None
         if worker is not None:
             worker.end()
 
-    count = min(2 if context.small else 12, os.cpu_count() or 1, len(tasks))
+    count = min(2 if context.small else _MOST, os.cpu_count() or 1, len(tasks))
+    if context.on_gpu:
+        count = max(1, min(count, torch.cuda.mem_get_info(context.device)[0] // _BYTES))
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     for task in waiting:
-        say(**label(task), skipped="no time was left")
+        say(**label(task), skipped=_NO_TIME)
+    if waiting:
+        say(text=f"{_NO_TIME} for {len(waiting)} of {len(tasks)} tasks")
 
 
-def serve(do: Callable[[Context, Any], None], context: Context) -> None:
-    """Do the tasks that come in on standard input, until there are no more or the device is of no use any more."""
+def _failed(why: str) -> dict[str, Any]:
+    return {"ok": False, "error": why}
+
+
+def serve(
+    do: Callable[[Context, Any], None], label: Callable[[Context, Any], dict[str, Any]], context: Context
+) -> None:
+    """Do the tasks that come in on standard input, until there are no more.
+
+    Args:
+        do: one task.
+        label: fields of the result that says that a task failed.
+        context: of the part.
+    """
     for line in sys.stdin:
         task = json.loads(line)
         try:
             do(context, task)
         except Exception as error:
-            say(task=task, ok=False, error=in_words(error), text=f"{task}: {in_words(error)}")
-        broken = not _is_sound(context)
-        say(done=True)
-        if broken:
-            os._exit(0)  # an illegal access spoils all that comes after it in its process
+            fields = label(context, task)
+            say(**fields, ok=False, error=in_words(error), text=f"{fields}: {in_words(error)}")
+        # An illegal access spoils all that comes after it in its process.
+        os.write(1, (_DONE if is_sound(context) else _DONE + b" spoilt") + b"\n")
 
 
-def _is_sound(context: Context) -> bool:
-    if context.on_gpu:
-        try:
-            torch.cuda.synchronize()
-        except RuntimeError:
-            return False
+def is_sound(context: Context) -> bool:
+    """Whether the device still works in this process."""
+    try:
+        wait(context.device)
+    except RuntimeError:
+        return False
     return True

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 # A process in a session of its own, which a signal to its parent's group does not reach.
 SLEEPER = "import time; time.sleep(600)  # left by a rehearsal"
@@ -101,6 +102,26 @@ def silent() -> None:
 def last() -> None:
     """The session came this far."""
     say(ok=True, text="the last part ran")
+
+
+def work(context: Any, task: str) -> None:
+    """A task for a worker."""
+    if task == "hangs":
+        time.sleep(600)
+    if task == "raises":
+        raise ValueError("a task that fails")
+    if task == "dies":
+        os._exit(3)
+    if task == "spoils":
+        from tools.session_parts import workers
+
+        workers.is_sound = lambda context: False
+    say(task=task, process=os.getpid())
+
+
+def label(context: Any, task: str) -> dict[str, Any]:
+    """What a task is called."""
+    return {"task": task}
 
 
 if __name__ == "__main__":
