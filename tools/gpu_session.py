@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import os
 import signal
@@ -43,8 +44,8 @@ REAL = (
     Part("profile", 30, "the kernels of the default update and of the fastest"),
     Part("products", 90, "each product: the library against every tile of the kernels, in a graph"),
     Part("attention", 25, "the own attention against cuDNN, flash and the other forms of SDPA"),
-    Part("tune", 80, "fastamr tune, where that command exists"),
-    Part("again", 25, "the default update once more, after tuning"),
+    Part("tune", 80, "what fastamr tune does, where this checkout has it", tuned=True),
+    Part("again", 25, "the default update once more, after tuning", tuned=True),
     Part("tests", 600, "pytest -m gpu, file by file, as long as time is left"),
 )
 BUILD = Part("build", 540, "compiles the CUDA attention, beside the other parts")
@@ -139,7 +140,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, help="folder of the results; those of an earlier session are kept"
     )
     parser.add_argument("--seconds", type=float, default=540.0, help="of the whole session; 540 by default")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="these parts, in the order of --plan")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", help="these parts, in the order of --plan; they share the time"
+    )
     parser.add_argument("--plan", action="store_true", help="print the parts with their limits, run nothing")
     parser.add_argument("--rehearse", action="store_true", help="run parts that hang, crash and lie")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -156,14 +159,23 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     return given
 
 
-def main(words: list[str] | None = None) -> int:
-    """Run the session; 0 whatever its parts do, 2 for a wrong command line."""
-    given = parse(words)
+def chosen(given: argparse.Namespace) -> list[Part]:
+    """The parts that are asked for; those that are named share the time that the others do not need."""
     parts = [
         part
         for part in (REHEARSED if given.rehearse else REAL)
         if given.only is None or part.name in given.only
     ]
+    if given.only is None or given.rehearse:
+        return parts
+    stretch = max(1.0, given.seconds / sum(part.seconds for part in parts))
+    return [dataclasses.replace(part, seconds=part.seconds * stretch) for part in parts]
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the session; 0 whatever its parts do, 2 for a wrong command line."""
+    given = parse(words)
+    parts = chosen(given)
     if given.plan:
         for part in parts:
             print(f"{part.name:12} {part.seconds:4.0f} s  {part.what}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,3 +185,66 @@ def test_wrong_words_are_refused(words: list[str], message: str) -> None:
     done = run(*words)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("target", ["gpu-session", "check-gpu"])
+def test_make_installs_nothing_on_a_machine_with_a_gpu(target: str, tmp_path: Path) -> None:
+    """Its time is short, and it may reach no package index."""
+    command = ["make", "--dry-run", target, f"VENV={tmp_path / 'none'}", "PYTHON=the-python"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "the-python" in done.stdout
+    assert not re.search(r"\bpip\b|venv|install", done.stdout)
+
+
+def test_named_parts_share_the_time() -> None:
+    done = run("--plan", "--only", "tune", "again", "--seconds", "210")
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["tune", "160"], ["again", "50"]]
+
+
+def test_the_driver_needs_the_standard_library_only() -> None:
+    command = [sys.executable, "-S", str(TOOL), "--plan"]
+    assert "machine" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+BARE = """
+import sys
+
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] in ("jsonargparse", "docstring_parser", "xdist", "benchmark", "matplotlib"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing)
+from tools.session_parts.__main__ import PARTS, TASKS, find
+for name in (*PARTS.values(), *(name for names in TASKS.values() for name in names)):
+    find(name)
+"""
+
+
+@pytest.mark.slow
+def test_the_parts_run_from_a_bare_checkout() -> None:
+    subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_real_parts_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that need a GPU say so; the driver marks what they say."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    parts = ("machine", "warmup", "gate1", "attention", "profile", "tests")
+    done = run("--out", str(tmp_path), "--device", "cpu", "--small", "--seconds", "300", "--only", *parts)
+    assert done.returncode == 0
+    results = read(tmp_path)
+    assert {name: (end["status"], end["wrong"]) for name, end in ends(results).items()} == dict.fromkeys(
+        parts, ("ok", 0)
+    ), (tmp_path / "summary.txt").read_text(encoding="ascii")
+    said = {
+        name: [line for line in results if line["part"] == name and "status" not in line] for name in parts
+    }
+    assert [line["skipped"] for line in said["warmup"]] == ["Triton cannot run here"]
+    forms = [line for line in said["attention"] if "uses" in line]
+    assert len(forms) > 4
+    assert all(line["gate"] for line in forms)
+    assert [line["name"] for line in said["profile"] if "wall_ms" in line] == ["default"]
+    assert said["tests"][-1]["total"].keys() <= {"skipped"}

@@ -24,12 +24,26 @@ _PULSE, GRACE = 0.1, 1.0
 
 @dataclass(frozen=True)
 class Part:
-    """One part: its name, its seconds, what it finds out, and the command that runs it; empty for a real part."""
+    """One part of a session.
+
+    Attributes:
+        name: of the part.
+        seconds: its limit.
+        what: what it finds out.
+        command: what runs it; empty for a real part.
+        tuned: what ``fastamr tune`` found counts; elsewhere it does not, so that sessions can be compared.
+    """
 
     name: str
     seconds: float
     what: str
     command: tuple[str, ...] = ()
+    tuned: bool = False
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for its process."""
+        return {} if self.tuned else {"FASTAMR_TUNING": "off"}
 
 
 def run_part(part: Part, command: list[str], limit: float, session: Session) -> Outcome:
@@ -53,7 +67,7 @@ def run_part(part: Part, command: list[str], limit: float, session: Session) -> 
 
         mark = session.mark_of(part.name)
         try:
-            process = start(command, mark)
+            process = start(command, mark, more=part.environment)
         except OSError as error:
             outcome.status, outcome.why = "failed", f"it did not start: {error}"
             return outcome
@@ -92,14 +106,24 @@ def _judge(outcome: Outcome, code: int | None, unreadable: int) -> None:
 
 
 def start(
-    command: list[str], mark: str, output: int | IO[bytes] = subprocess.PIPE
+    command: list[str],
+    mark: str,
+    output: int | IO[bytes] = subprocess.PIPE,
+    more: dict[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a command of this checkout in a session of its own; it and what it starts carry the mark."""
+    """Start a command of this checkout in a session of its own; it and what it starts carry the mark.
+
+    Args:
+        command: the command.
+        mark: of its processes, see ``watchdog``.
+        output: where both its streams go.
+        more: variables for its environment.
+    """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    more = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", VARIABLE: mark}
+    own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", VARIABLE: mark}
     streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
     return subprocess.Popen(  # type: ignore[call-overload]
-        command, cwd=ROOT, env=os.environ | more, start_new_session=True, bufsize=0, **streams
+        command, cwd=ROOT, env=os.environ | own | (more or {}), start_new_session=True, bufsize=0, **streams
     )
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastamr import ops
-from fastamr.testing.calls import copied, tensors
+from fastamr.testing.checking import copied, tensors
 from fastamr.testing.op_cases import Case
 
-from .common import Context, free, milliseconds, say, told, usable
+from .common import Context, free, in_words, milliseconds, say, told, usable
 from .judging import Judge, attention_cases
 
 _SDPA = {
@@ -24,6 +24,8 @@ _SDPA = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
+# What PyTorch says where none of the allowed forms fits.
+_NO_FORM = ("No available kernel", "No viable backend")
 
 
 def forms_of(context: Context) -> dict[str, tuple[str, SDPBackend | None]]:
@@ -42,27 +44,29 @@ def attention(context: Context) -> None:
             for form, (backend, kernel) in forms_of(context).items():
                 if plain or (kernel is None and backend != "sdpa"):
                     with told(case=case.label, form=form):
-                        words.append(_measure(context, judge, form, backend, kernel))
+                        words += _measure(context, judge, form, backend, kernel)
             say(case=case.label, text=f"{case.label}, ms: {', '.join(words)}")
         free(context)
 
 
-def _measure(context: Context, judge: Judge, form: str, backend: str, kernel: SDPBackend | None) -> str:
+def _measure(context: Context, judge: Judge, form: str, backend: str, kernel: SDPBackend | None) -> list[str]:
+    """Judge and time one form; its words for the summary, none where PyTorch has no such form here."""
+    about = {"case": judge.case.label, "form": form}
     held: AbstractContextManager[None] = contextlib.nullcontext() if kernel is None else sdpa_kernel(kernel)
     with held, ops.backend(visible_attention=backend):
-        worst = judge.worst(backend)
+        try:
+            worst = judge.worst(backend)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _NO_FORM):
+                raise
+            say(**about, skipped=in_words(error))
+            return []
         found = {name: milliseconds(call, context) for name, call in _calls(judge.case, judge).items()}
-    times = {f"{name}_{key}": value for name, measured in found.items() for key, value in measured.items()}
-    say(
-        case=judge.case.label,
-        form=form,
-        uses=[f"visible_attention={backend}"],
-        ok=worst <= 1.0,
-        of_the_allowed_error=worst,
-        **times,
-    )
-    shown = [f"{name} {measured['ms']:.4f}" for name, measured in found.items()]
-    return f"{form} {' '.join(shown)}{'' if worst <= 1.0 else ' WRONG'}"
+    times = {f"{name}_{key}": value for name, each in found.items() for key, value in each.items()}
+    right = worst <= 1.0
+    say(**about, uses=[f"visible_attention={backend}"], ok=right, of_the_allowed_error=worst, **times)
+    shown = [f"{name} {each['ms']:.4f}" for name, each in found.items()]
+    return [f"{form} {' '.join(shown)}{'' if right else ' WRONG'}"]
 
 
 def _calls(case: Case, judge: Judge) -> dict[str, Callable[[], object]]:

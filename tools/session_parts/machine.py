@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import statistics
 import subprocess
@@ -14,13 +15,15 @@ import torch
 from benchmarks.device_clock import copy_bandwidth, device_seconds
 from fastamr import native
 from fastamr.benchmarking.machine import clocks, environment, known_peak, matmul_rate
+from fastamr.benchmarking.step import build_fast_step
 from fastamr.benchmarking.timing import wait
 from fastamr.devices import versions
 
 from .common import Context, replayed, say, told
 
 _NODES, _PEAK_SIZE = 200, 8192
-_COMMAND, _MOST_LINES = (sys.executable, "-m", "fastamr"), 60
+# A back end may take this long over one kind of call.
+_TUNE_SECONDS = 20.0
 _PACKAGES = ("triton", "numpy", "pytest", "pytest-xdist", "jsonargparse")
 
 
@@ -124,24 +127,22 @@ def _host_seconds(function: Callable[[], object], context: Context, *, waits: bo
 
 
 def tune(context: Context) -> None:
-    """Let it verify and measure the back ends, in the time that is left; its record holds for later commands."""
-    asked = _run(context, "tune", "--help")
-    if asked.returncode:
-        last = (asked.stderr or asked.stdout).strip().splitlines()
-        return say(skipped=f"this checkout has no fastamr tune: {last[-1] if last else 'it says nothing'}")
-    options = ["--device", context.device.type, "--quick"]
+    """What ``fastamr tune --quick`` does, without the packages of its command line; ``auto`` reads the record."""
     try:
-        done = _run(context, "tune", *options)
-    except subprocess.TimeoutExpired:
-        return say(ok=False, error="no end in time", text="fastamr tune: no end in time")
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    for line in lines[-_MOST_LINES:]:
-        say(said=line)
-    last = lines[-1] if lines else "it says nothing"
-    text = f"fastamr tune {' '.join(options)}: exit status {done.returncode}, {last}"
-    return say(ok=done.returncode == 0, lines=len(lines), text=text)
-
-
-def _run(context: Context, *words: str) -> subprocess.CompletedProcess[str]:
-    seconds = max(context.left, 1.0)
-    return subprocess.run([*_COMMAND, *words], capture_output=True, text=True, check=False, timeout=seconds)
+        tuning = importlib.import_module("fastamr.tuning")
+    except ImportError as error:
+        return say(skipped=f"fastamr tune does not run here: {error}", text="no fastamr tune here")
+    began = time.monotonic()
+    sequences = context.sequences
+    step = build_fast_step("amr", context.architecture, context.device, sequences=sequences)
+    options = tuning.TuneOptions(quick=True, limit=_TUNE_SECONDS)
+    found = tuning.tune(step.calls(), step.basis(), options=options, say=lambda line: say(said=line))
+    record, path = tuning.saved(found)
+    for each in record.classes:
+        say(shape=each.shape.label, backend=each.backend, said=each.line())
+    failed = [(shape.label, name, why) for shape, name, why in record.failures()]
+    for label, name, why in failed:
+        say(shape=label, backend=name, ok=False, error=why, text=f"{label}, {name}: {why}")
+    seconds = time.monotonic() - began
+    text = f"{len(record.classes)} kinds of call in {seconds:.0f} s, {len(failed)} back ends failed; record {path}"
+    return say(record=str(path), digest=record.digest, seconds=seconds, text=text)

@@ -49,7 +49,7 @@ class Progress:
         if self._outcome == "failed" and not _is_sound():
             self.write(spoilt=True)
             item.session.shouldstop = "the device is of no use to this process any more"
-        return result  # type: ignore[return-value]
+        return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One of the three phases of a test; a failed one counts."""

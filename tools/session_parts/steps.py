@@ -165,20 +165,22 @@ def _time(updates: Updates, form: Form) -> None:
         prepared = time.perf_counter() - began
         times = measure(step, context.device, rounds=3 if context.small else _REPLAYS)
         last = float(step())
-    error = abs(first - exact) / abs(exact)
+    apart = abs(first - exact) / abs(exact)
+    plain = sorted(name for name in used if name.partition("=")[2] in PLAIN)
     ms = statistics.median(times) * 1e3
     spread = (min(times) * 1e3, max(times) * 1e3)
     recorded = "" if step.is_graph or not context.on_gpu else f", NOT recorded: {step.graph_reason}"
-    right = error <= TOLERANCES[context.precision] and not recorded
+    right = apart <= TOLERANCES[context.precision] and not recorded
     return say(
         **about,
         ok=right,
-        uses=sorted(name for name in used if name.partition("=")[2] not in (*PLAIN, "fused")),
+        uses=sorted(name for name in used if name not in plain and not name.endswith("=fused")),
+        plain=plain,
         ms=ms,
         least_ms=spread[0],
         most_ms=spread[1],
         sequences_per_second=context.sequences / ms * 1e3,
-        error_of_loss=error,
+        error_of_loss=apart,
         last_loss=last,
         recorded=step.is_graph,
         graph_reason=step.graph_reason,

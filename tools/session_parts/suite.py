@@ -1,4 +1,4 @@
-"""``pytest -m gpu``, several files at a time, each in its own process: a test that hangs or crashes costs only itself."""
+"""``pytest -m gpu``, several files at a time, each in its own process: a test that hangs or crashes costs itself."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def tests(context: Context) -> None:
         thread.join()
     write_junit(done, context.out / "junit.xml")
     total = Counter(outcome for file in done for outcome in file.outcomes.values())
-    names = [str(path.relative_to(ROOT)) for path in waiting]
+    names = [_name(path) for path in waiting]
     say(
         total=dict(total),
         not_run=names,
@@ -151,9 +151,13 @@ def _take(file: _File, log: Path) -> tuple[str | None, bool]:
     return running, spoilt
 
 
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
 def report(file: _File) -> None:
     """A line for the file, and one for each test that failed."""
-    name = str(file.path.relative_to(ROOT))
+    name = _name(file.path)
     counts = dict(Counter(file.outcomes.values()))
     failed = [test for test, outcome in file.outcomes.items() if outcome == "failed"]
     for test in failed:

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from typing import Any
 
-from fastamr.testing.calls import backends_of, copied, results
+from fastamr.testing.checking import backends_of, copied, results
 
 from . import candidates
 from .common import Context, free, say
