@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,7 +173,6 @@ class TestParts:
         (context.out / "results.jsonl").write_text("\n".join(lines), encoding="ascii")
         assert steps.fastest(context) == steps.Form(attention="cuda")
 
-
     def test_profile(self, context: Context, said: Said) -> None:
         steps.profile(context)
         results = said()
@@ -201,6 +201,48 @@ class TestTimes:
         results = said()
         assert errors(results) == []
         assert all("flushed_ms" in each for each in results if "ms" in each)
+
+    def test_of_attention(self, gpu: Context, said: Said) -> None:
+        attention.attention(gpu)
+        results = said()
+        assert errors(results) == []
+        both = [each for each in results if "both_flushed_ms" in each]
+        assert {each["form"] for each in both} >= {"sdpa", "sdpa math"}
+        assert all(each["both_ms"] == pytest.approx(0.1) for each in both)
+
+    def test_of_the_machine(self, gpu: Context, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+        properties = SimpleNamespace(
+            major=9, minor=0, multi_processor_count=132, total_memory=1 << 37, L2_cache_size=60 << 20
+        )
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+        monkeypatch.setattr(machine, "clocks", lambda device: {"clocks.sm": 1980.0, "power.draw": 650.0})
+        monkeypatch.setattr(machine, "known_peak", lambda device: 1e18)
+        machine._versions(gpu)
+        machine._product(gpu)
+        facts, product = said()
+        assert (facts["compute_capability"], facts["driver"]) == ("9.0", machine._driver())
+        assert product["text"].endswith("right after it 1980 MHz and 650 W")
+
+
+class TestForms:
+    def test_every_combination(self, context: Context) -> None:
+        on_gpu = Context(torch.device("cuda"), context.out, small=True, ends=0.0)
+        found = list(steps.forms(on_gpu))
+        assert len(set(found)) == len(found) == 1 + 2**4
+        assert found[0] == steps.Form()
+        for name in ("attention", "products", "gradients", "branch"):
+            assert len({getattr(form, name) for form in found[1:]}) == 2
+
+    def test_what_a_form_names(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        has = {"visible_attention": ["cuda", "sdpa"], "weight_gradient": ["triton"], "linear_gelu": ["torch"]}
+        monkeypatch.setattr(steps, "usable", lambda op, context: has.get(op, ["triton"]))
+        form = steps.Form("cuda", "torch", "triton", True)
+        assert form.backends(context) == {
+            "visible_attention": "cuda", "weight_gradient": "triton", "linear_gelu": "torch"
+        }  # fmt: skip
+        assert steps.Form().backends(context) == {}
+        with pytest.raises(LookupError, match="linear_gelu has no back end triton that is ready here"):
+            steps.Form(products="triton").backends(context)
 
 
 class TestCandidates:
@@ -283,6 +325,15 @@ class TestGates:
             result = said()[0]
             assert result["ok"] is True
             assert result["gates"] == [f"{label.split()[0]}={task[1]}"]
+
+    def test_a_library_that_is_missing_lets_nothing_through(self, gpu: Context, said: Said) -> None:
+        task = gates._tasks(gpu)[-1]
+        assert task[1] == "cuda"
+        gates.check(gpu, task)
+        result = said()[0]
+        assert result["gates"] == ["visible_attention=cuda"]
+        assert "ok" not in result
+        assert "skipped" in result
 
     def test_updates(self, context: Context, said: Said) -> None:
         gates.gate2(context)

@@ -51,7 +51,7 @@ def of(case: Case, sizes: Sizes) -> list[launch.Config]:
     """The candidates of a call's kernel, best first; empty where it has no choice. Nothing is launched."""
     with launch.record(), taking(0) as seen:
         case.launch(case.arguments(dataclasses.replace(sizes, grad=False, filled=False)))
-    return list(max(seen.values(), key=lambda each: len(each), default=()))
+    return max([list(each) for each in seen.values()], key=len, default=[])
 
 
 def in_words(config: launch.Config) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -134,7 +135,7 @@ def tune(context: Context) -> None:
         return say(skipped=f"fastamr tune does not run here: {error}", text="no fastamr tune here")
     began = time.monotonic()
     sequences = context.sequences
-    step = build_fast_step("amr", context.architecture, context.device, sequences=sequences)
+    step: Any = build_fast_step("amr", context.architecture, context.device, sequences=sequences)
     options = tuning.TuneOptions(quick=True, limit=_TUNE_SECONDS)
     found = tuning.tune(step.calls(), step.basis(), options=options, say=lambda line: say(said=line))
     record, path = tuning.saved(found)
