@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "gpu_session.py"
@@ -247,3 +248,16 @@ def test_real_parts_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(forms) > 4
     assert all(line["gate"] for line in forms)
     assert said["tests"][-1]["total"].keys() <= {"skipped"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_without_a_gpu_every_part_says_so(tmp_path: Path) -> None:
+    done = run("--out", str(tmp_path), "--only", "machine", "gate2")
+    assert done.returncode == 0
+    found = ends(read(tmp_path))
+    why = "exit status 1: no GPU that PyTorch can use: torch.cuda.is_available() is false"
+    assert {name: found[name]["why"] for name in ("machine", "gate2")} == dict.fromkeys(
+        ("machine", "gate2"), why
+    )
+    assert found["build"]["status"] == "failed"

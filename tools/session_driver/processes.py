@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from .results import MOST_RESULTS, Lines, Log, Outcome, Session, read_result
+from .results import MOST_RESULTS, Lines, Log, Outcome, Session, printable, read_result
 from .watchdog import VARIABLE, end_marked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +65,13 @@ def run_part(part: Part, command: list[str], limit: float, session: Session) -> 
             unreadable += line.startswith(b"{")
             return log.write(line)
 
+        last = b""
+
+        def complaint(line: bytes, cut: bool) -> None:
+            nonlocal last
+            last = line
+            log.write(line)
+
         mark = session.mark_of(part.name)
         try:
             process = start(command, mark, more=part.environment)
@@ -72,18 +79,18 @@ def run_part(part: Part, command: list[str], limit: float, session: Session) -> 
             outcome.status, outcome.why = "failed", f"it did not start: {error}"
             return outcome
         try:
-            ended = _follow(process, began + limit, Lines(result), Lines(lambda line, cut: log.write(line)))
+            ended = _follow(process, began + limit, Lines(result), Lines(complaint))
         finally:
             # Before the process is waited for: its number must still be its own.
             end_processes(process, mark)
     outcome.seconds = time.monotonic() - began
-    _judge(outcome, process.returncode if ended else None, unreadable)
+    _judge(outcome, process.returncode if ended else None, unreadable, last)
     if not ended or process.returncode:
         session.distrust(gates, ended=ended)
     return outcome
 
 
-def _judge(outcome: Outcome, code: int | None, unreadable: int) -> None:
+def _judge(outcome: Outcome, code: int | None, unreadable: int, last: bytes) -> None:
     """What a part says of itself does not count; how it ended does."""
     reasons = []
     if code is None:
@@ -93,7 +100,8 @@ def _judge(outcome: Outcome, code: int | None, unreadable: int) -> None:
         with contextlib.suppress(ValueError):
             reasons.append(f"died of {signal.Signals(-code).name}")
     elif code:
-        reasons.append(f"exit status {code}")
+        said = printable(last.decode("utf-8", "replace"))[:200]
+        reasons.append(f"exit status {code}{f': {said}' if said else ''}")
     elif not outcome.results:
         reasons.append("no result")
     if unreadable:
