@@ -54,6 +54,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
     return folder, run("--out", str(folder), "--rehearse", cwd=folder)
 
 
+@pytest.mark.slow
 class TestRehearsal:
     def test_each_part_ends_as_it_did(self, session: tuple[Path, Any]) -> None:
         folder, done = session
@@ -112,6 +113,7 @@ class TestRehearsal:
         assert "\x1b" not in text
 
 
+@pytest.mark.slow
 def test_the_session_ends_in_time(tmp_path: Path) -> None:
     began = time.monotonic()
     parts = ("hangs", "floods", "last")

@@ -144,6 +144,7 @@ class TestParts:
         forms = {(each["case"].split()[-1], each["form"]) for each in results if "both_ms" in each}
         assert {("6x6", "sdpa"), ("4x6", "sdpa"), ("6x6", "sdpa math")} <= forms
 
+    @pytest.mark.slow
     def test_products(self, context: Context, said: Said) -> None:
         products.products(context)
         results = said()
@@ -335,6 +336,7 @@ class TestGates:
         assert "ok" not in result
         assert "skipped" in result
 
+    @pytest.mark.slow
     def test_updates(self, context: Context, said: Said) -> None:
         gates.gate2(context)
         results = said()
