@@ -33,6 +33,7 @@ class FastStep:
         data: packed skeletons of the model's layout on the same device.
         sequences: S.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``.
+        graph: as in :class:`~fastamr.training.update.step.PretrainStep`.
 
     Attributes:
         description: model, precision and S in words.
@@ -40,7 +41,13 @@ class FastStep:
     """
 
     def __init__(
-        self, model: SkeletonModel, data: PackedSkeletons, *, sequences: int, precision: str = "float32"
+        self,
+        model: SkeletonModel,
+        data: PackedSkeletons,
+        *,
+        sequences: int,
+        precision: str = "float32",
+        graph: str | bool = "auto",
     ) -> None:
         device = data.coords.device
         self.model, self.preparation = model, preparation_on(device)
@@ -62,6 +69,7 @@ class FastStep:
             seed=self._seed,
             dtype=dtype,
             matmul_precision=matmul_precision_of(precision) or "highest",
+            graph=graph,
         )
 
     @property

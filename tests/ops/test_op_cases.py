@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -10,7 +15,7 @@ import torch
 from torch import Tensor
 
 import fastamr
-from fastamr import ops
+from fastamr import ops, reference
 from fastamr.testing.checking import backends_of, cast, compare, copied, results, tensors, tolerance
 from fastamr.testing.op_cases import CASES, Case
 from fastamr.testing.op_sizes import SMALL
@@ -36,6 +41,39 @@ def test_back_ends_agree_with_float64(case: Case, device: str) -> None:
         for value, error in zip(found, compare(found, truth), strict=True):
             assert error < tolerance(value), backend
     assert "reference" in ran
+
+
+@contextlib.contextmanager
+def references_called() -> Iterator[set[str]]:
+    """Names of the functions of fastamr.reference that run inside the block."""
+    folder, seen = str(Path(reference.__file__).parent), set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(folder):
+            seen.add(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label.replace(" ", "_"))
+def test_no_back_end_is_the_reference_by_another_name(case: Case) -> None:
+    """Or a comparison of the two would say nothing."""
+    given = case.arguments(replace(SMALL, grad=True))
+    for backend in backends_of(case, "cpu"):
+        with references_called() as seen, contextlib.suppress(RuntimeError):
+            results(case, copied(given), backend)
+        own = {
+            case.name,
+            case.op,
+            f"{case.op}_backward",
+            case.name.removesuffix("_into"),
+            "loss_slope_and_share",
+        }
+        assert bool(seen & own) == (backend == "reference"), (backend, seen)
 
 
 # AdamW's parameters are float32 or float64.
