@@ -18,8 +18,11 @@ from ..training.clips.clip_streams import ResidentClips
 from ..training.clips.sampling import ClipSampler
 from ..training.update.optimizer import build_optimizer
 from ..training.update.precision import autocast_dtype, matmul_precision_of
+from ..training.update.recording import Recorder
 from ..training.update.step import PretrainStep
 
+# What a GPU runs where nothing else is asked for.
+GPU_SEQUENCES, GPU_PRECISION = 256, "bfloat16"
 _SOURCES = 64
 
 
@@ -31,6 +34,7 @@ class FastStep:
         data: packed skeletons of the model's layout on the same device.
         sequences: S.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``.
+        recorder: what records the update; None takes CUDA graphs on a GPU.
 
     Attributes:
         description: model, precision and S in words.
@@ -41,7 +45,13 @@ class FastStep:
     preparation = 4
 
     def __init__(
-        self, model: SkeletonModel, data: PackedSkeletons, *, sequences: int, precision: str = "float32"
+        self,
+        model: SkeletonModel,
+        data: PackedSkeletons,
+        *,
+        sequences: int,
+        precision: str = "float32",
+        recorder: Recorder | None = None,
     ) -> None:
         device = data.coords.device
         self.model = model
@@ -63,6 +73,7 @@ class FastStep:
             seed=self._seed,
             dtype=dtype,
             matmul_precision=matmul_precision_of(precision) or "highest",
+            recorder=recorder,
         )
 
     @property
@@ -126,7 +137,7 @@ def build_fast_step(
     """
     is_gpu = device.type == "cuda"
     if sequences is None:
-        sequences = 256 if is_gpu else 8
+        sequences = GPU_SEQUENCES if is_gpu else 8
     if sequences < 1:
         raise ValueError(f"sequences is {sequences}, expected at least 1")
     torch.manual_seed(0)
@@ -134,5 +145,5 @@ def build_fast_step(
     config = built.config
     clips = random_clips(min(sequences, _SOURCES), config.frames, config.joints, config.channels)
     data = PackedSkeletons.from_clips(list(clips[:, :, None].numpy()), layout=get_layout(config.layout))
-    precision = precision or ("bfloat16" if is_gpu else "float32")
+    precision = precision or (GPU_PRECISION if is_gpu else "float32")
     return FastStep(built, data.to(device), sequences=sequences, precision=precision)

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ... import ops
 from ...errors import check_name
 from ...ops.common.backends import Choice, Problem, explain
+from ...ops.common.planning import planned_device
 from ...ops.common.stack_backends import explain_stack
 from ..drop_path import DropPath, draw_seed
 from ..transformer_block import CrossAttentionBlock, Mlp, TransformerBlock
@@ -77,13 +79,20 @@ def _parameter(block: nn.Module, path: list[str]) -> nn.Parameter:
     return module._parameters[path[-1]]
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is a tensor of PyTorch's own, or where nothing is run one without values."""
+    if type(tensor) in (Tensor, nn.Parameter):
+        return True
+    return isinstance(tensor, FakeTensor) and planned_device() is not None
+
+
 def _call_why_not(inputs: tuple[Tensor, ...]) -> str | None:
     """What about the inputs or the surroundings keeps the fused stack from running."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "the code is being traced: a compiler fuses the plain blocks itself"
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "torch.func transforms need the plain blocks"
-    if any(type(each) not in (Tensor, nn.Parameter) for each in inputs):
+    if not all(map(_is_plain, inputs)):
         return "the input is a tensor of another class"
     if any(each.ndim != 3 or each.numel() == 0 for each in inputs):
         return "the input is empty or not (S, N, D)"
@@ -169,7 +178,7 @@ class _Stack(nn.ModuleList):
         """Where parameters do not fit the activations, plain blocks say so in PyTorch's words."""
         fitting = (dtype, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
         for parameter in self._parameters_in_order(norm):
-            if type(parameter) not in (Tensor, nn.Parameter):
+            if not _is_plain(parameter):
                 return f"a parameter is a {type(parameter).__name__}"
             if parameter.dtype not in fitting or parameter.device != x.device:
                 found = f"{parameter.dtype} on {parameter.device}"

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from ...errors import unknown_name
+from .planning import planned_device
 
 NAMES = ("auto", "reference", "materialised", "sdpa", "torch", "triton", "cpp", "cuda", "fused")
 
@@ -175,6 +176,11 @@ def watched() -> Iterator[list[tuple[str, Problem, str | None]]]:
         _seen = before
 
 
+def _as_planned(problem: Problem) -> Problem:
+    device = planned_device()
+    return problem if device is None else replace(problem, device_type=device)
+
+
 def choose(op: str, problem: Problem, name: str | None = None) -> str:
     """Return the name of the back end that runs this call.
 
@@ -189,6 +195,7 @@ def choose(op: str, problem: Problem, name: str | None = None) -> str:
     """
     if _seen is not None:
         _seen.append((op, problem, name))
+    problem = _as_planned(problem)
     table = _TABLE[op]
     name = _asked_for(op, name)
     if name == "auto":
@@ -218,6 +225,7 @@ def explain(op: str, problem: Problem, name: str | None = None) -> Choice:
         ValueError, RuntimeError: as :func:`choose`.
     """
     used = choose(op, problem, name)
+    problem = _as_planned(problem)
     who = "FASTAMR_BACKEND or fastamr.backend" if name is None else "the caller"
     faster: dict[str, str] = {}
     for choice in _TABLE[op].values():

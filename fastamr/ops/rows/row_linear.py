@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ... import reference
 from ..common.backends import Backend, Problem, can_always, choose, declare
+from ..common.planning import device_type_of
 from ..common.precision import exact
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, problem_of
@@ -30,7 +31,7 @@ declare(
 
 def _library(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The product of cuBLAS, oneDNN or MKL."""
-    if x.is_cuda or x.dtype == torch.bfloat16:
+    if device_type_of(x) == "cuda" or x.dtype == torch.bfloat16:
         return F.linear(x, weight, bias.to(x.dtype))
     # F.linear would write the bias to all rows first and read them again in the product.
     return torch.mm(x, weight.T).add_(bias)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastamr import cli
+from fastamr.benchmarking import count_nodes
+from fastamr.benchmarking.nodes.rules import ATTENTION, PRODUCTS, SUMS, WEIGHTS, NodeCount, nodes_of
+
+aten = torch.ops.aten
+
+
+def meta(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ((19200, 256), (256, 1024), (1, PRODUCTS)),
+        ((1024, 19200), (19200, 256), (2, WEIGHTS)),
+        ((32000, 19200), (19200, 256), (1, PRODUCTS)),
+        ((1024, 2048), (2048, 256), (1, PRODUCTS)),
+    ],
+)
+def test_products(left: tuple[int, int], right: tuple[int, int], expected: tuple[int, str]) -> None:
+    arguments = meta(*left), meta(*right)
+    assert nodes_of(aten.mm.default, arguments, torch.mm(*arguments)) == expected
+    arguments = (meta(right[1]), *arguments)
+    assert nodes_of(aten.addmm.default, arguments, torch.addmm(*arguments)) == expected
+
+
+def test_sums_views_and_what_has_no_rule() -> None:
+    values = meta(19200, 256)
+    assert nodes_of(aten.sum.dim_IntList, (values, [0]), values.sum(0)) == (2, SUMS)
+    assert nodes_of(aten.sum.dim_IntList, (values, [1]), values.sum(1)) == (1, SUMS)
+    assert nodes_of(aten.view.default, (values, [-1]), values.view(-1))[0] == 0
+    assert nodes_of(aten.add.Tensor, (values, values), values)[0] == 1
+    with pytest.raises(RuntimeError, match="_local_scalar_dense makes the host wait"):
+        nodes_of(aten._local_scalar_dense.default, (meta(),), 1.0)
+    with pytest.raises(NotImplementedError, match="no rule says how many nodes aten.sort"):
+        nodes_of(aten.sort.default, (values,), values.sort())
+
+
+def test_text_adds_up() -> None:
+    count = NodeCount("a step")
+    for _ in range(3):
+        count.add_kernel("visible_attention_forward")
+    count.add_kernel("_sum_squares")
+    lines = count.text().splitlines()
+    assert lines[0].startswith("a step: 4 nodes")
+    assert [line.split() for line in lines[1:3]] == [["3", "attention"], ["3", "visible_attention_forward"]]
+    assert count.to_dict()["groups"] == {"attention": 3, "optimizer": 1}
+
+
+def test_command_without_a_gpu(
+    tmp_path: Path, architecture: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "count"
+    assert (
+        cli.main(["bench", "profile", "--count", "--out", str(out), "--sequences", "4", *architecture]) == 0
+    )
+    printed = capsys.readouterr().out
+    written = json.loads((out / "nodes.json").read_text())
+    assert f"amr, bfloat16, 4 sequences: {written['total']} nodes" in printed
+    assert sum(written["groups"].values()) == written["total"]
+    assert sorted(path.name for path in out.iterdir()) == ["nodes.json"]
+
+
+@pytest.mark.slow
+def test_the_papers_update() -> None:
+    """AMR at the paper's size with the own attention: each block adds its kernels once, and nothing comes unnoticed."""
+    count = count_nodes(architecture={"attention": "cuda"})
+    parts = count.to_dict()["parts"]
+    blocks = 8 + 5
+    assert parts[ATTENTION]["visible_attention_forward"] == blocks
+    assert parts["products with GELU"] == {"linear_gelu": blocks, "linear_gelu_backward": blocks}
+    assert count.total <= 386
