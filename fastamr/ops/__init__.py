@@ -16,6 +16,7 @@ from .attention.visible_attention import (
     visible_attention_forward,
 )
 from .common.backends import availability, backend, reference_only
+from .common.column_sums import ColumnSums
 from .common.seeds import derive_seed, make_seed
 from .common.stack_backends import choose_stack
 from .drop_path_scales import drop_path_scales
@@ -35,6 +36,7 @@ from .weighted_reconstruction_loss import reconstruction_target, weighted_recons
 __all__ = [
     "ATTENTION_WITH_LSE",
     "AttentionBias",
+    "ColumnSums",
     "adamw_update",
     "attention_backend",
     "availability",

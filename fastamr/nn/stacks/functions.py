@@ -152,7 +152,7 @@ def _start_backward(
     else:
         upstream = dnormed.reshape(last.total.shape).contiguous()
         dx, dgamma, dbeta, bias_grads = ops.row_norm_backward(
-            upstream, last.total, last.mean, last.rstd, weights.final.gamma, skip
+            upstream, last.total, last.mean, last.rstd, weights.final.gamma, skip, columns=gradients.columns
         )
         gradients.norm("final", dgamma, dbeta)
     scale, compute = weights.layers[-1].scales[1], torch.promote_types(torch.float32, dx.dtype)
@@ -213,7 +213,9 @@ def _split(ctx: Any, names: list[str], needs: tuple[bool, ...]) -> tuple[list[Gr
         for name, need in zip(("final.weight", "final.bias"), needs[depth * count :], strict=True)
         if need
     }
-    return [Gradients(wanted, together) for wanted in blocks], Gradients(final)
+    # A block has two norms, and one follows the last.
+    columns = ops.ColumnSums(2 * depth + 1)
+    return [Gradients(wanted, columns, together) for wanted in blocks], Gradients(final, columns)
 
 
 def _collect(
@@ -221,6 +223,7 @@ def _collect(
 ) -> list[Tensor | None]:
     """All parameters' gradients in autograd's order and in the parameters' dtypes."""
     dtypes, names = parameters
+    final.columns.finish()
     flat = [gradient for block in blocks for gradient in block.ordered(names)]
     flat += final.ordered(["final.weight", "final.bias"])
     return [

@@ -108,8 +108,9 @@ def row_problems(rows: Tensor, hidden: int) -> Iterator[tuple[str, Problem]]:
         hidden: inner width of the block's MLP.
     """
     device, (count, width) = rows.device.type, rows.shape
-    for op in ("row_linear", "row_norm", "linear_gelu"):
+    for op in ("row_linear", "linear_gelu"):
         yield op, Problem(device, rows.dtype, sizes={"rows": count})
+    yield "row_norm", Problem(device, rows.dtype, sizes={"rows": count, "width": width})
     yield "linear_residual_norm", residual_norm_problem(rows, width)
     for outputs, inputs in ((3 * width, width), (width, width), (hidden, width), (width, hidden)):
         sizes = {"rows": count, "outputs": outputs, "inputs": inputs}
@@ -220,12 +221,13 @@ class Gradients(dict[str, Tensor | None]):
 
     Args:
         wanted: names of the parameters that need one.
+        columns: adds up the column sums, those of biases and norms.
         together: those of the weights wait for :meth:`finish`, which computes all at once.
     """
 
-    def __init__(self, wanted: set[str], together: bool = False) -> None:
+    def __init__(self, wanted: set[str], columns: ops.ColumnSums, together: bool = False) -> None:
         super().__init__()
-        self.wanted, self._together = wanted, together
+        self.wanted, self.columns, self._together = wanted, columns, together
         self._waiting: dict[str, tuple[Tensor, Tensor]] = {}
 
     def weight(self, name: str, upstream: Tensor, rows: Tensor) -> None:
@@ -279,7 +281,9 @@ def stream_backward(
         gradients: receives those of the norm.
     """
     dx, dgamma, dbeta, bias_grads, *scaled = ops.linear_residual_norm_backward(
-        *(*product, stream.total, stream.mean, stream.rstd, norm.gamma, skip), scale=scale
+        *(*product, stream.total, stream.mean, stream.rstd, norm.gamma, skip),
+        scale=scale,
+        columns=gradients.columns,
     )
     gradients.norm(name, dgamma, dbeta)
     return StreamGradient(dx, scaled[0] if scaled else dx, bias_grads)
@@ -307,7 +311,9 @@ def finish_backward(
     assert slope is not None
     gradients.weight("mlp.fc2.weight", after.branch, h)
     del h
-    du, gradients["mlp.fc1.bias"] = ops.linear_gelu_backward(after.branch, layer.fc2.weight, slope)
+    du, gradients["mlp.fc1.bias"] = ops.linear_gelu_backward(
+        after.branch, layer.fc2.weight, slope, columns=gradients.columns
+    )
     del slope
     gradients.weight("mlp.fc1.weight", du, middle.normed)
     dmiddle = stream_backward(
