@@ -220,7 +220,7 @@ def row_norm_backward(
     skip: Tensor | None,
     columns: Columns | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``dx (M, D)`` of upstream's dtype, and float32 the gradients of gamma and beta and the column sums of dx ``(D,)``.
+    """``dx (M, D)`` of upstream's dtype; the gradients of gamma and beta and dx's column sums ``(D,)``, float32.
 
     Args:
         upstream: ``(M, D)`` float16, bfloat16 or float32, contiguous like every argument.

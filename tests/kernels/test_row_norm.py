@@ -1,4 +1,4 @@
-"""The kernels over finished rows against the float64 reference: layer norm alone, and the passes of back end ``torch``."""
+"""The kernels over finished rows against the float64 reference: row_norm, and the passes of the back end ``torch``."""
 
 from __future__ import annotations
 

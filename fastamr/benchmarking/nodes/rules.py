@@ -7,9 +7,10 @@ The rules, as PyTorch 2.11 and its libraries launch on Hopper:
 - A copy, a cast, a fill, a concatenation and an elementwise operation each add 1.
 - A product adds 1, its bias included, and 1 more for the sum of its parts where the library splits the inner dimension:
   taken to happen where it is at least 4,096 long and the result has at most 66 tiles of 128 x 128, half of the
-  multiprocessors of an H100. That is every gradient of a weight at the paper's size. The library decides by itself; a GPU's
-  profile says what it did.
-- A sum adds 1, and 1 more where at least 4,096 values go into each result: blocks share it then, and a counter is cleared.
+  multiprocessors of an H100. That is every gradient of a weight at the paper's size. The library decides by itself; a
+  GPU's profile says what it did.
+- A sum adds 1, and 1 more where at least 4,096 values go into each result: blocks share it then, and a counter is
+  cleared.
 - PyTorch's flash attention adds 1 forward and 3 backward.
 - An operation without a rule is an error, and so is one that waits for the device.
 """

@@ -123,6 +123,8 @@ def _save(
     flat += [*last, memory]
     for layer in weights.layers:
         flat += [part.weight for part in (layer.project, layer.out, layer.fc1, layer.fc2)]
+    if weights.kv is not None:
+        flat.append(weights.kv.weight)
     ctx.save_for_backward(*flat)
 
 

@@ -26,8 +26,8 @@ def linear_gelu(
     The backward needs neither the layer's input to GELU nor its polynomial again, only the saved slope. GELU is exact
     (erf) for float32 and float64; for the 16-bit dtypes it is a tanh form within 4.8e-5 of it, far below their
     rounding (choice). Products are summed in float32 (float64 for float64), also under autocast; on
-    a CPU's matrix unit those of float32 follow ``torch.get_float32_matmul_precision()``, see :func:`row_linear`. The back
-    end ``torch`` is PyTorch's product, rounded to x's dtype, and one kernel that passes over it.
+    a CPU's matrix unit those of float32 follow ``torch.get_float32_matmul_precision()``, see :func:`row_linear`.
+    The back end ``torch`` is PyTorch's product, rounded to x's dtype, and one Triton kernel that passes over it.
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
     not registered with PyTorch's dispatcher.

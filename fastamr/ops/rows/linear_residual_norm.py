@@ -49,7 +49,8 @@ def linear_residual_norm(
 
     The norm is that of the *rounded* total, as in ``F.layer_norm(total)``; so the backward, which reads the rounded
     total again, is the derivative of exactly this. Products and statistics are float32 (float64 for float64), also
-    under autocast. The back end ``torch`` is PyTorch's product, rounded to x's dtype, and one kernel that passes over it.
+    under autocast. The back end ``torch`` is PyTorch's product, rounded to x's dtype, and one Triton kernel that passes
+    over it.
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
     not registered with PyTorch's dispatcher.
