@@ -8,6 +8,7 @@ in :mod:`.common.backends`. CONTRIBUTING.md lists what a new op needs.
 
 from .adamw_update import adamw_update
 from .attention.checks import AttentionBias
+from .attention.sdpa import SdpaState, sdpa_backward_into, sdpa_forward
 from .attention.visible_attention import (
     ATTENTION_WITH_LSE,
     attention_backend,
@@ -37,6 +38,7 @@ __all__ = [
     "ATTENTION_WITH_LSE",
     "AttentionBias",
     "ColumnSums",
+    "SdpaState",
     "adamw_update",
     "attention_backend",
     "availability",
@@ -61,6 +63,8 @@ __all__ = [
     "row_norm",
     "row_norm_backward",
     "sample_clips",
+    "sdpa_backward_into",
+    "sdpa_forward",
     "select_visible",
     "visible_attention",
     "visible_attention_backward_into",

@@ -48,14 +48,14 @@ class StackWeights(NamedTuple):
 
 
 class LayerTensors(NamedTuple):
-    """What the backward of one layer reads: attention's inputs, output and log-sum-exp or tape, and the rest."""
+    """What the backward of one layer reads: attention's inputs, output and log-sum-exp, state or tape, and the rest."""
 
     before: Stream
     q: Tensor
     kv: Tensor | None
     attended: Tensor
     lse: Tensor | None
-    tape: Tape | None
+    tape: ops.SdpaState | Tape | None
     hidden: Hidden
 
 

@@ -71,7 +71,7 @@ class StreamGradient(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """Attention recorded by autograd, for the back ends that give no log-sum-exp."""
+    """Attention recorded by autograd, for kernels of PyTorch whose backward cannot be called by itself."""
 
     out: Tensor
     inputs: tuple[Tensor, ...]
@@ -117,17 +117,23 @@ def row_problems(rows: Tensor, hidden: int) -> Iterator[tuple[str, Problem]]:
         yield "weight_gradient", Problem(device, rows.dtype, sizes=sizes)
 
 
-def attend(plan: Plan, q: Tensor, kv: Tensor | None) -> tuple[Tensor, Tensor | None, Tape | None]:
+def attend(
+    plan: Plan, q: Tensor, kv: Tensor | None
+) -> tuple[Tensor, Tensor | None, ops.SdpaState | Tape | None]:
     """Attention of ``qkv (S, K, 3, H, E)``, or of ``q (S, Q, H, E)`` over ``kv (S, K, 2, H, E)``.
 
     Returns:
-        Rows ``(M, D)``; the log-sum-exp or, from a back end without one, the tape; neither where nothing is saved.
+        Rows ``(M, D)``; the log-sum-exp or, from PyTorch's attention, its state or tape; neither where nothing is saved.
     """
     if plan.attention in ops.ATTENTION_WITH_LSE:
         out, lse = ops.visible_attention_forward(q, kv, backend=plan.attention)
         return out.flatten(0, 1), lse, None
     if not plan.saves:
         return ops.visible_attention(q, kv, backend=plan.attention).flatten(0, 1), None, None
+    if plan.attention == "sdpa":
+        found = ops.sdpa_forward(q, kv, q.shape[-1] ** -0.5)
+        if found is not None:
+            return found[0].flatten(0, 1), None, found[1]
     with torch.enable_grad():
         inputs = tuple(each.detach().requires_grad_() for each in (q, kv) if each is not None)
         recorded = ops.visible_attention(*inputs, backend=plan.attention)
@@ -139,7 +145,7 @@ def attend_backward(
     grad: Tensor,
     out: Tensor,
     lse: Tensor | None,
-    tape: Tape | None,
+    tape: ops.SdpaState | Tape | None,
     q: Tensor,
     kv: Tensor | None,
     dq: Tensor,
@@ -167,6 +173,10 @@ def attend_backward(
         )
         return bias_grads
     assert tape is not None
+    if isinstance(tape, ops.SdpaState):
+        rows = grad.view(shape), out.view(shape)
+        ops.sdpa_backward_into(*rows, tape, q, kv, dq=dq, dkv=dkv, columns=bias_grads)
+        return bias_grads
     gradients = torch.autograd.grad(tape.out, tape.inputs, grad.view(shape), retain_graph=True)
     for target, gradient in zip((dq, dkv), gradients, strict=False):
         assert target is not None
