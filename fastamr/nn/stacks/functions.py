@@ -39,12 +39,14 @@ from .side_branch import SideBranch, side_branch
 class StackWeights(NamedTuple):
     """What a stack computes with: its layers, the norm after the last one and, in cross-attention, ``kv``.
 
-    ``kv.weight`` is ``(L*2*D, D)``, the layers' weights one below the other.
+    ``kv.weight`` is ``(L*2*D, D)``, the layers' weights one below the other; ``kv_parts`` are those, whose memory it may
+    share.
     """
 
     layers: list[Layer]
     final: Norm
     kv: Linear | None = None
+    kv_parts: tuple[Tensor, ...] = ()
 
 
 class LayerTensors(NamedTuple):
@@ -123,8 +125,7 @@ def _save(
     flat += [*last, memory]
     for layer in weights.layers:
         flat += [part.weight for part in (layer.project, layer.out, layer.fc1, layer.fc2)]
-    if weights.kv is not None:
-        flat.append(weights.kv.weight)
+    flat += weights.kv_parts
     ctx.save_for_backward(*flat)
 
 

@@ -123,7 +123,8 @@ def attend(
     """Attention of ``qkv (S, K, 3, H, E)``, or of ``q (S, Q, H, E)`` over ``kv (S, K, 2, H, E)``.
 
     Returns:
-        Rows ``(M, D)``; the log-sum-exp or, from PyTorch's attention, its state or tape; neither where nothing is saved.
+        Rows ``(M, D)``; the log-sum-exp or, from PyTorch's attention, its state or tape; neither where nothing is
+        saved.
     """
     if plan.attention in ops.ATTENTION_WITH_LSE:
         out, lse = ops.visible_attention_forward(q, kv, backend=plan.attention)

@@ -19,8 +19,9 @@ class WorkingLinear(nn.Linear):
 
     ``nn.Linear`` under autocast casts weight and bias in every forward, and its gradients back in every backward. This
     one computes with the copies that the optimizer's last update wrote (:mod:`.working_weights`), and its gradients
-    are summed in float32 and stay so. Without autocast, where ``fastamr.backend(transformer_stack="reference")`` asks for
-    plain layers, and where the code is traced, it is ``nn.Linear``. Same parameters, same ``state_dict``.
+    are summed in float32 and stay so. Without autocast, where the code is traced, and where
+    ``fastamr.backend(transformer_stack="reference")`` asks for plain layers, it is ``nn.Linear``. Same parameters, same
+    ``state_dict``.
 
     Shapes:
         ``(S, N, D)`` to ``(S, N, F)``.

@@ -329,7 +329,7 @@ class CrossAttentionStack(_Stack):
         plan = self._plan(queries, memory, dtype, saves)
         with torch.autocast(queries.device.type, enabled=False):
             weights = self._weights(norm, dtype, [(None, None)] * len(self))
-            weights = weights._replace(kv=self._keys_and_values(dtype))
+            weights = self._with_keys_and_values(weights, dtype)
             rows, memory_rows = (each.to(dtype).flatten(0, 1).contiguous() for each in (queries, memory))
             if saves:
                 _, normed = CrossStack.apply(plan, weights, rows, memory_rows, *parameters)
@@ -337,9 +337,12 @@ class CrossAttentionStack(_Stack):
                 normed = cross_layers(plan, weights, rows, memory_rows)[0].normed
         return normed.view(plan.sequences, *queries.shape[1:])
 
-    def _keys_and_values(self, dtype: torch.dtype) -> Linear:
-        """The layers' key and value projections as one."""
-        return Linear(*(joined_weights(parameters, dtype) for parameters in self.joined_parameters()))
+    def _with_keys_and_values(self, weights: StackWeights, dtype: torch.dtype) -> StackWeights:
+        """Add the layers' key and value projections, as one."""
+        matrices, biases = self.joined_parameters()
+        parts = tuple(working_weight(each, dtype) for each in matrices)
+        kv = Linear(joined_weights(matrices, dtype), joined_weights(biases, dtype))
+        return weights._replace(kv=kv, kv_parts=parts)
 
     def joined_parameters(self) -> list[list[nn.Parameter]]:
         """Parameters that are used as one tensor, each list in its order: the projections' weights and their biases."""
