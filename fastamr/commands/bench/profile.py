@@ -43,11 +43,12 @@ def run(words: list[str]) -> None:
 
 def _count(given: dict[str, Any]) -> None:
     """Print the nodes of an update on a GPU, and write them."""
-    sizes = {
-        "sequences": given["sequences"] or GPU_SEQUENCES,
-        "precision": given["precision"] or GPU_PRECISION,
-    }
-    count = count_nodes(given["model"], given["architecture"], **sizes)
+    count = count_nodes(
+        given["model"],
+        given["architecture"],
+        sequences=given["sequences"] or GPU_SEQUENCES,
+        precision=given["precision"] or GPU_PRECISION,
+    )
     print(count.text())
     out = make_out(given["out"])
     write_json(out / "nodes.json", count.to_dict())

@@ -37,7 +37,7 @@ class WorkingLinear(nn.Linear):
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
             layer = Linear(working_weight(self.weight, dtype), working_weight(self.bias, dtype))
-            out: Tensor = _Function.apply(layer, input.to(dtype), self.weight, self.bias)  # type: ignore[no-untyped-call]
+            out: Tensor = _Function.apply(layer, input.to(dtype), self.weight, self.bias)
         return out
 
 
