@@ -396,7 +396,15 @@ def _norm_backward_pass(s: Sizes) -> Arguments:
     return _product(s, s.width, **_norm_backward(s, "total"), scale=s.normal(s.rows))
 
 
-# Kernels that pass over a library's product: the back end ``torch`` of these ops.
+def _packed(s: Sizes) -> Arguments:
+    """Gradients of a self-attention with heads of at most 32 values, as flash attention leaves them."""
+    size = min(s.width, 32)
+    heads = s.width // size
+    found = [s.lows(s.sequences, s.visible, heads, size).transpose(1, 2) for _ in range(3)]
+    return {"found": found, "target": s.lows(s.sequences, s.visible, 3, heads, size)}
+
+
+# Kernels that pass over what a library made: a product, for the back end ``torch`` of these ops, or gradients.
 PASSES = tuple(
     Case(op, "", arguments, (PAPER, WIDE, EXACT, UNEVEN), name)
     for op, name, arguments in (
@@ -404,5 +412,6 @@ PASSES = tuple(
         ("linear_gelu", "gelu_backward_rows", _gelu_backward_pass),
         ("row_norm", "residual_norm_rows", _norm_pass),
         ("row_norm", "residual_norm_backward_rows", _norm_backward_pass),
+        ("packed_gradients", "packed_gradients", _packed),
     )
 )

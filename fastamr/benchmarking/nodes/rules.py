@@ -83,6 +83,7 @@ _KERNELS = (
     ("linear_residual_norm", NORMS),
     ("linear_gelu", GELUS),
     ("_rows", ROWS),
+    ("packed_gradients", COPIES),
     ("columns", SUMS),
     *((name, OPTIMIZER) for name in ("sum_squares", "_count", "_update")),
 )

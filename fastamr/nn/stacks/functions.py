@@ -281,10 +281,10 @@ class SelfStack(torch.autograd.Function):
             dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
             grad = ops.row_linear_backward(dmiddle.branch, layer.out.weight)
             dqkv = torch.empty_like(saved.q)
-            sums = attend_backward(
-                plan, grad, saved.attended, saved.lse, saved.tape, saved.q, None, dqkv, None
+            (gradients["attn.qkv.bias"],) = attend_backward(
+                *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, None, dqkv, None),
+                gradients.columns,
             )
-            gradients["attn.qkv.bias"] = sums.flatten()
             rows = dqkv.view(len(grad), -1)
             gradients.weight("attn.qkv.weight", rows, saved.before.normed)
             gradients.finish(ctx.branch)
@@ -325,10 +325,10 @@ class CrossStack(torch.autograd.Function):
             dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
             grad = ops.row_linear_backward(dmiddle.branch, layer.out.weight)
             dq = grad.new_empty(saved.q.shape)
-            sums = attend_backward(
-                *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, saved.kv, dq, dkv[:, :, index])
+            gradients["attn.q.bias"], gradients["attn.kv.bias"] = attend_backward(
+                *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, saved.kv, dq, dkv[:, :, index]),
+                gradients.columns,
             )
-            gradients["attn.q.bias"], gradients["attn.kv.bias"] = sums[0].flatten(), sums[1:].flatten()
             rows, skip = (_as_in(each, saved.before, plan) for each in (dq, dmiddle.total))
             gradients.weight("attn.q.weight", rows, saved.before.normed)
             gradients.finish(ctx.branch)

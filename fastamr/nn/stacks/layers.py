@@ -151,40 +151,31 @@ def attend_backward(
     kv: Tensor | None,
     dq: Tensor,
     dkv: Tensor | None,
-) -> Tensor:
+    columns: ops.ColumnSums,
+) -> list[Tensor]:
     """Write the gradients of q (or qkv) and kv into ``dq`` and ``dkv``, which may be slices of larger buffers.
 
     Returns:
-        ``(3, H, E)`` sums over all rows of the gradients of q, k and v: the gradients of the projections' biases.
+        The sums over all rows of the gradients of qkv, or of q and of kv, flat: the gradients of the projections'
+        biases, perhaps only after ``columns.finish()``.
     """
     shape = (plan.sequences, plan.tokens, grad.shape[-1])
+    rows = grad.view(shape), out.view(shape)
     compute = torch.promote_types(torch.float32, grad.dtype)
-    bias_grads = grad.new_empty((3, *q.shape[-2:]), dtype=compute)
     if lse is not None:
+        sums = grad.new_empty((3, *q.shape[-2:]), dtype=compute)
         ops.visible_attention_backward_into(
-            grad.view(shape),
-            out.view(shape),
-            lse,
-            q,
-            kv,
-            dq=dq,
-            dkv=dkv,
-            columns=bias_grads,
-            backend=plan.attention,
+            *(*rows, lse, q, kv), dq=dq, dkv=dkv, columns=sums, backend=plan.attention
         )
-        return bias_grads
-    assert tape is not None
+        return [sums.flatten()] if kv is None else [sums[0].flatten(), sums[1:].flatten()]
     if isinstance(tape, ops.SdpaState):
-        rows = grad.view(shape), out.view(shape)
-        ops.sdpa_backward_into(*rows, tape, q, kv, dq=dq, dkv=dkv, columns=bias_grads)
-        return bias_grads
-    gradients = torch.autograd.grad(tape.out, tape.inputs, grad.view(shape), retain_graph=True)
+        return ops.sdpa_backward_into(*rows, tape, q, kv, dq=dq, dkv=dkv, columns=columns)
+    assert tape is not None
+    gradients = torch.autograd.grad(tape.out, tape.inputs, rows[0], retain_graph=True)
     for target, gradient in zip((dq, dkv), gradients, strict=False):
         assert target is not None
         target.copy_(gradient)
-    parts = [gradient.flatten(0, 1) for gradient in gradients]
-    sums = [part.sum(0, dtype=compute).view(-1, *q.shape[-2:]) for part in parts]
-    return torch.cat(sums, out=bias_grads)
+    return [gradient.flatten(0, 1).sum(0, dtype=compute).flatten() for gradient in gradients]
 
 
 class Hidden(NamedTuple):

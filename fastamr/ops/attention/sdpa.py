@@ -6,13 +6,17 @@ stacked, copied and summed one after the other. Which of PyTorch's kernels runs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from ..common.planning import planned_device
+from ..common.backends import Problem
+from ..common.column_sums import ColumnSums
+from ..common.planning import device_type_of, planned_device
+from ..common.triton_support import MOST_ROW_WIDTH, triton_why_not
 
 _KERNELS = {
     SDPBackend.FLASH_ATTENTION.value: "flash",
@@ -127,9 +131,9 @@ def sdpa_backward_into(
     *,
     dq: Tensor,
     dkv: Tensor | None,
-    columns: Tensor,
-) -> None:
-    """Write the gradients of :func:`sdpa_forward`'s inputs, and their sums over sequences and tokens.
+    columns: ColumnSums | None = None,
+) -> list[Tensor]:
+    """Write the gradients of :func:`sdpa_forward`'s inputs, and return their sums over sequences and tokens.
 
     Args:
         grad: gradient of the output ``(S, Nq, H*E)``.
@@ -137,18 +141,29 @@ def sdpa_backward_into(
         state: of the forward.
         q: as in the forward.
         kv: as in the forward.
-        dq: of q's shape, any strides; overwritten.
+        dq: of q's shape, heads one contiguous row, other strides free; overwritten.
         dkv: of kv's shape, likewise.
-        columns: ``(3, H, E)`` float32 (float64 for float64): receives the sums of the gradients of q, k and v.
+        columns: adds the sums up in its ``finish()``, before which they hold nothing; None adds them up now.
+
+    Returns:
+        The sums ``(3*H*E)`` of qkv's gradient, or ``(H*E)`` of q's and ``(2*H*E)`` of kv's, float32 (float64 for
+        float64).
     """
     heads = q.shape[-2:]
     grad, out = (each.unflatten(-1, heads).transpose(1, 2) for each in (grad, out))
-    found = [each.transpose(1, 2) for each in _backward(grad, out, state, *_heads_first(q, kv))]
+    found = _backward(grad, out, state, *_heads_first(q, kv))
     if dkv is None:
-        torch.stack(found, 2, out=dq)
-        torch.sum(dq, (0, 1), dtype=columns.dtype, out=columns)
-        return
-    dq.copy_(found[0])
-    torch.stack(found[1:], 2, out=dkv)
-    torch.sum(dq, (0, 1), dtype=columns.dtype, out=columns[0])
-    torch.sum(dkv, (0, 1), dtype=columns.dtype, out=columns[1:])
+        return [_write(found, dq, columns)]
+    return [_write(found[:1], dq.unsqueeze(2), columns), _write(found[1:], dkv, columns)]
+
+
+def _write(found: Sequence[Tensor], target: Tensor, columns: ColumnSums | None) -> Tensor:
+    """Gradients ``(S, H, N, E)`` side by side into ``(S, N, P, H, E)``, and the sums ``(P*H*E)`` of their columns."""
+    problem = Problem(device_type_of(target), target.dtype)
+    fits = target.shape[3] * target.shape[4] <= MOST_ROW_WIDTH
+    if problem.device_type == "cuda" and fits and triton_why_not(problem) is None:
+        from ...kernels.packed_gradients import packed_gradients
+
+        return packed_gradients(found, target, columns)
+    torch.stack([each.transpose(1, 2) for each in found], 2, out=target)
+    return target.sum((0, 1), dtype=torch.promote_types(torch.float32, target.dtype)).flatten()

@@ -54,8 +54,10 @@ def test_equals_autograd(queries: int | None, dtype: torch.dtype, device: str) -
     dq = torch.full(q.shape, torch.nan, dtype=dtype, device=device)
     buffer = None if kv is None else torch.full((3, 11, 4, 2, 2, SIZE), torch.nan, dtype=dtype, device=device)
     dkv = None if buffer is None else buffer[:, :, 2]
-    columns = torch.full((3, 2, SIZE), torch.nan, dtype=compute, device=device)
-    ops.sdpa_backward_into(grad, out, state, q, kv, dq=dq, dkv=dkv, columns=columns)
+    sums = ops.sdpa_backward_into(grad, out, state, q, kv, dq=dq, dkv=dkv)
+    assert [each.numel() for each in sums] == ([3 * 2 * SIZE] if kv is None else [2 * SIZE, 4 * SIZE])
+    columns = torch.cat(sums).view(3, 2, SIZE)
+    assert columns.dtype == compute
     allowed = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 2e-2}[dtype]
     results = [out, dq, *([] if dkv is None else [dkv]), columns]
     for value, exact in zip(results, expected, strict=True):
@@ -73,13 +75,11 @@ def test_each_kernel_of_a_gpu(kernel: str) -> None:
     assert found is not None
     out, state = found
     assert state.kernel == kernel.split("_")[0].lower()
-    grad, dq, columns = (
-        torch.randn_like(out),
-        q.new_empty(q.shape),
-        out.new_empty(3, 2, SIZE, dtype=torch.float32),
-    )
-    dkv = torch.empty_like(kv)
-    ops.sdpa_backward_into(grad, out, state, q, kv, dq=dq, dkv=dkv, columns=columns)
+    grad, dq, dkv = torch.randn_like(out), q.new_empty(q.shape), torch.empty_like(kv)
+    later = ops.ColumnSums(1)
+    sums = ops.sdpa_backward_into(grad, out, state, q, kv, dq=dq, dkv=dkv, columns=later)
+    later.finish()
+    columns = torch.cat(sums).view(3, 2, SIZE)
     for value, exact in zip((out, dq, dkv, columns), truth(q, kv, grad), strict=True):
         assert relative_error(value, exact) < 2e-2
 
