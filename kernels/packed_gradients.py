@@ -74,8 +74,8 @@ def packed_gradients(found: Sequence[Tensor], target: Tensor, columns: Columns |
     """Write the gradients into the target, and return their column sums ``(P*H*E)`` float32.
 
     Args:
-        found: P tensors ``(S, H, N, E)``, at most three, float16, bfloat16 or float32, contiguous over E, with any other
-            strides; H*E is at most 4096.
+        found: P tensors ``(S, H, N, E)``, at most three, float16, bfloat16 or float32, contiguous over E, other strides
+            free; H*E is at most 4096.
         target: ``(S, N, P, H, E)`` of the same dtype, H and E one contiguous row, with any other strides.
         columns: adds the column sums up later; None adds them up now.
     """

@@ -74,7 +74,7 @@ def test_command_without_a_gpu(
 @pytest.mark.parametrize(
     ("attention", "gradients", "most"),
     # One launch for the four weights of a block, and a product for each: 250 is the goal with the own attention.
-    [("cuda", "triton", 250), ("cuda", "torch", @CUDA@), ("sdpa", "torch", @SDPA@)],
+    [("cuda", "triton", 250), ("cuda", "torch", 311), ("sdpa", "torch", 345)],
 )
 def test_the_papers_update(attention: str, gradients: str, most: int) -> None:
     """AMR at the paper's size: each block adds its kernels once, and nothing comes unnoticed."""

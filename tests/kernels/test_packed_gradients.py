@@ -16,9 +16,7 @@ from .rows import assert_exact_sums, matrix
 # (S, N, P, H, E): a single row, rows that fill no tile, heads that are no power of two, one, two and three inputs.
 @pytest.mark.parametrize("shape", [(1, 1, 3, 2, 16), (3, 37, 3, 3, 24), (5, 50, 2, 8, 32), (2, 70, 1, 1, 7)])
 @pytest.mark.parametrize("later", [False, True])
-def test_side_by_side(
-    dtype: torch.dtype, shape: tuple[int, ...], later: bool, device: torch.device
-) -> None:
+def test_side_by_side(dtype: torch.dtype, shape: tuple[int, ...], later: bool, device: torch.device) -> None:
     sequences, tokens, count, heads, size = shape
     plain = matrix(dtype, device, count, sequences, heads, tokens, size)
     # Half of the inputs as attention kernels leave them: heads inside tokens.

@@ -39,8 +39,8 @@ from .side_branch import SideBranch, side_branch
 class StackWeights(NamedTuple):
     """What a stack computes with: its layers, the norm after the last one and, in cross-attention, ``kv``.
 
-    ``kv.weight`` is ``(L*2*D, D)``, the layers' weights one below the other; ``kv_parts`` are those, whose memory it may
-    share.
+    ``kv.weight`` is ``(L*2*D, D)``, the layers' weights one below the other; ``kv_parts`` are those, whose memory it
+    may share.
     """
 
     layers: list[Layer]
