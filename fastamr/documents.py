@@ -16,10 +16,13 @@ import yaml
 from .files import check_plain
 
 MAX_BYTES = 16 << 20
-"""Largest text of settings that is parsed (choice): those of a run have a few kB."""
+"""Largest JSON text of settings that is parsed (choice): those of a run have a few kB."""
 
-MAX_NODES = 200_000
-"""Most values of a YAML text with its aliases written out (choice)."""
+MAX_YAML_BYTES = 1 << 20
+"""The same of a YAML text, whose parser takes about 2 s for as much."""
+
+MAX_NODES = 20_000
+"""Most values of a YAML text with its aliases written out (choice); these take the parser about 2 s too."""
 
 MAX_NESTING = 64
 """How deep lists and mappings of a YAML text may lie in one another (choice)."""
@@ -46,13 +49,13 @@ def parse_yaml(text: str, where: str) -> Any:
         where: names it in errors.
 
     Raises:
-        ValueError: it is no YAML, or larger or deeper than :data:`MAX_BYTES`, :data:`MAX_NODES` and
+        ValueError: it is no YAML, or larger or deeper than :data:`MAX_YAML_BYTES`, :data:`MAX_NODES` and
             :data:`MAX_NESTING` allow with its aliases written out.
     """
-    _check_size(len(text), where)
+    _check_size(len(text), where, MAX_YAML_BYTES)
     loader = None
     try:
-        _check_nesting(text)
+        _check_events(text)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -136,15 +139,18 @@ def _text(path: Path, where: str) -> str:
         raise ValueError(f"{where}, byte {error.start}: not in UTF-8; save it in UTF-8") from None
 
 
-def _check_size(size: int, where: str) -> None:
-    if size > MAX_BYTES:
-        raise ValueError(f"{where} has {size} bytes, more than the {MAX_BYTES} that settings may have")
+def _check_size(size: int, where: str, most: int = MAX_BYTES) -> None:
+    if size > most:
+        raise ValueError(f"{where} has {size} bytes, more than the {most} that settings may have")
 
 
-def _check_nesting(text: str) -> None:
-    """Raise before nested brackets or indentation use up the stack, whose end is found slowly."""
-    depth = 0
+def _check_events(text: str) -> None:
+    """Raise before nested brackets or indentation use up the stack, or many values the time."""
+    depth = count = 0
     for event in yaml.parse(text, _Loader):
+        count += isinstance(event, yaml.NodeEvent)
+        if count > MAX_NODES:
+            raise ValueError(f"more than {MAX_NODES} values")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

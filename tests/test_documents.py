@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastamr.documents import (
-    MAX_BYTES,
     MAX_NESTING,
+    MAX_YAML_BYTES,
     load_json_text,
     load_yaml,
     parse_json_text,
@@ -38,7 +38,7 @@ def test_plain_values() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LAUGHS, "more than 200000 values, with its aliases written out"),
+        (LAUGHS, "more than 20000 values, with its aliases written out"),
         ("a: &a [*a]", "an alias stands for a value that holds it"),
         ("[" * 5000, f"nested more than {MAX_NESTING} deep"),
         ("{? " * 3000, f"nested more than {MAX_NESTING} deep"),
@@ -49,7 +49,9 @@ def test_plain_values() -> None:
         ("!!python/object/apply:os.system [ls]", "no YAML"),
         ("a: '", "no YAML"),
         ("a: \x07", "no YAML"),
-        ("x" * (MAX_BYTES + 1), "more than the 16777216 that settings may have"),
+        ("x" * (MAX_YAML_BYTES + 1), "more than the 1048576 that settings may have"),
+        ("{" + ",".join(f"a{key}: 0" for key in range(60_000)) + "}", "more than 20000 values"),
+        ("- x\n" * 200_000, "more than 20000 values"),
     ],
 )
 def test_hostile_yaml_is_refused_at_once(text: str, message: str) -> None:

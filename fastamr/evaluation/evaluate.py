@@ -117,7 +117,7 @@ def _evaluate_locked(
 
 def _note_features(folder: Path) -> None:
     """Note the cached features in a checkpoint's folder; nobody else calls files by 64 hexadecimal digits."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         files = (folder / CACHE_FOLDER).glob("*.safetensors")
         note_written(folder, *(file for file in files if re.fullmatch("[0-9a-f]{64}", file.stem)))
 

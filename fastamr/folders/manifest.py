@@ -23,8 +23,10 @@ def note_written(folder: str | Path, *names: str | Path) -> None:
 
     Raises:
         OSError: the list cannot be written.
+        ValueError: a pipe or a device lies in its place.
     """
     folder = Path(folder)
+    check_plain(folder / MANIFEST)
     known = set(written(folder))
     relative = [_relative(folder, name) for name in names]
     new = [name for name in dict.fromkeys(relative) if name is not None and name not in known]

@@ -106,7 +106,7 @@ class MaskedAutoencoder(SkeletonModel):
             raise ValueError(f"{path} was written by {written_by!r}, which is not a {cls.__name__}")
         with naming(path, "expected a checkpoint of MAMP's public code"):
             found = released_config(checkpoint, path)
-        config = {**cls.Config().to_dict(), **found, **options}
-        model = cls.from_config(cls.Config.from_dict(config))
+            config = {**cls.Config().to_dict(), **found, **options}
+            model = cls.from_config(cls.Config.from_dict(config))
         model.load_state_dict(released_weights(checkpoint.weights, model.state_dict(), path))
         return model

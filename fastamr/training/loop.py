@@ -15,7 +15,7 @@ from .metrics.metrics import environment
 from .probe import knn_probe
 from .report import RunReport
 from .run import Run
-from .update.needs import exhausted, needs_of
+from .update.needs import exhausted, needs_of, ways_out
 from .update.precision import precision_name
 from .update.profiling import RunProfile
 
@@ -50,7 +50,7 @@ class Loop:
         speed = run.step.explain()
         changes = self.keeper.begin(speed)
         needs = needs_of(run.model, speed.kept, run.resident_bytes, run.step.dtype, free_memory(run.device))
-        run.remarks["warnings"] += needs.warnings(run.config)
+        run.remarks["warnings"] += needs.warnings(ways_out(run.config))
         self.report.open({**run.header(), "memory": needs.line()}, run.device, speed)
         try:
             for change in changes:

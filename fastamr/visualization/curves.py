@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from .figures import COLOURS, MARKERS, figure_text, new_figure, save_figure
 
 METRICS_FILE = "metrics.jsonl"
+# What the curves need of a record, by its kind.
+_NUMBERS = {"train": ("epoch", "loss", "lr", "sequences_per_second"), "probe": ("epoch", "knn_1")}
 
 
 def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
@@ -32,8 +35,11 @@ def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            records.setdefault(record["kind"], []).append(record)
-        except (ValueError, KeyError, TypeError, RecursionError):
+            kind = record["kind"]
+            for name in _NUMBERS.get(kind, ()):
+                math.isfinite(record[name])  # raises for what is no number, or too large for one
+            records.setdefault(kind, []).append(record)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             if number < len(lines):
                 text = f"{path}, line {number} is no record of a run and is left out: {line[:60]!r}"
                 warnings.warn(text, stacklevel=2)
@@ -59,7 +65,7 @@ def draw_curves(path: str | Path, records: dict[str, list[dict[str, Any]]], *, t
     panels = figure.subplots(2, 2)
     train, probes = records["train"], records.get("probe", [])
     header = records.get("header", [{}])[-1]
-    precision = header.get("precision", "")
+    precision = str(header.get("precision", ""))
     device = " ".join(str(header[key]) for key in ("device_name",) if header.get(key))
     _panel(panels[0, 0], train, "loss", "loss (no unit)", "pre-training loss", 0)
     _panel(panels[0, 1], train, "lr", "learning rate", "learning rate of each update", 1)

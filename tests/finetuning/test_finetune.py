@@ -104,6 +104,7 @@ def test_bar_and_lines(model, data, capsys) -> None:
     assert "tuning: 100%" in shown
     assert "6/6" in shown
     assert "epoch 3 of 3" in shown
+    assert lines.pop(0).startswith("memory: ")
     assert [line.split(",")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert lines[-1].endswith(f"loss {loss:.3f}")
 

@@ -342,3 +342,28 @@ def test_a_batch_of_one_body_has_drop_path_too(make_data: Any) -> None:
         3,
     )
     assert losses(one) == pytest.approx([plain().item() for _ in range(one.total)], rel=1e-2)
+
+
+@pytest.mark.parametrize("free", [1 << 40, 1 << 10])
+def test_the_memory_that_is_needed_is_said_before(
+    free: int, data: PackedSkeletons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastamr.finetuning.fitting.fit.free_memory", lambda device: free)
+    said: list[str] = []
+    halves = labelled_split(data, "official")
+    kept = copy.deepcopy(torch.get_rng_state())
+    finetune(small_model(data), data, halves, dataclasses.replace(QUICK, epochs=1), progress=said.append)
+    assert said[0].startswith("memory: ")
+    assert "model with moments" in said[0]
+    assert ", an update " in said[0]
+    warned = [line for line in said if line.startswith("warning: the run is likely to run out of memory")]
+    assert len(warned) == (free < 1 << 20)
+    assert all("smaller --recipe.batch-size, --precision bfloat16" in line for line in warned)
+    # Asking changes nothing: the run without a listener ends the same.
+    torch.set_rng_state(kept)
+    quiet = finetune(small_model(data), data, halves, dataclasses.replace(QUICK, epochs=1))
+    torch.set_rng_state(kept)
+    told = finetune(
+        small_model(data), data, halves, dataclasses.replace(QUICK, epochs=1), progress=said.append
+    )
+    assert quiet.train_loss == told.train_loss

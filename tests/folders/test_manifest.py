@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,12 @@ def test_a_folder_without_a_list(tmp_path: Path) -> None:
     remove_written(tmp_path)
     with pytest.raises(FileNotFoundError):
         note_written(tmp_path / "gone", "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_in_place_of_the_list_is_refused(tmp_path: Path) -> None:
+    """Opening it would wait for a reader for ever."""
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(ValueError, match="is a pipe"):
+        note_written(tmp_path, "a.json")
+    assert written(tmp_path) == []

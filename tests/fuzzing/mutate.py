@@ -215,7 +215,7 @@ def change_tree(value: Any, random: Random) -> Any:
 def _change_node(tree: Any, random: Random) -> Any:
     parents: list[Any] = []
     waiting = [tree]
-    while waiting:
+    while waiting and len(parents) < 10_000:  # lists may share their parts many times over
         node = waiting.pop()
         if isinstance(node, (list, dict)) and node:
             parents.append(node)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,9 +68,27 @@ def test_records_are_read_and_a_cut_line_is_left_out(run_folder: Path, tmp_path:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "header"}\n')
     with pytest.raises(ValueError, match="no record of the training yet"):
         read_metrics(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "header"}\nrubbish\n{"kind": "train"}\n')
+    train = {"kind": "train", "epoch": 1, "loss": 0.5, "lr": 0.1, "sequences_per_second": 9}
+    (tmp_path / "metrics.jsonl").write_text(f'{{"kind": "header"}}\nrubbish\n{json.dumps(train)}\n')
     with pytest.warns(UserWarning, match="line 2"):
         assert list(read_metrics(tmp_path)) == ["header", "train"]
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [{"epoch": None}, {"loss": "0.5"}, {"lr": [1]}, {"sequences_per_second": 10**400}, {"kind": ["x"]}],
+)
+def test_a_record_without_the_numbers_of_the_curves_is_left_out(
+    spoiled: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    train = {"kind": "train", "epoch": 1, "loss": float("nan"), "lr": 0.1, "sequences_per_second": 9}
+    lines = [{**train, **spoiled}, {"kind": "probe", "epoch": 1, "knn_1": "x"}, train]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.warns(UserWarning, match="is no record of a run and is left out"):
+        records = read_metrics(tmp_path)
+    assert list(records) == ["train"]
+    assert len(records["train"]) == 1
 
 
 def test_curves(run_folder: Path, tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from ...memory import free_memory
 from ...models import ActionClassifier
 from ...progress import Progress
 from ...training.diverged import NotFinite
 from ...training.metrics.metric_ring import MetricReader, Reading
 from ...training.report import MOST_SKIPPED
+from ...training.update.needs import needs_of
 from .classifier_step import WINDOW, Fit, FitSettings
 from .keeping import FitKeeper
 from .learner import Objective
@@ -50,7 +53,8 @@ def fit_classifier(
             the recipe's mix-up.
         settings: how updates are computed; None takes the defaults.
         keeper: makes checkpoints, resumes from one, and answers signals; None = nothing is kept.
-        progress: called with a line of text ten times during the run; None = silent.
+        progress: called with a line of text before the run (the memory that it is likely to need) and ten times
+            during it; None = silent.
         bar: what stands before a progress bar on standard error; empty = no bar.
 
     Returns:
@@ -63,10 +67,25 @@ def fit_classifier(
         KeyboardInterrupt: stopped by a signal, after it was saved by the keeper.
     """
     fit = Fit(classifier, batches, clips, labels, config, seed, objective, settings or FitSettings())
+    if progress is not None:
+        for line in _memory_lines(fit):
+            progress(line)
     if keeper is None:
         return _Loop(fit, None, progress, bar).run()
     with keeper.opened(fit):
         return _Loop(fit, keeper, progress, bar).run()
+
+
+def _memory_lines(fit: Fit) -> list[str]:
+    """Return the memory that the updates are likely to need, and a warning where there is less."""
+    device = fit.step.device
+    resident = sum(each.nbytes for each in (fit.data.coords, fit.data.valid) if each is not None)
+    kept = fit.step.explain().kept
+    needs = needs_of(fit.model, kept, resident, fit.step.dtype, free_memory(device))
+    ways = "a smaller --recipe.batch-size"
+    if fit.step.dtype == torch.float32:
+        ways += ", --precision bfloat16"
+    return [f"memory: {needs.line()}", *(f"warning: {line}" for line in needs.warnings(ways))]
 
 
 class _Loop:

@@ -1,7 +1,7 @@
 """The CPU back end ``"cpp"`` of the ops on flat rows.
 
 Where the processor has a matrix unit for bfloat16 (AMX), the compiled extension's products with a pass at their end,
-``fastamr_native::*_product_cpu``; elsewhere and for float64 PyTorch's product, then one pass of the extension over it,
+``fastamr_native::*_product_cpu``; elsewhere and for float64 a library's product, then one of its passes,
 ``fastamr_native::*_rows_cpu``.
 """
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ... import native
 from ..common.backends import Backend, Problem
+from ..common.products import product, product_backward
 from .checks import accumulator
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float64)
@@ -97,7 +98,7 @@ def weight_gradient(upstream: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, slope: bool) -> tuple[Tensor, Tensor | None]:
     """See :func:`fastamr.ops.linear_gelu`."""
     bias, parts = bias.to(accumulator(x.dtype)), _parts(x.dtype)
-    h = x.new_empty((len(x), len(weight))) if parts else torch.mm(x, weight.T)
+    h = x.new_empty((len(x), len(weight))) if parts else product(x, weight)
     derivative = torch.empty_like(h) if slope else None
     if parts:
         _raw("gelu_product")(x, weight, bias, parts, h, derivative)
@@ -109,7 +110,7 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, slope: bool) -> tupl
 def linear_gelu_backward(upstream: Tensor, weight: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """See :func:`fastamr.ops.linear_gelu_backward`."""
     parts = _parts(upstream.dtype)
-    du = torch.empty_like(slope) if parts else torch.mm(upstream, weight)
+    du = torch.empty_like(slope) if parts else product_backward(upstream, weight)
     sums = torch.empty(du.shape[1], dtype=accumulator(du.dtype))
     if parts:
         _raw("gelu_backward_product")(upstream, weight, slope, parts, du, sums)
@@ -176,7 +177,7 @@ def linear_residual_norm(
             x, weight, bias, residual, gamma, beta, eps, scale, parts, total, normed, mean, rstd
         )
         return total, normed, mean, rstd
-    total = torch.mm(x, weight.T)
+    total = product(x, weight)
     return total, *_norm(total, bias, residual, gamma, beta, eps, total, scale)
 
 
@@ -201,7 +202,7 @@ def linear_residual_norm_backward(
             upstream, weight, total, mean, rstd, gamma, skip, scale, parts, dx, dbranch, sums
         )
         return dx, *sums.unbind(), *last
-    dnormed = torch.mm(upstream, weight)
+    dnormed = product_backward(upstream, weight)
     return *_norm_backward(dnormed, dnormed, total, mean, rstd, gamma, skip, scale, dbranch), *last
 
 

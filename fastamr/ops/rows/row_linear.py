@@ -10,6 +10,7 @@ from ... import reference
 from ..common.backends import Backend, Problem, can_always, choose, declare
 from ..common.planning import device_type_of
 from ..common.precision import exact
+from ..common.products import product, product_backward
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, problem_of
 
@@ -33,8 +34,7 @@ def _library(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The product of cuBLAS, oneDNN or MKL."""
     if device_type_of(x) == "cuda" or x.dtype == torch.bfloat16:
         return F.linear(x, weight, bias.to(x.dtype))
-    # F.linear would write the bias to all rows first and read them again in the product.
-    return torch.mm(x, weight.T).add_(bias)
+    return product(x, weight, bias)
 
 
 def row_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
@@ -96,5 +96,5 @@ def row_linear_backward(upstream: Tensor, weight: Tensor, *, backend: str | None
         if name == "cpp":
             return rows_native.row_linear_backward(upstream, weight)
         if name == "torch":
-            return torch.mm(upstream, weight)
+            return product_backward(upstream, weight)
         return reference.row_linear_backward(upstream, weight)

@@ -53,14 +53,18 @@ class Needs:
         left = "" if self.free is None else f"; {_size(self.free)} free beside data and weights"
         return f"{_size(self.data + self.model + update)} estimated ({parts}){left}"
 
-    def warnings(self, config: Settings) -> list[str]:
-        """Return what to say where memory is likely to run out; nothing where it suffices, or is not known."""
+    def warnings(self, ways: str) -> list[str]:
+        """Return what to say where memory is likely to run out; nothing where it suffices, or is not known.
+
+        Args:
+            ways: the options with which less is needed.
+        """
         missing = self.model - self.weights + (self.update or 0)
         if self.free is None or missing <= self.free:
             return []
         return [
             f"the run is likely to run out of memory: it needs about {_size(missing)} more, and {_size(self.free)} "
-            f"are free; less is needed with {ways_out(config)}"
+            f"are free; less is needed with {ways}"
         ]
 
 
