@@ -13,7 +13,7 @@ from torch import Tensor
 import fastamr
 
 FORMS = ("reference", "compiled", "triton")
-ROW_FORMS = ("plain", "compiled", "cpp", "triton")
+ROW_FORMS = ("plain", "compiled", "cpp", "torch", "triton")
 STAGES = ("forward", "backward", "both")
 in_both_dtypes = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"]
@@ -63,7 +63,7 @@ def in_row_form(
         return in_form("reference" if form == "plain" else form, device, lambda: op("auto"), plain)
     if form == "cpp" and device.type != "cpu":
         pytest.skip("the extension's row passes run on the CPU")
-    if form == "triton" and device.type == "cpu":
+    if form in ("torch", "triton") and device.type == "cpu":
         pytest.skip("Triton kernels need a GPU; their interpreter is for tests, not for times")
     return lambda: op(form)
 

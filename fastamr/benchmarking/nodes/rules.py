@@ -11,7 +11,9 @@ The rules, as PyTorch 2.11 and its libraries launch on Hopper:
   GPU's profile says what it did.
 - A sum adds 1, and 1 more where at least 4,096 values go into each result: blocks share it then, and a counter is
   cleared.
-- PyTorch's flash attention adds 1 forward and 3 backward.
+- PyTorch's flash attention adds 1 forward and 3 backward, a sort 3, a convolution 1 forward and 2 backward, a norm 1
+  forward and 2 backward.
+- An operation on lists of tensors adds a launch for every 30 tensors and for every 320 pieces of 65,536 values.
 - An operation without a rule is an error, and so is one that waits for the device.
 """
 
@@ -28,6 +30,7 @@ from torch._ops import OpOverload
 
 SPLIT_FROM, SPLIT_TILES, TILE = 4096, 66, 128
 SHARED_SUM_FROM = 4096
+LIST_TENSORS, LIST_PIECES, LIST_PIECE = 30, 320, 65536
 
 ATTENTION = "attention"
 WEIGHTS = "gradients of weights"
@@ -56,7 +59,7 @@ _NOTHING = {
 }
 _PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 _COPIES = {
-    *("aten::copy_", "aten::_to_copy", "aten::clone", "aten::cat", "aten::stack", "aten::_foreach_copy_"),
+    *("aten::copy_", "aten::_to_copy", "aten::clone", "aten::cat", "aten::stack", "aten::repeat"),
     *("aten::slice_scatter", "aten::select_backward", "aten::slice_backward"),
 }
 _SUMS = {"aten::sum", "aten::mean", "aten::var", "aten::amax", "aten::amin"}
@@ -64,6 +67,15 @@ _FIXED = {
     # Tensors without values are a CPU's to PyTorch, whose flash attention stands for a GPU's.
     "aten::_scaled_dot_product_flash_attention_for_cpu": (1, ATTENTION),
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": (3, ATTENTION),
+    "aten::sort": (3, REST),
+    "aten::diag_embed": (2, REST),
+    "aten::diagonal_backward": (2, REST),
+    "aten::topk": (3, REST),
+    "aten::convolution": (1, PRODUCTS),
+    "aten::convolution_backward": (2, PRODUCTS),
+    "aten::native_batch_norm": (1, ROWS),
+    "aten::_native_batch_norm_legit": (1, ROWS),
+    "aten::native_batch_norm_backward": (2, ROWS),
     "aten::native_layer_norm": (1, ROWS),
     "aten::native_layer_norm_backward": (2, ROWS),
     **dict.fromkeys(
@@ -71,7 +83,13 @@ _FIXED = {
             *("aten::zeros", "aten::new_zeros", "aten::zeros_like", "aten::ones", "aten::ones_like", "aten::fill_"),
             *("aten::zero_", "aten::full", "aten::full_like", "aten::new_full", "aten::arange", "aten::scatter"),
             *("aten::index", "aten::index_select", "aten::index_copy_", "aten::gather", "aten::masked_fill_"),
-            *("aten::_foreach_mul_", "aten::embedding", "aten::scalar_tensor"),
+            *("aten::embedding", "aten::scalar_tensor", "aten::cumsum", "aten::repeat_interleave", "aten::flip"),
+            *("aten::_softmax", "aten::_softmax_backward_data", "aten::_log_softmax", "aten::argmax", "aten::max"),
+            *("aten::_log_softmax_backward_data", "aten::min", "aten::any", "aten::all", "aten::_amp_update_scale_"),
+            *("aten::scatter_", "aten::scatter_add_", "aten::index_put_", "aten::index_add_", "aten::_index_put_impl_"),
+            *("aten::linalg_vector_norm", "aten::embedding_dense_backward", "aten::gather_backward", "aten::triu"),
+            *("aten::masked_fill", "aten::scatter_add", "aten::index_put", "aten::index_add", "aten::eye"),
+            *("aten::constant_pad_nd", "aten::roll", "aten::prod", "aten::count_nonzero", "aten::unfold_backward"),
         ),
         (1, REST),
     ),
@@ -171,6 +189,8 @@ def nodes_of(function: OpOverload, arguments: tuple[Any, ...], result: Any) -> t
         return 1, COPIES
     if name in _SUMS:
         return _sum(arguments[0], result), SUMS
+    if "_foreach_" in name:
+        return _launches_of_lists(arguments[0]), COPIES if "copy" in name else REST
     if name in _FIXED:
         return _FIXED[name]
     if torch.Tag.pointwise in function.tags:
@@ -185,6 +205,11 @@ def _product(name: str, arguments: tuple[Any, ...], result: Tensor) -> tuple[int
     tiles = batch * ceil(rows / TILE) * ceil(columns / TILE)
     split = inner >= SPLIT_FROM and tiles <= SPLIT_TILES
     return 1 + split, WEIGHTS if inner > max(rows, columns) and inner >= SPLIT_FROM else PRODUCTS
+
+
+def _launches_of_lists(tensors: list[Tensor]) -> int:
+    pieces = sum(ceil(tensor.numel() / LIST_PIECE) for tensor in tensors)
+    return max(ceil(len(tensors) / LIST_TENSORS), ceil(pieces / LIST_PIECES))
 
 
 def _sum(values: Tensor, result: Any) -> int:
