@@ -166,4 +166,5 @@ def _write(found: Sequence[Tensor], target: Tensor, columns: ColumnSums | None) 
 
         return packed_gradients(found, target, columns)
     torch.stack([each.transpose(1, 2) for each in found], 2, out=target)
-    return target.sum((0, 1), dtype=torch.promote_types(torch.float32, target.dtype)).flatten()
+    # Over one dimension, whose order of summation is that of the gradients themselves.
+    return target.flatten(0, 1).sum(0, dtype=torch.promote_types(torch.float32, target.dtype)).flatten()
