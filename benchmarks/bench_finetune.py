@@ -22,6 +22,7 @@ import torch
 from fastamr.benchmarking import ntu_sized
 from fastamr.benchmarking.machine import busy_warning, environment
 from fastamr.benchmarking.timing import measure
+from fastamr.devices import missing_instructions
 from fastamr.features.clip_batches import ClipBatches
 from fastamr.finetuning.fitting.classifier_step import Fit, FitSettings
 from fastamr.finetuning.fitting.plain import PlainFit
@@ -117,6 +118,8 @@ def main() -> None:
     asked = parser.parse_args()
     keep_freed_memory()
     device = torch.device(asked.device)
+    if reason := missing_instructions(device, autocast_dtype(asked.precision, device)):
+        parser.exit(message=f"{reason}: nothing to compare\n")
     clips = asked.clips or (48 if device.type == "cuda" else 4)
     recipe = FinetuneConfig(batch_size=clips, dropout=asked.drop_out, drop_path=asked.drop_path)
     print(environment(device))

@@ -22,6 +22,7 @@ from fastamr import ops
 from fastamr.benchmarking import ntu_sized
 from fastamr.benchmarking.machine import busy_warning, environment
 from fastamr.benchmarking.timing import measure
+from fastamr.devices import missing_instructions
 from fastamr.memory import keep_freed_memory
 from fastamr.models import build_model
 from fastamr.nn.stacks.working_weights import register_working_copy
@@ -162,6 +163,9 @@ def main() -> None:
     print(busy_warning() or "the machine is quiet")
     rows = [["precision", "clipping", "fastamr ms", "torch ms", "gain", "verdict"]]
     for dtype in (torch.float32, torch.bfloat16):
+        if reason := missing_instructions(torch.device(given.device), dtype):
+            print(reason)
+            continue
         for clip in (None, MAX_NORM):
             rows.append(compare(dtype, clip, sequences, given.device, given.rounds))
             print("  ".join(rows[-1]), flush=True)

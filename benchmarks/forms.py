@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 import fastamr
+from fastamr import native
+from fastamr.devices import missing_instructions
 
 FORMS = ("reference", "compiled", "triton")
 ROW_FORMS = ("plain", "compiled", "cpp", "torch", "triton")
@@ -18,6 +20,18 @@ STAGES = ("forward", "backward", "both")
 in_both_dtypes = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"]
 )
+
+
+def needs_instructions(device: torch.device, value: object) -> None:
+    """Skip the case, with the reason, where the device has to emulate products of a dtype.
+
+    Args:
+        device: where the case runs.
+        value: a dtype, or text that begins with the name of one; anything else needs nothing.
+    """
+    name = str(value).removeprefix("torch.").partition(" ")[0]
+    if name in ("bfloat16", "float16") and (reason := missing_instructions(device, getattr(torch, name))):
+        pytest.skip(reason)
 
 
 def in_form(
@@ -63,6 +77,8 @@ def in_row_form(
         return in_form("reference" if form == "plain" else form, device, lambda: op("auto"), plain)
     if form == "cpp" and device.type != "cpu":
         pytest.skip("the extension's row passes run on the CPU")
+    if form == "cpp" and (reason := native.why_not("cpu")) is not None:
+        pytest.skip(reason)
     if form in ("torch", "triton") and device.type == "cpu":
         pytest.skip("Triton kernels need a GPU; their interpreter is for tests, not for times")
     return lambda: op(form)

@@ -66,6 +66,10 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "cache": ("cache", "where the compiled extension is kept; --clear empties it"),
         "quickstart": ("quickstart", "from a folder of one's own clips to a classifier, in minutes"),
         "demo": ("demo", "pre-train, probe and compare on generated motion, in minutes"),
+        "bench quick": (
+            "bench.quick",
+            "AMR against SkeletonMAE and plain AMR on this machine, in less than two minutes",
+        ),
         "bench ladder": (
             "bench.ladder",
             "every form of the training step, from the public code on, side by side",

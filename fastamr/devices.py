@@ -6,13 +6,18 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from .version import __version__
 
+# What a CPU multiplies matrices of a dtype with, by the names of torch.cpu.get_capabilities: x86, then ARM.
+_PRODUCTS = {
+    torch.bfloat16: ("amx_bf16", "avx512_bf16", "avx10_2", "bf16", "sve_bf16"),
+    torch.float16: ("amx_fp16", "avx512_fp16", "avx10_2", "fp16_arith"),
+}
 _WORKSPACE, _WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
 
 
@@ -104,6 +109,36 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def processor_features() -> Mapping[str, Any]:
+    """Return what PyTorch knows of the processor's instructions, by name; True where it has them."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    known = torch.cpu  # before PyTorch listed them
+    return {
+        "avx512_bf16": known._is_avx512_bf16_supported(),
+        "amx_bf16": known._is_amx_tile_supported(),
+    }
+
+
+def missing_instructions(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return why a device has to emulate products of a dtype, or None where it has instructions for them.
+
+    Args:
+        device: a CPU or a GPU.
+        dtype: of the factors; only 16-bit dtypes can lack instructions.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if device.type == "cuda":
+        if dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+            return f"no instructions for {name} products: they come with compute capability 8.0"
+        return None
+    wanted = _PRODUCTS.get(dtype, ())
+    features = processor_features()
+    if not wanted or any(features.get(feature, False) for feature in wanted):
+        return None
+    return f"no instructions for {name} products on this processor (it has none of {', '.join(wanted)})"
 
 
 def device_name(device: torch.device) -> str:

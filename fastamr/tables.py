@@ -37,6 +37,16 @@ def markdown(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,)) -> st
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
 
 
+def figure(value: float) -> str:
+    """Return a number with three digits that count, above a hundred without a fraction: ``0.0512``, ``51,200``."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def times_text(value: float) -> str:
+    """Return a ratio as ``0.96x``, ``9.45x``, ``36.4x``."""
+    return f"{value:.2f}x" if abs(value) < 10 else f"{value:,.1f}x"
+
+
 def deviation(values: Sequence[float]) -> float | None:
     """Return the standard deviation of the seeds' values (with n - 1); None for a single one."""
     return statistics.stdev(values) if len(values) > 1 else None

@@ -35,14 +35,15 @@ GROUND = {
 ARROWS_TEXT = """
 .: data models ops
 __main__: cli
-benchmarking: data data/packed data/synthetic models nn ops reference training training/clips training/update
-    visualization
+benchmarking: data data/packed data/synthetic models native nn ops reference training training/clips
+    training/update visualization
 benchmarking/nodes: benchmarking data data/synthetic kernels models ops/common
+benchmarking/quick: benchmarking
 checksums:
 cli:
 commands: cli configs data data/preprocessing demo evaluation/report features finetuning info models native
     probes sweep training visualization
-commands/bench: benchmarking commands models
+commands/bench: benchmarking benchmarking/quick commands models
 commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers
     data/readers/common features models visualization
 commands/models: commands data evaluation evaluation/protocols export features finetuning models sweep training

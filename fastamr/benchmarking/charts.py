@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..tables import times_text
 from ..visualization.figures import COLOURS, LINES, MARKERS, new_figure, save_figure
 from .ladder import Ladder, Row
 from .ladder_report import conditions
 
 ENDINGS = ("png", "svg")
 
-# Colour and hatch of SkeletonMAE, of AMR in plain PyTorch and of the library's own step.
+# Colour and hatch of both models in plain PyTorch and by the library's own step.
 _KINDS = {
     "SkeletonMAE, plain PyTorch": (COLOURS[4], "///"),
     "AMR, plain PyTorch": (COLOURS[5], "..."),
     "AMR, fastamr": (COLOURS[0], ""),
+    "SkeletonMAE, fastamr": (COLOURS[1], "xx"),
 }
 _AXES = {
     "sequences": "S, sequences",
@@ -29,7 +31,7 @@ _AXES = {
 
 
 def draw_ladder(path: str | Path, ladder: Ladder) -> None:
-    """Draw the measured rungs as bars over a logarithmic axis, each with its time and speed-up.
+    """Draw the measured rungs as bars over a linear axis from 0, each with its time and speed-up.
 
     Args:
         path: the picture, ``.png``, ``.svg`` or ``.pdf``.
@@ -48,7 +50,7 @@ def draw_ladder(path: str | Path, ladder: Ladder) -> None:
     for place, row in enumerate(rows):
         colour, hatch = _KINDS[_kind(row)]
         axes.barh(place, row.ms or 0.0, color=colour, hatch=hatch, edgecolor="black", linewidth=0.6)
-        faster = "" if base is None or row.ms is None else f"   {base / row.ms:.1f}x"
+        faster = "" if base is None or row.ms is None else f"   {times_text(base / row.ms)}"
         axes.annotate(
             f"{_milliseconds(row.ms or 0.0)}{faster}",
             (row.ms or 0.0, place),
@@ -57,13 +59,11 @@ def draw_ladder(path: str | Path, ladder: Ladder) -> None:
             va="center",
             fontsize=9,
         )
-    times = [row.ms or 0.0 for row in rows]
-    axes.set_xscale("log")
-    axes.set_xlim(min(times) / 3, max(times) * 3)
+    axes.set_xlim(0, 1.25 * max(row.ms or 0.0 for row in rows))  # room for the longest bar's text
     axes.set_yticks(range(len(rows)), [row.title for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("milliseconds of one update (logarithmic)")
-    axes.grid(axis="x", alpha=0.3, which="both")
+    axes.set_xlabel("milliseconds of one update")
+    axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     _add_key(axes, [kind for kind in _KINDS if kind in {_kind(row) for row in rows}])
     figure.suptitle("One pre-training step: forward, backward, AdamW", fontsize=12)
@@ -130,9 +130,8 @@ def _add_key(axes: Any, kinds: Sequence[str]) -> None:
 
 
 def _kind(row: Row) -> str:
-    if row.fast:
-        return "AMR, fastamr"
-    return "AMR, plain PyTorch" if row.model == "amr" else "SkeletonMAE, plain PyTorch"
+    model = "AMR" if row.model == "amr" else "SkeletonMAE"
+    return f"{model}, {'fastamr' if row.fast else 'plain PyTorch'}"
 
 
 def _milliseconds(value: float) -> str:

@@ -1,4 +1,16 @@
-"""How many floating-point operations a step needs, in its plain form."""
+"""How many floating-point operations a step needs, in its plain form, and in which convention.
+
+Two conventions are in use for the models of this library, both for two bodies a clip and two operations per
+multiply-add, and neither with softmax, norms and other passes over single values:
+
+- linear layers only, as the tables of AMR and GFP have it: 13.7 GFLOPs for SkeletonMAE and MAMP, 3.8 for AMR
+  (:func:`fastamr.models.count_flops`);
+- with the products of attention, as SLiM, SOfA and GFP count MAMP: 19.67 in pre-training (1.97 encoder, 17.70 decoder),
+  28.32 for the encoder over the whole sequence (:func:`clip_flops`, :func:`encoding_flops`, 1 % lower: the published
+  figures hold some of the passes as well).
+
+A step's FLOPs (:func:`step_flops`) are of the second kind, three times the forward pass, for sequences, not clips.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +21,41 @@ from .. import ops
 from ..data.synthetic.random_clips import random_clips
 from ..models import SkeletonModel, count_flops
 from ..nn import VisibleAttention
+
+CONVENTION = (
+    "linear layers and the products of attention, two operations per multiply-add, backward = two forwards"
+)
+"""What :func:`step_flops` counts, in words."""
+
+
+def clip_flops(model: SkeletonModel, *, bodies: int = 2) -> float:
+    """FLOPs of one pre-training forward pass of a clip: linear layers and the products of attention.
+
+    Args:
+        model: a masked model.
+        bodies: sequences per clip.
+
+    Returns:
+        FLOPs; at the defaults 19.6e9 for SkeletonMAE and MAMP (published: 19.67e9).
+    """
+    return count_flops(model, bodies=bodies) + bodies * _attention_flops(model)
+
+
+def encoding_flops(model: SkeletonModel, *, bodies: int = 2) -> float:
+    """FLOPs of the encoder over all tokens of a clip, as in evaluation: linear layers and the products of attention.
+
+    Args:
+        model: a masked model with a transformer encoder.
+        bodies: sequences per clip.
+
+    Returns:
+        FLOPs; at the papers' sizes 28.1e9 (published: 28.32e9).
+    """
+    config = model.config
+    tokens, width = config.tokens, config.width
+    layers = [layer for layer in model.encoder.modules() if isinstance(layer, nn.Linear)]
+    weights = sum(layer.in_features * layer.out_features for layer in layers)
+    return 2.0 * bodies * (tokens * weights + config.depth * 2 * tokens**2 * width)
 
 
 def step_flops(model: SkeletonModel, sequences: int) -> float:
@@ -23,7 +70,7 @@ def step_flops(model: SkeletonModel, sequences: int) -> float:
         model: a masked model.
         sequences: S, sequences of the step.
     """
-    return 3.0 * sequences * (count_flops(model, bodies=1) + _attention_flops(model))
+    return 3.0 * sequences * clip_flops(model, bodies=1)
 
 
 def _attention_flops(model: SkeletonModel) -> float:

@@ -6,7 +6,8 @@ import copy
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from .. import ops
 from ..data import PackedSkeletons
-from ..models import ModelConfig, SkeletonModel, build_model
+from ..models import ModelConfig, SkeletonModel, build_model, count_flops
 from .cost import step_flops
 from .machine import clocks, environment, known_peak
 from .ntu_sized import ntu_sized
 from .plain_step import PlainStep
-from .rungs import Rung, choose_rungs
-from .step import FastStep, sample_batch
-from .timing import PeakMemory, give_back, measure, wait
+from .rungs import Ladder, Row, Rung, choose_rungs
+from .step import FastStep, preparation_on, sample_batch
+from .timing import PeakMemory, TimeLeft, duration, give_back, measure, wait
 
 # Largest relative difference between a rung's first loss and that of the same weights, clips and masks in float64.
 TOLERANCES = {"float32": 1e-4, "tf32": 2e-3, "float16": 1e-2, "bfloat16": 1e-2}
@@ -79,76 +80,12 @@ class LadderOptions:
         )
 
 
-@dataclass
-class Row:
-    """A rung as measured; what was not measured is None.
-
-    Attributes:
-        name: of the rung.
-        title: of the rung.
-        model: its model.
-        fast: the library's own step.
-        released: SkeletonMAE's public code as rebuilt here.
-        reason: why it was not measured.
-        wrong: it disagrees with the reference.
-        ms: median milliseconds of an update.
-        rounds_ms: milliseconds of each timed update.
-        prepare_seconds: the first update and those until the step is compiled and recorded, which are not timed.
-        sequences_per_second: S over the median.
-        peak_bytes: peak memory, see :class:`~fastamr.benchmarking.timing.PeakMemory`.
-        mfu: step FLOPs over the median over the device's known 16-bit peak.
-        tflop: step FLOPs in 1e12, see :func:`~fastamr.benchmarking.cost.step_flops`.
-        loss: of the first update.
-        error: its relative difference to the float64 loss.
-        tolerance: the largest difference allowed.
-        clocks: of the GPU right after the timed updates.
-        recorded: the timed updates were replays of one CUDA graph.
-        graph_reason: why the library's own step was not recorded.
-    """
-
-    name: str
-    title: str
-    model: str
-    fast: bool
-    released: bool
-    reason: str | None = None
-    wrong: bool = False
-    ms: float | None = None
-    rounds_ms: list[float] = field(default_factory=list)
-    prepare_seconds: float | None = None
-    sequences_per_second: float | None = None
-    peak_bytes: int | None = None
-    mfu: float | None = None
-    tflop: float | None = None
-    loss: float | None = None
-    error: float | None = None
-    tolerance: float | None = None
-    clocks: dict[str, float] | None = None
-    recorded: bool | None = None
-    graph_reason: str | None = None
-
-
-@dataclass
-class Ladder:
-    """All rungs and what they were measured with."""
-
-    environment: dict[str, Any]
-    sequences: int
-    clip_shape: list[int]
-    architecture: dict[str, Any]
-    rows: list[Row]
-
-    @property
-    def wrong(self) -> list[Row]:
-        """Rungs that disagree with the reference."""
-        return [row for row in self.rows if row.wrong]
-
-
 def run_ladder(
     options: LadderOptions,
     device: torch.device,
     *,
     report: Callable[[Ladder], None] = lambda ladder: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Ladder:
     """Measure the rungs one after another.
 
@@ -158,31 +95,59 @@ def run_ladder(
         options: what to run.
         device: where.
         report: is called with the ladder so far as soon as a row of it is measured, the last one.
+        say: is called with a line when a rung begins and when its first update is done: what runs, the time left.
 
     Raises:
         ValueError: an unknown rung.
     """
     options = options.on(device)
-    assert options.sequences is not None
-    chosen, facts = choose_rungs(options.rungs, device), environment(device)
-    data = ntu_sized(options.sequences).to(device)
-    frames = _build("amr", options.architecture, torch.device("cpu")).frames
-    shape = [options.sequences, frames, *data.coords.shape[1:]]
-    ladder = Ladder(facts, options.sequences, shape, dict(options.architecture), [])
-    for rung, reason in chosen:
+    chosen, ladder, data = begin(options, device)
+    running = [rung for rung, reason in chosen if reason is None]
+    flops = update_flops(running, options)
+    left = TimeLeft([_updates(rung, options, device) * flops[rung.name] for rung in running])
+    for place, (rung, reason) in enumerate(chosen, 1):
         row = Row(rung.name, rung.heading(device), rung.model, rung.fast, rung.is_released, reason)
         if reason is None:
-            _measure(rung, row, options, data)
+            say(f"{place} of {len(chosen)}, {rung.name}: {_left(left)}")
+
+            def checked(seconds: float, rung: Rung = rung) -> None:
+                left.learn(seconds, flops[rung.name])
+                say(f"   first update {seconds:.2f} s, checked; {_left(left)}")
+
+            with caught(rung, row):
+                _fill(rung, row, options, data, checked)
+            left.done()
         ladder.rows.append(row)
         report(ladder)
     return ladder
 
 
-def _measure(rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons) -> None:
-    """Fill in a row; a failure becomes its reason."""
+def begin(
+    options: LadderOptions, device: torch.device
+) -> tuple[list[tuple[Rung, str | None]], Ladder, PackedSkeletons]:
+    """Return the rungs with the reasons why some do not run, a ladder without rows, and the data on the device.
+
+    Args:
+        options: with the device's defaults, see :meth:`LadderOptions.on`.
+        device: where the rungs run.
+
+    Raises:
+        ValueError: an unknown rung.
+    """
+    assert options.sequences is not None
+    chosen, facts = choose_rungs(options.rungs, device), environment(device)
+    data = ntu_sized(options.sequences).to(device)
+    frames = _build("amr", options.architecture, torch.device("cpu")).frames
+    shape = [options.sequences, frames, *data.coords.shape[1:]]
+    return chosen, Ladder(facts, options.sequences, shape, dict(options.architecture), []), data
+
+
+@contextmanager
+def caught(rung: Rung, row: Row) -> Iterator[None]:
+    """Run a rung inside a ``with`` block, with the back ends that it names; a failure becomes the row's reason."""
     try:
         with ops.backend(**dict(rung.backends)):
-            _fill(rung, row, options, data)
+            yield
     except Exception as error:
         row.reason = f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON_LENGTH]}"
         row.wrong, row.ms = isinstance(error, DisagreementError), None
@@ -191,28 +156,70 @@ def _measure(rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons
             torch.compiler.reset()
 
 
-def _fill(rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons) -> None:
+def _updates(rung: Rung, options: LadderOptions, device: torch.device) -> int:
+    """How many updates a rung makes in all; its check counts as one."""
+    assert options.rounds is not None
+    assert options.warmup is not None
+    return 2 + (preparation_on(device) if rung.fast else 0) + options.warmup + options.rounds
+
+
+def update_flops(rungs: Sequence[Rung], options: LadderOptions) -> dict[str, float]:
+    """FLOPs of an update of one sequence in each rung, linear layers only: what the time left is estimated by."""
+    found: dict[tuple[str, bool], float] = {}
+    for rung in rungs:
+        if (rung.model, rung.is_released) not in found:
+            model = build_model(rung.model, _settings(rung, options.architecture))
+            found[rung.model, rung.is_released] = 3.0 * count_flops(model, bodies=1)
+    return {rung.name: found[rung.model, rung.is_released] for rung in rungs}
+
+
+def _left(left: TimeLeft) -> str:
+    seconds = left.seconds()
+    return "time left unknown" if seconds is None else f"about {duration(seconds)} left"
+
+
+def _fill(
+    rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons, checked: Callable[[float], None]
+) -> None:
     device = data.coords.device
-    assert options.sequences is not None
     assert options.rounds is not None
     assert options.warmup is not None
     memory = PeakMemory(device)
-    step = checked_step(rung, row, options, data, memory)
+    step = checked_step(rung, row, options, data, memory, checked)
     times = measure(step, device, rounds=options.rounds, warmup=options.warmup)
     row.clocks = clocks(device)
+    row.peak_bytes = max((peak for peak in (row.peak_bytes, memory.read()) if peak is not None), default=None)
+    fill_in(row, step, times, options)
+
+
+def fill_in(row: Row, step: PlainStep | FastStep, times: Sequence[float], options: LadderOptions) -> None:
+    """Write the times of a step's updates into its row, and what follows from them.
+
+    Args:
+        row: receives them.
+        step: what was timed.
+        times: seconds of each timed update.
+        options: with the device's defaults.
+    """
+    sequences = options.sequences
+    assert sequences is not None
     row.recorded = step.is_graph
     row.graph_reason = step.graph_reason if isinstance(step, FastStep) else None
-    row.peak_bytes = max((peak for peak in (row.peak_bytes, memory.read()) if peak is not None), default=None)
     median = statistics.median(times)
     row.rounds_ms = [seconds * 1e3 for seconds in times]
-    row.ms, row.sequences_per_second = median * 1e3, options.sequences / median
-    row.tflop = step_flops(step.model, options.sequences) / 1e12
-    peak = known_peak(device)
+    row.ms, row.sequences_per_second = median * 1e3, sequences / median
+    row.tflop = step_flops(step.model, sequences) / 1e12
+    peak = known_peak(next(step.model.parameters()).device)
     row.mfu = None if peak is None else row.tflop * 1e12 / median / peak
 
 
 def checked_step(
-    rung: Rung, row: Row, options: LadderOptions, data: PackedSkeletons, memory: PeakMemory
+    rung: Rung,
+    row: Row,
+    options: LadderOptions,
+    data: PackedSkeletons,
+    memory: PeakMemory,
+    checked: Callable[[float], None] = lambda seconds: None,
 ) -> PlainStep | FastStep:
     """Build the step of a rung, check it, and bring it into its final form; ready to be timed.
 
@@ -225,6 +232,7 @@ def checked_step(
         options: with the device's defaults, see :meth:`LadderOptions.on`.
         data: where the clips come from.
         memory: of the data's device; restarted here.
+        checked: is called with the seconds of the first update once it was found right.
 
     Raises:
         DisagreementError: the check failed.
@@ -242,6 +250,7 @@ def checked_step(
     row.error = _check(row.loss, exact_loss(model, start, clips, keep), row.tolerance)
     _check_moved(step, start, retries=_SCALER_RETRIES if rung.precision_on(device) == "float16" else 0)
     del start, clips, keep
+    checked(row.prepare_seconds)
     give_back()
     memory.restart()
     row.prepare_seconds += _prepare(step, device)

@@ -1,4 +1,4 @@
-"""The ladder as text, markdown and JSON, with the three ratios."""
+"""The ladder as text, markdown and JSON, with its ratios and what its FLOPs count."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..tables import aligned, markdown
-from .ladder import Ladder, Row
+from ..tables import aligned, figure, markdown, times_text
+from .cost import CONVENTION
+from .rungs import RUNGS, Ladder, Row
 
 RATIOS = {
     "released": "SkeletonMAE as released",
     "skeleton_mae": "the strongest PyTorch SkeletonMAE of this run",
     "amr": "the best plain-PyTorch AMR of this run",
+    "skeleton_mae_fast": "SkeletonMAE by the same step of fastamr",
 }
+_PRECISIONS = {rung.name: rung.precision for rung in RUNGS}
+BOTH_FAST = "AMR against SkeletonMAE, both fast"
 
 _COLUMNS: tuple[tuple[str, Callable[[Row, Row | None], str]], ...] = (
     ("ms / step", lambda row, base: _number(row.ms, "{:,.2f}")),
-    ("sequences/s", lambda row, base: _number(row.sequences_per_second, "{:,.0f}")),
+    ("sequences/s", lambda row, base: _dash_or(figure, row.sequences_per_second)),
     ("peak memory", lambda row, base: memory_text(row.peak_bytes)),
     ("MFU", lambda row, base: _number(row.mfu, "{:.1%}")),
     ("vs released", lambda row, base: _times(base, row)),
@@ -27,31 +31,59 @@ _COLUMNS: tuple[tuple[str, Callable[[Row, Row | None], str]], ...] = (
 
 
 def ratios(ladder: Ladder) -> list[dict[str, Any]]:
-    """The three ratios of each of the library's own rungs, always together.
+    """The ratios of each of the library's own AMR rungs, always together.
 
     Returns:
-        One entry per measured rung of fastamr: ``rung``, and for each name in :data:`RATIOS` either ``{"against":
+        One entry per measured AMR rung of fastamr: ``rung``, and for each name in :data:`RATIOS` either ``{"against":
         rung, "times": how many times as fast}`` or None where that run lacks a rung to compare with.
     """
-    plain = [row for row in ladder.rows if row.ms is not None and not row.fast]
+    plain, fast = (
+        [row for row in ladder.rows if row.ms is not None and row.fast is own] for own in (False, True)
+    )
     bases = {
         "released": _first(row for row in plain if row.name == "mae-fp32"),
         "skeleton_mae": _fastest(row for row in plain if row.model == "skeleton_mae"),
         "amr": _fastest(row for row in plain if row.model == "amr"),
     }
     found = []
-    for row in ladder.rows:
-        if row.fast and row.ms is not None:
-            entry: dict[str, Any] = {"rung": row.name}
-            for name, base in bases.items():
-                known = base is not None and base.ms is not None
-                entry[name] = {"against": base.name, "times": base.ms / row.ms} if known else None  # type: ignore[union-attr,operator]
-            found.append(entry)
+    for row in fast:
+        if row.model == "amr":
+            own = {**bases, "skeleton_mae_fast": _skeleton_mae_like(row, fast)}
+            found.append({"rung": row.name, **{name: _compared(base, row) for name, base in own.items()}})
     return found
 
 
+def _skeleton_mae_like(row: Row, fast: Iterable[Row]) -> Row | None:
+    """SkeletonMAE by the library's step in the precision of an AMR row."""
+    return _fastest(
+        each
+        for each in fast
+        if each.model == "skeleton_mae" and _PRECISIONS[each.name] == _PRECISIONS[row.name]
+    )
+
+
+def _compared(base: Row | None, row: Row) -> dict[str, Any] | None:
+    if base is None or base.ms is None or row.ms is None:
+        return None
+    return {"against": base.name, "times": base.ms / row.ms}
+
+
+def both_fast(ladder: Ladder) -> tuple[Row, Row] | None:
+    """The library's fastest AMR rung that has a SkeletonMAE rung of the same precision, and the latter; None without.
+
+    Their ratio is what the algorithm saves; the rest of the speed-up over plain PyTorch is that of the kernels.
+    """
+    fast = [row for row in ladder.rows if row.ms is not None and row.fast]
+    pairs = [(row, _skeleton_mae_like(row, fast)) for row in fast if row.model == "amr"]
+    return min(
+        ((amr, mae) for amr, mae in pairs if mae is not None),
+        key=lambda pair: pair[0].ms or 0.0,
+        default=None,
+    )
+
+
 def to_json(ladder: Ladder) -> dict[str, Any]:
-    """The whole ladder in plain values: ``kind``, ``environment``, sizes, ``rows``, ``ratios``."""
+    """The whole ladder in plain values: ``kind``, ``environment``, sizes, ``rows``, ``ratios``, what ``flops`` are."""
     return {
         "kind": "ladder",
         "environment": ladder.environment,
@@ -60,6 +92,7 @@ def to_json(ladder: Ladder) -> dict[str, Any]:
         "architecture": ladder.architecture,
         "rows": [dataclasses.asdict(row) for row in ladder.rows],
         "ratios": ratios(ladder),
+        "flops": CONVENTION,
     }
 
 
@@ -82,13 +115,15 @@ def as_markdown(ladder: Ladder) -> str:
 
 
 def ratio_lines(ladder: Ladder) -> list[str]:
-    """The three ratios of each of the library's own rungs, a line each."""
+    """The ratios of each of the library's own AMR rungs, a line each."""
     lines = []
     for entry in ratios(ladder):
         for name, text in RATIOS.items():
             value = entry[name]
             told = (
-                "not measured in this run" if value is None else f"{value['times']:.1f}x ({value['against']})"
+                "not measured in this run"
+                if value is None
+                else f"{times_text(value['times'])} ({value['against']})"
             )
             lines.append(f"{entry['rung']} against {text}: {told}")
     return lines
@@ -104,11 +139,23 @@ def memory_text(size: int | None) -> str:
 def _cells(ladder: Ladder) -> list[list[str]]:
     base = _first(row for row in ladder.rows if row.name == "mae-fp32" and row.ms is not None)
     head = ["rung", *(title for title, _ in _COLUMNS)]
-    return [head, *([row.title, *(text(row, base) for _, text in _COLUMNS)] for row in ladder.rows)]
+    rows = [[row.title, *(text(row, base) for _, text in _COLUMNS)] for row in ladder.rows]
+    title, _, times = last_line(ladder).partition(": ")
+    return [head, *rows, [title, times, *("" for _ in _COLUMNS[1:])]]
+
+
+def last_line(ladder: Ladder) -> str:
+    """How many times as fast AMR is as SkeletonMAE, both with all that the library has: the algorithm's share."""
+    pair = both_fast(ladder)
+    if pair is None:
+        return f"{BOTH_FAST}: not measured"
+    amr, mae = pair
+    return f"{BOTH_FAST} ({amr.name}, {mae.name}): {_times(mae, amr)}"
 
 
 def _notes(ladder: Ladder, mark: str) -> list[str]:
     lines = ["", *(f"{mark}{line}" for line in ratio_lines(ladder))]
+    lines += [f"{mark}MFU: {CONVENTION}"] if any(row.mfu is not None for row in ladder.rows) else []
     missing = [row for row in ladder.rows if row.reason is not None]
     lines += [f"{mark}{row.name}: no time: {row.reason}" for row in missing]
     if ladder.environment.get("device") == "cuda":
@@ -121,10 +168,13 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
+def _dash_or(text: Callable[[float], str], value: float | None) -> str:
+    return "-" if value is None else text(value)
+
+
 def _times(base: Row | None, row: Row) -> str:
-    if base is None or base.ms is None or row.ms is None:
-        return "-"
-    return f"{base.ms / row.ms:.1f}x"
+    compared = _compared(base, row)
+    return "-" if compared is None else times_text(compared["times"])
 
 
 def _first(rows: Iterable[Row]) -> Row | None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..devices import pick_device
+from ..tables import figure
 from ..training import PretrainConfig, pretrain
 from ..visualization.curves import read_metrics
 from .machine import environment
 from .ntu_sized import Recipe, ntu_sized, preset, two_person_clips
+from .timing import duration
 
 _CONFIG_FILE = "config.yaml"
 
@@ -243,15 +245,15 @@ def as_text(report: Mapping[str, Any]) -> str:
     drawn = report["bodies"]
     lines += [
         f"bodies drawn: {drawn['bodies']}, {drawn['empty_sequences']:,} of {drawn['sequences']:,} empty",
-        f"{report['sequences_per_second']:,.0f} sequences/s with logging and checkpoints, "
-        f"{report['steady_sequences_per_second']:,.0f} in the steady state",
+        f"{figure(report['sequences_per_second'])} sequences/s with logging and checkpoints, "
+        f"{figure(report['steady_sequences_per_second'])} in the steady state",
         f"{seconds['per_update'] * 1e3:.2f} ms an update; once: setup {seconds['setup']:.1f} s, first updates "
         f"{seconds['warmup']:.1f} s; a checkpoint {seconds['checkpoint']:.2f} s",
     ]
     lines += _caveats(report)
     for total in report["totals"]:
         mark = "PROJECTED, not measured" if total["projected"] else "measured"
-        lines.append(f"{mark}: {_duration(total['seconds'])} for {total['what']}")
+        lines.append(f"{mark}: {duration(total['seconds'])} for {total['what']}")
     return "\n".join(lines)
 
 
@@ -268,12 +270,6 @@ def _caveats(report: Mapping[str, Any]) -> list[str]:
         settings = ", ".join(f"{name}={value}" for name, value in options["architecture"].items())
         lines.append(f"not the published model, here as below: {settings}")
     return lines
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def _saves(updates: int, checkpoint_every: float, updates_per_epoch: int) -> int:

@@ -1,12 +1,15 @@
-"""The rungs of the ladder: one training step in ever better form."""
+"""The rungs of the ladder: one training step in ever better form; and a rung as it was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from .. import native
+from ..devices import missing_instructions, processor_features
 from ..errors import check_name
 
 
@@ -24,7 +27,7 @@ class Rung:
         compiled: with ``torch.compile``.
         fused: with AdamW's fused implementation; on a CPU all rungs have it, so that no ratio comes from there.
         graph: in one CUDA graph.
-        fast: the library's own step instead of plain PyTorch.
+        fast: with all that the library has instead of plain PyTorch: its own step, fused stacks, attention, one graph.
         branch: its weights' gradients on a second branch of the graph.
         backends: back ends that it names, by op.
         only: device type that the rung is for, or None for all.
@@ -62,11 +65,77 @@ class Rung:
         return title.replace(", fused AdamW", "").replace("TF32", "fp32 products 'high'")
 
 
+@dataclass
+class Row:
+    """A rung as measured; what was not measured is None.
+
+    Attributes:
+        name: of the rung.
+        title: of the rung.
+        model: its model.
+        fast: the library's own step.
+        released: SkeletonMAE's public code as rebuilt here.
+        reason: why it was not measured.
+        wrong: it disagrees with the reference.
+        ms: median milliseconds of an update.
+        rounds_ms: milliseconds of each timed update.
+        prepare_seconds: the first update and those until the step is compiled and recorded, which are not timed.
+        sequences_per_second: S over the median.
+        peak_bytes: peak memory, see :class:`~fastamr.benchmarking.timing.PeakMemory`.
+        mfu: step FLOPs over the median over the device's known 16-bit peak.
+        tflop: step FLOPs in 1e12, see :func:`~fastamr.benchmarking.cost.step_flops`.
+        loss: of the first update.
+        error: its relative difference to the float64 loss.
+        tolerance: the largest difference allowed.
+        clocks: of the GPU right after the timed updates.
+        recorded: the timed updates were replays of one CUDA graph.
+        graph_reason: why the library's own step was not recorded.
+    """
+
+    name: str
+    title: str
+    model: str
+    fast: bool
+    released: bool
+    reason: str | None = None
+    wrong: bool = False
+    ms: float | None = None
+    rounds_ms: list[float] = field(default_factory=list)
+    prepare_seconds: float | None = None
+    sequences_per_second: float | None = None
+    peak_bytes: int | None = None
+    mfu: float | None = None
+    tflop: float | None = None
+    loss: float | None = None
+    error: float | None = None
+    tolerance: float | None = None
+    clocks: dict[str, float] | None = None
+    recorded: bool | None = None
+    graph_reason: str | None = None
+
+
+@dataclass
+class Ladder:
+    """All rungs and what they were measured with."""
+
+    environment: dict[str, Any]
+    sequences: int
+    clip_shape: list[int]
+    architecture: dict[str, Any]
+    rows: list[Row]
+
+    @property
+    def wrong(self) -> list[Row]:
+        """Rungs that disagree with the reference."""
+        return [row for row in self.rows if row.wrong]
+
+
 RUNGS = (
     Rung("mae-fp32", "SkeletonMAE as released, fp32", "skeleton_mae", "float32", "materialised", fused=False),
     Rung("mae-tf32", "SkeletonMAE as released, TF32", "skeleton_mae", "tf32", "materialised", fused=False),
     Rung("mae-amp", "SkeletonMAE as released, {amp} autocast", "skeleton_mae", "amp", "materialised",
          fused=False),
+    Rung("mae-sdpa-fp32", "SkeletonMAE, SDPA, fp32", "skeleton_mae", "float32", only="cpu"),
     Rung("mae-sdpa", "SkeletonMAE, SDPA, bf16", "skeleton_mae", "bfloat16", fused=False),
     Rung("mae-compiled", "SkeletonMAE, SDPA, bf16, compiled, fused AdamW", "skeleton_mae", "bfloat16",
          compiled=True),
@@ -83,11 +152,15 @@ RUNGS = (
          only="cuda"),
     Rung("fastamr-attention", "fastamr, bf16, own CUDA attention", "amr", "bfloat16", fast=True,
          backends=(("visible_attention", "cuda"),), only="cuda"),
+    Rung("fastmae-fp32", "SkeletonMAE, fastamr, fp32", "skeleton_mae", "float32", fast=True),
+    Rung("fastmae-bf16", "SkeletonMAE, fastamr, bf16", "skeleton_mae", "bfloat16", fast=True),
 )  # fmt: skip
-"""From the public code to the library's own step; only the latter samples its clips inside the step."""
+"""From the public code to the library's own step, which alone samples its clips inside the step; then SkeletonMAE by
+the same step, so that what the algorithm saves and what the kernels save are told apart."""
 
 _NAMES = [rung.name for rung in RUNGS]
 _DEVICES = {"cuda": "an NVIDIA GPU", "cpu": "the CPU"}
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_rungs(wanted: Sequence[str], device: torch.device) -> list[tuple[Rung, str | None]]:
@@ -104,21 +177,35 @@ def choose_rungs(wanted: Sequence[str], device: torch.device) -> list[tuple[Rung
     for name in wanted:
         check_name("rung", name, [*_NAMES, "all"])
     every = not wanted or "all" in wanted
+    chosen = [rung for rung in RUNGS if every or rung.name in wanted]
     return [
-        (rung, why_not(rung, device, named=bool(wanted))) for rung in RUNGS if every or rung.name in wanted
+        (rung, why_not(rung, device, named=rung.name in wanted, compiles="all" in wanted)) for rung in chosen
     ]
 
 
-def why_not(rung: Rung, device: torch.device, *, named: bool) -> str | None:
+def why_not(rung: Rung, device: torch.device, *, named: bool, compiles: bool = False) -> str | None:
     """Return why a rung does not run on a device, or None if it does.
 
     Args:
         rung: the rung.
         device: the device.
-        named: the user asked for it (or for all).
+        named: the user asked for this very rung, which then runs even where it is emulated or the same as another.
+        compiles: the user asked for all rungs, those that are compiled for minutes included.
     """
     if rung.only is not None and rung.only != device.type:
         return f"for {_DEVICES[rung.only]} only"
-    if rung.compiled and device.type == "cpu" and not named:
+    if named:
+        return None
+    if rung.compiled and device.type == "cpu" and not compiles:
         return "torch.compile takes minutes on a CPU: ask with --rungs all"
+    dtype = _DTYPES.get(rung.precision_on(device))
+    if dtype is not None and (reason := missing_instructions(device, dtype)):
+        return f"{reason}; --rungs {rung.name} runs it all the same"
+    if rung.precision == "tf32" and device.type == "cpu" and not _has_shorter_products(rung):
+        return "the same as float32: this processor has no instructions for shorter float32 products"
     return None
+
+
+def _has_shorter_products(rung: Rung) -> bool:
+    """Whether the CPU multiplies float32 with fewer bits where it may: the library by AMX, PyTorch by AMX_FP16."""
+    return native.has_matrix_unit() if rung.fast else bool(processor_features().get("amx_fp16", False))

@@ -14,7 +14,7 @@ from ..errors import check_name
 from ..models import build_model
 from ..skeleton import SkeletonLayout
 from ..training.config import model_config_class
-from .cost import step_flops
+from .cost import CONVENTION, step_flops
 from .machine import environment, matmul_rate
 from .step import build_fast_step
 from .timing import measure, release
@@ -130,6 +130,7 @@ class Scaling:
             "environment": self.environment,
             "options": dataclasses.asdict(self.options),
             "matmul_tflops": self.matmul_tflops,
+            "flops": CONVENTION,
             "curves": {
                 name: [dataclasses.asdict(point) for point in points] for name, points in self.curves.items()
             },

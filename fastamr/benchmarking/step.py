@@ -41,9 +41,6 @@ class FastStep:
         preparation: updates after the first until the step has its final form.
     """
 
-    # Three eager updates, the one that is recorded, and the first replay.
-    preparation = 4
-
     def __init__(
         self,
         model: SkeletonModel,
@@ -54,7 +51,7 @@ class FastStep:
         recorder: Recorder | None = None,
     ) -> None:
         device = data.coords.device
-        self.model = model
+        self.model, self.preparation = model, preparation_on(device)
         self.description = f"{model.name}, {precision}, {sequences} sequences"
         self._order = BatchOrder(torch.arange(data.num_bodies), sequences, 0)
         self._sampler = ClipSampler(data, model.frames)
@@ -95,6 +92,12 @@ class FastStep:
     def __call__(self) -> Tensor:
         """Update once; return the loss before the update, a scalar on the device."""
         return self._step()
+
+
+def preparation_on(device: torch.device) -> int:
+    """Updates after the first until the library's step has its final form: on a GPU it is recorded as a graph."""
+    # Three eager updates, the one that is recorded, and the first replay.
+    return 4 if device.type == "cuda" else 0
 
 
 def _first_seed(device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ import gc
 import itertools
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -51,6 +51,45 @@ def wait(device: torch.device) -> None:
     """Wait until a GPU has done what was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class TimeLeft:
+    """The time that jobs of known sizes still take, one after the other, at the pace of what was done.
+
+    Args:
+        sizes: of the jobs, in any unit.
+    """
+
+    def __init__(self, sizes: Sequence[float]) -> None:
+        self._sizes, self._done, self._began = list(sizes), 0, time.perf_counter()
+        self._pace: float | None = None
+
+    def learn(self, seconds: float, size: float) -> None:
+        """Note how long a part of the first job took; later ones go by the jobs that are done."""
+        if self._done == 0:
+            self._pace = seconds / size
+
+    def done(self) -> None:
+        """Count a job as done."""
+        self._done += 1
+        self._pace = (time.perf_counter() - self._began) / sum(self._sizes[: self._done])
+
+    def seconds(self) -> float | None:
+        """Seconds until all jobs are done; None before anything is known."""
+        if self._pace is None:
+            return None
+        running = time.perf_counter() - self._began if self._done == 0 else 0.0
+        return max(0.0, self._pace * sum(self._sizes[self._done :]) - running)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``12.3 s``, ``4.5 minutes``, ``7.0 hours``, ``29.9 days``."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    for unit, size, most in (("minutes", 60.0, 7200.0), ("hours", 3600.0, 3 * 86400.0)):
+        if seconds < most:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 86400:,.1f} days"
 
 
 class PeakMemory:

@@ -1,4 +1,4 @@
-"""Cost in the convention of the papers' tables."""
+"""Cost in the convention of the papers' tables: linear layers only (with attention: ``fastamr.benchmarking.cost``)."""
 
 from __future__ import annotations
 

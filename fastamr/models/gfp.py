@@ -193,8 +193,8 @@ class GFPModel(SkeletonModel):
 
     The features come from target networks that see the whole motion and train together with the encoder; a variance
     and a covariance loss keep them from collapsing to a constant. The details report every term of the loss, and spread
-    and effective rank of the targets and of the encoder's features. The published FLOPs are those of 8 encoder blocks
-    over the 74 visible of 750 tokens, 251 targets, two decoder blocks a level.
+    and effective rank of the targets and of the encoder's features. The published FLOPs (linear layers only) are those
+    of 8 encoder blocks over the 74 visible of 750 tokens, 251 targets, two decoder blocks a level.
 
     Args:
         layout: joints of the skeleton, by name or as a :class:`fastamr.SkeletonLayout`.

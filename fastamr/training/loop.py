@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..memory import free_memory, is_exhausted
+from ..tables import figure
 from .checkpoint import COMPLETE_FILE, drop_previous, is_complete, mark_complete, reported
 from .clips.clip_streams import PrefetchedClips
 from .diverged import NotFinite, names_of
@@ -75,8 +76,8 @@ class Loop:
             self.report.say(*self.profile.close())
             self.report.close()
         self.report.say(
-            "done: {updates} updates = {epochs:.1f} epochs, {seconds:.1f} s, {sequences_per_second:,.0f} "
-            "sequences/s".format(**summary)
+            "done: {updates} updates = {epochs:.1f} epochs, {seconds:.1f} s, ".format(**summary)
+            + f"{figure(summary['sequences_per_second'])} sequences/s"
             + (f"; {summary['waited']:.1f} s of them waited for frames" if "waited" in summary else "")
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..progress import Progress, say
+from ..tables import figure
 from .checkpoint import reported
 from .clips.batches import BatchOrder
 from .config import PretrainConfig
@@ -181,7 +182,7 @@ class RunReport:
             **reading.terms,
         )
         self._watch(end, reading.terms)
-        self._latest = f", loss {self.loss:.4f}, {speed:,.0f} sequences/s"
+        self._latest = f", loss {self.loss:.4f}, {figure(speed)} sequences/s"
         self._show(end, 0)
         return skipped
 

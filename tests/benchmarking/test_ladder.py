@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,24 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastamr
-from fastamr import cli
-from fastamr.benchmarking import RUNGS, LadderOptions, ladder, machine, run_ladder
+from fastamr import cli, devices
+from fastamr.benchmarking import RUNGS, LadderOptions, charts, ladder, machine, run_ladder, rungs
 from fastamr.benchmarking.charts import draw_ladder
+from fastamr.benchmarking.cost import CONVENTION
 from fastamr.benchmarking.ladder import Ladder, Row
-from fastamr.benchmarking.ladder_report import as_markdown, as_text, memory_text, ratios, to_json
+from fastamr.benchmarking.ladder_report import (
+    as_markdown,
+    as_text,
+    last_line,
+    memory_text,
+    ratios,
+    to_json,
+)
 from fastamr.benchmarking.ntu_sized import ntu_sized
 from fastamr.benchmarking.plain_step import PlainStep
 from fastamr.benchmarking.rungs import choose_rungs
+from fastamr.benchmarking.step import FastStep
+from fastamr.benchmarking.timing import PeakMemory
 from fastamr.commands.bench.ladder import run as run_command
 from fastamr.models import build_model
 from fastamr.ops.common.backends import watched
@@ -40,26 +51,41 @@ def made(*rows: Row) -> Ladder:
 
 
 def test_command_end_to_end(
-    tmp_path: Path, architecture: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, architecture: list[str], capsys: pytest.CaptureFixture[str], every_16_bit_product: None
 ) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "ladder"
     given = ["--device", "cpu", "--out", str(out), "--sequences", "2", "--rounds", "2", "--warmup", "0"]
     assert cli.main(["bench", "ladder", *given, *architecture]) == 0
-    printed = capsys.readouterr().out
+    captured = capsys.readouterr()
+    printed, told = captured.out, captured.err
     assert "fastamr-fp32 against SkeletonMAE as released: " in printed
+    # Progress: each rung that runs says that it begins, that it was checked, and how long all of them still take.
+    assert f"1 of {len(RUNGS)}, mae-fp32: time left unknown" in told
+    assert re.search(r"   first update \d+\.\d\d s, checked; about [\d.]+ s left", told)
+    assert re.search(rf"{len(RUNGS)} of {len(RUNGS)}, fastmae-bf16: about [\d.]+ s left", told)
     assert "amr-graph: no time: for an NVIDIA GPU only" in printed
     assert "mae-compiled: no time: torch.compile takes minutes on a CPU: ask with --rungs all" in printed
     report = json.loads((out / "ladder.json").read_text())
-    assert {"kind", "environment", "sequences", "clip_shape", "architecture", "rows", "ratios"} == set(report)
+    assert {
+        "kind",
+        "environment",
+        "sequences",
+        "clip_shape",
+        "architecture",
+        "rows",
+        "ratios",
+        "flops",
+    } == set(report)
+    assert report["flops"] == CONVENTION
     assert (report["kind"], report["sequences"], report["clip_shape"]) == ("ladder", 2, [2, 24, 25, 3])
     assert {"device_name", "date", "torch", "threads", "load"} <= set(report["environment"])
     rows = {entry["name"]: entry for entry in report["rows"]}
     assert list(rows) == [rung.name for rung in RUNGS]
     timed = [entry for entry in rows.values() if entry["reason"] is None]
     assert {entry["name"] for entry in timed} == {
-        "mae-fp32", "mae-tf32", "mae-amp", "mae-sdpa", "amr-fp32", "amr-tf32", "amr-bf16",
-        "fastamr-fp32", "fastamr-tf32", "fastamr-bf16",
+        "mae-fp32", "mae-amp", "mae-sdpa-fp32", "mae-sdpa", "amr-fp32", "amr-bf16",
+        "fastamr-fp32", "fastamr-bf16", "fastmae-fp32", "fastmae-bf16",
     }  # fmt: skip
     for entry in timed:
         assert len(entry["rounds_ms"]) == 2
@@ -69,8 +95,11 @@ def test_command_end_to_end(
         assert entry["mfu"] is None
         assert entry["tflop"] > 0
     assert rows["mae-fp32"]["tflop"] > 1.5 * rows["fastamr-fp32"]["tflop"]
-    assert [entry["rung"] for entry in report["ratios"]] == ["fastamr-fp32", "fastamr-tf32", "fastamr-bf16"]
-    assert (out / "ladder.md").read_text().count("\n| ") == 2 + len(RUNGS)
+    assert [entry["rung"] for entry in report["ratios"]] == ["fastamr-fp32", "fastamr-bf16"]
+    lines = (out / "ladder.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("| ")]
+    assert len(table) == 3 + len(RUNGS)
+    assert table[-1].startswith("| AMR against SkeletonMAE, both fast (fastamr-")
     assert (out / "ladder.png").read_bytes()[:4] == b"\x89PNG"
     assert ElementTree.parse(out / "ladder.svg").getroot().tag.endswith("svg")
     assert sorted(path.name for path in out.iterdir()) == [
@@ -211,17 +240,127 @@ def test_plain_rungs_multiply_in_the_precision_they_name(rung: Any, tiny: dict[s
     else:
         assert products.dtypes == {torch.float32}
         assert precision == ("tf32" if "TF32" in title else "float32")
-    assert rung.fused != (rung.name in ("mae-fp32", "mae-tf32", "mae-amp", "mae-sdpa"))
+    assert rung.fused != (
+        rung.name in ("mae-fp32", "mae-tf32", "mae-amp", "mae-sdpa")
+    )  # on a CPU all have it
     assert rung.compiled == ("compiled" in title)
     assert rung.graph == ("CUDA graph" in title)
 
 
-def test_choice_of_rungs() -> None:
+def test_a_longer_bar_is_longer_by_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a logarithmic axis nine times as long looks like a third more."""
+    pytest.importorskip("matplotlib")
+    figures: list[Any] = []
+    monkeypatch.setattr(charts, "save_figure", lambda figure, path: figures.append(figure))
+    draw_ladder(tmp_path / "a.svg", made(row("mae-fp32", 900.0), row("fastamr-fp32", 100.0)))
+    (axes,) = figures[0].axes
+    left, right = axes.get_xlim()
+    assert (axes.get_xscale(), left) == ("linear", 0.0)
+    ends = [axes.transData.transform((bar.get_width(), 0))[0] for bar in axes.patches]
+    zero = axes.transData.transform((0, 0))[0]
+    assert (ends[0] - zero) / (ends[1] - zero) == pytest.approx(9)
+    assert right >= 1.2 * 900  # the longest bar's text has room
+
+
+def test_slow_speeds_have_decimals() -> None:
+    slow = row("mae-fp32", 80_000.0)
+    slow.sequences_per_second = 0.1
+    fast = row("fastamr-fp32", 83_300.0)
+    fast.sequences_per_second = 0.096
+    text = as_text(made(slow, fast))
+    assert "  0.1  " in text
+    assert "  0.096  " in text
+    assert "0.96x" in text
+
+
+class TestWithoutInstructions:
+    """Forms that the processor would emulate are listed with the reason, and run only where they are named."""
+
+    def test_on_a_processor_with_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(devices, "processor_features", lambda: {"avx2": True, "avx512_f": True})
+        monkeypatch.setattr(rungs.native, "has_matrix_unit", lambda: False)
+        monkeypatch.setattr(rungs, "processor_features", lambda: {"avx2": True})
+        reasons = {rung.name: reason for rung, reason in choose_rungs([], CPU)}
+        runs = [name for name, reason in reasons.items() if reason is None]
+        assert runs == ["mae-fp32", "mae-sdpa-fp32", "amr-fp32", "fastamr-fp32", "fastmae-fp32"]
+        assert (reasons["fastamr-bf16"] or "").startswith(
+            "no instructions for bfloat16 products on this processor"
+        )
+        assert (reasons["fastamr-bf16"] or "").endswith("--rungs fastamr-bf16 runs it all the same")
+        assert (reasons["amr-tf32"] or "").startswith("the same as float32")
+        everything = {rung.name: reason for rung, reason in choose_rungs(["all"], CPU)}
+        assert all(reason == reasons[name] for name, reason in everything.items() if "compiled" not in name)
+        assert "no instructions" in (everything["amr-compiled"] or "")
+        assert choose_rungs(["amr-bf16"], CPU)[0][1] is None
+
+    @pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16", "bf16"])
+    def test_on_a_processor_with_bfloat16(self, feature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(devices, "processor_features", lambda: {feature: True})
+        assert devices.missing_instructions(CPU, torch.bfloat16) is None
+        assert "float16" in (devices.missing_instructions(CPU, torch.float16) or "")
+        assert devices.missing_instructions(CPU, torch.float32) is None
+        assert (
+            dict(choose_rungs(["all"], CPU))[next(each for each in RUNGS if each.name == "amr-bf16")] is None
+        )
+
+    def test_on_a_gpu_before_bfloat16(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+        assert "compute capability 8.0" in (devices.missing_instructions(CUDA, torch.bfloat16) or "")
+        assert devices.missing_instructions(CUDA, torch.float16) is None
+
+    def test_what_pytorch_tells_of_this_processor(self) -> None:
+        features = devices.processor_features()
+        assert features
+        assert bool(features.get("avx512_bf16", False)) == torch.cpu._is_avx512_bf16_supported()
+
+    def test_a_unit_runs_shorter_float32_products(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rungs.native, "has_matrix_unit", lambda: True)
+        monkeypatch.setattr(rungs, "processor_features", dict)
+        reasons = {rung.name: reason for rung, reason in choose_rungs([], CPU)}
+        assert reasons["fastamr-tf32"] is None
+        assert reasons["amr-tf32"] is not None
+        monkeypatch.setattr(rungs, "processor_features", lambda: {"amx_fp16": True})
+        assert {rung.name: reason for rung, reason in choose_rungs([], CPU)}["amr-tf32"] is None
+
+
+def test_both_fast_by_hand() -> None:
+    """The fastest of the library's rungs of each model: what the algorithm saves."""
+    rows = [row("mae-fp32", 300.0), row("fastamr-fp32", 8.0), row("fastamr-bf16", 5.0)]
+    assert last_line(made(*rows)) == "AMR against SkeletonMAE, both fast: not measured"
+    rows.append(row("fastmae-fp32", 40.0))  # bfloat16 is not compared with float32
+    assert last_line(made(*rows)) == "AMR against SkeletonMAE, both fast (fastamr-fp32, fastmae-fp32): 5.00x"
+    rows.append(row("fastmae-bf16", 20.0))
+    assert last_line(made(*rows)) == "AMR against SkeletonMAE, both fast (fastamr-bf16, fastmae-bf16): 4.00x"
+    table = as_text(made(*rows)).splitlines()[2:]
+    ends = next(place for place, line in enumerate(table) if not line)
+    assert re.fullmatch(r"AMR against .*both fast \(fastamr-bf16, fastmae-bf16\) +4\.00x", table[ends - 1])
+    found = ratios(made(*rows))
+    assert [entry["rung"] for entry in found] == ["fastamr-fp32", "fastamr-bf16"]
+    assert found[0]["skeleton_mae_fast"] == {"against": "fastmae-fp32", "times": 5.0}
+    assert found[1]["skeleton_mae_fast"] == {"against": "fastmae-bf16", "times": 4.0}
+    assert found[1]["skeleton_mae"]["against"] == "mae-fp32"  # the library's own is no plain PyTorch
+
+
+def test_the_fast_skeleton_mae_is_the_librarys_step(tiny: dict[str, Any]) -> None:
+    """With fused stacks and the public recipe's 75 tokens; checked as the others are."""
+    (rung,) = (each for each in RUNGS if each.name == "fastmae-fp32")
+    options = LadderOptions(sequences=2, rounds=1, rungs=[rung.name], architecture=tiny).on(CPU)
+    measured = Row(rung.name, rung.heading(CPU), rung.model, rung.fast, rung.is_released)
+    with watched() as calls:
+        step = ladder.checked_step(rung, measured, options, ntu_sized(2), PeakMemory(CPU))
+    assert isinstance(step, FastStep)
+    assert step.model.name == "skeleton_mae"
+    assert 0 <= (measured.error or 0.0) <= 1e-4
+    assert {"transformer_stack", "masked_patch_gather", "adamw_update"} <= {op for op, _, _ in calls}
+
+
+def test_choice_of_rungs(every_16_bit_product: None) -> None:
     reasons = {rung.name: reason for rung, reason in choose_rungs([], CUDA)}
-    assert [name for name, reason in reasons.items() if reason] == ["amr-fp32"]
+    assert [name for name, reason in reasons.items() if reason] == ["mae-sdpa-fp32", "amr-fp32"]
     everything = {rung.name: reason for rung, reason in choose_rungs(["all"], CPU)}
     assert {name for name, reason in everything.items() if reason} == {
-        *("amr-graph", "fastamr-branch", "fastamr-attention")
+        *("amr-graph", "fastamr-branch", "fastamr-attention"),
+        *("mae-tf32", "amr-tf32", "fastamr-tf32"),
     }
     assert [rung.name for rung, _ in choose_rungs(["amr-bf16", "mae-fp32"], CPU)] == ["mae-fp32", "amr-bf16"]
     with pytest.raises(ValueError, match=r"unknown rung 'amr-bf17'.*did you mean 'amr-bf16'"):
@@ -261,7 +400,7 @@ def test_chart_names_every_bar_hardware_and_date(tmp_path: Path) -> None:
     rows = [row("mae-fp32", 2232.0), row("amr-fp32", 222.0), row("fastamr-fp32", 74.4), row("mae-amp", None)]
     draw_ladder(tmp_path / "a.svg", made(*rows))
     text = (tmp_path / "a.svg").read_text()
-    for word in ("SkeletonMAE as released, fp32", "fastamr, fp32", "2,232 ms   1.0x", "74.4 ms   30.0x"):
+    for word in ("SkeletonMAE as released, fp32", "fastamr, fp32", "2,232 ms   1.00x", "74.4 ms   30.0x"):
         assert f"<!-- {word} -->" in text, word
     assert "a machine, 2026-11-21" in text
     assert "autocast" not in text
@@ -298,7 +437,9 @@ def test_every_rung_on_a_gpu(tiny: dict[str, Any]) -> None:
     fast = [row for row in result.rows if row.fast]
     assert {row.name: row.graph_reason for row in fast} == dict.fromkeys(row.name for row in fast)
     assert all(row.recorded for row in fast)
-    assert len(ratios(result)) == len(fast) == sum(rung.fast for rung in RUNGS)
+    assert len(fast) == sum(rung.fast for rung in RUNGS)
+    assert len(ratios(result)) == sum(row.model == "amr" for row in fast)
+    assert "not measured" not in last_line(result)
 
 
 def test_an_eager_step_on_a_gpu_is_told() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from fastamr import cli
 from fastamr.benchmarking import profile_step
+from fastamr.commands.bench.common import bench_parser, parse
 
 
 def test_profile_of_known_work(tmp_path: Path) -> None:
@@ -33,6 +34,25 @@ def test_profile_of_known_work(tmp_path: Path) -> None:
     for updates, warmup in ((0, 1), (1, -1)):
         with pytest.raises(ValueError, match=f"updates={updates} and warmup={warmup}"):
             profile_step(step, torch.device("cpu"), updates=updates, warmup=warmup, trace=tmp_path / "t.json")
+
+
+def test_a_precision_that_is_emulated_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person who names it gets it, with a warning."""
+    monkeypatch.setattr("fastamr.devices.processor_features", lambda: {"avx2": True})
+    parser = bench_parser("profile", "something", [])
+    parser.add_argument_group("what").add_argument("--precision")
+    for precision in ("bfloat16", "float16"):
+        assert parse(parser, ["--device", "cpu", "--precision", precision])["precision"] == precision
+        told = capsys.readouterr().err
+        assert f"warning: no instructions for {precision} products on this processor" in told
+        assert "they are emulated, and the times say nothing about other machines" in told
+    parse(parser, ["--device", "cpu", "--precision", "float32"])
+    assert "emulated" not in capsys.readouterr().err
+    monkeypatch.setattr("fastamr.devices.processor_features", lambda: {"amx_bf16": True})
+    parse(parser, ["--device", "cpu", "--precision", "bfloat16"])
+    assert "emulated" not in capsys.readouterr().err
 
 
 def test_command_end_to_end(

@@ -17,6 +17,7 @@ import pytest
 import fastamr
 from fastamr import cli
 from fastamr.benchmarking import LadderOptions, RecipeOptions, ScalingOptions
+from fastamr.benchmarking.quick import QuickOptions
 from fastamr.data.prepare import BodyChoice
 from fastamr.demo import DemoConfig
 from fastamr.evaluation.protocols.config import PARTS, EvaluateConfig
@@ -35,6 +36,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "distill": {"": DistillConfig, "student.": StudentConfig, "recipe.": StudentRecipe},
     "demo": {"": DemoConfig},
     "prepare": {"": BodyChoice},
+    "bench quick": {"": QuickOptions, "model.": ModelConfig},
     "bench ladder": {"": LadderOptions, "model.": ModelConfig},
     "bench recipe": {"": RecipeOptions, "model.": AMRModel.Config},
     "bench profile": {"model.": AMRModel.Config},
@@ -138,4 +140,4 @@ def test_the_overview_groups_the_commands(capsys: pytest.CaptureFixture[str]) ->
     assert titles == ["data", "models", "results", "this machine"]
     assert all(f"\n  {name} " in text for name in COMMANDS)
     kinds = re.findall(r"^  (.*?)  ", shown(capsys, "bench", "--help"), re.MULTILINE)
-    assert kinds == ["bench ladder", "bench recipe", "bench profile", "bench scaling"]
+    assert kinds == ["bench quick", "bench ladder", "bench recipe", "bench profile", "bench scaling"]

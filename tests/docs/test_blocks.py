@@ -58,6 +58,7 @@ SMALL = {
     "fastamr quickstart": "--updates 2 --epochs 1 --device cpu",
     "fastamr prepare": "--workers 1 --no-progress",
     "fastamr show": "--model-frames 20",
+    "fastamr bench quick": f"{MODEL} {MEASURED} --seconds 5",
     "fastamr bench ladder": f"{MODEL} {MEASURED} --rounds 1 --warmup 0 --rungs mae-fp32 fastamr-fp32",
     "fastamr bench recipe": f"{MODEL} --device cpu --updates 3 --clips 20 --batch-size 2 --no-progress",
     "fastamr bench profile": f"{MODEL} {MEASURED} --updates 1 --warmup 1",

@@ -29,14 +29,15 @@ EVERY_PAGE = (*PAGES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(
 TOPS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} | {"configs"}
 COMMANDS = (
     "pretrain", "sweep", "evaluate", "finetune", "distill", "export", "predict", "prepare", "import", "convert",
-    "split", "check", "show", "layouts", "table", "plot", "info", "cache", "quickstart", "demo", "bench ladder",
-    "bench recipe", "bench profile", "bench scaling",
+    "split", "check", "show", "layouts", "table", "plot", "info", "cache", "quickstart", "demo", "bench quick",
+    "bench ladder", "bench recipe", "bench profile", "bench scaling",
 )  # fmt: skip
 # Options of other programs: pytest, experiments/results.py, pip, git, torchrun, SLURM, tests/fuzzing and tools.
 OTHERS = {
-    "--run-slow", "--run-long", "--benchmark-only", "--benchmark-timer", "--only", "--methods", "--variants",
-    "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout", "--unshallow",
-    "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest", "--gigabytes", "--drop-out", "--drop-path",
+    "--run-slow", "--run-long", "--every-case", "--benchmark-only", "--benchmark-timer", "--only", "--methods",
+    "--variants", "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout",
+    "--unshallow", "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest", "--gigabytes", "--drop-out",
+    "--drop-path",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.
 FILES = {"fastamr.json"}

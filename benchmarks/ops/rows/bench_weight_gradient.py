@@ -13,7 +13,7 @@ from fastamr import native, ops
 from fastamr.testing import relative_error
 
 from ...conftest import Clock
-from ...forms import gflop, in_both_dtypes, number_of_bytes
+from ...forms import gflop, in_both_dtypes, needs_instructions, number_of_bytes
 
 SHAPES = {"mlp": (1024, 256), "qkv": (768, 256), "output": (256, 256), "memory": (2560, 256)}
 
@@ -56,6 +56,7 @@ def test_weight_gradients(form: str, layer: str, device: torch.device, clock: Cl
     """A layer's four weights: the library's products, the kernel for each, and one launch for all."""
     if form != "torch" and device.type == "cpu":
         pytest.skip("Triton kernels need a GPU; their interpreter is for tests, not for times")
+    needs_instructions(device, torch.bfloat16)
     rows = sequences * (75 if layer == "encoder" else 125)
     pairs = [
         (torch.randn(rows, f, device=device).bfloat16(), torch.randn(rows, d, device=device).bfloat16())

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...benchmarking.machine import busy_warning
+from ...devices import missing_instructions, pick_device
 from ...files import make_folder, write_text
 from ..options import CommandParser
 from ..settings import add_model, look_ahead, preset_settings
@@ -26,7 +29,8 @@ def bench_parser(kind: str, text: str, words: Sequence[str] | None = None, **opt
 
 
 def parse(parser: CommandParser, words: Sequence[str]) -> dict[str, Any]:
-    """Return the options, with the settings of the model as ``architecture``; warn of a busy machine.
+    """Return the options, with the settings of the model as ``architecture``; warn of a busy machine, and of a
+    precision that is emulated.
 
     Of a preset the settings of the model are taken, below those of the command line.
     """
@@ -35,7 +39,25 @@ def parse(parser: CommandParser, words: Sequence[str]) -> dict[str, Any]:
     given["architecture"] = {**preset.get("architecture", {}), **given.get("architecture", {})}
     if warning := busy_warning():
         say(f"warning: {warning}")
+    if warning := emulation_warning(given.get("precision"), given["device"]):
+        say(f"warning: {warning}")
     return given
+
+
+def emulation_warning(precision: str | None, device: str) -> str | None:
+    """Return that a device has to emulate products of a precision, or None where it has instructions for them.
+
+    Args:
+        precision: of a command, None = its default.
+        device: its name, or ``auto``.
+
+    Raises:
+        ValueError: no such device, or not on this machine.
+    """
+    if precision not in ("bfloat16", "float16"):
+        return None
+    reason = missing_instructions(pick_device(device), getattr(torch, precision))
+    return reason and f"{reason}: they are emulated, and the times say nothing about other machines"
 
 
 def make_out(name: str) -> Path:

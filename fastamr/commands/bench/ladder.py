@@ -28,17 +28,25 @@ def run(words: list[str]) -> None:
         say(_row(so_far.rows[-1]))
         write_json(out / "ladder.json", to_json(so_far))
 
-    ladder = run_ladder(options, device, report=report)
+    ladder = run_ladder(options, device, report=report, say=say)
     print(as_text(ladder))
     write_text(out / "ladder.md", as_markdown(ladder))
-    measured = any(row.ms is not None for row in ladder.rows)
-    for ending in ENDINGS if measured else ():
+    for ending in ENDINGS if any(row.ms is not None for row in ladder.rows) else ():
         draw_ladder(out / f"ladder.{ending}", ladder)
     print(f"written to {out}")
+    complain(ladder)
+
+
+def complain(ladder: Ladder) -> None:
+    """Raise where a rung disagrees with the reference, or where no rung could run.
+
+    Raises:
+        RuntimeError: either.
+    """
     if ladder.wrong:
         names = ", ".join(row.name for row in ladder.wrong)
         raise RuntimeError(f"{names}: the loss disagrees with the float64 reference, so there is no time")
-    if not measured:
+    if all(row.ms is None for row in ladder.rows):
         raise RuntimeError("no rung could run on this device: the table says why")
 
 

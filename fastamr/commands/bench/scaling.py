@@ -30,7 +30,8 @@ def run(words: list[str]) -> None:
     write_json(out / "scaling.json", result.to_json())
     facts, chosen = result.environment, result.options
     base = f"{chosen.model}, {chosen.precision}, S = {chosen.sequences} unless varied"
-    limit = f"limit: FLOPs at the {result.matmul_tflops:.4g} TFLOP/s of a large product measured here"
+    rate = f"{result.matmul_tflops:.4g} TFLOP/s of a large product measured here"
+    limit = f"limit: FLOPs (linear layers, attention) at the {rate}"
     for ending in ENDINGS:
         draw_scaling(
             out / f"scaling.{ending}",
