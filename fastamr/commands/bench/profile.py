@@ -7,7 +7,7 @@ from typing import Any
 from ...benchmarking import count_nodes, profile_step
 from ...benchmarking.step import GPU_PRECISION, GPU_SEQUENCES, build_fast_step
 from ...devices import pick_device
-from ..options import choice
+from ..options import FLAG, choice
 from .common import bench_parser, make_out, parse, write_json
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
@@ -24,7 +24,7 @@ def run(words: list[str]) -> None:
     add("--updates", type=int, default=5, help="updates that are profiled")
     add("--warmup", type=int, default=3, help="updates before them")
     add("--most", type=int, default=30, help="rows of the table on the screen")
-    add("--count", action="store_true",
+    add("--count", action=FLAG, default=False,
         help="run nothing: count the nodes of the CUDA graph of an update, group by group; needs no GPU")  # fmt: skip
     given = parse(parser, words)
     if given["count"]:
