@@ -1,4 +1,4 @@
-# make demo | test | fuzz | bench | check-kernels | check-csrc | fuzz-ops | check-gpu | check-package | lint | format | install | clean
+# make demo | test | fuzz | bench | check-kernels | check-csrc | fuzz-ops | gpu-session | check-gpu | check-package | lint | format | install | clean
 #
 # PYTHON        interpreter that makes the virtual environment (3.11 or later)
 # TORCH_INDEX   package index that torch is taken from, for example that of a CUDA build; empty = the default one
@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fuzz bench check-kernels check-csrc fuzz-ops check-gpu check-package lint format install check-tools clean
+.PHONY: demo test test-slow fuzz bench check-kernels check-csrc fuzz-ops gpu-session check-gpu check-package lint format install check-tools clean
 
 HINT := fastamr is installed in $(VENV): type '. $(VENV)/bin/activate' and then 'fastamr --help'
 
@@ -71,10 +71,21 @@ fuzz-ops: install
 	$(RUN) tools/fuzz_ops.py
 	$(RUN) tools/fuzz_ops.py --sanitize --calls 5000
 
-# On a machine with a GPU: the CUDA kernels under NVIDIA's memory and race checkers.
-check-gpu: install
-	for tool in memcheck racecheck; do PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool \
-	  --error-exitcode 1 $(RUN) -m pytest tests/ops/attention/test_visible_attention_gpu.py -m "gpu and not slow" \
+# On a machine with a GPU, where nothing is installed: with the virtual environment if there is one, else with PYTHON, which
+# then needs torch, Triton and pytest.
+GPU_PYTHON := $(if $(wildcard $(RUN)),$(RUN),$(PYTHON))
+
+# All that a GPU can show in nine minutes, most important first, see docs/gpu_session.md.
+GPU_SESSION ?= --out gpu-session
+
+gpu-session:
+	$(GPU_PYTHON) tools/gpu_session.py $(GPU_SESSION)
+
+# The CUDA kernels under NVIDIA's memory and race checkers.
+check-gpu:
+	for tool in memcheck racecheck; do PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=$(CURDIR) \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest \
+	  tests/ops/attention/test_visible_attention_gpu.py -m "gpu and not slow" \
 	  -k "not graph and not second_stream and not overlong" || exit 1; done
 
 # Clean environments where pip resolves everything. PACKAGE="--lowest" takes the lowest versions, "--python P" another Python.

@@ -35,6 +35,7 @@ class FastStep:
         sequences: S.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``.
         recorder: what records the update; None takes CUDA graphs on a GPU.
+        graph: as in :class:`~fastamr.training.update.step.PretrainStep`.
 
     Attributes:
         description: model, precision and S in words.
@@ -49,6 +50,7 @@ class FastStep:
         sequences: int,
         precision: str = "float32",
         recorder: Recorder | None = None,
+        graph: str | bool = "auto",
     ) -> None:
         device = data.coords.device
         self.model, self.preparation = model, preparation_on(device)
@@ -71,6 +73,7 @@ class FastStep:
             dtype=dtype,
             matmul_precision=matmul_precision_of(precision) or "highest",
             recorder=recorder,
+            graph=graph,
         )
 
     @property

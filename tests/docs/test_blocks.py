@@ -39,6 +39,7 @@ NOT_RUN = {
     "python -m pytest": "runs tests",
     ". .venv/bin/activate": "changes the reader's shell",
     "python experiments/results_trials.py": "reads the real motion beside the checkout, for hours",
+    "python tools/gpu_session.py": "takes a GPU, or minutes; tests/tools run the driver and its parts",
     "yolo": "stands for a pose estimator that the project does not ship; its output is made by workshop.py",
     "camera": "stands for the reader's own program; frames.jsonl is its output",
     "fastamr distill --teacher encoder": "a teacher of the papers' size: minutes for its latency",

@@ -2,71 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 import fastamr
-from fastamr import ops
-from fastamr.testing import relative_error
+from fastamr import ops, reference
+from fastamr.testing.checking import backends_of, cast, compare, copied, results, tensors, tolerance
 from fastamr.testing.op_cases import CASES, Case
 from fastamr.testing.op_sizes import SMALL
 
 REGISTERED = [case for case in CASES if case.registered is not None]
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-# Arguments of AdamW whose dtypes are not that of the parameters.
-FIXED = ("steps", "lrs", "grad_scale", "found_inf", "working")
-
-
-def copied(values: Any, dtype: torch.dtype | None = None) -> Any:
-    """The same values in tensors of their own; with a dtype, all that is floating takes it."""
-
-    def copy(value: Tensor) -> Tensor:
-        other = value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype, copy=True)
-        return other.requires_grad_(value.requires_grad)
-
-    values = pytree.tree_map_only(Tensor, copy, values)
-    return pytree.tree_map_only(torch.dtype, lambda kept: dtype or kept, values)
-
-
-def cast(given: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The arguments in another dtype."""
-    return {name: copied(value, None if name in FIXED else dtype) for name, value in given.items()}
-
-
-def tensors(values: Any) -> list[Tensor]:
-    return [each for each in pytree.tree_leaves(values) if isinstance(each, Tensor)]
-
-
-def results(case: Case, given: dict[str, Any], backend: str) -> list[Tensor]:
-    """What comes out, what the arguments hold afterwards, and their gradients for some gradient of the outputs."""
-    if hasattr(ops, case.name):
-        with fastamr.backend(**{case.op: backend}):
-            found = tensors(case.bind(given)())
-    else:
-        found = tensors(case.registered(**given, backend=backend))
-    torch.manual_seed(1)
-    leading = [each for each in found if each.requires_grad]
-    upstream = [torch.randn(each.shape, dtype=torch.float64).to(each) for each in leading]
-    if leading:
-        torch.autograd.backward(leading, upstream)
-    given_tensors = tensors(given)
-    gradients = [each.grad for each in given_tensors if each.grad is not None]
-    return [each.detach().cpu() for each in (*found, *given_tensors, *gradients)]
-
-
-def backends_of(case: Case, device: str) -> list[str]:
-    compiled = ("triton", "cpp", "cuda", "reference")  # the back ends of what is only registered
-    named = [name for name, reason in ops.availability(device)[case.op].items() if reason is None]
-    return named if hasattr(ops, case.name) else [name for name in named if name in compiled]
-
-
-def tolerance(value: Tensor) -> float:
-    return {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(value.dtype, 1e-12)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -83,13 +38,42 @@ def test_back_ends_agree_with_float64(case: Case, device: str) -> None:
                 raise
             continue
         ran.append(backend)
-        for one, other in zip(found, truth, strict=True):
-            assert one.shape == other.shape
-            if one.is_floating_point():
-                assert relative_error(one, other) < tolerance(one), backend
-            else:
-                assert torch.equal(one, other), backend
+        for value, error in zip(found, compare(found, truth), strict=True):
+            assert error < tolerance(value), backend
     assert "reference" in ran
+
+
+@contextlib.contextmanager
+def references_called() -> Iterator[set[str]]:
+    """Names of the functions of fastamr.reference that run inside the block."""
+    folder, seen = str(Path(reference.__file__).parent), set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(folder):
+            seen.add(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label.replace(" ", "_"))
+def test_no_back_end_is_the_reference_by_another_name(case: Case) -> None:
+    """Or a comparison of the two would say nothing."""
+    given = case.arguments(replace(SMALL, grad=True))
+    for backend in backends_of(case, "cpu"):
+        with references_called() as seen, contextlib.suppress(RuntimeError):
+            results(case, copied(given), backend)
+        own = {
+            case.name,
+            case.op,
+            f"{case.op}_backward",
+            case.name.removesuffix("_into"),
+            "loss_slope_and_share",
+        }
+        assert bool(seen & own) == (backend == "reference"), (backend, seen)
 
 
 # AdamW's parameters are float32 or float64.
