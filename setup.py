@@ -20,6 +20,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+from fastamr.host import allowed_cpus  # noqa: E402
 
 
 def load_build() -> ModuleType:
@@ -52,7 +54,7 @@ class BuildWithExtension(build_py):
             if device not in build.chosen_devices():
                 continue
             try:
-                build.build(build.plan_for(device), library)
+                build.build(build.plan_for(device), library, allowed_cpus())
             except (build.BuildError, OSError) as error:
                 if named == device:
                     raise SystemExit(f"FASTAMR_BUILD={named}: {error}") from error

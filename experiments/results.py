@@ -44,6 +44,7 @@ from fastamr.data.load import read  # noqa: E402
 from fastamr.devices import processor, versions  # noqa: E402
 from fastamr.errors import check_name  # noqa: E402
 from fastamr.evaluation import extract_features, input_features, raw_features  # noqa: E402
+from fastamr.host import allowed_cpus  # noqa: E402
 from fastamr.models import build_model, load_pretrained  # noqa: E402
 from fastamr.training import PretrainConfig, pretrain  # noqa: E402
 from fastamr.training.config import merge_settings, read_yaml  # noqa: E402
@@ -264,7 +265,7 @@ def machine() -> dict[str, Any]:
     return {
         **versions(),
         "processor": processor(),
-        "cores": os.cpu_count(),
+        "cores": allowed_cpus(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -21,6 +21,7 @@ from typing import TextIO
 
 from .documents import printable, printable_lines
 from .errors import STRAY, UsageError, unknown_name
+from .host import share_cpus
 from .memory import OutOfMemory, is_exhausted, keep_freed_memory, what_failed
 
 _KNOWN_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; by default the process's own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    share_cpus()
     keep_freed_memory()
     _open_closed_streams()
     _show_every_text()

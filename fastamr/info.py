@@ -12,6 +12,7 @@ import torch
 
 from . import native, ops
 from .devices import processor, versions
+from .host.processors import described
 from .native import cache
 from .ops.common.backends import Problem, choose
 from .tables import aligned
@@ -28,6 +29,7 @@ _PACKAGES = (
     "onnxruntime",
     "ninja",
 )
+_VARIABLES = ("FASTAMR_BACKEND", "FASTAMR_BUILD", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def _tool_version(command: str) -> str:
@@ -96,7 +98,8 @@ def _report() -> str:
     found = [(name, version or "not installed") for name, version in versions(*_PACKAGES).items()]
     found += [("system", platform.platform())]
     found += [(tool, _tool_version(tool)) for tool in ("g++", "nvcc")]
-    found += [(name, os.environ.get(name, "not set")) for name in ("FASTAMR_BACKEND", "FASTAMR_BUILD")]
+    found += [("cpus", described())]
+    found += [(name, os.environ.get(name, "not set")) for name in _VARIABLES]
     lines = [aligned(found, left=(0, 1)), "", "devices", *(f"  {line}" for line in _devices())]
     lines += ["", "compiled extension", *(f"  {name}: {native.status(name)}" for name in ("cpu", "cuda"))]
     lines += [f"  cache: {_cache()}"]

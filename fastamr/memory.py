@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .host import control_groups
+
 # Options of glibc's mallopt, and the largest values it takes for them.
 _TRIM_THRESHOLD, _TRIM_BYTES = -1, 2**31 - 1
 _MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 << 20
@@ -72,19 +74,8 @@ def _of_system(root: Path) -> Iterator[int]:
 
 def _of_groups(root: Path) -> Iterator[int]:
     """What each control group above the process leaves, of version 2 and of the memory controller of version 1."""
-    base = root / "sys/fs/cgroup"
-    with contextlib.suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, name = line.split(":", 2)
-            if controllers not in ("", "memory"):
-                continue
-            top = base / controllers
-            group = top / name.lstrip("/")
-            # In a container the name may be one of outside, and its own group lies at the top.
-            for folder in (group, *group.parents) if group.is_dir() else (top,):
-                yield from _of_group(folder)
-                if folder == top:
-                    break
+    for folder in control_groups.folders("memory", root):
+        yield from _of_group(folder)
 
 
 def _of_group(folder: Path) -> Iterator[int]:

@@ -8,7 +8,11 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-import torch
+
+from fastamr.host import share_cpus
+
+share_cpus()  # as fastamr's commands do; before torch is imported
+import torch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,6 +22,7 @@ GROUND = {
     "documents",
     "errors",
     "files",
+    "host",
     "layouts",
     "memory",
     "progress",
@@ -82,6 +83,7 @@ finetuning: data distributed features finetuning/fitting folders models nn probe
 finetuning/fitting: data/packed distributed features folders models models/parts nn training training/clips
     training/metrics training/update
 folders:
+host:
 info: native ops ops/common
 layouts:
 memory:

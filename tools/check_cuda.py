@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from check_cpu_kernel import SANITIZE, TESTS  # noqa: E402
 
+from fastamr.host import allowed_cpus  # noqa: E402
 from fastamr.native.build import find_torch, nvcc_flags  # noqa: E402
 from fastamr.tables import aligned  # noqa: E402
 
@@ -53,9 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--arch", type=int, nargs="+", default=list(ARCHITECTURES), help="80 90 100")
     parser.add_argument("--only", default="", help="sources whose name contains this")
-    parser.add_argument(
-        "--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2), help="compilers at a time"
-    )
+    parser.add_argument("--jobs", type=int, default=max(1, allowed_cpus() // 2), help="compilers at a time")
     parser.add_argument("--skip-emulation", action="store_true", help="only compile with nvcc")
     parser.add_argument("--skip-nvcc", action="store_true", help="only emulate")
     return parser.parse_args()

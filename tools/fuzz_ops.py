@@ -34,9 +34,10 @@ SANITIZE = (
 
 def sanitized(words: list[str]) -> int:
     """Build the extension with the sanitizers into a folder of its own, and run this program with it."""
-    from fastamr.native import build, cache
+    from fastamr.host import allowed_cpus
+    from fastamr.native import build, cache, load
 
-    plan = build.plan_for("cpu")
+    plan = load.plan_here("cpu")
     library = f"cpu-{build.fingerprint(plan)}.so"
     compilations = tuple((source, (*command, *SANITIZE)) for source, command in plan.compilations)
     changed = dataclasses.replace(plan, compilations=compilations, link=(*plan.link, *SANITIZE))
@@ -48,7 +49,7 @@ def sanitized(words: list[str]) -> int:
     ]
     with tempfile.TemporaryDirectory() as name:
         place = Path(name) / library
-        build.build(changed, place, lambda built: cache.seal(place, "sanitized", built))
+        build.build(changed, place, allowed_cpus(), lambda built: cache.seal(place, "sanitized", built))
         environment = os.environ | {
             "FASTAMR_CACHE": name,
             "LD_PRELOAD": " ".join(runtime),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fastamr.benchmarking.machine import busy_warning
 from fastamr.data import synthetic_actions
+from fastamr.host import allowed_cpus
 
 MODEL = ["--model.depth", "4", "--model.decoder-depth", "2"]
 SKIPPED = 4  # the first updates, which also prepare
@@ -31,7 +32,7 @@ def speed(folder: Path, processes: int, batch: int, updates: int) -> tuple[float
     out = folder / f"run{processes}_{batch}"
     words = ["--data", str(folder / "data.safetensors"), "--out", str(out), "--updates", str(updates)]
     words += ["--batch-size", str(batch), "--device", "cpu", "--log-every", "1", "--warmup-epochs", "0"]
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, allowed_cpus() // processes)
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     start += ["-m", "fastamr", "pretrain", *words, *MODEL, "--no-progress", "--no-tensorboard"]
     done = subprocess.run(
@@ -55,7 +56,7 @@ def main(words: list[str]) -> None:
     if warning := busy_warning():
         print(f"warning: {warning}", file=sys.stderr)
     print(
-        f"{os.cpu_count()} cores\n\n| processes | batch in all | ms an update | sequences/s | to the first row |"
+        f"{allowed_cpus()} cores\n\n| processes | batch in all | ms an update | sequences/s | to the first row |"
     )
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:

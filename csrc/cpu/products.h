@@ -17,7 +17,8 @@ constexpr int kHeadStride = kLargestSize + 16;
 
 // Vectors of a block side by side, and rows: 24 (or 12) sums, the loaded vectors and one broadcast fill the registers.
 constexpr int kBlockVectors = 2;
-constexpr int kBlockRows = kRegisters == 32 ? 12 : 6;
+template <class C>
+constexpr int kBlockRows = sizeof(C) == 8 ? 4 : kRegisters == 32 ? 12 : 6;
 
 // out[r][c] (+)= sum over k of a[r * ARow + k * ADepth] * b[k * BRow + c] for R rows and N vectors of columns.
 template <class C, int R, int N, int ARow, int ADepth, int BRow, int OutRow>
@@ -63,12 +64,12 @@ FASTAMR_INLINE void some_rows(const C* a, const C* b, C* out, int rows, int dept
 // A strip of N vectors of columns, over all rows.
 template <class C, int N, int ARow, int ADepth, int BRow, int OutRow>
 __attribute__((noinline)) void strip(const C* a, const C* b, C* out, int rows, int depth, bool accumulate) {
-  for (; rows >= kBlockRows; rows -= kBlockRows) {
-    block<C, kBlockRows, N, ARow, ADepth, BRow, OutRow>(a, b, out, depth, accumulate);
-    a += kBlockRows * ARow;
-    out += kBlockRows * OutRow;
+  for (; rows >= kBlockRows<C>; rows -= kBlockRows<C>) {
+    block<C, kBlockRows<C>, N, ARow, ADepth, BRow, OutRow>(a, b, out, depth, accumulate);
+    a += kBlockRows<C> * ARow;
+    out += kBlockRows<C> * OutRow;
   }
-  if (rows > 0) some_rows<C, kBlockRows - 1, N, ARow, ADepth, BRow, OutRow>(a, b, out, rows, depth, accumulate);
+  if (rows > 0) some_rows<C, kBlockRows<C> - 1, N, ARow, ADepth, BRow, OutRow>(a, b, out, rows, depth, accumulate);
 }
 
 template <class C, int ARow, int ADepth, int BRow, int OutRow>

@@ -122,7 +122,7 @@ enum class Words { along, across };
 // One tile for each part, `part_size` numbers apart in `to`. The source has `rows` x `columns` numbers from `from` on
 // (more than a tile holds count as a tile's), the rest of the tile is 0.
 template <int Parts, Words Kind, bool Transposed, class T>
-FASTAMR_INLINE void pack_tile(const T* from, int64_t stride, int64_t rows, int64_t columns, uint16_t* to,
+__attribute__((noinline)) void pack_tile(const T* from, int64_t stride, int64_t rows, int64_t columns, uint16_t* to,
                               int64_t part_size) {
   Vector<float> words[Parts][kTileRows];
   FASTAMR_UNROLL

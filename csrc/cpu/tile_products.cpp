@@ -103,7 +103,7 @@ void pack_weight(const Product<T>& product, uint16_t* to, const Parallel& parall
 
 // Up to 32 rows of x as a left factor.
 template <int Parts, class T>
-void pack_rows(const Product<T>& product, int64_t first, int64_t count, uint16_t* to) {
+__attribute__((noinline)) void pack_rows(const Product<T>& product, int64_t first, int64_t count, uint16_t* to) {
   const int64_t steps = blocks_of(product.inner, kTileDepth);
   for (int64_t row = 0; row < kBlock; ++row) {
     uint16_t* mine = to + row / kTileRows * kTileNumbers + row % kTileRows * kTileDepth;

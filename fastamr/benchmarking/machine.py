@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..devices import environment as describe
+from ..host import host_cpus
 
 # Dense 16-bit products with float32 accumulation, FLOP/s, from NVIDIA's data sheets (without sparsity). The longest
 # name that the device's name begins with counts.
@@ -58,7 +59,7 @@ def load() -> float | None:
     """Processes that want to run for each core, mean of the last minute; None where the system does not say."""
     if not hasattr(os, "getloadavg"):
         return None
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
+    return os.getloadavg()[0] / host_cpus()
 
 
 def busy_warning() -> str | None:

@@ -1,6 +1,7 @@
 """The masked models; a new method is one more file, and one more line in :mod:`.registry`.
 
 Parts that several of them share lie in :mod:`.parts`; the names in a ``state_dict`` are part of the file format.
+A training loop of one's own on a CPU calls :func:`fastamr.memory.keep_freed_memory` once, as ``fastamr``'s commands do.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,26 @@ CHOICES = ("auto", "none", "cpu", "cuda")
 _TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 # Never -ffast-math: a library linked with it flushes denormals in the whole process that loads it. Never
 # -fassociative-math either: the exponential relies on the order of its additions.
-_CPP_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
-KERNEL_FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+_CPP_FLAGS = ("-std=c++17", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+KERNEL_FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+# Adapters check arguments and add up partial sums: what -O3 would do beyond that takes a third of their build.
+_ADAPTER_FLAGS = ("-O1", "-ftree-vectorize")
+# Written in vectors throughout: what GCC would make vectors of besides are the ends of rows, which no vector fits.
+_NO_MORE_VECTORS = "-fno-tree-vectorize"
 # Instruction sets that the CPU kernel is compiled for, besides the processor family's common ones.
 INSTRUCTION_SETS = {
     "baseline": (),
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }
-# Files of csrc/cpu that are compiled once for each of them, and the prefix of the tables that they define.
+# What a library may be built up to: the sets above, each with those before it, and the matrix unit of bfloat16 (AMX).
+LEVELS = (*INSTRUCTION_SETS, "matrix unit")
+_MATRIX_UNIT = ("amx_tile", "amx_bf16", "avx512_bf16")
+# Files of csrc/cpu that are compiled once for each of them: the prefix of the tables that they define, further options.
 CPU_KERNELS = {
-    "visible_attention.cpp": "fastamr_kernels",
-    "row_passes.cpp": "fastamr_row_kernels",
-    "adamw_update.cpp": "fastamr_adamw_kernels",
+    "visible_attention.cpp": ("fastamr_kernels", ()),
+    "row_passes.cpp": ("fastamr_row_kernels", (_NO_MORE_VECTORS,)),
+    "adamw_update.cpp": ("fastamr_adamw_kernels", ()),
 }
 _NVCC_FLAGS = (
     "-std=c++17",
@@ -124,40 +131,47 @@ def _tool(variable: str, default: str) -> str:
     return path
 
 
-def cpu_plan(torch: Torch) -> Plan:
-    """The CPU library: the kernel once for each instruction set, and the adapter to torch."""
+def level_of(processor: str) -> str:
+    """The highest of :data:`LEVELS` that a processor has; the last where its text does not tell.
+
+    Args:
+        processor: the text of ``/proc/cpuinfo``.
+    """
+    told = [
+        set(line.partition(":")[2].split()) for line in processor.splitlines() if line.startswith("flags")
+    ]
+    if not told:
+        return LEVELS[-1]
+    present, level = set.intersection(*told), "baseline"
+    wanted = [[flag.removeprefix("-m") for flag in flags] for flags in INSTRUCTION_SETS.values()]
+    for name, flags in zip(LEVELS, [*wanted, _MATRIX_UNIT], strict=True):
+        if not present.issuperset(flags):
+            break
+        level = name
+    return level
+
+
+def cpu_plan(torch: Torch, level: str = LEVELS[-1]) -> Plan:
+    """The CPU library: the kernel once for each instruction set up to a level, and the adapter to torch."""
     compiler, folder = _tool("CXX", "g++"), sources_folder()
     output = ("-c", "{source}", "-o", "{object}")
-    sets = INSTRUCTION_SETS if platform.machine() in ("x86_64", "AMD64") else {"baseline": ()}
-    compilations = [
-        (
-            folder / "cpu" / source,
-            (
-                compiler,
-                *_CPP_FLAGS,
-                *KERNEL_FLAGS,
-                *flags,
-                f"-D{table.upper()}={table.removeprefix('fastamr_')}_{name}",
-                f'-DFASTAMR_KERNELS_NAME="{name}"',
-                *output,
-            ),
-        )
-        for source, table in CPU_KERNELS.items()
-        for name, flags in sets.items()
-    ]
-    adapter = (compiler, *_CPP_FLAGS, _TORCH_TARGET, *torch.includes, *output)
-    if "avx512" in sets:
-        # Written with AVX-512, and for processors that have the matrix unit besides.
-        flags = (*KERNEL_FLAGS, *INSTRUCTION_SETS["avx512"])
-        compilations.append((folder / "cpu" / "tile_products.cpp", (compiler, *_CPP_FLAGS, *flags, *output)))
-    compilations += [
-        (folder / "cpu" / "best_kernels.cpp", (compiler, *_CPP_FLAGS, *output)),
-        (folder / "torch_cpu.cpp", adapter),
-        (folder / "torch_cpu_adamw.cpp", adapter),
-        (folder / "torch_cpu_mapping.cpp", adapter),
-        (folder / "torch_cpu_products.cpp", adapter),
-        (folder / "torch_cpu_rows.cpp", adapter),
-    ]
+    kernel, adapter = (compiler, *_CPP_FLAGS, *KERNEL_FLAGS), (compiler, *_CPP_FLAGS, *_ADAPTER_FLAGS)
+    most = LEVELS.index(level) if platform.machine() in ("x86_64", "AMD64") else 0
+    sets = dict(list(INSTRUCTION_SETS.items())[: most + 1])
+    compilations = []  # what takes longest comes first, so that the last compilers end at about the same time
+    if most == LEVELS.index("matrix unit"):
+        flags = (*INSTRUCTION_SETS["avx512"], _NO_MORE_VECTORS)
+        compilations.append((folder / "cpu" / "tile_products.cpp", (*kernel, *flags, *output)))
+    for source, (table, further) in CPU_KERNELS.items():
+        for name, flags in reversed(sets.items()):
+            define = f"-D{table.upper()}={table.removeprefix('fastamr_')}_{name}"
+            named = (define, f'-DFASTAMR_KERNELS_NAME="{name}"')
+            compilations.append((folder / "cpu" / source, (*kernel, *flags, *further, *named, *output)))
+    of_torch = (*adapter, _TORCH_TARGET, *torch.includes, *output)
+    names = ("", "_products", "_rows", "_adamw", "_mapping")
+    compilations += [(folder / f"torch_cpu{name}.cpp", of_torch) for name in names]
+    best = (*adapter, f"-DFASTAMR_LEVEL={most}", *output)
+    compilations.append((folder / "cpu" / "best_kernels.cpp", best))
     link = (compiler, "-shared", "-o", "{library}", "{objects}", *torch.link("torch_cpu"))
     return Plan("cpu", tuple(compilations), link, (compiler,))
 
@@ -219,18 +233,19 @@ def cuda_plan(torch: Torch, architectures: Sequence[str] = CUDA_ARCHITECTURES) -
     return Plan("cuda", tuple((source, command) for source in sources), link, (nvcc,))
 
 
-def plan_for(device: str, capabilities: Sequence[str] = ()) -> Plan:
+def plan_for(device: str, capabilities: Sequence[str] = (), level: str = LEVELS[-1]) -> Plan:
     """The plan of a device's library, or :class:`BuildError`.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
         capabilities: of the GPUs that the CUDA library is for; none makes it run on every supported one, as in a wheel.
             Each further architecture costs nvcc as much time again.
+        level: what the CPU library is built up to. Each further one costs the compiler as much time again.
     """
     if sys.platform != "linux":
         raise BuildError(f"it is built on Linux only (this is {sys.platform}): the other back ends run")
     torch = find_torch()
-    return cpu_plan(torch) if device == "cpu" else cuda_plan(torch, architectures_of(capabilities))
+    return cpu_plan(torch, level) if device == "cpu" else cuda_plan(torch, architectures_of(capabilities))
 
 
 def _version(tool: str) -> str:
@@ -286,13 +301,21 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"{Path(command[0]).name} failed: {summary}", f"{' '.join(command)}\n{words}\n")
 
 
-def build(plan: Plan, library: Path, seal: Callable[[Path], None] | None = None) -> None:
+def build(
+    plan: Plan,
+    library: Path,
+    jobs: int,
+    seal: Callable[[Path], None] | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> None:
     """Compile in parallel, link, and put the finished file in its place at once.
 
     Args:
         plan: how.
         library: the place.
+        jobs: compilers that run at a time.
         seal: called with the finished file before that.
+        done: called after each compilation and after the link.
 
     Raises:
         BuildError: with the failed command and the compiler's words.
@@ -305,10 +328,17 @@ def build(plan: Plan, library: Path, seal: Callable[[Path], None] | None = None)
             list(filled(command, source=str(source), object=target))
             for (source, command), target in zip(plan.compilations, objects, strict=True)
         ]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(_run, commands))
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                for each in as_completed([pool.submit(_run, command) for command in commands]):
+                    each.result()
+                    done()
+            except BuildError:
+                pool.shutdown(cancel_futures=True)
+                raise
         finished = folder / "library.so"
         _run(list(filled(plan.link, library=str(finished), objects=objects)))
+        done()
         if seal is not None:
             seal(finished)
         finished.replace(library)

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..progress import say
+
 # Files that are made here, by their ending.
 _ENDINGS = (".so", ".json", ".lock", ".failed")
 _BUILDING = ".build-"
@@ -142,7 +144,11 @@ def locked(path: Path) -> Iterator[None]:
     import fcntl  # not on Windows, where nothing is compiled
 
     with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"fastamr: waits for another process that compiles the extension (lock: {path})")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -180,8 +186,9 @@ def is_sound(library: Path) -> bool:
 
 
 def find(folder: Path, device: str, sources: str) -> Path | None:
-    """Return a sound library of these sources, whatever compiler built it."""
-    for library in sorted(folder.glob(f"{device}-*.so")):
+    """Return a sound library of these sources, whatever compiler built it: the largest, which has most instructions."""
+    found = sorted(folder.glob(f"{device}-*.so"), key=lambda path: path.stat().st_size, reverse=True)
+    for library in found:
         if _note(library).get("sources") == sources and is_sound(library):
             return library
     return None

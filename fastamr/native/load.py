@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..host import allowed_cpus
+from ..progress import Progress, say
 from . import build, cache
 
 # By device: why its library is not loaded (None if it is), and the file that is. A device that is missing was not
@@ -38,7 +39,7 @@ def built_library(device: str) -> Path:
     """
     sources = build.sources_fingerprint(device)
     try:
-        plan = _plan(device)
+        plan = plan_here(device)
     except build.BuildError:
         for folder in cache.readable():
             if (kept := cache.find(folder, device, sources)) is not None:
@@ -51,12 +52,25 @@ def built_library(device: str) -> Path:
     return _build(plan, cache.writable() / name, sources)
 
 
-def _plan(device: str) -> build.Plan:
-    """How the library is built here: the CUDA one for the GPUs that are present."""
-    if device == "cpu" or not torch.cuda.is_available():
+def plan_here(device: str) -> build.Plan:
+    """How the library is built for what is present: the processor's instruction sets, the GPUs.
+
+    Raises:
+        build.BuildError: it cannot be built.
+    """
+    if device == "cpu":
+        return build.plan_for(device, level=build.level_of(_processor()))
+    if not torch.cuda.is_available():
         return build.plan_for(device)
     found = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
     return build.plan_for(device, [f"{major}{minor}" for major, minor in found])
+
+
+def _processor() -> str:
+    """What the system tells of the processor; nothing where it does not."""
+    with suppress(OSError):
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def _build(plan: build.Plan, library: Path, sources: str) -> Path:
@@ -68,9 +82,12 @@ def _build(plan: build.Plan, library: Path, sources: str) -> Path:
             raise build.BuildError(
                 f"{summary} (its whole output: {failure}; try again with: fastamr cache --clear)"
             )
-        print(f"fastamr: compiling its {plan.device} extension into {library.parent}, once", file=sys.stderr)
+        say(f"fastamr: compiling its {plan.device} extension into {library.parent}, once")
+        steps = len(plan.compilations) + 1  # and the link
         try:
-            build.build(plan, library, functools.partial(cache.seal, library, sources))
+            with Progress(steps, "fastamr: compiling", unit="file") as progress:
+                seal = functools.partial(cache.seal, library, sources)
+                build.build(plan, library, allowed_cpus(), seal, progress.advance)
         except build.BuildError as error:
             failure.write_text(f"{error}\n{error.log}", encoding="utf-8")
             raise build.BuildError(f"{error} (its whole output: {failure})") from error
@@ -153,7 +170,7 @@ def _is_there(device: str) -> bool:
     if device == "cuda" and not torch.cuda.is_available():
         return True
     try:
-        name = f"{device}-{build.fingerprint(_plan(device))}"
+        name = f"{device}-{build.fingerprint(plan_here(device))}"
     except (build.BuildError, OSError):
         return True
     return any(

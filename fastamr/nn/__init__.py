@@ -1,5 +1,6 @@
 """Drop-in modules built on :mod:`fastamr.ops`; usable in any model of skeleton sequences.
 
+A training loop of one's own on a CPU calls :func:`fastamr.memory.keep_freed_memory` once, as ``fastamr``'s commands do.
 The names of their parameters are part of every checkpoint. Stacks of blocks, fused or not, live in :mod:`.stacks`.
 """
 

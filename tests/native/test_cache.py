@@ -143,6 +143,13 @@ def test_without_a_compiler_what_was_built_before_serves(
     library = load.built_library("cpu")
     monkeypatch.setenv("CXX", "nonesuch")
     assert load.built_library("cpu") == library
+    monkeypatch.setenv("CXX", str(other := place.parent / "other"))
+    other.write_text(COMPILER.replace("1.0", "2.0").replace("echo library", "echo of more instructions"))
+    other.chmod(0o755)
+    larger = load.built_library("cpu")
+    assert larger != library
+    monkeypatch.setenv("CXX", "nonesuch")
+    assert load.built_library("cpu") == larger
     monkeypatch.setattr(build, "sources_fingerprint", lambda device: "other")
     with pytest.raises(build.BuildError, match="no compiler 'nonesuch'"):
         load.built_library("cpu")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fastamr import info, native
-from fastamr.native import build, load
+from fastamr.native import build, cache, load
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
@@ -126,7 +129,142 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
     results = [process.communicate() for process in processes]
     assert [out.strip() for out, _ in results] == ["library", "library"], results
     assert sum("compiling its cpu extension" in error for _, error in results) == 1
-    assert len(log.read_text().splitlines()) == len(build.cpu_plan(build.find_torch()).compilations) + 1
+    assert len(log.read_text().splitlines()) == len(load.plan_here("cpu").compilations) + 1
+
+
+def test_a_build_shows_how_far_it_is(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, ""))
+    load.built_library("cpu")
+    out, error = capsys.readouterr()
+    steps = len(load.plan_here("cpu").compilations) + 1
+    assert out == ""
+    assert error.splitlines()[0] == f"fastamr: compiling its cpu extension into {fresh}, once"
+    assert re.search(rf"fastamr: compiling: +0%.* 0/{steps} ", error)
+    assert re.search(rf"fastamr: compiling: 100%.* {steps}/{steps} ", error)
+    load.built_library("cpu")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_who_waits_for_another_build_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = tmp_path / "cpu.lock"
+    with cache.locked(lock):
+        assert capsys.readouterr().err == ""
+        got: list[str] = []
+
+        def wait() -> None:
+            with cache.locked(lock):
+                got.append("the lock")
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        waiting.join(0.3)
+        assert got == []
+    waiting.join(20)
+    assert got == ["the lock"]
+    line = f"fastamr: waits for another process that compiles the extension (lock: {lock})"
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_the_first_failure_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, f"echo ran >> {log}; sleep 0.1; exit 1"))
+    plan = build.cpu_plan(build.find_torch())
+    with pytest.raises(build.BuildError, match="compiler failed: exit status 1"):
+        build.build(plan, tmp_path / "cpu.so", 1)
+    assert len(log.read_text().splitlines()) < len(plan.compilations)
+
+
+def processor_seconds(run: Callable[[], object]) -> float:
+    """Processor time of the programs that ``run`` starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+ZEN_3 = "flags\t\t: fpu sse sse2 avx avx2 fma bmi2\n"
+ZEN_4 = "flags : fma avx2 avx512f avx512bw avx512dq avx512vl avx512_bf16\n"
+SAPPHIRE_RAPIDS = ZEN_4.strip() + " amx_bf16 amx_tile amx_int8\n"
+
+
+@pytest.mark.parametrize(
+    ("processor", "level"),
+    [
+        ("flags : fpu sse sse2 avx\n", "baseline"),
+        ("flags : avx2\n", "baseline"),
+        (ZEN_3, "avx2"),
+        (ZEN_4, "avx512"),
+        (SAPPHIRE_RAPIDS, "matrix unit"),
+        (SAPPHIRE_RAPIDS + ZEN_3, "avx2"),
+        ("flags : fma avx512f avx512bw avx512dq avx512vl amx_tile\n", "baseline"),
+        ("model name : x\n", "matrix unit"),
+        ("", "matrix unit"),
+    ],
+)
+def test_a_first_use_compiles_what_the_processor_runs(
+    processor: str, level: str, monkeypatch: pytest.MonkeyPatch, fresh: Path, tmp_path: Path
+) -> None:
+    assert build.level_of(processor) == level
+    monkeypatch.setattr(load, "_processor", lambda: processor)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("CXX", fake_compiler(tmp_path, ""))
+    words = {word for _, command in load.plan_here("cpu").compilations for word in command}
+    sets = [name for name in build.INSTRUCTION_SETS if f'-DFASTAMR_KERNELS_NAME="{name}"' in words]
+    assert sets == list(build.LEVELS[: build.LEVELS.index(level) + 1][:3])
+    sources = [source.name for source, _ in load.plan_here("cpu").compilations]
+    assert ("tile_products.cpp" in sources) == (level == "matrix unit")
+    assert len(sources) == len(set(sources)) + 3 * (len(sets) - 1)
+    # A wheel serves every processor.
+    assert len(build.plan_for("cpu").compilations) == 16
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of this family only")
+@pytest.mark.parametrize("level", build.LEVELS)
+def test_the_choice_names_no_kernel_that_was_not_compiled(level: str, tmp_path: Path) -> None:
+    plan = build.cpu_plan(build.find_torch(), level)
+    ((source, command),) = (each for each in plan.compilations if each[0].name == "best_kernels.cpp")
+    place = str(tmp_path / "best.o")
+    subprocess.run([*build.filled(command, source=str(source), object=place)], check=True)
+    listing = subprocess.run(["nm", "-uC", place], capture_output=True, text=True, check=True).stdout
+    found = set(re.findall(r"fastamr::(\w+)", listing))
+    sets = build.LEVELS[: build.LEVELS.index(level) + 1][:3]
+    tables = [prefix.removeprefix("fastamr_") for prefix, _ in build.CPU_KERNELS.values()]
+    tiles = {"tile_product_kernels"} if level == "matrix unit" else set()
+    assert found == {f"{table}_{name}" for table in tables for name in sets} | tiles
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_two_cores_build_it_within_twenty_seconds(tmp_path: Path) -> None:
+    """By processor time, so that it holds on a busy machine, whose speed a program of known size tells."""
+    plan = build.cpu_plan(build.find_torch())
+    known = tmp_path / "known.cpp"
+    known.write_text(
+        "#include <functional>\n#include <memory>\n#include <optional>\n#include <string>\n#include <vector>\n"
+    )
+    command = [plan.tools[0], "-std=c++17", "-O3", "-c", str(known), "-o", str(tmp_path / "known.o")]
+
+    def speed() -> float:
+        return (
+            processor_seconds(lambda: subprocess.run(command, check=True)) / 0.38
+        )  # seconds of an idle Zen 4
+
+    around = [speed(), speed()]
+    seconds: list[float] = []
+    for path, words in plan.compilations:
+        object_file = str(tmp_path / f"{len(seconds)}.o")
+        filled = [*build.filled(words, source=str(path), object=object_file)]
+        seconds.append(processor_seconds(lambda filled=filled: subprocess.run(filled, check=True)))
+    around += [speed(), speed()]
+    slower = max(1.0, sorted(around)[1])
+    cores = [0.0, 0.0]
+    for each in seconds:  # as two compilers take them one after the other
+        cores[cores.index(min(cores))] += each
+    assert max(cores) < 20 * slower, (cores, around, [round(each, 1) for each in seconds])
 
 
 def test_a_failure_keeps_its_cause(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +276,7 @@ def test_a_failure_keeps_its_cause(fresh: Path, tmp_path: Path, monkeypatch: pyt
     assert "compiler failed: x.cpp:1: error: no such thing" in reason
     kept = re.search(r"its whole output: (.*)\)", reason)
     assert kept is not None
-    assert "-DFASTAMR_KERNELS" in Path(kept[1]).read_text(encoding="utf-8")
+    assert "-fno-trapping-math" in Path(kept[1]).read_text(encoding="utf-8")
     assert reason in info.report()
     tries = len(log.read_text().splitlines())
     load._reasons.clear()

@@ -373,7 +373,7 @@ class TestWorkers:
     def test_one_bad_task_costs_itself(
         self, context: Context, said: Said, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(workers.os, "cpu_count", lambda: 1)
+        monkeypatch.setattr(workers, "allowed_cpus", lambda: 1)
         tasks = ("first", "raises", "second", "dies", "third", "spoils", "fourth", "hangs", "fifth")
         found = {each["task"]: each for each in self.spread(context, said, *tasks, seconds=2.0)}
         assert list(found) == list(tasks)
@@ -386,7 +386,7 @@ class TestWorkers:
         assert process["third"] == process["spoils"] != process["fourth"] != process["fifth"]
 
     def test_time_is_up(self, context: Context, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(workers.os, "cpu_count", lambda: 1)
+        monkeypatch.setattr(workers, "allowed_cpus", lambda: 1)
         short = Context(context.device, context.out, small=True, ends=time.monotonic() + 1)
         hangs, after, words = self.spread(short, said, "hangs", "after")
         assert hangs["skipped"] == after["skipped"] == "no time was left"

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastamr.host import allowed_cpus
+
 from .common import Context, say
 from .progress import VARIABLE
 
@@ -53,7 +55,7 @@ def tests(context: Context) -> None:
             done.append(file)
             report(file)
 
-    threads = [threading.Thread(target=work) for _ in range(min(_MOST, os.cpu_count() or 1, len(waiting)))]
+    threads = [threading.Thread(target=work) for _ in range(min(_MOST, allowed_cpus(), len(waiting)))]
     for thread in threads:
         thread.start()
     for thread in threads:

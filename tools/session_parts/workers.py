@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from fastamr.benchmarking.timing import wait
+from fastamr.host import allowed_cpus
 
 from .common import Context, in_words, say
 
@@ -124,7 +125,7 @@ def spread(
         if worker is not None:
             worker.end()
 
-    count = min(2 if context.small else _MOST, os.cpu_count() or 1, len(tasks))
+    count = min(2 if context.small else _MOST, allowed_cpus(), len(tasks))
     if context.on_gpu:
         count = max(1, min(count, torch.cuda.mem_get_info(context.device)[0] // _BYTES))
     threads = [threading.Thread(target=work) for _ in range(count)]

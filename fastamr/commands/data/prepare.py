@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import sys
 import textwrap
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from ...documents import printable
 from ...errors import UsageError
+from ...host import allowed_cpus
 from ..options import FLAG, CommandParser, Given, add_processing, add_reading, choice, reading
 
 DAMAGED = 3
@@ -49,18 +49,13 @@ def run(words: list[str]) -> None:
         options=options,
         steps=[*preset_steps(given.preset), *given.preprocess],
         dtype=given.dtype,
-        workers=given.workers or usable_cores(),
+        workers=given.workers or allowed_cpus(),
         strict=given.strict,
         progress=given.progress,
     )
     _show(report, not given.progress)
     if report.damaged:
         raise SystemExit(DAMAGED)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _parser() -> CommandParser:
@@ -79,7 +74,12 @@ def _parser() -> CommandParser:
     add("out", metavar="OUT", help="the packed file to write, for example ntu60.safetensors")
     add_processing(parser)
     add = parser.add_argument_group("work").add_argument
-    add("--workers", type=int, default=0, help="processes that read; by default one a core")
+    add(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that read; by default one for each CPU that may be used",
+    )
     add("--strict", action=FLAG, help="stop at the first damaged file")
     add("--progress", action=FLAG, default=True, help="show the progress bar")
     parser.add_fields(BodyChoice, {}, rest="NTU RGB+D: choice of people; the defaults are the field's recipe")

@@ -63,6 +63,10 @@ class PretrainStep:
     up in one collective before the optimizer updates all copies of the model alike. It is recorded with the rest: the
     eager updates open NCCL's connections, which a recording cannot do.
 
+    On a CPU a program of one's own calls :func:`fastamr.memory.keep_freed_memory` once, and before torch is imported
+    :func:`fastamr.host.share_cpus`, as ``fastamr``'s commands do. Without the first the system clears the pages of all
+    activations again in every update; without the second threads wait in a loop beside other processes.
+
     Args:
         model: the model, on its device.
         optimizer: over the model's parameters; to be recorded it must be capturable, as
