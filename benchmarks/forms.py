@@ -15,7 +15,7 @@ from fastamr import native
 from fastamr.devices import missing_instructions
 
 FORMS = ("reference", "compiled", "triton")
-ROW_FORMS = ("plain", "compiled", "cpp", "triton")
+ROW_FORMS = ("plain", "compiled", "cpp", "torch", "triton")
 STAGES = ("forward", "backward", "both")
 in_both_dtypes = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"]
@@ -79,7 +79,7 @@ def in_row_form(
         pytest.skip("the extension's row passes run on the CPU")
     if form == "cpp" and (reason := native.why_not("cpu")) is not None:
         pytest.skip(reason)
-    if form == "triton" and device.type == "cpu":
+    if form in ("torch", "triton") and device.type == "cpu":
         pytest.skip("Triton kernels need a GPU; their interpreter is for tests, not for times")
     return lambda: op(form)
 

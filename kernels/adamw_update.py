@@ -17,6 +17,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .launch import Config, launch
 
@@ -288,7 +289,10 @@ def _to_device(host: Tensor, owner: _Owner) -> Tensor:
 def _make_plan(
     addresses: Sequence[Sequence[int]], gradients: Sequence[Tensor], decays: Sequence[float]
 ) -> _Plan:
-    """Lay out the table and the chunks, and send them to the gradients' device."""
+    """Lay out the table and the chunks, and send them to the gradients' device.
+
+    This is the host's own work, which a mode that watches the device's must not see.
+    """
     rows, chunks = [], []
     for row, (columns, gradient) in enumerate(zip(zip(*addresses, strict=True), gradients, strict=True)):
         aligned = all(address % 16 == 0 for address in columns[:_ADDRESSES])
@@ -316,7 +320,8 @@ def _plan_for(lists: Sequence[Sequence[Tensor]], decays: Sequence[float]) -> _Pl
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     key = (device, stream, *map(tuple, addresses), forms, tuple(decays))
     if key not in _plans:
-        _plans[key] = _make_plan(addresses, gradients, decays)
+        with _disable_current_modes():
+            _plans[key] = _make_plan(addresses, gradients, decays)
         while len(_plans) > _LARGEST_CACHE:
             _plans.popitem(last=False)
     _plans.move_to_end(key)

@@ -1,7 +1,8 @@
 """Linear layer with GELU and its slope in the product's epilogue, and the backward whose epilogue is one multiply.
 
 Each program owns a tile of the result. The backward also sums the tile's columns; the tiles' sums are added by a small
-second launch, in a fixed order. The formulas are in :mod:`fastamr.reference.linear_gelu`.
+second launch, in a fixed order. The formulas are in :mod:`fastamr.reference.rows.linear_gelu`. :func:`gelu_rows` and
+:func:`gelu_backward_rows` are the same epilogues as passes over a product that a library made.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .columns import Columns, Parts
 from .launch import Config, launch, pick, row_class
 from .tiles import aligned, as_tiles, load_tile, moves_tiles, needs_upcast, product_tile, store_tile
 
@@ -148,23 +150,26 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, slope: bool) -> tupl
     return h, derivative
 
 
-def linear_gelu_backward(upstream: Tensor, weight: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+def linear_gelu_backward(
+    upstream: Tensor, weight: Tensor, slope: Tensor, columns: Columns | None = None
+) -> tuple[Tensor, Tensor]:
     """``du (M, F)`` of upstream's dtype and its column sums ``(F,)`` float32.
 
     Args:
         upstream: ``(M, D)`` float16, bfloat16 or float32, contiguous like every argument.
         weight: ``(D, F)`` of the same dtype.
         slope: ``(M, F)`` of the same dtype.
+        columns: adds the column sums up later; None adds them up now.
     """
     (rows, width), features = upstream.shape, weight.shape[1]
     du = torch.empty_like(slope)
     even = aligned(upstream, weight, slope, du)
     tma = even and moves_tiles(upstream.device)
 
-    def run(config: Config) -> Tensor:
+    def run(config: Config, later: Columns | None = None) -> Tensor:
         tall, wide, deep = config.blocks.values()
         blocks = triton.cdiv(rows, tall)
-        sums = upstream.new_empty((blocks, features), dtype=torch.float32)
+        sums = Parts(later, upstream, blocks, features)
         launch(
             _linear_gelu_backward,
             (blocks * triton.cdiv(features, wide),),
@@ -174,15 +179,126 @@ def linear_gelu_backward(upstream: Tensor, weight: Tensor, slope: Tensor) -> tup
             weight=as_tiles(weight, deep, wide, tma),
             slope=as_tiles(slope, tall, wide, tma),
             du=as_tiles(du, tall, wide, tma),
-            sums=sums,
+            sums=sums.parts,
             rows=rows,
             width=width,
             features=features,
             TMA=tma,
             UPCAST=needs_upcast(upstream),
         )
-        return sums.sum(0)
+        return sums.added()
 
     shape_class = (width, features, upstream.dtype, tma, even, row_class(rows))
     configs = _configs(upstream, tma, even)
-    return du, run(pick("linear_gelu_backward", shape_class, configs, run, upstream.device))
+    return du, run(pick("linear_gelu_backward", shape_class, configs, run, upstream.device), columns)
+
+
+@triton.jit
+def _gelu_rows(
+    product,  # (rows, features) contiguous
+    bias,  # (features,) floating
+    h,  # as product, may be the same memory
+    slope,  # as product; or None
+    rows, features,
+    TANH: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_FEATURES: tl.constexpr,
+):  # fmt: skip
+    """One program: a tile of h."""
+    row, feature = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_FEATURES
+    column = feature + tl.arange(0, BLOCK_FEATURES)
+    u = load_tile(product, row, feature, rows, features, BLOCK_ROWS, BLOCK_FEATURES, False).to(tl.float32)
+    u += tl.load(bias + column, mask=column < features, other=0.0).to(tl.float32)[None, :]
+    values, derivative = gelu_and_slope(u, TANH)
+    store_tile(h, values, row, feature, rows, features, BLOCK_ROWS, BLOCK_FEATURES, False)
+    if slope is not None:
+        store_tile(slope, derivative, row, feature, rows, features, BLOCK_ROWS, BLOCK_FEATURES, False)
+
+
+@triton.jit
+def _gelu_backward_rows(
+    product,  # (rows, features) contiguous
+    slope,  # as product
+    du,  # as product, may be the same memory
+    sums,  # (programs, features) float32
+    rows, features,
+    SHARE: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_FEATURES: tl.constexpr,
+):  # fmt: skip
+    """One program: SHARE rows of a column of tiles, and their column sums. Rows outside are 0 and add nothing."""
+    feature = tl.program_id(1) * BLOCK_FEATURES
+    total = tl.zeros((BLOCK_ROWS, BLOCK_FEATURES), tl.float32)
+    for start in tl.range(0, SHARE, BLOCK_ROWS):
+        row = tl.program_id(0) * SHARE + start
+        values = load_tile(product, row, feature, rows, features, BLOCK_ROWS, BLOCK_FEATURES, False).to(
+            tl.float32
+        )
+        values *= load_tile(slope, row, feature, rows, features, BLOCK_ROWS, BLOCK_FEATURES, False).to(
+            tl.float32
+        )
+        store_tile(du, values, row, feature, rows, features, BLOCK_ROWS, BLOCK_FEATURES, False)
+        total += values
+    column = feature + tl.arange(0, BLOCK_FEATURES)
+    place = sums + tl.program_id(0).to(tl.int64) * features + column
+    tl.store(place, tl.sum(total, 0), mask=column < features)
+
+
+# Rows of a pass's program that sums columns: as many partial sums as the product's own kernel leaves.
+_SHARE = 128
+_PASS = Config({"BLOCK_ROWS": 8, "BLOCK_FEATURES": 256}, num_warps=4)
+
+
+def _pass_grid(rows: int, tall: int, features: int) -> tuple[int, int]:
+    return triton.cdiv(rows, tall), triton.cdiv(features, _PASS.blocks["BLOCK_FEATURES"])
+
+
+def gelu_rows(product: Tensor, bias: Tensor, *, slope: bool) -> tuple[Tensor, Tensor | None]:
+    """What :func:`linear_gelu` makes of its product, in one pass; h takes the product's place.
+
+    Args:
+        product: ``(M, F)`` float16, bfloat16 or float32, contiguous; overwritten.
+        bias: ``(F,)`` floating.
+        slope: whether to write the slope.
+    """
+    rows, features = product.shape
+    derivative = torch.empty_like(product) if slope else None
+    launch(
+        _gelu_rows,
+        _pass_grid(rows, _PASS.blocks["BLOCK_ROWS"], features),
+        product.device,
+        _PASS,
+        product=product,
+        bias=bias,
+        h=product,
+        slope=derivative,
+        rows=rows,
+        features=features,
+        TANH=product.dtype.itemsize == 2,
+    )
+    return product, derivative
+
+
+def gelu_backward_rows(
+    product: Tensor, slope: Tensor, columns: Columns | None = None
+) -> tuple[Tensor, Tensor]:
+    """What :func:`linear_gelu_backward` makes of its product, in one pass; du takes the product's place.
+
+    Args:
+        product: ``(M, F)`` float16, bfloat16 or float32, contiguous; overwritten.
+        slope: ``(M, F)`` of the same dtype.
+        columns: adds the column sums up later; None adds them up now.
+    """
+    rows, features = product.shape
+    grid = _pass_grid(rows, _SHARE, features)
+    sums = Parts(columns, product, grid[0], features)
+    launch(
+        _gelu_backward_rows,
+        grid,
+        product.device,
+        _PASS,
+        product=product,
+        slope=slope,
+        du=product,
+        sums=sums.parts,
+        rows=rows,
+        features=features,
+        SHARE=_SHARE,
+    )
+    return product, sums.added()

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .columns import Columns, Parts
 from .launch import Config, architecture, launch, pick, row_class
 from .tiles import aligned, as_tiles, load_tile, moves_tiles, multiply, needs_upcast, store_tile
 
@@ -312,6 +313,7 @@ def linear_residual_norm_backward(
     gamma: Tensor,
     skip: Tensor | None,
     scale: Tensor | None = None,
+    columns: Columns | None = None,
 ) -> tuple[Tensor, ...]:
     """``dx (M, D)`` of upstream's dtype; the gradients of gamma, beta and the bias ``(D,)`` float32.
 
@@ -326,16 +328,17 @@ def linear_residual_norm_backward(
         gamma: ``(D,)`` floating.
         skip: ``(M, D)`` of upstream's dtype, or None.
         scale: ``(M,)`` float32, factors of the rows of the branch, or None.
+        columns: adds the column sums up later; None adds them up now.
     """
     (rows, features), width = upstream.shape, weight.shape[1]
     dx = torch.empty_like(total)
     dbranch = None if scale is None else torch.empty_like(total)
     tma = moves_tiles(upstream.device) and aligned(upstream, weight, total, skip, dx, dbranch)
 
-    def run(config: Config) -> Tensor:
+    def run(config: Config, later: Columns | None = None) -> Tensor:
         tall, wide, deep = config.blocks.values()
         programs = triton.cdiv(rows, tall)
-        sums = upstream.new_empty((programs, 3, width), dtype=torch.float32)
+        sums = Parts(later, upstream, programs, 3, width)
         launch(
             _linear_residual_norm_backward,
             (programs,),
@@ -351,17 +354,17 @@ def linear_residual_norm_backward(
             factors=scale,
             dx=as_tiles(dx, tall, wide, tma),
             dbranch=as_tiles(dbranch, tall, wide, tma),
-            sums=sums,
+            sums=sums.parts,
             rows=rows,
             features=features,
             width=width,
             TMA=tma,
             UPCAST=needs_upcast(upstream),
         )
-        return sums.sum(0)
+        return sums.added()
 
     shape_class = (features, width, upstream.dtype, tma, skip is None, scale is None, row_class(rows))
     configs = _configs(upstream, width, tma, backward=True)
     config = pick("linear_residual_norm_backward", shape_class, configs, run, upstream.device)
-    sums = run(config).unbind(0)
+    sums = run(config, columns).unbind(0)
     return (dx, *sums) if dbranch is None else (dx, *sums, dbranch)

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .launch import architecture, interpreted
@@ -98,7 +99,7 @@ def aligned(*matrices: Tensor | None) -> bool:
     return all(
         matrix.numel() > 0
         and matrix.shape[1] * matrix.element_size() % _ALIGNMENT == 0
-        and matrix.data_ptr() % _ALIGNMENT == 0
+        and (isinstance(matrix, FakeTensor) or matrix.data_ptr() % _ALIGNMENT == 0)
         for matrix in matrices
         if matrix is not None
     )

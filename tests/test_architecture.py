@@ -38,6 +38,7 @@ ARROWS_TEXT = """
 __main__: cli
 benchmarking: data data/packed data/synthetic models native nn ops ops/common reference training training/clips
     training/update visualization
+benchmarking/nodes: benchmarking data data/synthetic kernels models ops/common
 benchmarking/quick: benchmarking
 checksums:
 cli:
@@ -92,7 +93,7 @@ native:
 nn: distributed ops ops/common
 nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
-ops/attention: native ops/common reference/attention
+ops/attention: kernels native ops/common reference/attention
 ops/common: kernels native
 ops/rows: kernels native ops/common reference
 probes:
@@ -302,7 +303,7 @@ class TestOffenders:
 
 def op_files(root: Path) -> dict[str, str]:
     """The ops, and the wing of ``fastamr/ops`` that each lies in: every file that is no helper."""
-    helpers = {"__init__", "checks", "native", "registration"}
+    helpers = {"__init__", "checks", "native", "registration", "sdpa"}
     folder = root / "fastamr" / "ops"
     return {
         path.stem: path.parent.relative_to(folder).as_posix()

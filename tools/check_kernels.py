@@ -124,9 +124,9 @@ def run_tool(name: str, *arguments: str) -> str:
 
 def named_calls() -> Iterator[tuple[str, Callable[[], object]]]:
     """A name and a call of the launchers for each case of the table of ops, at each of the sizes that it names."""
-    from fastamr.testing.op_cases import CASES
+    from fastamr.testing.op_cases import CASES, PASSES
 
-    for case in CASES:
+    for case in (*CASES, *PASSES):
         for sizes in case.compiled:
             yield (
                 f"{case.label}, {sizes.label}",

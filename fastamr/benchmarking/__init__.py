@@ -5,6 +5,7 @@
 
 from ..training.update.profiling import Profile
 from .ladder import Ladder, LadderOptions, run_ladder
+from .nodes import NodeCount, count_nodes
 from .ntu_sized import PRESETS, ntu_sized
 from .profiling import profile_step
 from .recipe import RecipeOptions, run_recipe
@@ -18,11 +19,13 @@ __all__ = [
     "FastStep",
     "Ladder",
     "LadderOptions",
+    "NodeCount",
     "Profile",
     "RecipeOptions",
     "Rung",
     "Scaling",
     "ScalingOptions",
+    "count_nodes",
     "ntu_sized",
     "profile_step",
     "run_ladder",

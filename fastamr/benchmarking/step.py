@@ -20,8 +20,11 @@ from ..training.clips.sampling import ClipSampler
 from ..training.update.calls import basis_of, calls_of
 from ..training.update.optimizer import build_optimizer
 from ..training.update.precision import autocast_dtype, matmul_precision_of
+from ..training.update.recording import Recorder
 from ..training.update.step import PretrainStep
 
+# What a GPU runs where nothing else is asked for.
+GPU_SEQUENCES, GPU_PRECISION = 256, "bfloat16"
 _SOURCES = 64
 
 
@@ -33,6 +36,7 @@ class FastStep:
         data: packed skeletons of the model's layout on the same device.
         sequences: S.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``.
+        recorder: what records the update; None takes CUDA graphs on a GPU.
         graph: as in :class:`~fastamr.training.update.step.PretrainStep`.
 
     Attributes:
@@ -47,6 +51,7 @@ class FastStep:
         *,
         sequences: int,
         precision: str = "float32",
+        recorder: Recorder | None = None,
         graph: str | bool = "auto",
     ) -> None:
         device = data.coords.device
@@ -69,6 +74,7 @@ class FastStep:
             seed=self._seed,
             dtype=dtype,
             matmul_precision=matmul_precision_of(precision) or "highest",
+            recorder=recorder,
             graph=graph,
         )
 
@@ -147,7 +153,7 @@ def build_fast_step(
     """
     is_gpu = device.type == "cuda"
     if sequences is None:
-        sequences = 256 if is_gpu else 8
+        sequences = GPU_SEQUENCES if is_gpu else 8
     if sequences < 1:
         raise ValueError(f"sequences is {sequences}, expected at least 1")
     torch.manual_seed(0)
@@ -155,5 +161,5 @@ def build_fast_step(
     config = built.config
     clips = random_clips(min(sequences, _SOURCES), config.frames, config.joints, config.channels)
     data = PackedSkeletons.from_clips(list(clips[:, :, None].numpy()), layout=get_layout(config.layout))
-    precision = precision or ("bfloat16" if is_gpu else "float32")
+    precision = precision or (GPU_PRECISION if is_gpu else "float32")
     return FastStep(built, data.to(device), sequences=sequences, precision=precision)

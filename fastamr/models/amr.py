@@ -13,6 +13,7 @@ from ..nn import (
     CrossAttentionStack,
     MotionEntropyGuidance,
     WeightedReconstructionLoss,
+    WorkingLinear,
     initialize,
     learned_embedding,
 )
@@ -87,13 +88,13 @@ class DecoupledDecoder(nn.Module):
         super().__init__()
         rows, columns = config.target_grid
         width = config.decoder_width
-        self.embed = nn.Linear(config.width, width)
+        self.embed = WorkingLinear(config.width, width)
         self.queries = learned_embedding(1, rows * columns, width)
         self.time_embed = learned_embedding(rows, 1, width)
         self.joint_embed = learned_embedding(1, columns, width)
         self.blocks = self.make_blocks(config)
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, config.target_frames * config.target_joints * config.channels)
+        self.head = WorkingLinear(width, config.target_frames * config.target_joints * config.channels)
 
     def make_blocks(self, config: AMRConfig) -> nn.ModuleList:
         """Build the ``decoder_depth`` blocks; a decoder with other blocks makes its own."""
@@ -111,7 +112,8 @@ class DecoupledDecoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Predict all target patches ``(S, Q, P)`` from the visible tokens ``(S, K, D)``."""
         memory = self.embed(tokens)
-        x = self.queries + (self.time_embed + self.joint_embed).flatten(0, 1)
+        # As a batch of one, so that the positions' gradient needs no sum over it.
+        x = self.queries + (self.time_embed + self.joint_embed).flatten(0, 1)[None]
         return self.head(self.blocks(x, memory, self.norm))
 
 

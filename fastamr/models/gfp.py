@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..nn import FeaturePredictionLoss, describe_features, initialize
+from ..nn import FeaturePredictionLoss, WorkingLinear, describe_features, initialize
 from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel
 from .parts.config import ModelConfig
@@ -93,7 +93,7 @@ class PyramidLevel(nn.Module):
         super().__init__()
         self.blocks = decoder_blocks(config)
         self.norm = nn.LayerNorm(config.decoder_width)
-        self.head = nn.Linear(config.decoder_width, config.target_width)
+        self.head = WorkingLinear(config.decoder_width, config.target_width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(S, Q, D)`` to the tokens that the next level pools ``(S, Q, D)`` and the prediction ``(S, Q, Z)``."""

@@ -15,6 +15,7 @@ from .initialization import initialize, learned_embedding, without_decay
 from .masked_patch_gather import MaskedPatchEmbed
 from .motion_guidance import MotionEntropyGuidance
 from .st_gcn import STGCN
+from .stacks.linear import WorkingLinear
 from .stacks.transformer_stack import CrossAttentionStack, TransformerStack
 from .transformer_block import CrossAttentionBlock, Mlp, TransformerBlock
 from .visible_attention import VisibleAttention
@@ -36,6 +37,7 @@ __all__ = [
     "TransformerStack",
     "VisibleAttention",
     "WeightedReconstructionLoss",
+    "WorkingLinear",
     "describe_features",
     "drop_path_seed",
     "initialize",

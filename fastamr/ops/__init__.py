@@ -8,6 +8,7 @@ in :mod:`.common.backends`. CONTRIBUTING.md lists what a new op needs.
 
 from .adamw_update import adamw_update
 from .attention.checks import AttentionBias
+from .attention.sdpa import SdpaState, sdpa_backward_into, sdpa_forward
 from .attention.visible_attention import (
     ATTENTION_WITH_LSE,
     attention_backend,
@@ -16,6 +17,7 @@ from .attention.visible_attention import (
     visible_attention_forward,
 )
 from .common.backends import availability, backend, reference_only
+from .common.column_sums import ColumnSums
 from .common.seeds import derive_seed, make_seed
 from .common.stack_backends import choose_stack
 from .drop_path_scales import drop_path_scales
@@ -35,6 +37,8 @@ from .weighted_reconstruction_loss import reconstruction_target, weighted_recons
 __all__ = [
     "ATTENTION_WITH_LSE",
     "AttentionBias",
+    "ColumnSums",
+    "SdpaState",
     "adamw_update",
     "attention_backend",
     "availability",
@@ -59,6 +63,8 @@ __all__ = [
     "row_norm",
     "row_norm_backward",
     "sample_clips",
+    "sdpa_backward_into",
+    "sdpa_forward",
     "select_visible",
     "visible_attention",
     "visible_attention_backward_into",

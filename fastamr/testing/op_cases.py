@@ -376,10 +376,52 @@ def _cases() -> Iterator[Case]:
     yield backward("scale", partial(_residual_norm_backward, scaled=True))
     yield Case("row_linear", "", _linear)
     yield Case("row_linear", "", _linear_backward, function="row_linear_backward")
-    yield Case("row_norm", "", _row_norm)
-    yield Case("row_norm", "", _row_norm_backward, function="row_norm_backward")
+    yield Case("row_norm", "", _row_norm, rows)
+    yield Case("row_norm", "", _row_norm_backward, rows, "row_norm_backward")
     yield Case("weight_gradient", "", _weight_pair, rows)
     yield Case("weight_gradient", "", _weight_pairs, rows, "weight_gradients")
 
 
 CASES = tuple(_cases())
+
+
+def _product(s: Sizes, width: int, **rest: object) -> Arguments:
+    return {"product": s.lows(s.rows, width), **rest}
+
+
+def _gelu_pass(s: Sizes) -> Arguments:
+    return _product(s, s.hidden, bias=s.normal(s.hidden), slope=True)
+
+
+def _gelu_backward_pass(s: Sizes) -> Arguments:
+    return _product(s, s.hidden, slope=s.lows(s.rows, s.hidden))
+
+
+def _norm_pass(s: Sizes) -> Arguments:
+    rest = {"bias": s.normal(s.width), "residual": s.lows(s.rows, s.width), "scale": s.normal(s.rows)}
+    return _product(s, s.width, **rest, **_norm(s))
+
+
+def _norm_backward_pass(s: Sizes) -> Arguments:
+    return _product(s, s.width, **_norm_backward(s, "total"), scale=s.normal(s.rows))
+
+
+def _packed(s: Sizes) -> Arguments:
+    """Gradients of a self-attention with heads of at most 32 values, as flash attention leaves them."""
+    size = min(s.width, 32)
+    heads = s.width // size
+    found = [s.lows(s.sequences, s.visible, heads, size).transpose(1, 2) for _ in range(3)]
+    return {"found": found, "target": s.lows(s.sequences, s.visible, 3, heads, size)}
+
+
+# Kernels that pass over what a library made: a product, for the back end ``torch`` of these ops, or gradients.
+PASSES = tuple(
+    Case(op, "", arguments, (PAPER, WIDE, EXACT, UNEVEN), name)
+    for op, name, arguments in (
+        ("linear_gelu", "gelu_rows", _gelu_pass),
+        ("linear_gelu", "gelu_backward_rows", _gelu_backward_pass),
+        ("row_norm", "residual_norm_rows", _norm_pass),
+        ("row_norm", "residual_norm_backward_rows", _norm_backward_pass),
+        ("packed_gradients", "packed_gradients", _packed),
+    )
+)

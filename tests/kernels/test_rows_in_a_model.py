@@ -8,7 +8,7 @@ import torch
 import fastamr
 from fastamr.testing import random_clips, relative_error
 
-KERNELS = dict.fromkeys(("linear_gelu", "linear_residual_norm", "weight_gradient"), "triton")
+PRODUCTS = ("linear_gelu", "linear_residual_norm", "weight_gradient")
 
 
 def loss_and_gradient(
@@ -25,9 +25,12 @@ def loss_and_gradient(
     return loss.detach(), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
+@pytest.mark.parametrize("products", ["triton", "torch"])
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 3e-6), (torch.bfloat16, 2e-2)])
-def test_a_step_of_amr(dtype: torch.dtype, allowed: float, device: torch.device) -> None:
+def test_a_step_of_amr(dtype: torch.dtype, allowed: float, products: str, device: torch.device) -> None:
+    """With the products inside the kernels, and with PyTorch's products and the kernels that pass over them."""
     truth = loss_and_gradient(device, torch.float32)
-    found = loss_and_gradient(device, dtype, transformer_stack="fused", **KERNELS)
+    backends = {**dict.fromkeys(PRODUCTS, products), "row_norm": "triton", "row_linear": "torch"}
+    found = loss_and_gradient(device, dtype, transformer_stack="fused", **backends)
     for value, exact in zip(found, truth, strict=True):
         assert relative_error(value, exact) < allowed

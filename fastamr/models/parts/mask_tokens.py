@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ...nn import TransformerBlock, TransformerStack, learned_embedding
+from ...nn import TransformerBlock, TransformerStack, WorkingLinear, learned_embedding
 from .config import ModelConfig
 
 
@@ -21,7 +21,7 @@ class MaskTokenDecoder(nn.Module):
         super().__init__()
         width = config.decoder_width
         self.tokens = config.tokens
-        self.embed = nn.Linear(config.width, width)
+        self.embed = WorkingLinear(config.width, width)
         self.mask_token = learned_embedding(1, 1, width)
         self.time_embed = learned_embedding(config.frames // config.patch_frames, 1, width)
         self.joint_embed = learned_embedding(1, config.joints, width)
@@ -59,7 +59,7 @@ class FullDecoder(MaskTokenDecoder):
         super().__init__(config)
         self.blocks = decoder_blocks(config)
         self.norm = nn.LayerNorm(config.decoder_width)
-        self.head = nn.Linear(config.decoder_width, config.patch_frames * config.channels)
+        self.head = WorkingLinear(config.decoder_width, config.patch_frames * config.channels)
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
         """Predict all patches ``(S, N, l*C)`` from the visible tokens ``(S, K, D)`` listed by keep ``(S, K)``."""

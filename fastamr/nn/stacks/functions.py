@@ -39,23 +39,25 @@ from .side_branch import SideBranch, side_branch
 class StackWeights(NamedTuple):
     """What a stack computes with: its layers, the norm after the last one and, in cross-attention, ``kv``.
 
-    ``kv.weight`` is ``(L*2*D, D)``, the layers' weights one below the other.
+    ``kv.weight`` is ``(L*2*D, D)``, the layers' weights one below the other; ``kv_parts`` are those, whose memory it
+    may share.
     """
 
     layers: list[Layer]
     final: Norm
     kv: Linear | None = None
+    kv_parts: tuple[Tensor, ...] = ()
 
 
 class LayerTensors(NamedTuple):
-    """What the backward of one layer reads: attention's inputs, output and log-sum-exp or tape, and the rest."""
+    """What the backward of one layer reads: attention's inputs, output and log-sum-exp, state or tape, and the rest."""
 
     before: Stream
     q: Tensor
     kv: Tensor | None
     attended: Tensor
     lse: Tensor | None
-    tape: Tape | None
+    tape: ops.SdpaState | Tape | None
     hidden: Hidden
 
 
@@ -123,6 +125,7 @@ def _save(
     flat += [*last, memory]
     for layer in weights.layers:
         flat += [part.weight for part in (layer.project, layer.out, layer.fc1, layer.fc2)]
+    flat += weights.kv_parts
     ctx.save_for_backward(*flat)
 
 
@@ -152,7 +155,7 @@ def _start_backward(
     else:
         upstream = dnormed.reshape(last.total.shape).contiguous()
         dx, dgamma, dbeta, bias_grads = ops.row_norm_backward(
-            upstream, last.total, last.mean, last.rstd, weights.final.gamma, skip
+            upstream, last.total, last.mean, last.rstd, weights.final.gamma, skip, columns=gradients.columns
         )
         gradients.norm("final", dgamma, dbeta)
     scale, compute = weights.layers[-1].scales[1], torch.promote_types(torch.float32, dx.dtype)
@@ -213,7 +216,9 @@ def _split(ctx: Any, names: list[str], needs: tuple[bool, ...]) -> tuple[list[Gr
         for name, need in zip(("final.weight", "final.bias"), needs[depth * count :], strict=True)
         if need
     }
-    return [Gradients(wanted, together) for wanted in blocks], Gradients(final)
+    # A block has two norms, and one follows the last.
+    columns = ops.ColumnSums(2 * depth + 1)
+    return [Gradients(wanted, columns, together) for wanted in blocks], Gradients(final, columns)
 
 
 def _collect(
@@ -221,6 +226,7 @@ def _collect(
 ) -> list[Tensor | None]:
     """All parameters' gradients in autograd's order and in the parameters' dtypes."""
     dtypes, names = parameters
+    final.columns.finish()
     flat = [gradient for block in blocks for gradient in block.ordered(names)]
     flat += final.ordered(["final.weight", "final.bias"])
     return [
@@ -275,10 +281,10 @@ class SelfStack(torch.autograd.Function):
             dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
             grad = ops.row_linear_backward(dmiddle.branch, layer.out.weight)
             dqkv = torch.empty_like(saved.q)
-            sums = attend_backward(
-                plan, grad, saved.attended, saved.lse, saved.tape, saved.q, None, dqkv, None
+            (gradients["attn.qkv.bias"],) = attend_backward(
+                *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, None, dqkv, None),
+                gradients.columns,
             )
-            gradients["attn.qkv.bias"] = sums.flatten()
             rows = dqkv.view(len(grad), -1)
             gradients.weight("attn.qkv.weight", rows, saved.before.normed)
             gradients.finish(ctx.branch)
@@ -319,10 +325,10 @@ class CrossStack(torch.autograd.Function):
             dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
             grad = ops.row_linear_backward(dmiddle.branch, layer.out.weight)
             dq = grad.new_empty(saved.q.shape)
-            sums = attend_backward(
-                *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, saved.kv, dq, dkv[:, :, index])
+            gradients["attn.q.bias"], gradients["attn.kv.bias"] = attend_backward(
+                *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, saved.kv, dq, dkv[:, :, index]),
+                gradients.columns,
             )
-            gradients["attn.q.bias"], gradients["attn.kv.bias"] = sums[0].flatten(), sums[1:].flatten()
             rows, skip = (_as_in(each, saved.before, plan) for each in (dq, dmiddle.total))
             gradients.weight("attn.q.weight", rows, saved.before.normed)
             gradients.finish(ctx.branch)

@@ -72,7 +72,7 @@ class StreamGradient(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """Attention recorded by autograd, for the back ends that give no log-sum-exp."""
+    """Attention recorded by autograd, for kernels of PyTorch whose backward cannot be called by itself."""
 
     out: Tensor
     inputs: tuple[Tensor, ...]
@@ -120,17 +120,24 @@ def row_problems(rows: Tensor, hidden: int) -> Iterator[tuple[str, Problem]]:
         yield "weight_gradient", Problem(device, rows.dtype, sizes=sizes)
 
 
-def attend(plan: Plan, q: Tensor, kv: Tensor | None) -> tuple[Tensor, Tensor | None, Tape | None]:
+def attend(
+    plan: Plan, q: Tensor, kv: Tensor | None
+) -> tuple[Tensor, Tensor | None, ops.SdpaState | Tape | None]:
     """Attention of ``qkv (S, K, 3, H, E)``, or of ``q (S, Q, H, E)`` over ``kv (S, K, 2, H, E)``.
 
     Returns:
-        Rows ``(M, D)``; the log-sum-exp or, from a back end without one, the tape; neither where nothing is saved.
+        Rows ``(M, D)``; the log-sum-exp or, from PyTorch's attention, its state or tape; neither where nothing is
+        saved.
     """
     if plan.attention in ops.ATTENTION_WITH_LSE:
         out, lse = ops.visible_attention_forward(q, kv, backend=plan.attention)
         return out.flatten(0, 1), lse, None
     if not plan.saves:
         return ops.visible_attention(q, kv, backend=plan.attention).flatten(0, 1), None, None
+    if plan.attention == "sdpa":
+        found = ops.sdpa_forward(q, kv, q.shape[-1] ** -0.5)
+        if found is not None:
+            return found[0].flatten(0, 1), None, found[1]
     with torch.enable_grad():
         inputs = tuple(each.detach().requires_grad_() for each in (q, kv) if each is not None)
         recorded = ops.visible_attention(*inputs, backend=plan.attention)
@@ -142,41 +149,36 @@ def attend_backward(
     grad: Tensor,
     out: Tensor,
     lse: Tensor | None,
-    tape: Tape | None,
+    tape: ops.SdpaState | Tape | None,
     q: Tensor,
     kv: Tensor | None,
     dq: Tensor,
     dkv: Tensor | None,
-) -> Tensor:
+    columns: ops.ColumnSums,
+) -> list[Tensor]:
     """Write the gradients of q (or qkv) and kv into ``dq`` and ``dkv``, which may be slices of larger buffers.
 
     Returns:
-        ``(3, H, E)`` sums over all rows of the gradients of q, k and v: the gradients of the projections' biases.
+        The sums over all rows of the gradients of qkv, or of q and of kv, flat: the gradients of the projections'
+        biases, perhaps only after ``columns.finish()``.
     """
     shape = (plan.sequences, plan.tokens, grad.shape[-1])
+    rows = grad.view(shape), out.view(shape)
     compute = torch.promote_types(torch.float32, grad.dtype)
-    bias_grads = grad.new_empty((3, *q.shape[-2:]), dtype=compute)
     if lse is not None:
+        sums = grad.new_empty((3, *q.shape[-2:]), dtype=compute)
         ops.visible_attention_backward_into(
-            grad.view(shape),
-            out.view(shape),
-            lse,
-            q,
-            kv,
-            dq=dq,
-            dkv=dkv,
-            columns=bias_grads,
-            backend=plan.attention,
+            *(*rows, lse, q, kv), dq=dq, dkv=dkv, columns=sums, backend=plan.attention
         )
-        return bias_grads
+        return [sums.flatten()] if kv is None else [sums[0].flatten(), sums[1:].flatten()]
+    if isinstance(tape, ops.SdpaState):
+        return ops.sdpa_backward_into(*rows, tape, q, kv, dq=dq, dkv=dkv, columns=columns)
     assert tape is not None
-    gradients = torch.autograd.grad(tape.out, tape.inputs, grad.view(shape), retain_graph=True)
+    gradients = torch.autograd.grad(tape.out, tape.inputs, rows[0], retain_graph=True)
     for target, gradient in zip((dq, dkv), gradients, strict=False):
         assert target is not None
         target.copy_(gradient)
-    parts = [gradient.flatten(0, 1) for gradient in gradients]
-    sums = [part.sum(0, dtype=compute).view(-1, *q.shape[-2:]) for part in parts]
-    return torch.cat(sums, out=bias_grads)
+    return [gradient.flatten(0, 1).sum(0, dtype=compute).flatten() for gradient in gradients]
 
 
 class Hidden(NamedTuple):
@@ -224,12 +226,13 @@ class Gradients(dict[str, Tensor | None]):
 
     Args:
         wanted: names of the parameters that need one.
+        columns: adds up the column sums, those of biases and norms.
         together: those of the weights wait for :meth:`finish`, which computes all at once.
     """
 
-    def __init__(self, wanted: set[str], together: bool = False) -> None:
+    def __init__(self, wanted: set[str], columns: ops.ColumnSums, together: bool = False) -> None:
         super().__init__()
-        self.wanted, self._together = wanted, together
+        self.wanted, self.columns, self._together = wanted, columns, together
         self._waiting: dict[str, tuple[Tensor, Tensor]] = {}
 
     def weight(self, name: str, upstream: Tensor, rows: Tensor) -> None:
@@ -283,7 +286,9 @@ def stream_backward(
         gradients: receives those of the norm.
     """
     dx, dgamma, dbeta, bias_grads, *scaled = ops.linear_residual_norm_backward(
-        *(*product, stream.total, stream.mean, stream.rstd, norm.gamma, skip), scale=scale
+        *(*product, stream.total, stream.mean, stream.rstd, norm.gamma, skip),
+        scale=scale,
+        columns=gradients.columns,
     )
     gradients.norm(name, dgamma, dbeta)
     return StreamGradient(dx, scaled[0] if scaled else dx, bias_grads)
@@ -311,7 +316,9 @@ def finish_backward(
     assert slope is not None
     gradients.weight("mlp.fc2.weight", after.branch, h)
     del h
-    du, gradients["mlp.fc1.bias"] = ops.linear_gelu_backward(after.branch, layer.fc2.weight, slope)
+    du, gradients["mlp.fc1.bias"] = ops.linear_gelu_backward(
+        after.branch, layer.fc2.weight, slope, columns=gradients.columns
+    )
     del slope
     gradients.weight("mlp.fc1.weight", du, middle.normed)
     dmiddle = stream_backward(

@@ -18,7 +18,8 @@ from ..transformer_block import CrossAttentionBlock, Mlp, TransformerBlock
 from ..visible_attention import VisibleAttention
 from .functions import CROSS_NAMES, SELF_NAMES, CrossStack, SelfStack, StackWeights, cross_layers, self_layers
 from .layers import Layer, Linear, Norm, Plan, row_problems
-from .working_weights import working_weight
+from .path import HOOKS, call_why_not, compute_dtype, is_plain
+from .working_weights import joined_weights, working_weight
 
 BACKENDS = ("auto", "fused", "reference")
 
@@ -34,16 +35,6 @@ _EXACT = (
     nn.GELU,
 )
 _WITH_WEIGHTS = (nn.Linear, nn.LayerNorm)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(f"_global{hooks}" for hooks in _HOOKS)
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    """Autocast's dtype where it applies, else x's."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return x.dtype
 
 
 def _module_why_not(module: nn.Module) -> str | None:
@@ -51,7 +42,7 @@ def _module_why_not(module: nn.Module) -> str | None:
     if type(module) not in _EXACT:
         return f"a block holds a {type(module).__name__}, which the fused stack does not know"
     state = module.__dict__  # every step asks every module, and a module's own attribute access is slow
-    if any(state[hooks] for hooks in _HOOKS):
+    if any(state[hooks] for hooks in HOOKS):
         kind = type(module).__name__
         return f"a hook sits on a {kind} inside, which only block-by-block computation calls: remove it"
     if isinstance(module, nn.GELU) and module.approximate != "none":
@@ -77,27 +68,17 @@ def _parameter(block: nn.Module, path: list[str]) -> nn.Parameter:
     return module._parameters[path[-1]]
 
 
-def _call_why_not(inputs: tuple[Tensor, ...]) -> str | None:
-    """What about the inputs or the surroundings keeps the fused stack from running."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return "the code is being traced: a compiler fuses the plain blocks itself"
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "torch.func transforms need the plain blocks"
-    if any(type(each) not in (Tensor, nn.Parameter) for each in inputs):
-        return "the input is a tensor of another class"
-    if any(each.ndim != 3 or each.numel() == 0 for each in inputs):
-        return "the input is empty or not (S, N, D)"
-    if any(getattr(nn.modules.module, hooks) for hooks in _GLOBAL_HOOKS):
-        return "a hook is set on all modules, which only block-by-block computation calls: remove it"
-    return None
-
-
 def _norm(module: nn.LayerNorm) -> Norm:
     return Norm(module.weight.detach(), module.bias.detach(), module.eps)
 
 
 def _linear(module: nn.Linear, dtype: torch.dtype) -> Linear:
     return Linear(working_weight(module.weight, dtype), module.bias.detach())
+
+
+def _projection(module: nn.Linear, dtype: torch.dtype) -> Linear:
+    """A layer for ``row_linear``, which takes the bias in the activations' dtype."""
+    return Linear(working_weight(module.weight, dtype), working_weight(module.bias, dtype))
 
 
 class _Stack(nn.ModuleList):
@@ -146,7 +127,7 @@ class _Stack(nn.ModuleList):
     ) -> Iterator[str | None]:
         """Reasons against the fused stack, the cheap ones first; None for each check that finds nothing."""
         yield "the stack has no blocks" if len(self) == 0 else None
-        yield _call_why_not(inputs)
+        yield call_why_not(inputs)
         for block in self:
             yield None if type(block) is self.block else f"a {type(block).__name__} is among the blocks"
             for module in _parts(block):
@@ -169,7 +150,7 @@ class _Stack(nn.ModuleList):
         """Where parameters do not fit the activations, plain blocks say so in PyTorch's words."""
         fitting = (dtype, torch.float32) if torch.is_autocast_enabled(x.device.type) else (dtype,)
         for parameter in self._parameters_in_order(norm):
-            if type(parameter) not in (Tensor, nn.Parameter):
+            if not is_plain(parameter):
                 return f"a parameter is a {type(parameter).__name__}"
             if parameter.dtype not in fitting or parameter.device != x.device:
                 found = f"{parameter.dtype} on {parameter.device}"
@@ -182,7 +163,7 @@ class _Stack(nn.ModuleList):
         Raises:
             RuntimeError: ``"fused"`` was asked for by name and cannot run; the message says why.
         """
-        dtype = _compute_dtype(inputs[0])
+        dtype = compute_dtype(inputs[0])
         problem = Problem(inputs[0].device.type, dtype)
         name = None if self.backend == "auto" else self.backend
         if ops.choose_stack(problem, name) == "reference":
@@ -205,7 +186,7 @@ class _Stack(nn.ModuleList):
         Raises:
             RuntimeError: as :meth:`path`.
         """
-        dtype = _compute_dtype(inputs[0])
+        dtype = compute_dtype(inputs[0])
         problem = Problem(inputs[0].device.type, dtype)
         choice = explain_stack(problem, None if self.backend == "auto" else self.backend)
         if choice.backend == "reference":
@@ -231,7 +212,7 @@ class _Stack(nn.ModuleList):
         layers = [
             Layer(
                 _norm(block.norm1),
-                _linear(block.attn.q if block.attn.cross else block.attn.qkv, dtype),
+                _projection(block.attn.q if block.attn.cross else block.attn.qkv, dtype),
                 _linear(block.attn.proj, dtype),
                 _norm(block.norm2),
                 _linear(block.mlp.fc1, dtype),
@@ -278,7 +259,7 @@ class TransformerStack(_Stack):
             for index, block in enumerate(self):
                 x = block(x) if scales is None else block(x, scales[2 * index : 2 * index + 2])
             return x, norm(x)
-        dtype = _compute_dtype(x)
+        dtype = compute_dtype(x)
         parameters = self._parameters_in_order(norm)
         saves = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *parameters))
         plan, shape = self._plan(x, x, dtype, saves), x.shape
@@ -341,14 +322,14 @@ class CrossAttentionStack(_Stack):
             for block in self:
                 queries = block(queries, memory)
             return norm(queries)
-        dtype = _compute_dtype(queries)
+        dtype = compute_dtype(queries)
         parameters = self._parameters_in_order(norm)
         inputs = (queries, memory, *parameters)
         saves = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
         plan = self._plan(queries, memory, dtype, saves)
         with torch.autocast(queries.device.type, enabled=False):
             weights = self._weights(norm, dtype, [(None, None)] * len(self))
-            weights = weights._replace(kv=self._keys_and_values(dtype))
+            weights = self._with_keys_and_values(weights, dtype)
             rows, memory_rows = (each.to(dtype).flatten(0, 1).contiguous() for each in (queries, memory))
             if saves:
                 _, normed = CrossStack.apply(plan, weights, rows, memory_rows, *parameters)
@@ -356,7 +337,14 @@ class CrossAttentionStack(_Stack):
                 normed = cross_layers(plan, weights, rows, memory_rows)[0].normed
         return normed.view(plan.sequences, *queries.shape[1:])
 
-    def _keys_and_values(self, dtype: torch.dtype) -> Linear:
-        """The layers' key and value projections as one."""
-        parts = [_linear(block.attn.kv, dtype) for block in self._each()]
-        return Linear(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
+    def _with_keys_and_values(self, weights: StackWeights, dtype: torch.dtype) -> StackWeights:
+        """Add the layers' key and value projections, as one."""
+        matrices, biases = self.joined_parameters()
+        parts = tuple(working_weight(each, dtype) for each in matrices)
+        kv = Linear(joined_weights(matrices, dtype), joined_weights(biases, dtype))
+        return weights._replace(kv=kv, kv_parts=parts)
+
+    def joined_parameters(self) -> list[list[nn.Parameter]]:
+        """Parameters that are used as one tensor, each list in its order: the projections' weights and their biases."""
+        layers = [block.attn.kv for block in self._each()]
+        return [[layer.weight for layer in layers], [layer.bias for layer in layers]]

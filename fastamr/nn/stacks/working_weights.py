@@ -9,6 +9,7 @@ returned: PyTorch's version counter shows it, and for ``parameter.data = ...`` t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,27 @@ def refresh_working_copy(parameter: Tensor) -> bool:
         entry.copy.copy_(parameter)
     register_working_copy(parameter, entry.copy)
     return True
+
+
+def joined_weights(parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Several parameters in ``dtype``, one below the other, without gradient.
+
+    Args:
+        parameters: alike but for their first dimension.
+        dtype: of the result.
+
+    Returns:
+        ``(sum of the first dimensions, ...)``: where the registered copies lie one behind the other in memory, as the
+        optimizer lays those of a stack, a view of them, else a new tensor.
+    """
+    parts = [working_weight(parameter, dtype) for parameter in parameters]
+    first, end = parts[0], parts[0].storage_offset()
+    for part in parts:
+        same = part.untyped_storage()._cdata == first.untyped_storage()._cdata and part.is_contiguous()
+        if not same or part.storage_offset() != end or part.shape[1:] != first.shape[1:]:
+            return torch.cat(parts)
+        end += part.numel()
+    return first.as_strided((sum(len(part) for part in parts), *first.shape[1:]), first.stride())
 
 
 def working_weight(parameter: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ... import native
 from ...reference.attention.visible_attention import Structure
 from ..common.backends import Problem
+from ..common.planning import note, planned_device
 
 _DEVICES = {"cpp": "cpu", "cuda": "cuda"}
 _DTYPES = {
@@ -35,12 +36,25 @@ def why_not(backend: str) -> Callable[[Problem], str | None]:
             return f"it covers the head sizes {_HEAD_SIZES}, not {problem.sizes['size']}"
         if "keys" in problem.sizes and problem.sizes["keys"] > _MOST_KEYS:
             return f"it covers up to {_MOST_KEYS} keys, not {problem.sizes['keys']}"
-        return native.why_not(device)
+        return None if planned_device() is not None else native.why_not(device)
 
     return answer
 
 
+def _noted_forward(*arguments: Any) -> None:
+    note("visible_attention_forward")
+
+
+def _noted_backward(*arguments: Any) -> None:
+    note("visible_attention_backward")
+    columns_and_tables = arguments[9:12]
+    if any(sums is not None for sums in columns_and_tables):
+        note("visible_attention_reduce")
+
+
 def _raw(direction: str, backend: str) -> Any:
+    if planned_device() is not None:
+        return _noted_forward if direction == "forward" else _noted_backward
     return getattr(torch.ops.fastamr_native, f"visible_attention_{direction}_{_DEVICES[backend]}").default
 
 

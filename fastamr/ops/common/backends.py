@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from ...errors import unknown_name
 from . import tuned
+from .planning import planned_device
 
 NAMES = ("auto", "reference", "materialised", "sdpa", "torch", "triton", "cpp", "cuda", "fused")
 
@@ -181,6 +182,11 @@ def watched() -> Iterator[list[tuple[str, Problem, str | None]]]:
         _seen = before
 
 
+def _as_planned(problem: Problem) -> Problem:
+    device = planned_device()
+    return problem if device is None else replace(problem, device_type=device)
+
+
 def _measured(op: str, problem: Problem) -> str | None:
     """The back end that ``fastamr tune`` found to be the fastest, if there is one and it can run the call."""
     if torch.compiler.is_compiling():  # sizes may be symbols
@@ -259,6 +265,7 @@ def choose(op: str, problem: Problem, name: str | None = None) -> str:
     """
     if _seen is not None:
         _seen.append((op, problem, name))
+    problem = _as_planned(problem)
     table = _TABLE[op]
     name = _asked_for(op, name)
     if name == "auto":
@@ -286,6 +293,7 @@ def explain(op: str, problem: Problem, name: str | None = None) -> Choice:
         ValueError, RuntimeError: as :func:`choose`.
     """
     used = choose(op, problem, name)
+    problem = _as_planned(problem)
     source = "named"
     if _asked_for(op, name) == "auto":
         source = "built in" if _measured(op, problem) is None else "measured"

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from .planning import device_type_of
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -86,7 +88,7 @@ def check_divides(name: str, part: int, whole_name: str, whole: int) -> None:
 def is_readable(values: Tensor) -> bool:
     """Whether the host can look at the values without waiting: they are on the CPU, not traced and not only a shape."""
     return (
-        values.device.type == "cpu"
+        device_type_of(values) == "cpu"
         and not torch.compiler.is_compiling()
         and not isinstance(values, FakeTensor)
     )

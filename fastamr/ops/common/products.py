@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import check_name
+from .planning import device_type_of
 
 LIBRARIES = ("mkl", "onednn")
 
@@ -45,7 +46,7 @@ def product_library() -> str:
 
 
 def _takes_onednn(x: Tensor, weight: Tensor) -> bool:
-    covered = x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0 and weight.numel() > 0
+    covered = x.dtype == torch.float32 and device_type_of(x) == "cpu" and x.numel() > 0 and weight.numel() > 0
     return covered and _library == "onednn"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 
 import torch
 
@@ -48,3 +49,22 @@ def _products_slower_because(problem: Problem) -> str | None:
 TRITON_PRODUCTS = Backend(
     "triton", triton_why_not, automatic_on=("cuda",), slower_because=_products_slower_because
 )
+
+
+def _rows_why_not(problem: Problem) -> str | None:
+    """Why a kernel cannot pass over rows that a library's product made; what its own product refuses is no reason."""
+    if problem.sizes.get("width", 0) > MOST_ROW_WIDTH:
+        return f"its pass covers rows of up to {MOST_ROW_WIDTH} values, not {problem.sizes['width']}"
+    return triton_why_not(replace(problem, refusals=()))
+
+
+# The widest row that the kernels over finished rows hold in registers.
+MOST_ROW_WIDTH = 4096
+
+# PyTorch's product, and one Triton kernel that passes over it.
+TORCH_PRODUCTS = Backend(
+    "torch", _rows_why_not, automatic_on=("cuda",), slower_because=_products_slower_because
+)
+
+# A Triton kernel over whole rows without a product.
+TRITON_ROWS = Backend("triton", _rows_why_not, automatic_on=("cuda",))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ... import reference
 from ..common.backends import Backend, can_always, choose, declare
+from ..common.column_sums import ColumnSums
 from ..common.precision import exact
-from ..common.triton_support import TRITON_PRODUCTS
+from ..common.triton_support import TORCH_PRODUCTS, TRITON_PRODUCTS
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, row_problem
 
-declare("linear_gelu", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always))
+declare(
+    "linear_gelu", TRITON_PRODUCTS, TORCH_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always)
+)
 
 
 def linear_gelu(
@@ -23,6 +27,7 @@ def linear_gelu(
     (erf) for float32 and float64; for the 16-bit dtypes it is a tanh form within 4.8e-5 of it, far below their
     rounding (choice). Products are summed in float32 (float64 for float64), also under autocast; on
     a CPU's matrix unit those of float32 follow ``torch.get_float32_matmul_precision()``, see :func:`row_linear`.
+    The back end ``torch`` is PyTorch's product, rounded to x's dtype, and one Triton kernel that passes over it.
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
     not registered with PyTorch's dispatcher.
@@ -52,13 +57,22 @@ def linear_gelu(
 
         return kernel(x, weight, bias, slope=slope)
     with exact(x):
+        if name == "torch":
+            from ...kernels.linear_gelu import gelu_rows
+
+            return gelu_rows(torch.mm(x, weight.T), bias, slope=slope)
         if name == "cpp":
             return rows_native.linear_gelu(x, weight, bias, slope=slope)
         return reference.linear_gelu(x, weight, bias, slope=slope)
 
 
 def linear_gelu_backward(
-    upstream: Tensor, weight: Tensor, slope: Tensor, *, backend: str | None = None
+    upstream: Tensor,
+    weight: Tensor,
+    slope: Tensor,
+    *,
+    columns: ColumnSums | None = None,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Backward through the linear layer after GELU and through GELU: ``(upstream @ weight) * slope``.
 
@@ -66,6 +80,7 @@ def linear_gelu_backward(
         upstream: ``(M, D)`` gradient of the next linear layer's output, contiguous like every argument.
         weight: ``(D, F)`` of that next layer, of upstream's dtype.
         slope: ``(M, F)`` from :func:`linear_gelu`, of upstream's dtype.
+        columns: adds the column sums up in its ``finish()``, before which they hold nothing; None adds them up now.
         backend: back end for this call; None takes the user's choice.
 
     Returns:
@@ -84,8 +99,12 @@ def linear_gelu_backward(
     if name == "triton":
         from ...kernels.linear_gelu import linear_gelu_backward as kernel
 
-        return kernel(upstream, weight, slope)
+        return kernel(upstream, weight, slope, columns)
     with exact(upstream):
+        if name == "torch":
+            from ...kernels.linear_gelu import gelu_backward_rows
+
+            return gelu_backward_rows(torch.mm(upstream, weight), slope, columns)
         if name == "cpp":
             return rows_native.linear_gelu_backward(upstream, weight, slope)
         return reference.linear_gelu_backward(upstream, weight, slope)

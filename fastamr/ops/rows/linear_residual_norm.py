@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import overload
 
+import torch
 from torch import Tensor
 
 from ... import reference
 from ..common.backends import Backend, Problem, can_always, choose, declare
+from ..common.column_sums import ColumnSums
 from ..common.precision import exact
-from ..common.triton_support import TRITON_PRODUCTS
+from ..common.triton_support import TORCH_PRODUCTS, TRITON_PRODUCTS
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, row_problem
 
 # The kernels hold whole rows in registers: the statistics need all of a row's values.
 _MOST_WIDTH = 512
 
-declare("linear_residual_norm", TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always))
+declare(
+    "linear_residual_norm",
+    TRITON_PRODUCTS,
+    TORCH_PRODUCTS,
+    rows_native.CPP_ROWS,
+    Backend("reference", can_always),
+)
 
 
 def residual_norm_problem(rows: Tensor, hidden: int, width: int) -> Problem:
@@ -41,7 +49,8 @@ def linear_residual_norm(
 
     The norm is that of the *rounded* total, as in ``F.layer_norm(total)``; so the backward, which reads the rounded
     total again, is the derivative of exactly this. Products and statistics are float32 (float64 for float64), also
-    under autocast.
+    under autocast. The back end ``torch`` is PyTorch's product, rounded to x's dtype, and one Triton kernel that passes
+    over it.
 
     A building block of :mod:`fastamr.nn`'s stacks, which carry the autograd: no gradient flows through it, and it is
     not registered with PyTorch's dispatcher.
@@ -83,6 +92,10 @@ def linear_residual_norm(
 
         return kernel(x, weight, bias, residual, gamma, beta, eps, scale)
     with exact(x):
+        if name == "torch":
+            from ...kernels.row_norm import residual_norm_rows
+
+            return residual_norm_rows(torch.mm(x, weight.T), bias, residual, gamma, beta, eps, scale)
         function = rows_native.linear_residual_norm if name == "cpp" else reference.linear_residual_norm
         return function(x, weight, bias, residual, gamma, beta, eps, scale)
 
@@ -98,6 +111,7 @@ def linear_residual_norm_backward(
     skip: Tensor | None = None,
     *,
     scale: None = None,
+    columns: ColumnSums | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
 
@@ -113,6 +127,7 @@ def linear_residual_norm_backward(
     skip: Tensor | None = None,
     *,
     scale: Tensor | None,
+    columns: ColumnSums | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, ...]: ...
 
@@ -127,6 +142,7 @@ def linear_residual_norm_backward(
     skip: Tensor | None = None,
     *,
     scale: Tensor | None = None,
+    columns: ColumnSums | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, ...]:
     """Backward through the linear layer that took the normed rows, the norm, and the residual addition.
@@ -144,6 +160,7 @@ def linear_residual_norm_backward(
         gamma: ``(D,)`` as there.
         skip: ``(M, D)`` of upstream's dtype; None adds nothing.
         scale: ``(M,)`` as in the forward that made ``total``; None is 1.
+        columns: adds the sums up in its ``finish()``, before which they hold nothing; None adds them up now.
         backend: back end for this call; None takes the user's choice.
 
     Returns:
@@ -173,7 +190,12 @@ def linear_residual_norm_backward(
     if name == "triton":
         from ...kernels.linear_residual_norm import linear_residual_norm_backward as kernel
 
-        return kernel(upstream, weight, total, mean, rstd, gamma, skip, scale)
+        return kernel(upstream, weight, total, mean, rstd, gamma, skip, scale, columns)
     with exact(upstream):
+        if name == "torch":
+            from ...kernels.row_norm import residual_norm_backward_rows
+
+            product = torch.mm(upstream, weight)
+            return residual_norm_backward_rows(product, total, mean, rstd, gamma, skip, scale, columns)
         room = rows_native if name == "cpp" else reference
         return room.linear_residual_norm_backward(upstream, weight, total, mean, rstd, gamma, skip, scale)

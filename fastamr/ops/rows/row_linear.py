@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ... import reference
 from ..common.backends import Backend, Problem, can_always, choose, declare
+from ..common.planning import device_type_of
 from ..common.precision import exact
 from ..common.products import product, product_backward
 from . import native as rows_native
@@ -31,7 +32,7 @@ declare(
 
 def _library(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The product of cuBLAS, oneDNN or MKL."""
-    if x.is_cuda or x.dtype == torch.bfloat16:
+    if device_type_of(x) == "cuda" or x.dtype == torch.bfloat16:
         return F.linear(x, weight, bias.to(x.dtype))
     return product(x, weight, bias)
 

@@ -7,11 +7,19 @@ from torch import Tensor
 
 from ... import reference
 from ..common.backends import Backend, can_always, choose, declare
+from ..common.column_sums import ColumnSums
 from ..common.precision import exact
+from ..common.triton_support import TRITON_ROWS
 from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, problem_of
 
-declare("row_norm", rows_native.CPP_ROWS, Backend("torch", can_always), Backend("reference", can_always))
+declare(
+    "row_norm",
+    TRITON_ROWS,
+    rows_native.CPP_ROWS,
+    Backend("torch", can_always),
+    Backend("reference", can_always),
+)
 
 
 def _torch(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,6 +75,10 @@ def row_norm(
     check_operand("gamma", gamma, (x.shape[1],), "(D,)", vectors, x, "x")
     check_operand("beta", beta, (x.shape[1],), "(D,)", vectors, x, "x")
     name = choose("row_norm", problem_of(x, rows=x.shape[0], width=x.shape[1]), backend)
+    if name == "triton":
+        from ...kernels.row_norm import row_norm as kernel
+
+        return kernel(x, gamma, beta, eps)
     with exact(x):
         if name == "cpp":
             return rows_native.row_norm(x, gamma, beta, eps)
@@ -81,6 +93,7 @@ def row_norm_backward(
     gamma: Tensor,
     skip: Tensor | None = None,
     *,
+    columns: ColumnSums | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Backward of :func:`row_norm`; ``skip``, the gradient that reaches x past the norm, is added.
@@ -92,6 +105,7 @@ def row_norm_backward(
         rstd: ``(M,)`` likewise.
         gamma: ``(D,)`` as there.
         skip: ``(M, D)`` of upstream's dtype; None adds nothing.
+        columns: adds the sums up in its ``finish()``, before which they hold nothing; None adds them up now.
         backend: back end for this call; None takes the user's choice.
 
     Returns:
@@ -110,6 +124,10 @@ def row_norm_backward(
     if skip is not None:
         check_operand("skip", skip, shape, "(M, D)", (dtype,), upstream, "upstream")
     name = choose("row_norm", problem_of(upstream, rows=shape[0], width=shape[1]), backend)
+    if name == "triton":
+        from ...kernels.row_norm import row_norm_backward as kernel
+
+        return kernel(upstream, x, mean, rstd, gamma, skip, columns)
     with exact(upstream):
         if name == "cpp":
             return rows_native.row_norm_backward(upstream, x, mean, rstd, gamma, skip)

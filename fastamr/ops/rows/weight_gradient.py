@@ -10,6 +10,7 @@ from torch import Tensor
 from ... import reference
 from ..common.backends import Backend, Problem, can_always, choose, declare
 from ..common.overlap import check_apart
+from ..common.planning import device_type_of
 from ..common.precision import exact
 from ..common.triton_support import triton_why_not
 from . import native as rows_native
@@ -59,7 +60,7 @@ def _library_product(upstream: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
     compute = accumulator(x.dtype)
     if x.dtype == compute:
         return torch.mm(upstream.T, x, out=out)
-    if x.is_cuda:
+    if device_type_of(x) == "cuda":
         return torch.mm(upstream.T, x, out_dtype=compute, out=out)
     # oneDNN sums in float32 too but hands the sums out in the inputs' dtype.
     product = torch.mm(upstream.T, x)

@@ -39,7 +39,9 @@ class MetricRing:
         """
         if tuple(terms) != self.names:
             self._rename(tuple(terms))
-        row = torch.stack([loss.float(), *(term.float() for term in terms.values())])
+        row = loss.float().view(1)
+        if terms:
+            row = torch.cat([row, *(term.float().view(1) for term in terms.values())])
         self.values.index_copy_(0, counter.remainder(len(self.values)).view(1), row.unsqueeze(0))
 
     def _rename(self, names: tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,8 @@ class AdamW(torch.optim.Optimizer):
         working_dtype: bfloat16 or float16: also keep a rounded copy of every parameter for the fused layers
             (:mod:`fastamr.nn.stacks.working_weights`); None keeps none.
         clip_grad: largest norm of all gradients together, or None; an attribute that may be changed.
+        together: lists of parameters whose copies lie one behind the other, so that they can be used as one tensor
+            (:func:`~fastamr.nn.stacks.working_weights.joined_weights`).
 
     Attributes:
         gradient_norm: norm of the last step's gradients before clipping, a float32 scalar; in a captured step the
@@ -72,6 +74,7 @@ class AdamW(torch.optim.Optimizer):
         fused: bool | None = None,
         working_dtype: torch.dtype | None = None,
         clip_grad: float | None = None,
+        together: Iterable[Sequence[Tensor]] = (),
     ) -> None:
         if working_dtype not in (None, torch.bfloat16, torch.float16):
             raise ValueError(f"working_dtype={working_dtype} must be torch.bfloat16, torch.float16 or None")
@@ -80,6 +83,7 @@ class AdamW(torch.optim.Optimizer):
         self.working_dtype, self.clip_grad = working_dtype, clip_grad
         self.gradient_norm: Tensor | None = None
         self._copies: dict[Tensor, Tensor] = {}
+        self._together = [list(each) for each in together]
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -121,7 +125,7 @@ class AdamW(torch.optim.Optimizer):
     def _copies_of(self, parameters: list[Tensor]) -> list[Tensor]:
         """The parameters' working copies, made where there are none yet."""
         assert self.working_dtype is not None
-        fresh = [each for each in parameters if each not in self._copies]
+        fresh = _side_by_side([each for each in parameters if each not in self._copies], self._together)
         self._copies |= dict(zip(fresh, _flat_copies(fresh, self.working_dtype), strict=True))
         return [self._copies[each] for each in parameters]
 
@@ -263,8 +267,22 @@ class AdamW(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickling and copying take along."""
-        own = ("working_dtype", "clip_grad", "gradient_norm", "_copies")
+        own = ("working_dtype", "clip_grad", "gradient_norm", "_copies", "_together")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
+
+def _side_by_side(parameters: list[Tensor], together: list[list[Tensor]]) -> list[Tensor]:
+    """The parameters, those of one list one after the other where its first one stands."""
+    firsts = {parts[0]: parts for parts in together if parts}
+    present, later = set(parameters), {part for parts in together for part in parts[1:]}
+    found: list[Tensor] = []
+    for parameter in parameters:
+        if parameter in firsts:
+            found += [part for part in firsts[parameter] if part in present]
+        elif parameter not in later:
+            found.append(parameter)
+    placed = set(found)
+    return found + [each for each in parameters if each not in placed]
 
 
 def _flat_copies(parameters: list[Tensor], dtype: torch.dtype) -> list[Tensor]:

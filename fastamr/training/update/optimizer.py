@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...nn import CrossAttentionStack
 from ...nn.learning_rate import learning_rate
 from .adamw import AdamW
 
@@ -46,6 +47,12 @@ def build_optimizer(
         weight_decay=weight_decay,
         working_dtype=working_dtype,
         clip_grad=clip_grad,
+        together=[
+            parameters
+            for module in model.modules()
+            if isinstance(module, CrossAttentionStack)
+            for parameters in module.joined_parameters()
+        ],
     )
 
 
