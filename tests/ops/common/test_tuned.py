@@ -108,9 +108,12 @@ def test_what_failed_is_taken_nowhere() -> None:
 
 
 def test_a_back_end_that_cannot_run_the_call_gives_way() -> None:
-    taken = Measured(norm(100), "triton", {"triton": Tried(ms=1.0)})
-    with tuned.using("cpu", made(replace(taken, shape=replace(taken.shape, op="row_norm")))):
-        assert choose("row_norm", call(100)) != "triton"
+    shape = ShapeClass("visible_attention", "float32", (), (("size", 16),))
+    problem = Problem("cpu", torch.float32, sizes={"size": 16})
+    built_in = choose("visible_attention", problem)
+    for name in ("cuda", "of_another_version"):
+        with tuned.using("cpu", made(Measured(shape, name, {name: Tried(ms=1.0)}))):
+            assert choose("visible_attention", problem) == built_in
 
 
 def test_a_compiled_call_passes_over_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
