@@ -32,6 +32,7 @@ from fastamr.data import apply_missing
 from fastamr.evaluation import extract_features
 from fastamr.export import load_predictor
 from fastamr.models import load_pretrained
+from fastamr.ops.common import products
 from fastamr.training import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,8 @@ def before(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         folder = make_with_old_package(tmp_path_factory.mktemp("before"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with fastamr.backend(read(folder / "machine.json")["backend"]):
+    with pytest.MonkeyPatch.context() as patch, fastamr.backend(read(folder / "machine.json")["backend"]):
+        patch.setattr(products, "_library", "mkl")  # the only one there was
         yield folder
     torch.set_num_threads(threads)
 
