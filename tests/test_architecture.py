@@ -38,7 +38,7 @@ ARROWS_TEXT = """
 __main__: cli
 benchmarking: data data/packed data/synthetic models native nn ops ops/common reference training training/clips
     training/update visualization
-benchmarking/nodes: benchmarking data data/synthetic kernels models ops/common
+benchmarking/nodes: benchmarking data data/synthetic features finetuning/fitting kernels models ops/common
 benchmarking/quick: benchmarking
 checksums:
 cli:

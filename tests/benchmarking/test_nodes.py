@@ -9,6 +9,7 @@ import torch
 
 from fastamr import cli, ops
 from fastamr.benchmarking import count_nodes
+from fastamr.benchmarking.nodes import count_classifier_nodes
 from fastamr.benchmarking.nodes.rules import ATTENTION, COPIES, PRODUCTS, SUMS, WEIGHTS, NodeCount, nodes_of
 from fastamr.models import MODELS
 
@@ -128,3 +129,15 @@ def test_other_precisions(precision: str, tiny: dict[str, Any]) -> None:
 def test_every_model_is_counted(model: str) -> None:
     """No operation of any model lacks a rule, and none makes the host wait."""
     assert count_nodes(model, sequences=2).groups()["optimizer"] >= 2
+
+
+@pytest.mark.slow
+def test_an_update_of_a_fine_tuning() -> None:
+    """Its blocks, drop path among them, add the kernels of pre-training; nothing makes the host wait."""
+    count = count_classifier_nodes()
+    parts = count.to_dict()["parts"]
+    assert parts["products with GELU"] == {"linear_gelu": 8, "linear_gelu_backward": 8}
+    assert parts["input and loss"]["drop_path_scales"] == 1
+    assert count.total <= 340
+    with ops.backend(transformer_stack="reference"):
+        assert count_classifier_nodes().total >= 2 * count.total

@@ -90,6 +90,7 @@ _FIXED = {
             *("aten::linalg_vector_norm", "aten::embedding_dense_backward", "aten::gather_backward", "aten::triu"),
             *("aten::masked_fill", "aten::scatter_add", "aten::index_put", "aten::index_add", "aten::eye"),
             *("aten::constant_pad_nd", "aten::roll", "aten::prod", "aten::count_nonzero", "aten::unfold_backward"),
+            *("aten::bernoulli_", "aten::nll_loss_forward", "aten::nll_loss_backward"),
         ),
         (1, REST),
     ),
