@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from .. import native
+from ..host import allowed_cpus
 from ..native import cache
 from ..ops.common import tuned
 from ..ops.common.backends import Problem, candidates, choose
@@ -267,7 +267,7 @@ def _all(pool: ThreadPoolExecutor, jobs: Sequence[Callable[[], None]]) -> None:
 
 def _at_once(device: str) -> int:
     """How many checks run beside one another."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = allowed_cpus()
     most = cpus // torch.get_num_threads()
     if device == "cuda":
         most = min(cpus, torch.cuda.mem_get_info()[0] // _BYTES)

@@ -54,7 +54,9 @@ def run(tmp_path: Path, *words: str) -> str:
             *words,
         ],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "OMP_NUM_THREADS": "1"},
+        # pytest-benchmark measures nothing in a worker of pytest-xdist, as which the variables would mark the process.
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+        | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
