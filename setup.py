@@ -21,6 +21,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
+sys.dont_write_bytecode = True  # the checkout stays as it is
 from fastamr.host import allowed_cpus  # noqa: E402
 
 
