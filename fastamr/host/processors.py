@@ -10,9 +10,9 @@ from pathlib import Path
 
 from . import control_groups
 
-SPIN = 10_000
-"""Turns that an OpenMP thread waits in a loop before it sleeps: some tenths of a millisecond, about as long as the
-stretches between two parallel regions of a step (``docs/performance.md``). GNU's library has 300,000 by default."""
+SPIN = 3_000
+"""Turns that an OpenMP thread waits in a loop before it sleeps: the most with which a step beside another process takes
+less than twice as long, and the least that costs nothing alone (``docs/performance.md``). GNU's library has 300,000."""
 
 # What says how long OpenMP's threads wait in a loop, and how many there are, in the libraries that torch may use.
 _WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")

@@ -38,7 +38,7 @@ OTHERS = {
     "--variants", "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout",
     "--unshallow", "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest", "--gigabytes", "--drop-out",
     "--drop-path",
-    "--inputs", "--plan", "--rehearse", "--small", "--seconds",
+    "--inputs", "--plan", "--rehearse", "--small", "--seconds", "--sizes", "--steps", "--spins",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.
 FILES = {"fastamr.json"}
