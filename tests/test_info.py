@@ -15,7 +15,7 @@ from fastamr.tables import aligned, deviation, markdown, mean_text
 
 def test_report_names_versions_devices_and_every_op() -> None:
     text = info.report()
-    assert f"fastamr          {fastamr.__version__}" in text
+    assert text.split()[:2] == ["fastamr", fastamr.__version__]
     assert "torch" in text
     assert "cpu:" in text
     for op in ops.availability("cpu"):
