@@ -37,6 +37,8 @@ def parse(parser: CommandParser, words: Sequence[str]) -> dict[str, Any]:
     given = parser.parse(words).as_dict()
     preset = preset_settings(given.pop("preset", None), given.get("model", ""))
     given["architecture"] = {**preset.get("architecture", {}), **given.get("architecture", {})}
+    if given.get("count"):  # nothing is run
+        return given
     if warning := busy_warning():
         say(f"warning: {warning}")
     if warning := emulation_warning(given.get("precision"), given["device"]):
