@@ -24,6 +24,7 @@ ROWS = {
     "mamp": "MAMP",
     "gfp": "GFP",
     "asma": "ASMa",
+    "slim": "SLiM",
     "amr": "AMR",
 }
 Record = Mapping[str, Any]

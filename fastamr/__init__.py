@@ -21,6 +21,7 @@ _LAZY = {
     "GFPModel": "fastamr.models",
     "MAMPModel": "fastamr.models",
     "SkeletonMAEModel": "fastamr.models",
+    "SLiMModel": "fastamr.models",
     "SkeletonLayout": "fastamr.skeleton",
     "get_layout": "fastamr.skeleton",
     "PackedSkeletons": "fastamr.data",
@@ -51,6 +52,7 @@ __all__ = [
     "GFPModel",
     "MAMPModel",
     "PackedSkeletons",
+    "SLiMModel",
     "SkeletonLayout",
     "SkeletonMAEModel",
     "__version__",
@@ -60,7 +62,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .data import PackedSkeletons
-    from .models import ActionClassifier, AMRModel, ASMaModel, GFPModel, MAMPModel, SkeletonMAEModel
+    from .models import ActionClassifier, AMRModel, ASMaModel, GFPModel, MAMPModel, SkeletonMAEModel, SLiMModel
     from .ops import backend
     from .skeleton import SkeletonLayout, get_layout
 

@@ -19,6 +19,7 @@ from .mamp import MAMPConfig, MAMPModel
 from .parts.config import ModelConfig
 from .registry import MODELS, build_model, load_pretrained, register_model
 from .skeleton_mae import SkeletonMAEConfig, SkeletonMAEModel
+from .slim import SLiMConfig, SLiMModel
 
 # Modules that the documentation of earlier releases named.
 for _name in ("encoder", "masking"):
@@ -37,6 +38,8 @@ __all__ = [
     "MAMPModel",
     "ModelConfig",
     "PretrainOutput",
+    "SLiMConfig",
+    "SLiMModel",
     "SkeletonMAEConfig",
     "SkeletonMAEModel",
     "SkeletonModel",

@@ -63,6 +63,8 @@ class SkeletonModel(nn.Module):
     Attributes:
         reports_terms: whether the details hold terms that a training run should log.
         spreads: whether several processes can share a batch, see :mod:`fastamr.distributed`.
+        pretraining_parts: children without parameters of their own, such as a teacher, that :meth:`encode` does not use;
+            a classifier's file and an exported model leave their buffers out.
         body_size: the median trunk of the bodies that it was trained on, as pre-processing left them; None = unknown,
             or of no effect. It is saved with the model.
 
@@ -74,6 +76,7 @@ class SkeletonModel(nn.Module):
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     reports_terms: ClassVar[bool] = False
     spreads: ClassVar[bool] = True
+    pretraining_parts: ClassVar[tuple[str, ...]] = ()
     body_size: float | None = None
     encoder: SkeletonEncoder
 

@@ -348,6 +348,8 @@ def encoded_example(encoder: SkeletonModel) -> tuple[Tensor, set[nn.Parameter]]:
 def pretraining_only(encoder: SkeletonModel, used: set[nn.Parameter]) -> set[str]:
     """Return the names of an encoder's parameters that are not used, and of the buffers that stand beside only such.
 
+    The buffers of its ``pretraining_parts`` are among them.
+
     Args:
         encoder: the model.
         used: the parameters that its tokens depend on, see :func:`encoded_example`.
@@ -359,6 +361,8 @@ def pretraining_only(encoder: SkeletonModel, used: set[nn.Parameter]) -> set[str
         if own and len(idle) == len(own):
             idle += [name for name, _ in module.named_buffers(recurse=False)]
         names |= {f"{prefix}.{name}" if prefix else name for name in idle}
+    for part in encoder.pretraining_parts:
+        names |= {f"{part}.{name}" for name, _ in encoder.get_submodule(part).named_buffers()}
     return names
 
 

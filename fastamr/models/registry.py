@@ -13,9 +13,10 @@ from .gfp import GFPModel
 from .mamp import MAMPModel
 from .parts.config import ModelConfig
 from .skeleton_mae import SkeletonMAEModel
+from .slim import SLiMModel
 
 MODELS: dict[str, type[SkeletonModel]] = {
-    model.name: model for model in (AMRModel, SkeletonMAEModel, MAMPModel, GFPModel, ASMaModel)
+    model.name: model for model in (AMRModel, SkeletonMAEModel, MAMPModel, GFPModel, ASMaModel, SLiMModel)
 }
 
 
