@@ -176,7 +176,7 @@ class SLiMModel(SkeletonModel):
         teacher = name.startswith("teacher.")
         crops, whole = 0 if teacher else config.local_crops, config.global_views
         if "head." in name:
-            return whole * (1 + config.patch_targets) + crops
+            return whole * (1 + config.loss_tokens) + crops
         extra = 0 if name.endswith("embed.proj") else 1 + config.registers
         return whole * (extra + config.tokens) + crops * (extra + config.crop_tokens)
 

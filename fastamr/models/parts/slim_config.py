@@ -36,8 +36,9 @@ class SLiMConfig(ModelConfig):
         koleo_weight: of the KoLeo loss of the student's class tokens (paper: 0.1).
         tube_ratio: smallest and largest share of the tubes that a view hides, drawn for each view (paper: 0.5 to 0.9).
         tube_frames: frames of a tube, one of five regions of the body (choice: half the clip); None = that half.
-        patch_targets: hidden tokens of each global view that enter the loss, drawn among them (choice: 16). The number
-            of hidden tokens differs, this one does not: shapes stay static and P scores a token fit into memory.
+        patch_targets: hidden tokens of each global view that enter the loss, drawn among them (choice: 16; of a clip of
+            fewer tokens all). The number of hidden tokens differs, this one does not: shapes stay static, and P scores
+            a token fit into memory.
         global_views: views of the whole clip, which the teacher sees unmasked (choice: 2, as DINO).
         local_crops: short views that the student alone sees (paper: 8).
         local_frames: frames of a short view (paper: 16); None = a quarter of the clip in whole patches.
@@ -117,8 +118,6 @@ class SLiMConfig(ModelConfig):
                     f"{name}={frames} must be whole patches of {self.patch_frames} frames and at most "
                     f"frames={self.frames}"
                 )
-        if self.patch_targets > self.tokens:
-            raise ValueError(f"patch_targets={self.patch_targets} must be at most the {self.tokens} tokens")
         if self.global_views == 1 and not self.local_crops:
             raise ValueError(
                 "global_views=1 without local_crops leaves no second view to compare: raise one of them"
@@ -145,6 +144,11 @@ class SLiMConfig(ModelConfig):
         if self.local_frames is not None:
             return self.local_frames
         return max(1, round(self.frames / 4 / self.patch_frames)) * self.patch_frames
+
+    @property
+    def loss_tokens(self) -> int:
+        """Tokens of a global view that enter the loss, Q."""
+        return min(self.patch_targets, self.tokens)
 
     @property
     def crop_tokens(self) -> int:

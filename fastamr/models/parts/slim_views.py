@@ -96,7 +96,7 @@ class ViewMaker(nn.Module):
         config = self.config
         return (
             (config.global_views, config.tubes),
-            (config.global_views, config.patch_targets),
+            (config.global_views, config.loss_tokens),
             (config.local_crops,),
             (config.views,),
             (config.views, config.joints),
@@ -163,9 +163,9 @@ class ViewMaker(nn.Module):
         if len(seed) == 3:  # of a sequence there are as many rows as views
             seed = torch.cat([seed[:2], seed[2:] * views])
         chosen = ops.select_visible(
-            ops.derive_seed(seed, 1), len(wanted), config.tokens, config.patch_targets, valid=wanted
+            ops.derive_seed(seed, 1), len(wanted), config.tokens, config.loss_tokens, valid=wanted
         )
-        return chosen.long().view(-1, views, config.patch_targets)
+        return chosen.long().view(-1, views, config.loss_tokens)
 
     def split(self, keep: Tensor) -> Draws:
         """What :meth:`draw` returned, apart again, as int64."""
