@@ -20,7 +20,7 @@ class Rung:
     Attributes:
         name: what ``--rungs`` takes.
         title: what tables and charts say.
-        model: ``skeleton_mae`` or ``amr``.
+        model: ``skeleton_mae``, ``amr`` or ``slim``.
         precision: see :data:`fastamr.benchmarking.plain_step.PRECISIONS`; ``amp`` is autocast to float16 on a GPU
             and to bfloat16 on a CPU.
         attention: of the plain forms.
@@ -154,9 +154,11 @@ RUNGS = (
          backends=(("visible_attention", "cuda"),), only="cuda"),
     Rung("fastmae-fp32", "SkeletonMAE, fastamr, fp32", "skeleton_mae", "float32", fast=True),
     Rung("fastmae-bf16", "SkeletonMAE, fastamr, bf16", "skeleton_mae", "bfloat16", fast=True),
+    Rung("fastslim-bf16", "SLiM, fastamr, bf16", "slim", "bfloat16", fast=True),
 )  # fmt: skip
 """From the public code to the library's own step, which alone samples its clips inside the step; then SkeletonMAE by
-the same step, so that what the algorithm saves and what the kernels save are told apart."""
+the same step, so that what the algorithm saves and what the kernels save are told apart; last SLiM, at its own length of
+clips and patches, which has no decoder to save."""
 
 _NAMES = [rung.name for rung in RUNGS]
 _DEVICES = {"cuda": "an NVIDIA GPU", "cpu": "the CPU"}

@@ -157,10 +157,12 @@ def small(model: str) -> dict[str, Any]:
         settings |= {"backbone": "transformer", "projector": 8}
     if model == "gfp":
         settings |= {"levels": [2, 6], "target_width": 8, "target_hidden": 8, "global_hidden": 8}
+    if model == "slim":
+        settings |= {"prototypes": 16, "head_hidden": 8, "bottleneck": 8, "local_crops": 2}
     return settings
 
 
-@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma"])
+@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma", "slim"])
 def test_the_real_models_resume_to_the_bit_and_are_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_skeletons: Any, model: str
 ) -> None:
@@ -411,7 +413,7 @@ def test_empty_bodies_are_kept_on_request_and_the_header_says_so(
 
 
 @pytest.mark.filterwarnings("ignore:.*have collapsed:RuntimeWarning")
-@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma"])
+@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma", "slim"])
 def test_every_model_trains_on_empty_bodies(tmp_path: Path, skeletons: Any, model: str) -> None:
     options = {"model": model, "architecture": small(model), "updates": 3, "keep_empty_bodies": True}
     out = pretrain(configure(tmp_path / "run", **options), data=skeletons)

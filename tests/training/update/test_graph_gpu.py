@@ -34,8 +34,9 @@ SMALL: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "gfp": {"levels": [2, 6], "target_width": 16, "target_hidden": 16, "global_hidden": 16},
     "asma": {"backbone": "transformer", "projector": 48},
+    "slim": {"patch_frames": 4, "prototypes": 48, "head_hidden": 32, "bottleneck": 16},
 }
-MODELS = ["amr", "skeleton_mae", "mamp", "gfp", "asma"]
+MODELS = ["amr", "skeleton_mae", "mamp", "gfp", "asma", "slim"]
 
 
 @pytest.fixture

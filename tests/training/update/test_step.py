@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastamr.models import ASMaModel
+from fastamr.models import ASMaModel, SLiMModel
 from fastamr.nn.learning_rate import learning_rate
 from fastamr.nn.stacks.working_weights import working_weight
 from fastamr.training import AdamW, PretrainStep
@@ -265,6 +265,33 @@ def test_asmas_step_is_recorded_in_either_form_of_its_loss(skeletons: Any, proje
     assert (recorded._call.recordings, recorded.graph_reason) == (1, None)
     for one, other in zip(eager.model.parameters(), recorded.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_slims_step_is_recorded_with_its_teacher(skeletons: Any, accumulate: int) -> None:
+    """A replay moves the teacher, draws other views and takes other targets, as an eager update does."""
+
+    def slim(**options: Any) -> PretrainStep:
+        torch.manual_seed(0)
+        sizes = {"prototypes": 16, "head_hidden": 8, "bottleneck": 8, "local_crops": 2}
+        model = SLiMModel(frames=16, width=8, depth=1, heads=2, teacher_momentum=0.9, **sizes)
+        optimizer = build_optimizer(model, lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-2, working_dtype=None)
+        if options.pop("recorded", False):
+            options["recorder"] = ReplayedCalls(list(model.parameters()))
+        return PretrainStep(
+            model, optimizer, stream(skeletons, 16), seed=seed(), window=6, accumulate=accumulate, **options
+        )
+
+    eager, recorded = slim(), slim(recorded=True)
+    losses = run(eager, 6)
+    assert run(recorded, 6) == losses
+    assert len(set(losses)) == 6
+    assert torch.equal(recorded.metrics.values, eager.metrics.values)
+    assert (recorded._call.recordings, recorded.graph_reason) == (1, None)
+    for name, value in eager.model.state_dict().items():
+        assert torch.equal(value, recorded.model.state_dict()[name]), name
+    teacher, student = eager.model.teacher.head.mlp[0].weight, eager.model.head.mlp[0].weight
+    assert not torch.equal(teacher, student)
 
 
 def test_weights_loaded_between_replays_are_taken_over(tiny: Any, skeletons: Any) -> None:
