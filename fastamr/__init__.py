@@ -62,7 +62,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .data import PackedSkeletons
-    from .models import ActionClassifier, AMRModel, ASMaModel, GFPModel, MAMPModel, SkeletonMAEModel, SLiMModel
+    from .models import (
+        ActionClassifier,
+        AMRModel,
+        ASMaModel,
+        GFPModel,
+        MAMPModel,
+        SkeletonMAEModel,
+        SLiMModel,
+    )
     from .ops import backend
     from .skeleton import SkeletonLayout, get_layout
 

@@ -87,10 +87,11 @@ host:
 info: native ops ops/common
 layouts:
 memory:
-models: distributed models/parts nn ops ops/common
-models/parts: nn nn/stacks ops ops/common
+models: distributed models/parts nn nn/self_distillation ops ops/common
+models/parts: nn nn/self_distillation nn/stacks ops ops/common reference
 native:
 nn: distributed ops ops/common
+nn/self_distillation: nn ops ops/common
 nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: kernels native ops/common reference/attention

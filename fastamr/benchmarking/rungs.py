@@ -157,8 +157,8 @@ RUNGS = (
     Rung("fastslim-bf16", "SLiM, fastamr, bf16", "slim", "bfloat16", fast=True),
 )  # fmt: skip
 """From the public code to the library's own step, which alone samples its clips inside the step; then SkeletonMAE by
-the same step, so that what the algorithm saves and what the kernels save are told apart; last SLiM, at its own length of
-clips and patches, which has no decoder to save."""
+the same step, so that what the algorithm saves and what the kernels save are told apart; last SLiM, at its own length
+of clips and patches, which has no decoder to save."""
 
 _NAMES = [rung.name for rung in RUNGS]
 _DEVICES = {"cuda": "an NVIDIA GPU", "cpu": "the CPU"}

@@ -63,8 +63,8 @@ class SkeletonModel(nn.Module):
     Attributes:
         reports_terms: whether the details hold terms that a training run should log.
         spreads: whether several processes can share a batch, see :mod:`fastamr.distributed`.
-        pretraining_parts: children without parameters of their own, such as a teacher, that :meth:`encode` does not use;
-            a classifier's file and an exported model leave their buffers out.
+        pretraining_parts: children without parameters of their own, such as a teacher, that :meth:`encode` does not
+            use; a classifier's file and an exported model leave their buffers out.
         body_size: the median trunk of the bodies that it was trained on, as pre-processing left them; None = unknown,
             or of no effect. It is saved with the model.
 

@@ -19,7 +19,7 @@ from .base import PretrainOutput, SkeletonModel, is_readable
 from .parts.pooling import mean_tokens
 from .parts.slim_config import SLiMConfig
 from .parts.slim_encoder import RegisterEncoder, Teacher
-from .parts.slim_views import Views, ViewMaker
+from .parts.slim_views import ViewMaker, Views
 
 
 class SLiMModel(SkeletonModel):
@@ -34,8 +34,8 @@ class SLiMModel(SkeletonModel):
 
     The frozen features are those of the student (choice). The teacher moves at the beginning of each training pass that
     has gradients: after every update once, with ``accumulate`` in each micro-batch, for which
-    ``teacher_momentum ** (1 / accumulate)`` gives the same teacher. Sinkhorn and KoLeo are statistics of the batch, with
-    ``accumulate`` of each micro-batch.
+    ``teacher_momentum ** (1 / accumulate)`` gives the same teacher. Sinkhorn and KoLeo are statistics of the batch,
+    with ``accumulate`` of each micro-batch.
 
     Args:
         layout: joints of the skeleton, by name or as a :class:`fastamr.SkeletonLayout`.

@@ -32,6 +32,7 @@ MODELS = {
     "gfp": {"levels": (1, 2)},
     "asma": {"hidden": 4, "projector": 8},
     "asma transformer": {"backbone": "transformer", "projector": 8},
+    "slim": {"patch_frames": 4, "prototypes": 16, "head_hidden": 8, "bottleneck": 8},
 }
 STEPS = ({"name": "center", "joint": "root", "frame": "first", "per": "body"},)
 

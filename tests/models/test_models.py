@@ -198,7 +198,7 @@ def test_missing_joints(name: str) -> None:
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
     assert torch.equal(results[0][2], results[1][2])
-    if name != "slim":  # which mirrors some views: tests/models/test_slim.py
+    if name != "slim":  # which mirrors some views: tests/models/slim
         joints = out.keep[:, :17] if name == "asma" else out.keep % 25
         assert not torch.isin(joints, torch.tensor([4, 9])).any()
     if name == "amr":

@@ -103,7 +103,9 @@ class SLiMConfig(ModelConfig):
                 "an even number: the rotation by time turns pairs of them"
             )
         if self.blocks == "fused":
-            raise ValueError("blocks='fused' is for plain blocks, and SLiM's have SwiGLU and RoPE: use 'auto'")
+            raise ValueError(
+                "blocks='fused' is for plain blocks, and SLiM's have SwiGLU and RoPE: use 'auto'"
+            )
 
     def _check_views(self) -> None:
         if len(self.tube_ratio) != 2 or not 0 < self.tube_ratio[0] <= self.tube_ratio[1] < 1:

@@ -106,7 +106,13 @@ class ViewMaker(nn.Module):
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """Smallest and largest value of each of :class:`Draws`."""
         config = self.config
-        return (0, 1), (0, config.tokens - 1), (0, config.frames - config.crop_frames), (0, 1), (-_STEPS, _STEPS)
+        return (
+            (0, 1),
+            (0, config.tokens - 1),
+            (0, config.frames - config.crop_frames),
+            (0, 1),
+            (-_STEPS, _STEPS),
+        )
 
     def draw(self, seed: Tensor, sequences: int, valid: Tensor | None) -> Tensor:
         """Draw the views.

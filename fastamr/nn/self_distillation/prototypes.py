@@ -27,7 +27,9 @@ class Prototypes(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(R, Z)`` to ``(R, P)`` in -1 to 1."""
-        return functional.linear(functional.normalize(input, dim=-1), functional.normalize(self.weight, dim=-1))
+        return functional.linear(
+            functional.normalize(input, dim=-1), functional.normalize(self.weight, dim=-1)
+        )
 
 
 class PrototypeHead(nn.Module):
