@@ -366,7 +366,16 @@ def _unmoved(model: SkeletonModel, start: Mapping[str, Tensor]) -> str | None:
 
 
 def _settings(rung: Rung, architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture; the released code keeps 74 of 750 tokens, because it rounds down."""
+    """The architecture; the released code keeps 74 of 750 tokens, because it rounds down.
+
+    SLiM stays at its own length of clips and patches, and has no fused blocks.
+    """
+    if rung.model == "slim":
+        return {
+            name: value
+            for name, value in architecture.items()
+            if name not in ("frames", "patch_frames", "blocks")
+        }
     return {**architecture, "visible_rounding": "down"} if rung.is_released else dict(architecture)
 
 

@@ -127,10 +127,10 @@ class SLiMModel(SkeletonModel):
         first, tokens = self.teacher.encoder.with_class(views.whole)  # type: ignore[union-attr, operator]
         _, scores = self.teacher.head(torch.cat([first, _pick(tokens, targets)]))  # type: ignore[operator]
         by_class, by_patch = scores.split([len(first), len(counted)])
-        settings = {"temperature": config.teacher_temperature, "rounds": config.sinkhorn_rounds}
+        temperature, rounds = config.teacher_temperature, config.sinkhorn_rounds
         return (
-            sinkhorn_targets(by_class, **settings),
-            sinkhorn_targets(by_patch, **settings, counted=counted),
+            sinkhorn_targets(by_class, temperature, rounds=rounds),
+            sinkhorn_targets(by_patch, temperature, rounds=rounds, counted=counted),
             tokens,
         )
 
