@@ -95,11 +95,13 @@ class SLiMModel(SkeletonModel):
             counted = counted & views.known.gather(1, targets)
         counted = counted.flatten()
 
-        class_targets, patch_targets, seen = self._teach(views, targets, counted)
+        class_targets, patch_targets, taught = self._teach(views, targets, counted)
         first, tokens = self.encoder.with_class(views.whole, views.hidden)
-        classes = [first.unflatten(0, (sequences, -1))]
+        seen = ~views.hidden if views.known is None else ~views.hidden & views.known
+        classes = [self._summary(first, tokens, seen).unflatten(0, (sequences, -1))]
         if views.local is not None:
-            classes.append(self.encoder.with_class(views.local)[0].unflatten(0, (sequences, -1)))
+            crops = self._summary(*self.encoder.with_class(views.local), views.known_local)
+            classes.append(crops.unflatten(0, (sequences, -1)))
         shown = torch.cat(classes, dim=1)
         rows = torch.cat([shown.flatten(0, 1), _pick(tokens, targets)])
         features, scores = self.head(rows)
@@ -116,7 +118,7 @@ class SLiMModel(SkeletonModel):
         loss = config.class_weight * by_class + config.patch_weight * by_patch + config.koleo_weight * spread
         terms = {"class": by_class.detach(), "patch": by_patch.detach(), "koleo": spread.detach()}
         terms |= describe_features("encoder", mean_tokens(tokens.detach()))
-        terms |= describe_features("teacher", mean_tokens(seen))
+        terms |= describe_features("teacher", mean_tokens(taught))
         prediction = features[sequences * config.views :].unflatten(0, (sequences, -1))
         return PretrainOutput(loss, prediction, keep, None, terms)
 
@@ -125,6 +127,7 @@ class SLiMModel(SkeletonModel):
         """The teacher's targets of class tokens ``(S*G, P)`` and of hidden tokens ``(S*G*Q, P)``, and its tokens."""
         config = self.config
         first, tokens = self.teacher.encoder.with_class(views.whole)  # type: ignore[union-attr, operator]
+        first = self._summary(first, tokens, views.known)
         _, scores = self.teacher.head(torch.cat([first, _pick(tokens, targets)]))  # type: ignore[operator]
         by_class, by_patch = scores.split([len(first), len(counted)])
         temperature, rounds = config.teacher_temperature, config.sinkhorn_rounds
@@ -133,6 +136,10 @@ class SLiMModel(SkeletonModel):
             sinkhorn_targets(by_patch, temperature, rounds=rounds, counted=counted),
             tokens,
         )
+
+    def _summary(self, first: Tensor, tokens: Tensor, seen: Tensor | None) -> Tensor:
+        """What stands for a view ``(R, D)``: its class token, or the mean of its tokens ``(R, N, D)`` that are seen."""
+        return first if self.config.summary == "class" else mean_tokens(tokens, seen).to(tokens.dtype)
 
     def _check_keep(self, keep: Tensor, clips: Tensor) -> None:
         width = sum(torch.Size(size).numel() for size in self.view_maker.sizes)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...errors import check_name
 from ...layouts.body import regions_of
 from ...skeleton import SkeletonLayout, get_layout
 from .config import ModelConfig
+
+SUMMARIES = ("class", "mean")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class SLiMConfig(ModelConfig):
         teacher_temperature: of the Sinkhorn targets (choice: 0.07, as DINOv2 after its warm-up).
         student_temperature: choice: 0.1, as DINO.
         sinkhorn_rounds: paper: 3.
-        class_weight: of the loss between class tokens (choice: 1).
+        summary: what stands for a view in the losses between views, its ``"class"`` token, or the ``"mean"`` of its
+            visible tokens, which are also the frozen features (choice).
+        class_weight: of the loss between views (choice: 1).
         patch_weight: of the loss of hidden tokens (choice: 1).
         koleo_weight: of the KoLeo loss of the student's class tokens (paper: 0.1).
         tube_ratio: smallest and largest share of the tubes that a view hides, drawn for each view (paper: 0.5 to 0.9).
@@ -57,6 +62,7 @@ class SLiMConfig(ModelConfig):
     teacher_temperature: float = 0.07
     student_temperature: float = 0.1
     sinkhorn_rounds: int = 3
+    summary: str = "class"
     class_weight: float = 1.0
     patch_weight: float = 1.0
     koleo_weight: float = 0.1
@@ -96,6 +102,7 @@ class SLiMConfig(ModelConfig):
         ):
             if not 0 <= value <= most:
                 raise ValueError(f"{name}={value} must lie in 0 to {most:g}")
+        check_name("summary", self.summary, SUMMARIES)
         self._check_views()
         if (self.width // self.heads) % 2:
             raise ValueError(

@@ -43,12 +43,14 @@ class Views(NamedTuple):
         local: ``(S*L, T', V, C)``, or None where L is 0.
         hidden: ``(S*G, N)`` bool, what the student does not see of the global views.
         known: ``(S*G, N)`` bool, valid tokens of the global views, or None for all.
+        known_local: ``(S*L, N')`` bool, those of the local ones.
     """
 
     whole: Tensor
     local: Tensor | None
     hidden: Tensor
     known: Tensor | None
+    known_local: Tensor | None
 
 
 class ViewMaker(nn.Module):
@@ -188,19 +190,21 @@ class ViewMaker(nn.Module):
             draws.mirrored[:, :views].flatten(),
             draws.bones[:, :views].flatten(0, 1),
         )
-        local = None
+        local, seen_local = None, None
         if config.local_crops:
             frames = draws.starts[..., None] + torch.arange(config.crop_frames, device=clips.device)
             rows = torch.arange(clips.shape[0], device=clips.device)[:, None, None]
-            local, _ = self._changed(
+            local, seen_local = self._changed(
                 clips[rows, frames].flatten(0, 1),
                 None if valid is None else valid[rows, frames].flatten(0, 1),
                 draws.mirrored[:, views:].flatten(),
                 draws.bones[:, views:].flatten(0, 1),
             )
         hidden = draws.tubes[..., self.tube_of_token].bool().flatten(0, 1)
-        known = None if seen is None else token_validity(seen, config.patch_frames)
-        return Views(whole, local, hidden, known)
+        known, known_local = (
+            None if part is None else token_validity(part, config.patch_frames) for part in (seen, seen_local)
+        )
+        return Views(whole, local, hidden, known, known_local)
 
     def _changed(
         self, clips: Tensor, valid: Tensor | None, mirrored: Tensor, steps: Tensor

@@ -66,6 +66,7 @@ def test_the_papers_size() -> None:
         {},
         {"global_views": 1},
         {"local_crops": 0},
+        {"summary": "mean"},
         {"class_weight": 0.3, "patch_weight": 2.0, "koleo_weight": 0.7},
         {"student_temperature": 0.3, "teacher_temperature": 0.04, "sinkhorn_rounds": 1},
     ],
@@ -86,29 +87,29 @@ def test_loss_is_the_papers_sum(options: dict, with_holes: bool) -> None:
         known = views.known[rows, targets]
     counted = (hidden & known).flatten()
 
-    def scores(holder: object, clips: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def scores(holder: object, clips: Tensor, mask: Tensor | None, seen: Tensor | None) -> tuple[Tensor, ...]:
         first, tokens = holder.encoder.with_class(clips, mask)
-        return (
-            first,
-            holder.head(first)[1],
-            holder.head(tokens[rows, targets])[1] if len(tokens) == len(rows) else tokens,
-        )
+        if config.summary == "mean":
+            shown = torch.ones(tokens.shape[:2], dtype=torch.bool) if seen is None else seen
+            shown = shown if mask is None else shown & ~mask
+            first = torch.stack([row[part].mean(0) for row, part in zip(tokens, shown, strict=True)])
+        picked = tokens[rows, targets].flatten(0, 1) if len(tokens) == len(rows) else tokens[:, 0]
+        return first, holder.head(first)[1], holder.head(picked)[1]
 
-    _, class_teacher, patch_teacher = scores(model.teacher, views.whole, None)
-    first, class_student, patch_student = scores(model, views.whole, views.hidden)
+    _, class_teacher, patch_teacher = scores(model.teacher, views.whole, None, views.known)
+    first, class_student, patch_student = scores(model, views.whole, views.hidden, views.known)
     by_view = [class_student.view(4, config.global_views, -1)]
     if views.local is not None:
-        by_view.append(scores(model, views.local, None)[1].view(4, config.local_crops, -1))
+        crops = scores(model, views.local, None, views.known_local)[1]
+        by_view.append(crops.view(4, config.local_crops, -1))
     settings = config.teacher_temperature, config.student_temperature
     rounds = {"rounds": config.sinkhorn_rounds}
     class_targets = plain.sinkhorn_targets(class_teacher, settings[0], **rounds)
-    patch_targets = plain.sinkhorn_targets(
-        patch_teacher.flatten(0, 1), settings[0], **rounds, counted=counted
-    )
+    patch_targets = plain.sinkhorn_targets(patch_teacher, settings[0], **rounds, counted=counted)
     by_class = plain.class_loss(
         torch.cat(by_view, dim=1), class_targets.view(4, config.global_views, -1), settings[1]
     )
-    by_patch = plain.patch_loss(patch_student.flatten(0, 1), patch_targets, settings[1], counted)
+    by_patch = plain.patch_loss(patch_student, patch_targets, settings[1], counted)
     koleo = torch.stack([plain.koleo_loss(view) for view in first.view(4, config.global_views, -1).unbind(1)])
     expected = (
         config.class_weight * by_class + config.patch_weight * by_patch + config.koleo_weight * koleo.mean()
@@ -393,6 +394,7 @@ def test_what_it_cannot_do_it_says() -> None:
         ({"global_views": 1, "local_crops": 0}, "leaves no second view to compare"),
         ({"width": 6, "heads": 2}, "leaves 3 features a head, expected an even number"),
         ({"blocks": "fused"}, "blocks='fused' is for plain blocks"),
+        ({"summary": "median"}, "unknown summary 'median'"),
         ({"registers": -1}, "registers=-1 must be at least 0"),
         ({"bone_scale": 1.0}, "bone_scale=1.0 must lie in 0 to 0.9"),
     ],
