@@ -307,7 +307,7 @@ def _facts(config: ClassifierConfig, split: str | None, plan: _Plan) -> dict[str
         "split": split,
         "seed": config.seed,
         "head": plan.head,
-        "recipe": None if plan.recipe is None else dataclasses.asdict(plan.recipe),
+        "recipe": None if plan.recipe is None else plan.recipe.decisive(),
     }
     return json.loads(json.dumps(facts))
 

@@ -13,7 +13,7 @@ from ...data.preprocessing.convert_layout import MISSING
 from ...errors import check_name
 from ...features.extract import BODIES
 from ...finetuning.command import shell_command
-from ...finetuning.finetune import FinetuneConfig
+from ...finetuning.finetune import FinetuneConfig, check_bodies
 from ...models.parts.pooling import POOLINGS
 from .detection import DetectionConfig
 from .frozen import PROTOCOLS, SUPERVISED
@@ -123,9 +123,7 @@ class EvaluateConfig:
                 f"pooling={self.pooling!r} is of frozen features, and protocol={self.protocol!r} trains the encoder: "
                 "give --finetune.pooling instead"
             )
-        if self.bodies == "ordered" and (self.protocol in SUPERVISED or self.with_finetune):
-            raise ValueError("bodies='ordered' is of frozen features: omit it, or take another protocol")
-        self.recipe()
+        check_bodies(self.bodies, self.recipe())
         self.windows()
         self._check_fusion()
 

@@ -212,6 +212,16 @@ def average_bodies(
     Raises:
         ValueError: owners that do not fit, or a clip without a body (with ``count``: on a CPU).
     """
+    count = _count_clips(features, owner, count, partial)
+    # Rows of no clip are added up in a last row of their own.
+    place = torch.where(owner < 0, count, owner)
+    counts = owner.new_zeros(count + 1).index_add(0, place, torch.ones_like(place))[:count]
+    total = features.new_zeros(count + 1, features.shape[1]).index_add(0, place, features)[:count]
+    return total / counts.clamp(min=1)[:, None]
+
+
+def _count_clips(features: Tensor, owner: Tensor, count: int | None, partial: bool) -> int:
+    """Return how many clips there are; raise for owners that do not fit, see :func:`average_bodies`."""
     if owner.shape != features.shape[:1] or owner.dtype != torch.int64:
         raise ValueError(
             f"owner has shape {tuple(owner.shape)} and dtype {owner.dtype}, expected ({len(features)},) int64: "
@@ -220,17 +230,12 @@ def average_bodies(
     if count is None:
         counts = torch.bincount(owner)
         _check_owned(counts)
-        total = features.new_zeros(len(counts), features.shape[1]).index_add(0, owner, features)
-        return total / counts[:, None]
+        return len(counts)
     if are_values_checked(owner):
         check_indices("owner", torch.where(owner == -1, 0, owner), count, "clip")
-    # Rows of no clip are added up in a last row of their own.
-    place = torch.where(owner < 0, count, owner)
-    counts = owner.new_zeros(count + 1).index_add(0, place, torch.ones_like(place))[:count]
-    if are_values_checked(owner) and not partial:
-        _check_owned(counts)
-    total = features.new_zeros(count + 1, features.shape[1]).index_add(0, place, features)[:count]
-    return total / counts.clamp(min=1)[:, None]
+        if not partial:
+            _check_owned(torch.bincount(owner[owner >= 0], minlength=count))
+    return count
 
 
 def _check_owned(counts: Tensor) -> None:
@@ -244,40 +249,52 @@ PEOPLE = 2
 """Bodies of a clip that stand side by side in :func:`order_bodies`."""
 
 
+def ordered_width(width: int) -> int:
+    """Return the values that :func:`order_bodies` makes of bodies of ``width`` values."""
+    return PEOPLE * width + 1
+
+
 def body_motion(clips: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return how much each body moves, ``(S,)`` float32 or wider, units a frame; 0 for a single frame.
+    """Return how much each body moves, ``(...)`` float32 or wider, units a frame; 0 for a single frame.
 
     The mean over all joints and pairs of neighbouring frames of how far the joint went, 0 where it was not seen in
     both.
 
     Args:
-        clips: ``(S, T, V, C)``; what is not valid does not matter.
-        valid: ``(S, T, V)`` bool, joints that were seen; None = all.
+        clips: ``(..., T, V, C)``; what is not valid does not matter.
+        valid: ``(..., T, V)`` bool, joints that were seen; None = all.
     """
     clips = clips.to(torch.promote_types(torch.float32, clips.dtype))
-    if clips.shape[1] < 2:
-        return clips.new_zeros(len(clips))
-    moved = clips[:, 1:] - clips[:, :-1]
+    if clips.shape[-3] < 2:
+        return clips.new_zeros(clips.shape[:-3])
+    moved = clips[..., 1:, :, :] - clips[..., :-1, :, :]
     if valid is not None:
-        moved = torch.where((valid[:, 1:] & valid[:, :-1])[..., None], moved, 0.0)
-    return moved.norm(dim=-1).mean((1, 2))
+        moved = torch.where((valid[..., 1:, :] & valid[..., :-1, :])[..., None], moved, 0.0)
+    return moved.norm(dim=-1).mean((-2, -1))
 
 
-def order_bodies(features: Tensor, owner: Tensor, motion: Tensor, count: int) -> Tensor:
+def order_bodies(
+    features: Tensor, owner: Tensor, motion: Tensor, count: int | None = None, *, partial: bool = False
+) -> Tensor:
     """The two bodies of each clip that move most side by side, the most active first.
 
-    Nothing is read back from a GPU. Of bodies that move alike the first one comes first.
+    Of bodies that move alike the first one comes first.
 
     Args:
         features: ``(S, F)``, one body a row.
-        owner: ``(S,)`` int64, the clip of each body, 0 to B - 1; -1 for a row of no clip.
+        owner: ``(S,)`` int64, the clip of each body, see :func:`average_bodies`, as ``count`` and ``partial``.
         motion: ``(S,)``, see :func:`body_motion`.
-        count: B, the number of clips.
+        count: B, the number of clips; None counts them.
+        partial: clips without a body here may have some elsewhere.
 
     Returns:
         ``(B, 2 * F + 1)``: both bodies and a flag, 1 where there is a second one; else that is 0, as is its body. A
         clip without a body here has zeros.
+
+    Raises:
+        ValueError: as :func:`average_bodies`.
     """
+    count = _count_clips(features, owner, count, partial)
     order = (-motion).argsort(stable=True)
     order = order[owner[order].argsort(stable=True)]
     sorted_owner = owner[order]
