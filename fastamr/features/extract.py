@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..distributed import World
 from ..errors import check_name
-from ..models.parts.pooling import body_motion, order_bodies
+from ..models.parts.pooling import POOLINGS, body_motion, order_bodies
 from .cache import feature_key, read_features, write_features
 from .sampling import CENTRAL_SHARE, sample_bodies
 
@@ -72,6 +72,7 @@ def extract_features(
             range, or a pooling that the model's layout does not allow.
     """
     check_name("bodies", bodies, BODIES)
+    check_name("pooling", pooling, POOLINGS)
     settings: dict[str, Any] = {} if pooling == "mean" else {"pooling": pooling}
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1 body sequence")

@@ -12,7 +12,7 @@ from fastamr.export.predictor import Predictor
 from fastamr.models import ActionClassifier
 from fastamr.models.parts.pooling import POOLINGS, pooled_width
 
-from ..features.test_pooling import model, puppets
+from ..puppets import model, puppets
 
 
 def trained(pooling: str, bodies: str = "ordered") -> ActionClassifier:

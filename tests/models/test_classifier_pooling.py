@@ -12,7 +12,7 @@ from fastamr.models import ActionClassifier
 from fastamr.models.parts.pooling import POOLINGS, body_motion, order_bodies, ordered_width, pooled_width
 from fastamr.skeleton import get_layout
 
-from ..features.test_pooling import model
+from ..puppets import model
 
 OWNER = torch.tensor([0, 1, 1, 2, 2, 2])
 
