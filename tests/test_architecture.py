@@ -72,11 +72,11 @@ distributed:
 documents:
 errors:
 evaluation: data data/preprocessing distributed evaluation/protocols evaluation/report features finetuning
-    folders models probes
-evaluation/protocols: data data/preprocessing distributed features finetuning models probes
+    folders models models/parts probes
+evaluation/protocols: data data/preprocessing distributed features finetuning models models/parts probes
 evaluation/report: data evaluation/protocols features models
 export: data data/packed data/preprocessing features models models/parts nn
-features: data data/packed distributed models ops
+features: data data/packed distributed models models/parts ops
 files:
 finetuning: data distributed features finetuning/fitting folders models nn probes training training/metrics
     training/update
