@@ -12,7 +12,7 @@ from fastamr.export.predictor import Predictor
 from fastamr.models import ActionClassifier
 from fastamr.models.parts.pooling import POOLINGS, pooled_width
 
-from ..puppets import model, puppets
+from ..features.puppets import model, puppets
 
 
 def trained(pooling: str, bodies: str = "ordered") -> ActionClassifier:

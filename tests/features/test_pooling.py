@@ -17,7 +17,7 @@ from fastamr.models.parts.masking import token_validity
 from fastamr.models.parts.pooling import POOLINGS, pool_tokens, pooled_width, slots_of
 from fastamr.skeleton import get_layout
 
-from ..puppets import BODY, model, puppets
+from .puppets import BODY, model, puppets
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -73,13 +73,6 @@ def test_clips_of_one_two_and_three_bodies(pooling: str, missing: bool) -> None:
         other = torch.zeros(width) if second is None else alone[second]
         torch.testing.assert_close(ordered[clip, width:-1], other)
     assert ordered[:, -1].tolist() == [0, 1, 1, 1]
-
-
-def dataclass_of_single_bodies(data: PackedSkeletons) -> PackedSkeletons:
-    """Each body as a clip of its own."""
-    from fastamr.data import split_bodies
-
-    return split_bodies(data)
 
 
 def test_the_field_counts_empty_bodies_with_every_pooling() -> None:
@@ -138,3 +131,22 @@ def test_an_evaluation_that_cannot_pool_stops_at_once(tmp_path: Path) -> None:
         EvaluateConfig("run", ["data"], pooling="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"protocol='finetune' trains the encoder: give --finetune.pooling"):
         EvaluateConfig("run", ["data"], protocol="finetune", pooling="regions")
+
+
+def test_probes_take_wide_features_with_constant_flags() -> None:
+    """As wide as those of two people by region and time: flags that never change, values far from 0."""
+    from fastamr.probes import knn_accuracy, linear_probe, logistic_regression, standardize_features
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 3
+    x = 50 + torch.randn(120, 7711, generator=generator)
+    x[:, :300] += torch.nn.functional.one_hot(labels, 3).repeat(1, 100)
+    x[:, -31:] = 1.0
+    sets = x[:90], labels[:90], x[90:], labels[90:]
+    scaled = standardize_features(x[:90], x[90:])
+    assert not scaled[1][:, -31:].any()
+    exact = (x[90:].double() - x[:90].double().mean(0)) / x[:90].double().std(0, correction=0)
+    torch.testing.assert_close(scaled[1][:, :-31], exact[:, :-31].float())
+    assert linear_probe(*sets, standardize=True, epochs=20).accuracy > 80
+    assert logistic_regression(*sets) > 80
+    assert knn_accuracy(scaled[0], sets[1], scaled[1], sets[3], k=20) > 60

@@ -21,7 +21,7 @@ from fastamr.finetuning.finetune import FinetuneConfig
 from fastamr.models import ActionClassifier
 from fastamr.probes import logistic_regression
 
-from ..puppets import model, puppets
+from ..features.puppets import model, puppets
 
 QUICK: dict[str, Any] = {
     "epochs": 20, "batch_size": 16, "lr": 5e-3, "hidden": 0, "dropout": 0.0, "drop_path": 0.0, "min_frames": 4,

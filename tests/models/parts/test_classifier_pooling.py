@@ -12,7 +12,7 @@ from fastamr.models import ActionClassifier
 from fastamr.models.parts.pooling import POOLINGS, body_motion, order_bodies, ordered_width, pooled_width
 from fastamr.skeleton import get_layout
 
-from ..puppets import model
+from ...features.puppets import model
 
 OWNER = torch.tensor([0, 1, 1, 2, 2, 2])
 
