@@ -55,7 +55,7 @@ def model_card(
         markdown(rows, left=(0, 1)),
         f'```python\nimport fastamr\n\nmodel = fastamr.from_pretrained("{title}")\n```',
         *(f"## {name}\n\n{text}" for name, text in (sections or {}).items()),
-        *(["## Figures\n\n" + markdown(figures)] if figures else []),
+        *(["## Figures\n\n" + markdown(figures, left=(0, 1))] if figures else []),
         "## Files\n\n" + markdown([("file", "bytes", "SHA-256"), *sums], left=(0, 2)),
     ]
     return "\n\n".join(parts) + "\n"
