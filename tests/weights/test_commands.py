@@ -95,6 +95,7 @@ def test_distill(name: str, motion: str, untouched) -> None:
     assert untouched()
 
 
+@pytest.mark.slow
 def test_a_classifier_as_teacher_start_and_predictor(ships, motion: str, tmp_path: Path, monkeypatch) -> None:
     data = synthetic_actions(3, actions=["wave", "squat", "kick"])
     ships("three", ActionClassifier(tiny(), 3, class_names=data.label_names).eval())
@@ -121,6 +122,7 @@ def test_a_classifier_as_teacher_start_and_predictor(ships, motion: str, tmp_pat
     assert cli.main(words) == 0
 
 
+@pytest.mark.slow
 def test_show_plot_and_export(name: str, motion: str, untouched) -> None:
     pytest.importorskip("matplotlib")
     assert cli.main(["show", motion, "--checkpoint", name, "--out", "clip.png", "--frames", "3"]) == 0
