@@ -137,10 +137,10 @@ def sha256_of(path: Path) -> str:
 
 
 def _entry(name: str, values: Any) -> Shipped:
-    texts = [values[part] for part in ("summary", "licence", "terms")]
+    texts = {part: values[part] for part in ("summary", "licence", "terms")}
     sums = {file: values["sha256"][file] for file in FILES}
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) for text in texts.values()):
         raise ValueError(f"{name!r}: summary, licence and terms must be texts")
     if not all(isinstance(value, str) and _HASH.fullmatch(value) for value in sums.values()):
         raise ValueError(f"{name!r}: sha256 must be 64 hexadecimal digits a file")
-    return Shipped(check_shipped_name(name), *texts, sums)
+    return Shipped(name=check_shipped_name(name), sha256=sums, **texts)
