@@ -25,6 +25,7 @@ _LAZY = {
     "get_layout": "fastamr.skeleton",
     "PackedSkeletons": "fastamr.data",
     "backend": "fastamr.ops",
+    "from_pretrained": "fastamr.models",
 }
 _SUBPACKAGES = (
     "benchmarking",
@@ -42,6 +43,7 @@ _SUBPACKAGES = (
     "testing",
     "training",
     "visualization",
+    "weights",
 )
 
 __all__ = [
@@ -55,12 +57,21 @@ __all__ = [
     "SkeletonMAEModel",
     "__version__",
     "backend",
+    "from_pretrained",
     "get_layout",
 ]
 
 if TYPE_CHECKING:
     from .data import PackedSkeletons
-    from .models import ActionClassifier, AMRModel, ASMaModel, GFPModel, MAMPModel, SkeletonMAEModel
+    from .models import (
+        ActionClassifier,
+        AMRModel,
+        ASMaModel,
+        GFPModel,
+        MAMPModel,
+        SkeletonMAEModel,
+        from_pretrained,
+    )
     from .ops import backend
     from .skeleton import SkeletonLayout, get_layout
 
