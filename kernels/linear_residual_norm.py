@@ -31,16 +31,16 @@ def _product_pieces(
     right,  # (inner, width), tiles (INNER, WIDE); or (width, inner), tiles (WIDE, INNER), if TRANSPOSED
     row, rows, inner,
     width: tl.constexpr, TRANSPOSED: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, INNER: tl.constexpr,
-    TMA: tl.constexpr, UPCAST: tl.constexpr,
+    PIECES: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Whole rows of ``left @ right`` or ``left @ right.T`` as a tuple of tiles ``(ROWS, WIDE)`` float32."""
     pieces = ()
-    for _ in tl.static_range(tl.cdiv(width, WIDE)):
+    for _ in tl.static_range(PIECES):
         pieces += (tl.zeros((ROWS, WIDE), tl.float32),)
     for start in tl.range(0, inner, INNER):
         part = load_tile(left, row, start, rows, inner, ROWS, INNER, TMA)
         added = ()
-        for place in tl.static_range(tl.cdiv(width, WIDE)):
+        for place in tl.static_range(PIECES):
             if TRANSPOSED:
                 other = load_tile(right, place * WIDE, start, width, inner, WIDE, INNER, TMA).T
             else:
@@ -88,21 +88,21 @@ def _linear_residual_norm(
     mean,  # (rows,) float32
     rstd,  # (rows,) float32
     rows, features, eps,
-    width: tl.constexpr, DTYPE: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
+    width: tl.constexpr, DTYPE: tl.constexpr, PIECES: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_INNER: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_ROWS whole rows, after the product BLOCK_WIDTH values of each at a time."""
     row = tl.program_id(0) * BLOCK_ROWS
     pieces = _product_pieces(
-        x, weight, row, rows, features, width, True, BLOCK_ROWS, BLOCK_WIDTH, BLOCK_INNER, TMA, UPCAST
-    )
+        x, weight, row, rows, features, width, True, BLOCK_ROWS, BLOCK_WIDTH, BLOCK_INNER, PIECES, TMA, UPCAST,
+    )  # fmt: skip
     line = row + tl.arange(0, BLOCK_ROWS)
     factor = None
     if scale is not None:
         factor = tl.load(scale + line, mask=line < rows, other=0.0)
     sums = ()
     centre = tl.zeros((BLOCK_ROWS,), tl.float32)
-    for place in tl.static_range(tl.cdiv(width, BLOCK_WIDTH)):
+    for place in tl.static_range(PIECES):
         values = _add_and_write(
             pieces[place], bias, factor, residual, total, row, place * BLOCK_WIDTH, rows, width, DTYPE, BLOCK_ROWS,
             BLOCK_WIDTH, TMA,
@@ -111,15 +111,14 @@ def _linear_residual_norm(
         sums += (values,)
     centre /= width
     inverse = tl.zeros((BLOCK_ROWS,), tl.float32)
-    for place in tl.static_range(tl.cdiv(width, BLOCK_WIDTH)):
+    for place in tl.static_range(PIECES):
         values = _centred(sums[place], centre, place * BLOCK_WIDTH, width, BLOCK_WIDTH)
         inverse += tl.sum(values * values, 1)
     inverse = tl.rsqrt(inverse / width + eps)
-    for place in tl.static_range(tl.cdiv(width, BLOCK_WIDTH)):
+    for place in tl.static_range(PIECES):
         values = _centred(sums[place], centre, place * BLOCK_WIDTH, width, BLOCK_WIDTH) * inverse[:, None]
-        values = values * _vector(gamma, place * BLOCK_WIDTH, width, BLOCK_WIDTH) + _vector(
-            beta, place * BLOCK_WIDTH, width, BLOCK_WIDTH
-        )
+        values *= _vector(gamma, place * BLOCK_WIDTH, width, BLOCK_WIDTH)
+        values += _vector(beta, place * BLOCK_WIDTH, width, BLOCK_WIDTH)
         store_tile(normed, values, row, place * BLOCK_WIDTH, rows, width, BLOCK_ROWS, BLOCK_WIDTH, TMA)
     tl.store(mean + line, centre, mask=line < rows)
     tl.store(rstd + line, inverse, mask=line < rows)
@@ -147,7 +146,7 @@ def _norm_sums(
     values, total, centre, scale, gamma, sums, row, start: tl.constexpr, rows, width: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """Sums of a piece: over columns written for dgamma and dbeta, over rows returned with the scaled values."""
+    """Sums of a piece: over columns written for dgamma and dbeta, over rows returned, weighted with gamma."""
     place = tl.program_id(0) * 3
     _write_sums(sums, values, place + 1, start, width, WIDE)
     along = values * _standardised(total, centre, scale, row, start, rows, width, ROWS, WIDE, TMA)
@@ -189,35 +188,24 @@ def _linear_residual_norm_backward(
     dbranch,  # as total; None without factors
     sums,  # (programs, 3, width) float32: of dgamma, dbeta, dbranch
     rows, features,
-    width: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    width: tl.constexpr, PIECES: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr, BLOCK_INNER: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_ROWS whole rows, as in the forward. Rows outside are 0 and add nothing."""
     row = tl.program_id(0) * BLOCK_ROWS
     pieces = _product_pieces(
-        upstream, weight, row, rows, features, width, False, BLOCK_ROWS, BLOCK_WIDTH, BLOCK_INNER, TMA, UPCAST
-    )
+        upstream, weight, row, rows, features, width, False, BLOCK_ROWS, BLOCK_WIDTH, BLOCK_INNER, PIECES, TMA, UPCAST,
+    )  # fmt: skip
     line = row + tl.arange(0, BLOCK_ROWS)
     centre = tl.load(mean + line, mask=line < rows, other=0.0)
     scale = tl.load(rstd + line, mask=line < rows, other=0.0)
     flat = tl.zeros((BLOCK_ROWS,), tl.float32)
     along = tl.zeros((BLOCK_ROWS,), tl.float32)
-    for place in tl.static_range(tl.cdiv(width, BLOCK_WIDTH)):
+    for place in tl.static_range(PIECES):
         more_flat, more_along = _norm_sums(
-            pieces[place],
-            total,
-            centre,
-            scale,
-            gamma,
-            sums,
-            row,
-            place * BLOCK_WIDTH,
-            rows,
-            width,
-            BLOCK_ROWS,
-            BLOCK_WIDTH,
-            TMA,
-        )
+            pieces[place], total, centre, scale, gamma, sums, row, place * BLOCK_WIDTH, rows, width, BLOCK_ROWS,
+            BLOCK_WIDTH, TMA,
+        )  # fmt: skip
         flat += more_flat
         along += more_along
     flat /= width
@@ -225,7 +213,7 @@ def _linear_residual_norm_backward(
     factor = None
     if factors is not None:
         factor = tl.load(factors + line, mask=line < rows, other=0.0)
-    for place in tl.static_range(tl.cdiv(width, BLOCK_WIDTH)):
+    for place in tl.static_range(PIECES):
         _norm_gradient(
             pieces[place], total, centre, scale, gamma, flat, along, skip, factor, dx, dbranch, sums, row,
             place * BLOCK_WIDTH, rows, width, BLOCK_ROWS, BLOCK_WIDTH, TMA,
@@ -239,9 +227,10 @@ def _configs(x: Tensor, width: int, tma: bool, *, backward: bool) -> tuple[Confi
     """Tiles of whole rows that compile without spills, those that suit the number of rows first.
 
     Where descriptors move the tiles, 64 rows of 256 values leave room for a second program on a multiprocessor, which
-    multiplies while the first one norms. 128 rows read the weight half as often and take a multiprocessor for
-    themselves. The backward norms a quarter of a row at a time: half a row takes more registers than there are. Hopper
-    alone has tiles that 16 warps share, for Blackwell's tensor cores do not serve them.
+    multiplies while the first one norms (in the backward just so, with some versions of Triton not). 128 rows read the
+    weight half as often and take a multiprocessor for themselves. The backward norms a quarter of a row at a time: half
+    a row takes more registers than there are. Hopper alone has tiles that 16 warps share, for Blackwell's tensor cores
+    do not serve them.
     """
     padded, tallest = max(triton.next_power_of_2(width), 32), 128 if tma or not backward else 64
 
@@ -317,6 +306,7 @@ def linear_residual_norm(
             width=width,
             eps=eps,
             DTYPE=_TYPES[x.dtype],
+            PIECES=triton.cdiv(width, wide),
             TMA=tma,
             UPCAST=needs_upcast(x),
         )
@@ -380,6 +370,7 @@ def linear_residual_norm_backward(
             rows=rows,
             features=features,
             width=width,
+            PIECES=triton.cdiv(width, wide),
             TMA=tma,
             UPCAST=needs_upcast(upstream),
         )
