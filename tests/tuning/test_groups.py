@@ -1,4 +1,4 @@
-"""Gradients of a block's four weights in one launch, beside one product after the other: checked, timed, chosen."""
+"""What tuning decides about Triton's kernels: a block's four weights in one launch or not, and their blocks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from fastamr.kernels import launch, row_norm
 from fastamr.kernels import weight_gradient as kernels
 
 from fastamr import ops
 from fastamr.nn.stacks.layers import row_problems
 from fastamr.ops.common import tuned
 from fastamr.ops.common.backends import _TABLE, Problem, candidates, choose
-from fastamr.ops.common.record import Measured, Record, Tried
+from fastamr.ops.common.record import Measured, Record, Tried, read_record
 from fastamr.ops.common.tuned import class_of
 from fastamr.ops.rows.weight_gradient import weight_gradients_problem
 from fastamr.tuning import TuneOptions, tune
+from fastamr.tuning.tune import _Class, _Tuner
 from fastamr.tuning.worker import matching
 
 from .planted_groups import plant
@@ -97,3 +99,29 @@ def test_the_fastest_way_is_measured_and_taken(planted: None, monkeypatch: pytes
     assert launches == [4]
     for value, (upstream, x) in zip(found, pairs, strict=True):
         torch.testing.assert_close(value, upstream.T @ x, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_blocks_are_chosen_kept_and_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From end to end but for the clock: worker, check, record's file, and the launcher that takes what is in it."""
+    problem = Problem("cpu", torch.float32, (), {"rows": 19_200, "width": 256})
+    shape = class_of("row_norm", problem.dtype, (), problem.sizes | {"rows": 40})
+    said: list[str] = []
+    tuner = _Tuner("cpu", BASIS | {"low": "float32"}, TuneOptions(limit=60), said.append, WORKER)
+    tuner.choose_tiles(
+        "row_norm", "triton", [_Class(shape, problem, ["triton"], {"triton": Tried(error=0.0)})]
+    )
+    assert said == []
+    Record({"kind": "cpu"}, (), tiles=tuple(tuner.tiles.values())).save(tmp_path / "record.json")
+    record = read_record(tmp_path / "record.json")
+    assert {tile.kernel for tile in record.tiles} == {"norm_rows", "norm_backward_rows"}
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    for name in ("_tuned", "_given", "_resolved"):
+        monkeypatch.setattr(launch, name, {})
+    tuned.take_tiles(record.tiles)
+    candidates = row_norm._configs(256)
+    for rows, place in ((40, -1), (19_200, 0)):
+        kind = (256, torch.float32, True, True, launch.row_class(rows))
+        taken = launch.pick("norm_rows", kind, candidates, lambda config: None, torch.device("cuda", 0))
+        assert taken == candidates[place]
