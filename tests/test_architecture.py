@@ -112,7 +112,7 @@ training/metrics: folders
 training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
 tuning: kernels native ops ops/common testing
 version:
-visualization: data data/preprocessing features models models/parts nn ops reference
+visualization: data features models models/parts nn ops reference
 """
 ARROWS = {
     room.strip(".") if room == "." else room: set(others.split())

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.preprocessing.convert_layout import parts_of
 from ..files import check_folder_of
+from ..layouts.body import parts_of
 from ..layouts.regions import FINGERS
 from ..skeleton import SkeletonLayout
 from .clip import Clip, Floats

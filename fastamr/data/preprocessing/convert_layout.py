@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,11 +16,9 @@ from typing import Any, ClassVar
 import torch
 
 from ...errors import check_name
-from ...layouts import PARTS
-from ...layouts.names import body_part
+from ...layouts.body import parts_of
 from ...skeleton import LAYOUTS, SkeletonLayout, get_layout
 from ..packed.dataset import PackedSkeletons
-from .bone_names import bone_parts
 from .geometry import Step
 
 RULES: dict[str, tuple[dict[str, float], ...]] = {
@@ -112,33 +109,6 @@ class JointMap:
             lines.append(f"  interpolated  {joint} = {parts}")
         lines += [f"  not seen      {joint}" for joint in self.missing]
         return "\n".join(lines)
-
-
-def parts_of(layout: SkeletonLayout) -> dict[str, str]:
-    """Return the part of the body that each joint is, by joint.
-
-    A joint of a layout that is not built in is the part whose name it bears, whatever the case, the separators and the
-    place of ``left`` and ``right`` (or ``L`` and ``R``), or another name of which it bears (``MidHip``); a name that no
-    rule knows is a part of its own. Skeletons of animation software name joints after bones (:mod:`.bone_names`).
-    """
-    built_in = LAYOUTS.get(layout.name)
-    if built_in is not None and built_in.joints == layout.joints:
-        own = dict(entry.split("=") for entry in PARTS[layout.name].split())
-        return {joint: own.get(joint, _plain_part(joint)) for joint in layout.joints}
-    bones = bone_parts(layout.joints)
-    parts = {joint: bones.get(joint, _plain_part(joint)) for joint in layout.joints}
-    for joint in layout.joints:
-        part = body_part(joint)
-        if joint not in bones and part is not None and part not in parts.values():
-            parts[joint] = part
-    return parts
-
-
-def _plain_part(joint: str) -> str:
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", joint)
-    words = [word.lower() for word in words]
-    sides = [word for word in words if word in ("left", "right")]
-    return "_".join([*sides, *(word for word in words if word not in sides)])
 
 
 def joint_map(source: str | SkeletonLayout, target: str | SkeletonLayout) -> JointMap:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from ...data.preprocessing.convert_layout import convert, joint_map, parts_of
+from ...data.preprocessing.convert_layout import convert, joint_map
+from ...layouts.body import parts_of
 
 if TYPE_CHECKING:
     from ...data import PackedSkeletons

@@ -9,8 +9,9 @@ import torch
 
 from fastamr import cli
 from fastamr.data import PackedSkeletons, Split, apply_missing, concatenate, preprocess, read
-from fastamr.data.preprocessing.convert_layout import RULES, convert, joint_map, parts_of
+from fastamr.data.preprocessing.convert_layout import RULES, convert, joint_map
 from fastamr.layouts import PARTS, TREES
+from fastamr.layouts.body import parts_of
 from fastamr.skeleton import LAYOUTS, SkeletonLayout, get_layout
 
 NAMES = list(LAYOUTS)
