@@ -36,7 +36,7 @@ def _product_pieces(
     """Whole rows of ``left @ right`` or ``left @ right.T`` as a tuple of tiles ``(ROWS, WIDE)`` float32."""
     pieces = ()
     for _ in tl.static_range(PIECES):
-        pieces += (tl.zeros((ROWS, WIDE), tl.float32),)
+        pieces += (tl.zeros((ROWS, WIDE), tl.float32),)  # type: ignore[assignment]
     for start in tl.range(0, inner, INNER):
         part = load_tile(left, row, start, rows, inner, ROWS, INNER, TMA)
         added = ()
@@ -45,7 +45,7 @@ def _product_pieces(
                 other = load_tile(right, place * WIDE, start, width, inner, WIDE, INNER, TMA).T
             else:
                 other = load_tile(right, start, place * WIDE, inner, width, INNER, WIDE, TMA)
-            added += (multiply(part, other, pieces[place], UPCAST),)
+            added += (multiply(part, other, pieces[place], UPCAST),)  # type: ignore[assignment]
         pieces = added
     return pieces
 
@@ -108,7 +108,7 @@ def _linear_residual_norm(
             BLOCK_WIDTH, TMA,
         )  # fmt: skip
         centre += tl.sum(values, 1)
-        sums += (values,)
+        sums += (values,)  # type: ignore[assignment]
     centre /= width
     inverse = tl.zeros((BLOCK_ROWS,), tl.float32)
     for place in tl.static_range(PIECES):
