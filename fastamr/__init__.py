@@ -26,6 +26,7 @@ _LAZY = {
     "get_layout": "fastamr.skeleton",
     "PackedSkeletons": "fastamr.data",
     "backend": "fastamr.ops",
+    "from_pretrained": "fastamr.models",
 }
 _SUBPACKAGES = (
     "benchmarking",
@@ -43,6 +44,7 @@ _SUBPACKAGES = (
     "testing",
     "training",
     "visualization",
+    "weights",
 )
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "SkeletonMAEModel",
     "__version__",
     "backend",
+    "from_pretrained",
     "get_layout",
 ]
 
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
         MAMPModel,
         SkeletonMAEModel,
         SLiMModel,
+        from_pretrained,
     )
     from .ops import backend
     from .skeleton import SkeletonLayout, get_layout

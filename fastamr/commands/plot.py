@@ -33,10 +33,10 @@ def run(words: list[str]) -> None:
         name: value for name in ("embedding", "attention", "confusion") if (value := getattr(given, name))
     }
     if given.confusion == "classifier":
-        draw["confusion"] = _classifier_confusion(folder, given)
+        draw["confusion"] = _classifier_confusion(given.run, given)
         del wanted["confusion"]
     if wanted:
-        model, data = _load(folder, given.data, given.split)
+        model, data = _load(given.run, given.data, given.split)
         model.check_pooling(given.pooling)
         draw |= {name: _drawing(name, value, given, model, data) for name, value in wanted.items()}
     if not (wanted or draw) or (folder / "metrics.jsonl").is_file():
@@ -52,7 +52,7 @@ def run(words: list[str]) -> None:
         print(f"written to {path}")
 
 
-def _load(folder: Path, sources: list[str], split: str | None) -> tuple[SkeletonModel, PackedSkeletons]:
+def _load(folder: str, sources: list[str], split: str | None) -> tuple[SkeletonModel, PackedSkeletons]:
     """Return the model of a run and its data (or other data), pre-processed as for the training."""
     from ..data.joining import open_sets
     from ..features.run_settings import run_config, run_steps
@@ -158,7 +158,7 @@ def _confusion(
     draw_confusion(path, counts, names, title=f"{what} of the frozen encoder, split {split!r}")
 
 
-def _classifier_confusion(folder: Path, given: Given) -> Callable[[Path], None]:
+def _classifier_confusion(folder: str, given: Given) -> Callable[[Path], None]:
     """Test a classifier of ``fastamr finetune``, and return what draws its confusion matrix."""
     import numpy as np
 
@@ -190,7 +190,10 @@ def _parser() -> CommandParser:
     text = "Draw the curves of a run and, where asked for, what its encoder has learnt."
     parser = CommandParser("plot", "RUN --out DIR", text)
     parser.add_argument(
-        "run", metavar="RUN", help="the folder of a run of fastamr pretrain, or of a classifier"
+        "run",
+        metavar="RUN",
+        help="the folder of a run of fastamr pretrain, or of a classifier; with pictures of the encoder also a shipped "
+        "model, or owner/name of the Hugging Face Hub",
     )
     add = parser.add_argument_group("pictures").add_argument
     add("--out", required=True, metavar="DIR", help="the folder for the pictures; made where it is missing")

@@ -27,6 +27,7 @@ from ..files import write_text
 from ..folders import FolderLock, note_written
 from ..models import load_pretrained
 from ..models.parts.pooling import unplaced_joints
+from ..weights import own_folder
 from .protocols.config import EvaluateConfig, command_line
 from .protocols.detection import compare_detection, find_streams
 from .protocols.frozen import SUPERVISED, Scores, compare
@@ -103,7 +104,7 @@ def _evaluate_locked(
     config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool, world: World, device: torch.device
 ) -> dict[str, Any]:
     """As :func:`evaluate`, of the process that writes."""
-    folders = [Path(run) for run in (config.checkpoint, *config.fuse) if Path(run).is_dir()]
+    folders = [folder for run in (config.checkpoint, *config.fuse) if (folder := own_folder(run)) is not None]
     folders = folders if config.cache or config.out is None else []
     with contextlib.ExitStack() as locks:
         for folder in folders:
@@ -299,7 +300,7 @@ class _Job:
             min_updates=config.min_updates,
             raw_data=self._join(given),
             config=config.recipe(),
-            caches=[Path(run) / CACHE_FOLDER if config.cache else None for run in self._runs()],
+            caches=[self._cache(run) for run in self._runs()],
             bodies=config.bodies,
             pooling=config.pooling,
             batch_size=config.batch_size,
@@ -319,6 +320,11 @@ class _Job:
 
     def _runs(self) -> tuple[str, ...]:
         return (self.config.checkpoint, *self.config.fuse)
+
+    def _cache(self, run: str) -> Path | None:
+        """Return where the features of a run are kept: in its folder, and nowhere for a model of others."""
+        folder = own_folder(run)
+        return folder / CACHE_FOLDER if self.config.cache and folder is not None else None
 
     def _prepare(self, given: Sequence[PackedSkeletons], run: str, model: SkeletonModel) -> PackedSkeletons:
         """Return the data joined and pre-processed as for the training of a run."""
@@ -343,7 +349,7 @@ class _Job:
             standardize=config.standardize,
             min_updates=config.min_updates,
             raw_data=raw,
-            cache=Path(config.checkpoint) / CACHE_FOLDER if config.cache else None,
+            cache=self._cache(config.checkpoint),
             batch_size=config.batch_size,
             bodies=config.bodies,
             pooling=config.pooling,

@@ -369,7 +369,12 @@ def in_slots(batch: ClipBatch) -> dict[str, np.ndarray]:
 
 
 def load_predictor(source: str | Path, *, batch_size: int = 64, device: str = "cpu") -> Predictor:
-    """Return the predictor of a classifier's folder, or of a file ``*.onnx``.
+    """Return the predictor of a classifier, or of a file ``*.onnx``.
+
+    Args:
+        source: the file; or the classifier's folder, or what else :func:`fastamr.weights.find_model` takes.
+        batch_size: clips at a time.
+        device: of a classifier.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -385,7 +390,7 @@ def load_predictor(source: str | Path, *, batch_size: int = 64, device: str = "c
         return Predictor(OnnxModel(path), batch_size=batch_size)
     if path.is_file():
         raise ValueError(f"{path} is not a model: expected the folder of a classifier, or a file *.onnx")
-    classifier = ActionClassifier.from_pretrained(path)
+    classifier = ActionClassifier.from_pretrained(source)
     return Predictor(classifier, batch_size=batch_size, device=pick_device(device))
 
 

@@ -31,6 +31,7 @@ from ..training.config import GRAPH, ON_NAN, TRAIN_ON
 from ..training.interrupt import StopSignals
 from ..training.metrics.metrics import METRICS_FILE
 from ..training.update.precision import PRECISIONS
+from ..weights import find_model
 from .command import shell_command
 from .few_clips import FEW_CLIPS, few_clips_recipe
 from .finetune import FinetuneConfig, count_classes, finetune, names_of, predict
@@ -66,8 +67,8 @@ class ClassifierConfig:
     """What ``fastamr finetune`` does.
 
     Attributes:
-        checkpoint: folder of a run, of ``save_pretrained``, or of a classifier, which is continued: its encoder, and
-            its head where the classes have the same names.
+        checkpoint: folder of a run, a shipped model, ``owner/name`` of the Hugging Face Hub; or a classifier, which is
+            continued: its encoder, and its head where the classes have the same names.
         data: packed files of one layout, which are used together, or ``synthetic``.
         out: folder of the classifier.
         split: name of the split: it trains on the training clips, and the test clips give the accuracy. Files without
@@ -96,7 +97,7 @@ class ClassifierConfig:
 
     checkpoint: str
     data: list[str]
-    out: str
+    out: str = "classifier"
     split: str = "official"
     train_on: Literal["train", "all"] = "train"
     label_numbers: bool = False
@@ -305,7 +306,7 @@ def _kept(keeper: FitKeeper) -> str:
 
 def _facts(config: ClassifierConfig, split: str | None, plan: _Plan) -> dict[str, Any]:
     """Return what decides the result of a fine-tuning, as JSON gives it back."""
-    weights = (Path(config.checkpoint) / WEIGHTS_FILE).read_bytes()
+    weights = (find_model(config.checkpoint) / WEIGHTS_FILE).read_bytes()
     facts = {
         "kind": "fine-tuning",
         "checkpoint": hashlib.sha256(weights).hexdigest(),

@@ -29,6 +29,7 @@ from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
 from ..progress import say
 from ..training.interrupt import StopSignals
+from ..weights import find_model
 from .classifier import accuracy_of, claim_folder
 from .distill_config import DistillConfig
 from .distill_loss import DistillationLoss
@@ -159,7 +160,7 @@ def _teacher(
     if read_description(config.teacher)["model"] == ActionClassifier.name:
         classifier = ActionClassifier.from_pretrained(config.teacher)
         gathered = gather_data(classifier, config, classifier.steps, data)
-        return classifier.to(device), gathered, Path(config.teacher)
+        return classifier.to(device), gathered, find_model(config.teacher)
     encoder = load_pretrained(config.teacher)
     gathered = gather_data(encoder, config, run_steps(config.teacher), data)
     folder = out / TEACHER_FOLDER
@@ -219,7 +220,7 @@ def _results(out: Path) -> list[Path]:
 
 def _plan(config: DistillConfig, data: PackedSkeletons) -> dict[str, Any]:
     """Return what decides the students' results."""
-    weights = (Path(config.teacher) / WEIGHTS_FILE).read_bytes()
+    weights = (find_model(config.teacher) / WEIGHTS_FILE).read_bytes()
     plan = {
         "split": config.split,
         "temperature": config.temperature,

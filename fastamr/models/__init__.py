@@ -17,6 +17,7 @@ from .flops import count_flops
 from .gfp import GFPConfig, GFPModel
 from .mamp import MAMPConfig, MAMPModel
 from .parts.config import ModelConfig
+from .pretrained import from_pretrained
 from .registry import MODELS, build_model, load_pretrained, register_model
 from .skeleton_mae import SkeletonMAEConfig, SkeletonMAEModel
 from .slim import SLiMConfig, SLiMModel
@@ -45,6 +46,7 @@ __all__ = [
     "SkeletonModel",
     "build_model",
     "count_flops",
+    "from_pretrained",
     "load_pretrained",
     "register_model",
 ]

@@ -15,17 +15,8 @@ from .. import ops
 from ..distributed import draw_rows, processes
 from ..errors import check_name, naming
 from ..nn import DropPath, drop_path_seed, initialize
-from .base import (
-    BODY_SIZE,
-    CLASSIFIER,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    SkeletonModel,
-    check_fits_file,
-    load_weights,
-    read_description,
-    write_model,
-)
+from ..weights import BODY_SIZE, CONFIG_FILE, WEIGHTS_FILE, Publishable, find_model, read_description
+from .base import CLASSIFIER, SkeletonModel, check_fits_file, load_weights, write_model
 from .parts.config import LARGEST
 from .parts.masking import token_validity
 from .parts.pooling import (
@@ -50,7 +41,7 @@ HEAD_BODIES = ("mean", "ordered")
 _BLOCK = re.compile(r"^(.*\.)blocks\.(\d+)\.")
 
 
-class ActionClassifier(nn.Module):
+class ActionClassifier(Publishable, nn.Module):
     """The fine-tuning module of MAMP's public code over the tokens of any encoder.
 
     The tokens of each body are pooled, the bodies of a clip averaged, or put side by side, and the head turns that into
@@ -173,18 +164,23 @@ class ActionClassifier(nn.Module):
             "steps": [dict(step) for step in self.steps],
             "training_data": self.training_data,
         }
-        write_model(directory, self.name, config, self.inference_state(), self.body_size)
+        write_model(directory, self.name, config, self.inference_state(), {BODY_SIZE: self.body_size})
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path) -> Self:
+    def from_pretrained(cls, directory: str | Path, *, revision: str | None = None) -> Self:
         """Load what :meth:`save_pretrained` wrote, in evaluation mode; nothing is unpickled.
 
         Parts of the pre-training, which the file does not hold, have fresh weights.
+
+        Args:
+            directory: the folder, a shipped model or a repository, see :func:`fastamr.weights.find_model`.
+            revision: branch, tag or commit of a repository.
 
         Raises:
             FileNotFoundError: the folder holds no model.
             ValueError: the folder holds an encoder without classes, or the files do not fit each other.
         """
+        directory = find_model(directory, revision=revision)
         description = read_description(directory)
         if description["model"] != cls.name:
             raise ValueError(

@@ -308,10 +308,10 @@ def _weight_pair(s: Sizes) -> Arguments:
     return {"upstream": s.lows(s.rows, s.hidden), "x": s.lows(s.rows, s.width), "out": None}
 
 
-def _weight_pairs(s: Sizes) -> Arguments:
-    """The four weights of a block, as its backward meets them."""
-    narrow, wide, wider = (s.lows(s.rows, width) for width in (s.width, s.hidden, 3 * s.width))
-    return {"pairs": [(narrow, wide), (wide, narrow), (narrow, narrow), (wider, narrow)]}
+def _weight_pairs(s: Sizes, projected: int = 3) -> Arguments:
+    """The four weights of a block, as its backward meets them; of cross-attention one projects the queries alone."""
+    narrow, wide, last = (s.lows(s.rows, width) for width in (s.width, s.hidden, projected * s.width))
+    return {"pairs": [(narrow, wide), (wide, narrow), (narrow, narrow), (last, narrow)]}
 
 
 def _cases() -> Iterator[Case]:
@@ -380,6 +380,8 @@ def _cases() -> Iterator[Case]:
     yield Case("row_norm", "", _row_norm_backward, rows, "row_norm_backward")
     yield Case("weight_gradient", "", _weight_pair, rows)
     yield Case("weight_gradient", "", _weight_pairs, rows, "weight_gradients")
+    queries = partial(_weight_pairs, projected=1)
+    yield Case("weight_gradient", "queries", queries, function="weight_gradients")
 
 
 CASES = tuple(_cases())

@@ -65,6 +65,7 @@ class Run:
         if config.probe_every:
             check_probe_pooling(self.model, config.probe_pooling)
         self.model.body_size = gathered.body_size
+        self.model.preprocess = steps_as_text(data, config.preprocess)
         self.resident = not data.coords.is_meta and is_resident([data], self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
         self.files = mapped_files(self.data.coords)

@@ -52,7 +52,8 @@ def _parser() -> CommandParser:
     text = "Write a classifier, or an encoder, as a file for other runtimes. The batch size is free."
     parser = CommandParser("export", "CHECKPOINT", text)
     parser.add_argument("checkpoint", metavar="CHECKPOINT",
-        help="folder of a classifier (fastamr finetune, distill) or of a run")  # fmt: skip
+        help="folder of a classifier (fastamr finetune, distill) or of a run, a shipped model, or owner/name of the "
+        "Hugging Face Hub")  # fmt: skip
     add = parser.add_argument_group("files").add_argument
     add("--onnx", metavar="FILE.onnx", help="write ONNX, and compare it with the model in onnxruntime")
     add("--torch-export", metavar="FILE.pt2", help="write what torch.export.load reads")

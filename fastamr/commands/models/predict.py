@@ -68,7 +68,8 @@ def _parser() -> CommandParser:
     parser.add_argument("input", metavar="INPUT", help=text)
     add = parser.add_argument_group("model and answers").add_argument
     add("--model", required=True, metavar="MODEL",
-        help="folder of a classifier (fastamr finetune, distill), or an exported file *.onnx")  # fmt: skip
+        help="folder of a classifier (fastamr finetune, distill), owner/name of one on the Hugging Face Hub, or an "
+        "exported file *.onnx")  # fmt: skip
     add("--top", type=int, default=5, metavar="K", help="classes of an answer")
     add("--window", type=_window, metavar="FRAMES",
         help="slide a window of so many frames, or auto: of as much time as the training clips' median; by default "

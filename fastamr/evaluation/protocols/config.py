@@ -31,7 +31,7 @@ class EvaluateConfig:
     """What ``fastamr evaluate`` does.
 
     Attributes:
-        checkpoint: folder of a run, or of ``save_pretrained``.
+        checkpoint: folder of a run; or a shipped model or one of the Hub, with ``out``.
         data: packed files of one layout, which are evaluated together, or ``synthetic``.
         protocol: ``knn`` (cosine 1-NN and weighted 20-NN), ``linear`` (the AMR paper's linear probe, and
             logistic regression), ``all`` of these, ``retrieval`` (1-NN, 20-NN, mean average precision), ``finetune``
@@ -57,7 +57,8 @@ class EvaluateConfig:
             NTU-60, where a thousand clips have 400. Choice: 0, the epochs decide.
         seeds: of the linear probe, of fine-tuning, of the choice of labels and of the random encoder's weights; the
             table shows mean and deviation.
-        cache: keep features in the checkpoint's folder, keyed by weights, data and settings.
+        cache: keep features in the checkpoint's folder, keyed by weights, data and settings; not for shipped models and
+            those of the Hub.
         shares: shares of the labels that ``semi`` trains on.
         missing: joints of the encoder's layout that the data of ``transfer`` lacks: ``interpolate`` them where there is
             a rule and mark the others as not seen, ``mask`` all of them, or ``refuse``.
