@@ -282,7 +282,7 @@ def _augmentation(draw: _Draw) -> Call:
     for name in ("valid", "group", "numbers"):
         given[name] = given[name] if draw.chance() else None
     given = draw.spoilt(given, tuple(given))
-    amounts = {
+    amounts: dict[str, Any] = {
         "mirror": draw.pick.choice((0.0, 0.5, 1.0)),
         "scale_jitter": draw.pick.choice((0.0, 0.3)),
         "drop_limbs": draw.pick.choice((0.0, 0.4, 1.0)),
@@ -293,7 +293,7 @@ def _augmentation(draw: _Draw) -> Call:
     }
 
     def run(name: str, exact: bool) -> list[Tensor]:
-        made = {key: None if value is None else _as(value, exact) for key, value in given.items()}
+        made: dict[str, Any] = {key: _as(value, exact) for key, value in given.items()}
         found, seen = ops.augment_clips(**made, **amounts)
         return [found] if seen is None else [found, seen.to(found.dtype)]
 
