@@ -60,6 +60,9 @@ def test_flat_embedding(name: str) -> None:
     assert embed.flat_embed.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="flat_embedding needs channels=3"):
         small(name, flat_embedding=True, channels=2)
+    if name == "asma":
+        with pytest.raises(ValueError, match="flat_embedding needs backbone='transformer'"):
+            small(name, flat_embedding=True, backbone="stgcn")
 
 
 def test_paper_configurations() -> None:
