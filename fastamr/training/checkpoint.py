@@ -291,7 +291,8 @@ def changed_settings(scalars: Mapping[str, Any], config: Mapping[str, Any], fing
     saved = PretrainConfig().to_dict() | current_names(scalars["config"])
     if saved["model"] == config["model"]:
         defaults = model_config_class(saved["model"])().to_dict()
-        saved["architecture"] = defaults | saved["architecture"]
+        younger = {name: value for name, value in defaults.items() if name in config["architecture"]}
+        saved["architecture"] = younger | saved["architecture"]
     for name in _IDENTITY:
         old, new = json.loads(json.dumps([saved[name], config[name]]))
         if old != new:
