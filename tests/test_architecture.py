@@ -80,8 +80,8 @@ features: data data/packed distributed models ops
 files:
 finetuning: data distributed features finetuning/fitting folders models nn probes training training/metrics
     training/update
-finetuning/fitting: data/packed distributed features folders models nn training training/clips training/metrics
-    training/update
+finetuning/fitting: data/packed distributed features folders models models/parts nn training training/clips
+    training/metrics training/update
 folders:
 host:
 info: native ops ops/common
