@@ -72,16 +72,16 @@ distributed:
 documents:
 errors:
 evaluation: data data/preprocessing distributed evaluation/protocols evaluation/report features finetuning
-    folders models probes
-evaluation/protocols: data data/preprocessing distributed features finetuning models probes
+    folders models models/parts probes
+evaluation/protocols: data data/preprocessing distributed features finetuning models models/parts probes
 evaluation/report: data evaluation/protocols features models
 export: data data/packed data/preprocessing features models models/parts nn
-features: data data/packed distributed models ops
+features: data data/packed distributed models models/parts ops
 files:
 finetuning: data distributed features finetuning/fitting folders models nn probes training training/metrics
     training/update
-finetuning/fitting: data/packed distributed features folders models models/parts nn training training/clips
-    training/metrics training/update
+finetuning/fitting: data/packed distributed features folders models nn training training/clips training/metrics
+    training/update
 folders:
 host:
 info: native ops ops/common
@@ -105,8 +105,8 @@ skeleton:
 sweep: folders training
 tables:
 testing: data/synthetic native ops ops/common
-training: data data/packed data/preprocessing distributed features folders models native ops ops/common probes
-    training/clips training/metrics training/update tuning
+training: data data/packed data/preprocessing distributed features folders models models/parts native ops
+    ops/common probes training/clips training/metrics training/update tuning
 training/clips: data data/packed features ops
 training/metrics: folders
 training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics

@@ -26,6 +26,7 @@ from ..features.splits import labelled_split, untrained_classes
 from ..files import write_text
 from ..folders import FolderLock, note_written
 from ..models import load_pretrained
+from ..models.parts.pooling import unplaced_joints
 from .protocols.config import EvaluateConfig, command_line
 from .protocols.detection import compare_detection, find_streams
 from .protocols.frozen import SUPERVISED, Scores, compare
@@ -127,6 +128,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """As :func:`evaluate`, while no run writes into the folders."""
     model = load_pretrained(config.checkpoint)
+    model.check_pooling(config.pooling)
     runs = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
     say = None if quiet else functools.partial(print, flush=True)
     split = config.split or _split_of(config, runs[config.checkpoint] or {}, say)
@@ -202,7 +204,8 @@ def _settled(
     labelled = config.protocol != "detection"
     settled = settle(given, names, split=config.split, layout=layout, labelled=labelled)
     sizes = size_warnings(settled.sets, names, run_steps(config.checkpoint), model.body_size)
-    return settled.sets, [*settled.notes, *class_notes(given, names)], [*sizes, *settled.warnings]
+    notes = [*settled.notes, *class_notes(given, names), *unplaced_joints(config.pooling, model.layout)]
+    return settled.sets, notes, [*sizes, *settled.warnings]
 
 
 @dataclasses.dataclass
@@ -258,6 +261,7 @@ class _Job:
             standardize=config.standardize,
             min_updates=config.min_updates,
             bodies=config.bodies,
+            pooling=config.pooling,
             batch_size=config.batch_size,
             progress=self.say,
             world=self.world,
@@ -297,6 +301,7 @@ class _Job:
             config=config.recipe(),
             caches=[Path(run) / CACHE_FOLDER if config.cache else None for run in self._runs()],
             bodies=config.bodies,
+            pooling=config.pooling,
             batch_size=config.batch_size,
             progress=self.say,
             world=self.world,
@@ -319,6 +324,7 @@ class _Job:
         """Return the data joined and pre-processed as for the training of a run."""
         for one in given:
             check_fit(model, one)
+        model.check_pooling(self.config.pooling)
         steps = run_steps(run)
         return self._join([apply_missing(one, steps) for one in given])
 
@@ -340,6 +346,7 @@ class _Job:
             cache=Path(config.checkpoint) / CACHE_FOLDER if config.cache else None,
             batch_size=config.batch_size,
             bodies=config.bodies,
+            pooling=config.pooling,
             world=self.world,
         )
 

@@ -30,7 +30,11 @@ from .onnx_file import OnnxModel
 from .time_scale import TimeScale
 
 AUTO = "auto"
-AVERAGED = "{} several people, whose features are averaged into one answer: --per-body names what each does"
+CROWDS = {
+    "mean": "{} several people, whose features are averaged into one answer: --per-body names what each does",
+    "ordered": "{} several people, of whom the two that move most make one answer: --per-body names what each does",
+}
+"""What is said of clips of several people, by the classifier's ``bodies``."""
 _CONVERT = "convert"
 
 
@@ -108,7 +112,8 @@ class Predictor:
     """A classifier with the pre-processing that it was trained with.
 
     Clips are pre-processed and sampled as in the evaluation: the steps of the training data that they lack, the
-    central 95 % of the frames resized to the model's frames, the bodies that a clip has averaged. With ``per_body``
+    central 95 % of the frames resized to the model's frames, the bodies that a clip has averaged or put side by side,
+    as the classifier was trained. With ``per_body``
     each body is pre-processed and named as a clip of its own.
 
     Args:
@@ -164,6 +169,10 @@ class Predictor:
         if text not in self._told:
             self._told.add(text)
             (self._say or print_line)(printable(f"note: {text}"))
+
+    def note_crowd(self, what: str) -> None:
+        """Say, once, what becomes of several people; ``what`` shows them."""
+        self.note(CROWDS[self.description.get("bodies", "mean")].format(what))
 
     def class_name(self, label: int) -> str:
         """Return what a class is called."""
@@ -234,7 +243,7 @@ class Predictor:
                 pre-processed as a clip of its own.
             stride: frames from one window to the next; None = half a window. The last window ends with the clip.
             per_body: name each body alone, as a clip of its own; a whole clip's answers then tell the frames of each
-                body. By default the bodies of a clip are averaged.
+                body. By default the bodies of a clip make one answer.
 
         Yields:
             The answers, clip by clip, in the order of time, those of one time in the order of the bodies.
@@ -246,7 +255,7 @@ class Predictor:
         if per_body:
             data = dataclasses.replace(data, body_names=body_labels(data))
         elif bool((crowded := torch.bincount(data.body_clip) > 1).any()):
-            self.note(AVERAGED.format(f"{int(crowded.sum())} of {data.num_clips} clips show"))
+            self.note_crowd(f"{int(crowded.sum())} of {data.num_clips} clips show")
         if window is None:
             yield from self._whole_clips(data, top, per_body)
             return

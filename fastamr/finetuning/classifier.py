@@ -57,6 +57,10 @@ __all__ = [
 ]
 
 
+FROZEN_FORM = ("pooling", "bodies")
+"""Settings of the recipe that a frozen encoder's features have too."""
+
+
 @dataclass
 class ClassifierConfig:
     """What ``fastamr finetune`` does.
@@ -74,7 +78,7 @@ class ClassifierConfig:
             learns too by default. Below 200 training clips the recipe then suits few of them, see
             :func:`~fastamr.finetuning.few_clips.few_clips_recipe`; ``--no-frozen`` takes the usual one.
         recipe: settings of :class:`FinetuneConfig` that differ from the defaults, and win over those for few clips;
-            none of them with ``frozen``.
+            with ``frozen`` only ``pooling`` (by default ``mean``) and ``bodies``.
         seed: of the fine-tuning.
         batch_size: body sequences encoded at a time with ``frozen``.
         device: ``auto`` (a GPU where there is one) or a torch device.
@@ -117,9 +121,10 @@ class ClassifierConfig:
             raise ValueError(f"seed={self.seed} must be zero or more")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
-        if self.frozen and self.recipe:
+        without_effect = [name for name in self.recipe if name not in FROZEN_FORM]
+        if self.frozen and without_effect:
             raise ValueError(
-                f"recipe.{next(iter(self.recipe))} has no effect with frozen, which trains no encoder: omit one of them"
+                f"recipe.{without_effect[0]} has no effect with frozen, which trains no encoder: omit one of them"
             )
         check_computation(self)
         check_part("recipe", self.recipe, FinetuneConfig)
@@ -239,7 +244,9 @@ def _train_classifier(
     )
     with StopSignals(lambda: _kept(keeper)):
         if recipe is None:
-            classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
+            classifier = linear_classifier(
+                model, prepared, train, batch_size=config.batch_size, **config.recipe
+            )
             accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
         else:
             show: Any = (
@@ -307,7 +314,7 @@ def _facts(config: ClassifierConfig, split: str | None, plan: _Plan) -> dict[str
         "split": split,
         "seed": config.seed,
         "head": plan.head,
-        "recipe": None if plan.recipe is None else dataclasses.asdict(plan.recipe),
+        "recipe": config.recipe or None if plan.recipe is None else plan.recipe.decisive(),
     }
     return json.loads(json.dumps(facts))
 

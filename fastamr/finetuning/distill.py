@@ -226,7 +226,7 @@ def _plan(config: DistillConfig, data: PackedSkeletons) -> dict[str, Any]:
         "soft": config.soft,
         "feature": config.feature,
         "student": dataclasses.asdict(config.student_config()),
-        "recipe": dataclasses.asdict(config.student_recipe()),
+        "recipe": config.student_recipe().decisive(),
         "data": data.fingerprint(),
         "teacher": hashlib.sha256(weights).hexdigest(),
     }

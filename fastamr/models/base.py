@@ -23,7 +23,7 @@ from ..skeleton import SkeletonLayout, get_layout
 from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
 from .parts.masking import choose_visible, motion_scores, token_validity
-from .parts.pooling import mean_tokens
+from .parts.pooling import check_pooling, pool_tokens, slots_of
 
 CONFIG_FILE = "config.json"
 BODY_SIZE = "body_size"
@@ -65,6 +65,7 @@ class SkeletonModel(nn.Module):
         spreads: whether several processes can share a batch, see :mod:`fastamr.distributed`.
         body_size: the median trunk of the bodies that it was trained on, as pre-processing left them; None = unknown,
             or of no effect. It is saved with the model.
+        slots: the region of each joint, see :func:`fastamr.models.parts.pooling.slots_of`.
 
     Raises:
         ValueError: an unknown option (with the nearest valid one) or a value out of range.
@@ -86,6 +87,7 @@ class SkeletonModel(nn.Module):
         self.config = self.Config(layout=layout, frames=frames, **options)
         self.layout = get_layout(self.config.layout)
         self.frames = frames
+        self.slots = slots_of(self.layout)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
@@ -190,10 +192,27 @@ class SkeletonModel(nn.Module):
         clips, _ = self.prepare(clips, valid)
         return self.encoder(clips)
 
-    def features(self, clips: Tensor, *, valid: Tensor | None = None) -> Tensor:
-        """One vector per sequence ``(S, D)``: the mean over its tokens, or over the valid ones if any is."""
+    def features(self, clips: Tensor, *, valid: Tensor | None = None, pooling: str = "mean") -> Tensor:
+        """One vector per sequence ``(S, F)``, pooled over its tokens, or over the valid ones if any is.
+
+        Args:
+            clips: ``(S, T, V, C)``.
+            valid: ``(S, T, V)`` bool.
+            pooling: ``"mean"`` (F = D); ``"regions"``, the means of trunk, arms and legs and a flag each (5 * D + 5);
+                ``"regions+time"``, the same for each third of the time (15 * D + 15); ``"mean+max"`` (2 * D). See
+                :mod:`fastamr.models.parts.pooling`.
+
+        Raises:
+            ValueError: an unknown pooling, or one that the layout or the frames do not allow.
+        """
+        self.check_pooling(pooling)
         tokens = self.encode(clips, valid=valid)
-        return mean_tokens(tokens, None if valid is None else token_validity(valid, self.config.patch_frames))
+        known = None if valid is None else token_validity(valid, self.config.patch_frames)
+        return pool_tokens(tokens, known, pooling, self.slots)
+
+    def check_pooling(self, pooling: str) -> None:
+        """Raise ``ValueError`` for a pooling that is unknown, or that the model's tokens cannot have."""
+        check_pooling(pooling, self.layout.name, self.slots, self.config.frames // self.config.patch_frames)
 
     def set_recompute(self, recompute: bool = True) -> None:
         """Let the backward compute the blocks' hidden layers again instead of keeping them.

@@ -54,7 +54,7 @@ _IDENTITY = (
 # These may differ between a run and its continuation without a word.
 _INCIDENTAL = (
     "data", "out", "graph", "data_budget", "recompute", "side_branch",
-    "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress", "on_nan",
+    "log_every", "checkpoint_every", "probe_every", "probe_pooling", "tensorboard", "progress", "on_nan",
 )  # fmt: skip
 _FORMAT = "fastamr-state-1"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

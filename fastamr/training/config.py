@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ..documents import load_yaml
 from ..errors import check_name, shortened, unknown_name
 from ..files import write_text
+from ..models.parts.pooling import POOLINGS
 from .update.precision import PRECISIONS
 
 TRAIN_ON = ("train", "all")
@@ -95,6 +96,8 @@ class PretrainConfig:
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
+        probe_pooling: of the tokens in the features that are probed: ``mean``, ``regions``, ``regions+time`` or
+            ``mean+max``.
         profile: profile this many of the first updates (kernels, gaps, a Chrome trace in the run's folder), then go on
             with the run, whose results stay the same to the bit; 0 for none.
         resume: ``yes`` continues the run that the folder holds, and is an error where it holds none; ``auto`` continues
@@ -143,6 +146,7 @@ class PretrainConfig:
     log_every: int = 10
     checkpoint_every: float = 20.0
     probe_every: float = 0.0
+    probe_pooling: str = "mean"
     profile: int = 0
     resume: bool | Literal["auto"] = False
     overwrite: bool = False
@@ -172,6 +176,7 @@ class PretrainConfig:
         check_name("train_on", self.train_on, TRAIN_ON)
         check_name("graph", self.graph, GRAPH)
         check_name("on_nan", self.on_nan, ON_NAN)
+        check_name("probe_pooling", self.probe_pooling, POOLINGS)
         if self.epochs is not None and self.updates is not None:
             raise ValueError(
                 f"epochs {self.epochs:g} and updates {self.updates}: give one of the two, not both"

@@ -96,7 +96,13 @@ def test_losses_are_those_of_the_loop_of_before(
 
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize(
-    "more", [{}, {"hidden": 0, "label_smoothing": 0.0}, {"dropout": 0.3, "drop_path": 0.2}]
+    "more",
+    [
+        {},
+        {"hidden": 0, "label_smoothing": 0.0},
+        {"dropout": 0.3, "drop_path": 0.2},
+        {"pooling": "regions", "bodies": "ordered"},
+    ],
 )
 def test_updates_are_those_of_a_plain_loop(data: PackedSkeletons, mask: bool, more: dict[str, Any]) -> None:
     data = masked(data) if mask else data
@@ -125,6 +131,8 @@ def test_updates_are_those_of_a_plain_loop(data: PackedSkeletons, mask: bool, mo
         (False, {"hidden": 0}, "field"),
         (True, {"mixup": 0.8}, "existing"),
         (True, {"batch_size": 8}, "existing"),
+        (True, {"pooling": "regions", "bodies": "ordered"}, "existing"),
+        (False, {"pooling": "mean+max", "mixup": 0.8}, "existing"),
     ],
 )
 def test_a_recorded_update_computes_the_same(

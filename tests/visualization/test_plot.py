@@ -109,7 +109,19 @@ def test_curves(run_folder: Path, tmp_path: Path) -> None:
 
 def test_all_figures_of_a_run(run_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    asked = ["--embedding", "pca", "--attention", "--clip", "2", "--confusion", "knn", "--format", "svg"]
+    asked = [
+        "--embedding",
+        "pca",
+        "--attention",
+        "--clip",
+        "2",
+        "--confusion",
+        "knn",
+        "--pooling",
+        "mean+max",
+        "--format",
+        "svg",
+    ]
     assert cli.main(["plot", str(run_folder), "--out", str(tmp_path), *asked]) == 0
     texts = {path.stem: path.read_text() for path in tmp_path.iterdir()}
     assert sorted(texts) == ["attention", "confusion", "curves", "embedding"]

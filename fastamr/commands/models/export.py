@@ -35,14 +35,16 @@ def run(words: list[str]) -> None:
         model, steps = load_pretrained(given.checkpoint), run_steps(given.checkpoint)
     kind = "classifier" if isinstance(model, ActionClassifier) else "encoder"
     if given.onnx is not None:
-        difference = export_onnx(model, make_folder(given.onnx), steps=steps, opset=given.opset)
+        difference = export_onnx(
+            model, make_folder(given.onnx), steps=steps, opset=given.opset, pooling=given.pooling
+        )
         size = Path(given.onnx).stat().st_size / 1e6
         print(
             f"{kind} written to {given.onnx} ({size:.2f} MB); onnxruntime differs from the model by {difference:.1g} "
             "of the largest output"
         )
     if given.torch_export is not None:
-        export_program(model, make_folder(given.torch_export), steps=steps)
+        export_program(model, make_folder(given.torch_export), steps=steps, pooling=given.pooling)
         print(f"{kind} written to {given.torch_export}")
 
 
@@ -55,5 +57,7 @@ def _parser() -> CommandParser:
     add("--onnx", metavar="FILE.onnx", help="write ONNX, and compare it with the model in onnxruntime")
     add("--torch-export", metavar="FILE.pt2", help="write what torch.export.load reads")
     add("--encoder", action=FLAG, help="of a classifier's folder, write the encoder alone")
+    add("--pooling", default="mean", metavar="NAME",
+        help="of an encoder's features: mean (default), regions, regions+time or mean+max")  # fmt: skip
     add("--opset", type=int, help="version of ONNX's operators, by default PyTorch's choice")
     return parser

@@ -76,7 +76,7 @@ def _parser() -> CommandParser:
     add("--stride", type=int, metavar="FRAMES",
         help="from one window to the next; by default half a window, of a stream a quarter")  # fmt: skip
     add("--per-body", action=FLAG,
-        help="name what each person does; by default the people of a clip are averaged")  # fmt: skip
+        help="name what each person does; by default the people of a clip make one answer")  # fmt: skip
     add("--json", action=FLAG, help="write a line of JSON an answer")
     add("--out", metavar="FILE", help="write to a file, in one piece at the end, instead of standard output")
     add("--device", default="cpu", metavar="NAME", help="of a classifier's folder: cpu, cuda or auto")
