@@ -109,7 +109,7 @@ tables:
 testing: data/synthetic native ops ops/common
 training: data data/packed data/preprocessing distributed features folders models models/parts native ops
     ops/common probes training/clips training/metrics training/update tuning
-training/clips: data data/packed features
+training/clips: data data/packed features ops
 training/metrics: folders
 training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
 tuning: kernels native ops ops/common testing

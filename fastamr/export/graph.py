@@ -14,6 +14,7 @@ from ..models.classifier import encoded_example, pretraining_only
 from ..models.parts.masking import token_validity
 from ..models.parts.pooling import PEOPLE, body_motion, pool_tokens
 from ..nn import MaskedPatchEmbed, VisibleAttention
+from ..nn.masked_patch_gather import flat_part
 
 # Example sizes: the batch and the bodies of a clip are free afterwards, so that neither may be 1 here.
 _BATCH, _BODIES = 3, 2
@@ -31,11 +32,13 @@ class PlainPatchEmbed(nn.Module):
         super().__init__()
         self.patch_frames = embed.patch_frames
         self.proj, self.time_embed, self.joint_embed = embed.proj, embed.time_embed, embed.joint_embed
+        self.flat_embed = embed.flat_embed
 
     def forward(self, clips: Tensor, keep: None = None) -> Tensor:
         """``(S, T, V, C)`` to all tokens ``(S, N, D)``."""
         patches = clips.unflatten(1, (-1, self.patch_frames)).transpose(2, 3).flatten(3)
-        return (self.proj(patches) + self.time_embed + self.joint_embed).flatten(1, 2)
+        tokens = (self.proj(patches) + self.time_embed + self.joint_embed).flatten(1, 2)
+        return tokens if self.flat_embed is None else tokens + flat_part(clips, self.flat_embed)
 
 
 class ClassifierGraph(nn.Module):

@@ -86,9 +86,7 @@ class Run:
         return PretrainStep(
             self.model,
             optimizer,
-            open_clip_stream(
-                self.data, self.order, config, self.model.frames, self.device, resident=self.resident
-            ),
+            open_clip_stream(self.data, self.order, config, self.model, self.device, resident=self.resident),
             seed=ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
             schedule=self.schedule,
             dtype=dtype,

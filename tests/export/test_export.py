@@ -65,9 +65,11 @@ def needs_onnx() -> None:
 
 
 class TestGraph:
-    def test_plain_embedding_is_the_library_one(self) -> None:
-        layer = MaskedPatchEmbed(12, 5, 6, patch_frames=3)
+    @pytest.mark.parametrize("flat", [False, True])
+    def test_plain_embedding_is_the_library_one(self, flat) -> None:
+        layer = MaskedPatchEmbed(12, 5, 6, patch_frames=3, flat_embedding=flat)
         clips = torch.randn(2, 12, 5, 3)
+        clips[1, ..., 2] = 0
         torch.testing.assert_close(PlainPatchEmbed(layer)(clips), layer(clips))
 
     @pytest.mark.parametrize("kind", list(MODELS))

@@ -196,6 +196,17 @@ def test_clips_are_augmented_and_follow_seed_and_update(data: PackedSkeletons) -
     assert one.step.seed.tolist() == [3, 2]
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_bodies_without_depth_stay_so_for_an_encoder_that_tells_them(
+    data: PackedSkeletons, flat: bool
+) -> None:
+    coords = data.coords.clone()
+    coords[..., 2] = 0
+    one = fit(dataclasses.replace(data, coords=coords), QUICK, small_model(data, flat_embedding=flat))
+    clips = one.stream.draw(torch.tensor(0), torch.tensor([1, 0])).clips
+    assert bool((clips[..., 2] == 0).all()) == flat
+
+
 def test_learning_rates_follow_warmup_cosine_and_layers(data: PackedSkeletons) -> None:
     recipe = dataclasses.replace(QUICK, epochs=4, batch_size=12, lr=1e-2, min_lr=1e-3, warmup_epochs=1)
     one = fit(data, recipe)

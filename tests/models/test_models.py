@@ -41,6 +41,33 @@ def first_weight(model: SkeletonModel) -> nn.Parameter:
     return next(p for name, p in model.encoder.named_parameters() if name.endswith("embed.proj.weight"))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_flat_embedding(name: str) -> None:
+    """Tokens of a sequence without depth receive a learned vector; without the option nothing is there."""
+    torch.manual_seed(0)
+    plain = small(name)
+    torch.manual_seed(0)
+    model = small(name, flat_embedding=True)
+    added = {key for key, _ in model.named_parameters()} - {key for key, _ in plain.named_parameters()}
+    assert added
+    assert all(key.endswith("embed.flat_embed") for key in added)
+    model.load_state_dict({**model.state_dict(), **plain.state_dict()})
+    embed = next(module for module in model.modules() if getattr(module, "flat_embed", None) is not None)
+    bare = next(module for module in plain.modules() if getattr(module, "flat_embed", 0) is None)
+    clips = random_clips(2, 24, 25)
+    clips[1, ..., 2] = 0
+    tokens = bare(clips)
+    tokens[1] += embed.flat_embed[0]
+    torch.testing.assert_close(embed(clips), tokens)
+    model(clips, seed=torch.tensor([1, 0])).backward()
+    assert embed.flat_embed.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="flat_embedding needs channels=3"):
+        small(name, flat_embedding=True, channels=2)
+    if name == "asma":
+        with pytest.raises(ValueError, match="flat_embedding needs backbone='transformer'"):
+            small(name, flat_embedding=True, backbone="stgcn")
+
+
 def test_paper_configurations() -> None:
     """Parameters and cost as published: 10,409,288 and 10,368,524; 3.8, 13.7 and 4.1 GFLOPs."""
     amr, mae = AMRModel(layout="ntu25", frames=120), SkeletonMAEModel(layout="ntu25", frames=120)

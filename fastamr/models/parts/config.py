@@ -79,6 +79,8 @@ class ModelConfig:
         stride: frames between the two ends of a motion.
         normalize: ``"sequence"``, ``"patch"`` or ``"none"``.
         loss_eps: added to the target's variance.
+        flat_embedding: add a learned vector to the tokens of sequences whose third channel is 0 throughout, so that one
+            encoder serves 3-D data, and 2-D data or projections (choice).
     """
 
     layout: str | SkeletonLayout = "ntu25"
@@ -102,12 +104,15 @@ class ModelConfig:
     stride: int = 1
     normalize: str = "sequence"
     loss_eps: float = 1e-6
+    flat_embedding: bool = False
 
     def __post_init__(self) -> None:
         if get_layout(self.layout).name != self.layout:  # the path of a file: its layout goes with the model
             object.__setattr__(self, "layout", get_layout(self.layout))
         if self.channels not in (2, 3):
             raise ValueError(f"channels={self.channels} must be 2 or 3 coordinates")
+        if self.flat_embedding and self.channels != 3:
+            raise ValueError(f"flat_embedding needs channels=3, got channels={self.channels}: leave it False")
         for name in ("frames", "width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

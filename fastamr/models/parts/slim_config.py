@@ -109,6 +109,10 @@ class SLiMConfig(ModelConfig):
                 f"width={self.width} in heads={self.heads} leaves {self.width // self.heads} features a head, expected "
                 "an even number: the rotation by time turns pairs of them"
             )
+        if self.flat_embedding:
+            raise ValueError(
+                "flat_embedding is of the models with learned times, SLiM's has none: leave it False"
+            )
         if self.blocks == "fused":
             raise ValueError(
                 "blocks='fused' is for plain blocks, and SLiM's have SwiGLU and RoPE: use 'auto'"

@@ -393,6 +393,7 @@ def test_what_it_cannot_do_it_says() -> None:
         ({"local_frames": 28}, "local_frames=28 must be whole patches of 4 frames and at most frames=24"),
         ({"global_views": 1, "local_crops": 0}, "leaves no second view to compare"),
         ({"width": 6, "heads": 2}, "leaves 3 features a head, expected an even number"),
+        ({"flat_embedding": True}, "flat_embedding is of the models with learned times"),
         ({"blocks": "fused"}, "blocks='fused' is for plain blocks"),
         ({"summary": "median"}, "unknown summary 'median'"),
         ({"registers": -1}, "registers=-1 must be at least 0"),
