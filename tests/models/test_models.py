@@ -41,7 +41,9 @@ def first_weight(model: SkeletonModel) -> nn.Parameter:
     return next(p for name, p in model.encoder.named_parameters() if name.endswith("embed.proj.weight"))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if name != "slim"]
+)  # which refuses it: tests/models/slim
 def test_flat_embedding(name: str) -> None:
     """Tokens of a sequence without depth receive a learned vector; without the option nothing is there."""
     torch.manual_seed(0)
