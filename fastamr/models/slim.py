@@ -1,4 +1,7 @@
-"""SLiM, masked modelling without a decoder: hidden tokens are predicted as features of a slow teacher."""
+"""SLiM (Do et al. 2026, arXiv 2603.10648), masked modelling without a decoder.
+
+Hidden tokens are predicted as features of a slow teacher.
+"""
 
 from __future__ import annotations
 
