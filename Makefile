@@ -1,4 +1,4 @@
-# make demo | test | fuzz | bench | check-kernels | check-csrc | fuzz-ops | gpu-session | check-gpu | check-package | lint | format | install | clean
+# make demo | test | fuzz | bench | weights | check-kernels | check-csrc | fuzz-ops | gpu-session | check-gpu | check-package | lint | format | install | clean
 #
 # PYTHON        interpreter that makes the virtual environment (3.11 or later)
 # TORCH_INDEX   package index that torch is taken from, for example that of a CUDA build; empty = the default one
@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fuzz bench check-kernels check-csrc fuzz-ops gpu-session check-gpu check-package lint format install check-tools clean
+.PHONY: demo test test-slow fuzz bench weights check-kernels check-csrc fuzz-ops gpu-session check-gpu check-package lint format install check-tools clean
 
 HINT := fastamr is installed in $(VENV): type '. $(VENV)/bin/activate' and then 'fastamr --help'
 
@@ -47,6 +47,13 @@ fuzz: install
 
 bench: install
 	$(RUN) -m pytest benchmarks --benchmark-only
+
+# The weights that come with the package, in three hours on two cores: make weights UI_PRMD=FILE, see docs/weights.md.
+UI_PRMD ?= ../shared/data/ui_prmd/ui_prmd.npz
+WEIGHTS ?= --minutes 180
+
+weights: install
+	$(RUN) tools/train_weights.py body-small --data ui_prmd=$(UI_PRMD) $(WEIGHTS)
 
 # The kernels must compile without spills by the Triton that the tests run with and by the oldest one supported.
 OLD_TRITON := 3.6.0

@@ -51,8 +51,8 @@ from fastamr.training.config import merge_settings, read_yaml  # noqa: E402
 from fastamr.visualization.curves import read_metrics  # noqa: E402
 
 RUNS = ROOT / "experiments" / "runs.yaml"
-# Rows without training: coordinates, and the encoders before their first update (ASMa has two of them).
-UNTRAINED = ("raw", "input", "random", "random_asma")
+# Rows without training: coordinates, and the encoders before their first update (ASMa has two of them, SLiM its own).
+UNTRAINED = ("raw", "input", "random", "random_asma", "random_slim")
 SETS = ("nw_ucla", "bandai_to_nw_ucla", "nw_ucla_dedup", "sbu_interaction", "ablations", "target_patches")
 GENERATED = ("ablations", "target_patches")
 TRIALS = ("nw_ucla_heldout", "bandai_heldout", "sbu_heldout")
@@ -126,7 +126,7 @@ def jobs(only: Sequence[str], seeds: Sequence[int], runs: Mapping[str, Any]) -> 
 
 def _rows(chosen: str, runs: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Method, variant and change of the rows of a data set."""
-    for method in UNTRAINED[:-1] if chosen in GENERATED else UNTRAINED:
+    for method in UNTRAINED[:-2] if chosen in GENERATED else UNTRAINED:
         yield method, "", {}
     varied = {
         key.split("/")[1]: value for key, value in runs["variants"].items() if key.startswith(f"{chosen}/")
@@ -141,7 +141,7 @@ def _rows(chosen: str, runs: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapp
 def _settings(
     runs: Mapping[str, Any], chosen: str, method: str, change: Mapping[str, Any], split: str | None
 ) -> dict[str, Any]:
-    encoder = {"random": "amr", "random_asma": "asma"}.get(method, method)
+    encoder = {"random": "amr", "random_asma": "asma", "random_slim": "slim"}.get(method, method)
     of_set = dict(runs["sets"][chosen])
     own = of_set.pop("methods", {}).get(encoder, {})
     settings: dict[str, Any] = {"model": encoder}
@@ -279,7 +279,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, help="the JSON lines file that the table grows in")
     parser.add_argument("--only", nargs="+", default=list(SETS), help=f"of {' '.join(SETS + TRIALS)}")
     parser.add_argument(
-        "--methods", nargs="+", help="methods, raw, input, random or random_asma; default: all"
+        "--methods", nargs="+", help="methods, raw, input, random, random_asma or random_slim; default: all"
     )
     parser.add_argument("--variants", nargs="+", help="names of variants; default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -20,10 +20,12 @@ ROWS = {
     "input": "encoder's input",
     "random": "random encoder",
     "random_asma": "random encoder of ASMa",
+    "random_slim": "random encoder of SLiM",
     "skeleton_mae": "SkeletonMAE",
     "mamp": "MAMP",
     "gfp": "GFP",
     "asma": "ASMa",
+    "slim": "SLiM",
     "amr": "AMR",
 }
 Record = Mapping[str, Any]

@@ -21,10 +21,12 @@ _LAZY = {
     "GFPModel": "fastamr.models",
     "MAMPModel": "fastamr.models",
     "SkeletonMAEModel": "fastamr.models",
+    "SLiMModel": "fastamr.models",
     "SkeletonLayout": "fastamr.skeleton",
     "get_layout": "fastamr.skeleton",
     "PackedSkeletons": "fastamr.data",
     "backend": "fastamr.ops",
+    "from_pretrained": "fastamr.models",
 }
 _SUBPACKAGES = (
     "benchmarking",
@@ -42,6 +44,7 @@ _SUBPACKAGES = (
     "testing",
     "training",
     "visualization",
+    "weights",
 )
 
 __all__ = [
@@ -51,16 +54,27 @@ __all__ = [
     "GFPModel",
     "MAMPModel",
     "PackedSkeletons",
+    "SLiMModel",
     "SkeletonLayout",
     "SkeletonMAEModel",
     "__version__",
     "backend",
+    "from_pretrained",
     "get_layout",
 ]
 
 if TYPE_CHECKING:
     from .data import PackedSkeletons
-    from .models import ActionClassifier, AMRModel, ASMaModel, GFPModel, MAMPModel, SkeletonMAEModel
+    from .models import (
+        ActionClassifier,
+        AMRModel,
+        ASMaModel,
+        GFPModel,
+        MAMPModel,
+        SkeletonMAEModel,
+        SLiMModel,
+        from_pretrained,
+    )
     from .ops import backend
     from .skeleton import SkeletonLayout, get_layout
 

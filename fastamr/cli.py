@@ -57,6 +57,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "distill": ("models.distill", "train a small classifier that learns from a large one"),
         "export": ("models.export", "write a classifier or an encoder as ONNX or torch.export"),
         "predict": ("models.predict", "name the actions in a skeleton file or a stream"),
+        "models": ("models.weights", "the pre-trained weights that come with the package"),
     },
     "results": {
         "table": ("table", "evaluations side by side, beside published results"),

@@ -14,71 +14,72 @@ import triton.language as tl
 from torch import Tensor
 
 from .columns import Columns, Parts
-from .launch import Config, architecture, launch, pick, row_class
+from .launch import Config, architecture, launch, pick, row_class, suited
 from .tiles import aligned, as_tiles, load_tile, moves_tiles, multiply, needs_upcast, store_tile
 
 
 @triton.jit
-def _vector(source, start: tl.constexpr, width: tl.constexpr, HALF: tl.constexpr):
-    """A half of a vector ``(width,)`` as a float32 row ``(1, HALF)``, 0 outside."""
-    column = start + tl.arange(0, HALF)
+def _vector(source, start: tl.constexpr, width: tl.constexpr, WIDE: tl.constexpr):
+    """A piece of a vector ``(width,)`` as a float32 row ``(1, WIDE)``, 0 outside."""
+    column = start + tl.arange(0, WIDE)
     return tl.load(source + column, mask=column < width, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
-def _product_halves(
+def _product_pieces(
     left,  # (rows, inner), tiles (ROWS, INNER)
-    right,  # (inner, width), or (width, inner) if TRANSPOSED; tiles of HALF columns
+    right,  # (inner, width), tiles (INNER, WIDE); or (width, inner), tiles (WIDE, INNER), if TRANSPOSED
     row, rows, inner,
-    width: tl.constexpr, TRANSPOSED: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr,
-    INNER: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
+    width: tl.constexpr, TRANSPOSED: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, INNER: tl.constexpr,
+    PIECES: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Whole rows of ``left @ right`` or ``left @ right.T`` as two tiles ``(ROWS, HALF)`` float32."""
-    low = tl.zeros((ROWS, HALF), tl.float32)
-    high = tl.zeros((ROWS, HALF), tl.float32)
+    """Whole rows of ``left @ right`` or ``left @ right.T`` as a tuple of tiles ``(ROWS, WIDE)`` float32."""
+    pieces = ()
+    for _ in tl.static_range(PIECES):
+        pieces += (tl.zeros((ROWS, WIDE), tl.float32),)  # type: ignore[assignment]
     for start in tl.range(0, inner, INNER):
         part = load_tile(left, row, start, rows, inner, ROWS, INNER, TMA)
-        if TRANSPOSED:
-            first = load_tile(right, 0, start, width, inner, HALF, INNER, TMA).T
-            second = load_tile(right, HALF, start, width, inner, HALF, INNER, TMA).T
-        else:
-            first = load_tile(right, start, 0, inner, width, INNER, HALF, TMA)
-            second = load_tile(right, start, HALF, inner, width, INNER, HALF, TMA)
-        low = multiply(part, first, low, UPCAST)
-        high = multiply(part, second, high, UPCAST)
-    return low, high
+        added = ()
+        for place in tl.static_range(PIECES):
+            if TRANSPOSED:
+                other = load_tile(right, place * WIDE, start, width, inner, WIDE, INNER, TMA).T
+            else:
+                other = load_tile(right, start, place * WIDE, inner, width, INNER, WIDE, TMA)
+            added += (multiply(part, other, pieces[place], UPCAST),)  # type: ignore[assignment]
+        pieces = added
+    return pieces
 
 
 @triton.jit
 def _add_and_write(
     values, bias, factor, residual, total, row, start: tl.constexpr, rows, width: tl.constexpr, DTYPE: tl.constexpr,
-    ROWS: tl.constexpr, HALF: tl.constexpr, TMA: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """A half of the rows' sums, written and returned rounded, as the backward will read them."""
-    values += _vector(bias, start, width, HALF)
+    """A piece of the rows' sums, written and returned rounded, as the backward will read them."""
+    values += _vector(bias, start, width, WIDE)
     if factor is not None:
         values *= factor[:, None]
-    values += load_tile(residual, row, start, rows, width, ROWS, HALF, TMA).to(tl.float32)
+    values += load_tile(residual, row, start, rows, width, ROWS, WIDE, TMA).to(tl.float32)
     rounded = values.to(DTYPE)
-    store_tile(total, rounded, row, start, rows, width, ROWS, HALF, TMA)
+    store_tile(total, rounded, row, start, rows, width, ROWS, WIDE, TMA)
     return rounded.to(tl.float32)
 
 
 @triton.jit
-def _centred(values, centre, start: tl.constexpr, width: tl.constexpr, HALF: tl.constexpr):
+def _centred(values, centre, start: tl.constexpr, width: tl.constexpr, WIDE: tl.constexpr):
     """Values less their row's mean, 0 in the columns that pad the row."""
     values -= centre[:, None]
-    if start + HALF > width:
-        values = tl.where((start + tl.arange(0, HALF) < width)[None, :], values, 0.0)
+    if start + WIDE > width:
+        values = tl.where((start + tl.arange(0, WIDE) < width)[None, :], values, 0.0)
     return values
 
 
 @triton.jit
 def _linear_residual_norm(
     x,  # (rows, features), tiles (BLOCK_ROWS, BLOCK_INNER)
-    weight,  # (width, features), tiles (HALF, BLOCK_INNER)
+    weight,  # (width, features), tiles (BLOCK_WIDTH, BLOCK_INNER)
     bias,  # (width,) floating
-    residual,  # (rows, width), tiles (BLOCK_ROWS, HALF)
+    residual,  # (rows, width), tiles (BLOCK_ROWS, BLOCK_WIDTH)
     gamma,  # (width,) floating
     beta,  # (width,) floating
     scale,  # (rows,) float32; or None
@@ -87,91 +88,97 @@ def _linear_residual_norm(
     mean,  # (rows,) float32
     rstd,  # (rows,) float32
     rows, features, eps,
-    width: tl.constexpr, DTYPE: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, HALF: tl.constexpr, BLOCK_INNER: tl.constexpr,
+    width: tl.constexpr, DTYPE: tl.constexpr, PIECES: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_INNER: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_ROWS whole rows, padded to twice HALF values."""
+    """One program: BLOCK_ROWS whole rows, after the product BLOCK_WIDTH values of each at a time."""
     row = tl.program_id(0) * BLOCK_ROWS
-    low, high = _product_halves(
-        x, weight, row, rows, features, width, True, BLOCK_ROWS, HALF, BLOCK_INNER, TMA, UPCAST
-    )
+    pieces = _product_pieces(
+        x, weight, row, rows, features, width, True, BLOCK_ROWS, BLOCK_WIDTH, BLOCK_INNER, PIECES, TMA, UPCAST,
+    )  # fmt: skip
     line = row + tl.arange(0, BLOCK_ROWS)
     factor = None
     if scale is not None:
         factor = tl.load(scale + line, mask=line < rows, other=0.0)
-    low = _add_and_write(
-        low, bias, factor, residual, total, row, 0, rows, width, DTYPE, BLOCK_ROWS, HALF, TMA
-    )
-    high = _add_and_write(
-        high, bias, factor, residual, total, row, HALF, rows, width, DTYPE, BLOCK_ROWS, HALF, TMA
-    )
-    centre = (tl.sum(low, 1) + tl.sum(high, 1)) / width
-    low = _centred(low, centre, 0, width, HALF)
-    high = _centred(high, centre, HALF, width, HALF)
-    inverse = tl.rsqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / width + eps)
-    low = low * inverse[:, None] * _vector(gamma, 0, width, HALF) + _vector(beta, 0, width, HALF)
-    store_tile(normed, low, row, 0, rows, width, BLOCK_ROWS, HALF, TMA)
-    high = high * inverse[:, None] * _vector(gamma, HALF, width, HALF) + _vector(beta, HALF, width, HALF)
-    store_tile(normed, high, row, HALF, rows, width, BLOCK_ROWS, HALF, TMA)
+    sums = ()
+    centre = tl.zeros((BLOCK_ROWS,), tl.float32)
+    for place in tl.static_range(PIECES):
+        values = _add_and_write(
+            pieces[place], bias, factor, residual, total, row, place * BLOCK_WIDTH, rows, width, DTYPE, BLOCK_ROWS,
+            BLOCK_WIDTH, TMA,
+        )  # fmt: skip
+        centre += tl.sum(values, 1)
+        sums += (values,)  # type: ignore[assignment]
+    centre /= width
+    inverse = tl.zeros((BLOCK_ROWS,), tl.float32)
+    for place in tl.static_range(PIECES):
+        values = _centred(sums[place], centre, place * BLOCK_WIDTH, width, BLOCK_WIDTH)
+        inverse += tl.sum(values * values, 1)
+    inverse = tl.rsqrt(inverse / width + eps)
+    for place in tl.static_range(PIECES):
+        values = _centred(sums[place], centre, place * BLOCK_WIDTH, width, BLOCK_WIDTH) * inverse[:, None]
+        values *= _vector(gamma, place * BLOCK_WIDTH, width, BLOCK_WIDTH)
+        values += _vector(beta, place * BLOCK_WIDTH, width, BLOCK_WIDTH)
+        store_tile(normed, values, row, place * BLOCK_WIDTH, rows, width, BLOCK_ROWS, BLOCK_WIDTH, TMA)
     tl.store(mean + line, centre, mask=line < rows)
     tl.store(rstd + line, inverse, mask=line < rows)
 
 
 @triton.jit
-def _write_sums(sums, values, place, start: tl.constexpr, width: tl.constexpr, HALF: tl.constexpr):
-    """Column sums of a half into ``sums (programs * 3, width)``, row ``place``."""
-    column = start + tl.arange(0, HALF)
+def _write_sums(sums, values, place, start: tl.constexpr, width: tl.constexpr, WIDE: tl.constexpr):
+    """Column sums of a piece into ``sums (programs * 3, width)``, row ``place``."""
+    column = start + tl.arange(0, WIDE)
     tl.store(sums + place.to(tl.int64) * width + column, tl.sum(values, 0), mask=column < width)
 
 
 @triton.jit
 def _standardised(
     total, centre, scale, row, start: tl.constexpr, rows, width: tl.constexpr, ROWS: tl.constexpr,
-    HALF: tl.constexpr, TMA: tl.constexpr,
+    WIDE: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """A half of the rows before gamma and beta; in the columns that pad the row anything finite."""
-    values = load_tile(total, row, start, rows, width, ROWS, HALF, TMA).to(tl.float32)
+    """A piece of the rows before gamma and beta; in the columns that pad the row anything finite."""
+    values = load_tile(total, row, start, rows, width, ROWS, WIDE, TMA).to(tl.float32)
     return (values - centre[:, None]) * scale[:, None]
 
 
 @triton.jit
 def _norm_sums(
     values, total, centre, scale, gamma, sums, row, start: tl.constexpr, rows, width: tl.constexpr,
-    ROWS: tl.constexpr, HALF: tl.constexpr, TMA: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """Sums of a half: over columns written for dgamma and dbeta, over rows returned with the scaled values."""
+    """Sums of a piece: over columns written for dgamma and dbeta, over rows returned, weighted with gamma."""
     place = tl.program_id(0) * 3
-    _write_sums(sums, values, place + 1, start, width, HALF)
-    along = values * _standardised(total, centre, scale, row, start, rows, width, ROWS, HALF, TMA)
-    _write_sums(sums, along, place, start, width, HALF)
-    weights = _vector(gamma, start, width, HALF)
-    values *= weights
-    return values, tl.sum(values, 1), tl.sum(along * weights, 1)
+    _write_sums(sums, values, place + 1, start, width, WIDE)
+    along = values * _standardised(total, centre, scale, row, start, rows, width, ROWS, WIDE, TMA)
+    _write_sums(sums, along, place, start, width, WIDE)
+    weights = _vector(gamma, start, width, WIDE)
+    return tl.sum(values * weights, 1), tl.sum(along * weights, 1)
 
 
 @triton.jit
 def _norm_gradient(
-    values, total, centre, scale, flat, along, skip, factor, dx, dbranch, sums, row, start: tl.constexpr, rows,
-    width: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, TMA: tl.constexpr,
+    values, total, centre, scale, gamma, flat, along, skip, factor, dx, dbranch, sums, row, start: tl.constexpr, rows,
+    width: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of a half of the rows and of their branch, written, and the column sums of the latter."""
+    """The gradient of a piece of the rows and of their branch, written, and the column sums of the latter."""
     # Read again: holding the tile in registers through the sums would leave no room for as many rows.
-    standard = _standardised(total, centre, scale, row, start, rows, width, ROWS, HALF, TMA)
+    standard = _standardised(total, centre, scale, row, start, rows, width, ROWS, WIDE, TMA)
+    values *= _vector(gamma, start, width, WIDE)
     values = (values - flat[:, None] - standard * along[:, None]) * scale[:, None]
     if skip is not None:
-        values += load_tile(skip, row, start, rows, width, ROWS, HALF, TMA).to(tl.float32)
-    store_tile(dx, values, row, start, rows, width, ROWS, HALF, TMA)
+        values += load_tile(skip, row, start, rows, width, ROWS, WIDE, TMA).to(tl.float32)
+    store_tile(dx, values, row, start, rows, width, ROWS, WIDE, TMA)
     if factor is not None:
         values *= factor[:, None]
-        store_tile(dbranch, values, row, start, rows, width, ROWS, HALF, TMA)
-    _write_sums(sums, values, tl.program_id(0) * 3 + 2, start, width, HALF)
+        store_tile(dbranch, values, row, start, rows, width, ROWS, WIDE, TMA)
+    _write_sums(sums, values, tl.program_id(0) * 3 + 2, start, width, WIDE)
 
 
 @triton.jit
 def _linear_residual_norm_backward(
     upstream,  # (rows, features), tiles (BLOCK_ROWS, BLOCK_INNER)
-    weight,  # (features, width), tiles (BLOCK_INNER, HALF)
-    total,  # (rows, width), tiles (BLOCK_ROWS, HALF)
+    weight,  # (features, width), tiles (BLOCK_INNER, BLOCK_WIDTH)
+    total,  # (rows, width), tiles (BLOCK_ROWS, BLOCK_WIDTH)
     mean,  # (rows,) float32
     rstd,  # (rows,) float32
     gamma,  # (width,) floating
@@ -181,67 +188,71 @@ def _linear_residual_norm_backward(
     dbranch,  # as total; None without factors
     sums,  # (programs, 3, width) float32: of dgamma, dbeta, dbranch
     rows, features,
-    width: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr,
-    HALF: tl.constexpr, BLOCK_INNER: tl.constexpr,
+    width: tl.constexpr, PIECES: tl.constexpr, TMA: tl.constexpr, UPCAST: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr, BLOCK_INNER: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_ROWS whole rows, padded to twice HALF values. Rows outside are 0 and add nothing."""
+    """One program: BLOCK_ROWS whole rows, as in the forward. Rows outside are 0 and add nothing."""
     row = tl.program_id(0) * BLOCK_ROWS
-    low, high = _product_halves(
-        upstream, weight, row, rows, features, width, False, BLOCK_ROWS, HALF, BLOCK_INNER, TMA, UPCAST
-    )
+    pieces = _product_pieces(
+        upstream, weight, row, rows, features, width, False, BLOCK_ROWS, BLOCK_WIDTH, BLOCK_INNER, PIECES, TMA, UPCAST,
+    )  # fmt: skip
     line = row + tl.arange(0, BLOCK_ROWS)
     centre = tl.load(mean + line, mask=line < rows, other=0.0)
     scale = tl.load(rstd + line, mask=line < rows, other=0.0)
-    low, flat, along = _norm_sums(
-        low, total, centre, scale, gamma, sums, row, 0, rows, width, BLOCK_ROWS, HALF, TMA
-    )
-    high, more_flat, more_along = _norm_sums(
-        high, total, centre, scale, gamma, sums, row, HALF, rows, width, BLOCK_ROWS, HALF, TMA
-    )
-    flat = (flat + more_flat) / width
-    along = (along + more_along) / width
+    flat = tl.zeros((BLOCK_ROWS,), tl.float32)
+    along = tl.zeros((BLOCK_ROWS,), tl.float32)
+    for place in tl.static_range(PIECES):
+        more_flat, more_along = _norm_sums(
+            pieces[place], total, centre, scale, gamma, sums, row, place * BLOCK_WIDTH, rows, width, BLOCK_ROWS,
+            BLOCK_WIDTH, TMA,
+        )  # fmt: skip
+        flat += more_flat
+        along += more_along
+    flat /= width
+    along /= width
     factor = None
     if factors is not None:
         factor = tl.load(factors + line, mask=line < rows, other=0.0)
-    _norm_gradient(
-        low, total, centre, scale, flat, along, skip, factor, dx, dbranch, sums, row, 0, rows, width, BLOCK_ROWS,
-        HALF, TMA,
-    )  # fmt: skip
-    _norm_gradient(
-        high, total, centre, scale, flat, along, skip, factor, dx, dbranch, sums, row, HALF, rows, width, BLOCK_ROWS,
-        HALF, TMA,
-    )  # fmt: skip
+    for place in tl.static_range(PIECES):
+        _norm_gradient(
+            pieces[place], total, centre, scale, gamma, flat, along, skip, factor, dx, dbranch, sums, row,
+            place * BLOCK_WIDTH, rows, width, BLOCK_ROWS, BLOCK_WIDTH, TMA,
+        )  # fmt: skip
 
 
 _TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
 def _configs(x: Tensor, width: int, tma: bool, *, backward: bool) -> tuple[Config, ...]:
-    """Tiles of whole rows that compile without spills, 16384 values in the first of them.
+    """Tiles of whole rows that compile without spills, those that suit the number of rows first.
 
-    The forward leaves room for two programs on a multiprocessor. The backward needs more registers: on Hopper twice the
-    warps share a tile, on Blackwell, where 16 warps would lose its tensor cores, one program has the registers to
-    itself, and elsewhere a tile is half as tall.
+    Where descriptors move the tiles, 64 rows of 256 values leave room for a second program on a multiprocessor, which
+    multiplies while the first one norms (in the backward just so, with some versions of Triton not). 128 rows read the
+    weight half as often and take a multiprocessor for themselves. The backward norms a quarter of a row at a time: half
+    a row takes more registers than there are. Hopper alone has tiles that 16 warps share, for Blackwell's tensor cores
+    do not serve them.
     """
-    padded = max(triton.next_power_of_2(width), 32)
+    padded, tallest = max(triton.next_power_of_2(width), 32), 128 if tma or not backward else 64
 
-    def config(numbers: int, inner: int, warps: int, stages: int) -> Config:
-        rows = max(min(numbers // padded, 128), 16)
-        blocks = {"BLOCK_ROWS": rows, "HALF": padded // 2, "BLOCK_INNER": inner}
+    def config(rows: int, pieces: int, inner: int, warps: int, stages: int) -> Config:
+        rows, wide = max(min(rows * 256 // padded, tallest), 16), max(padded // pieces, 16)
+        blocks = {"BLOCK_ROWS": rows, "BLOCK_WIDTH": wide, "BLOCK_INNER": inner}
         return Config(blocks, num_warps=warps, num_stages=stages)
 
+    hopper = tma and architecture(x.device) < 100
     if x.dtype == torch.float32:
-        return (config(16 * 256, 16, 8, 2),)
-    if backward:
-        if not tma:
-            return (config(32 * 256, 64, 8, 2), config(32 * 256, 32, 8, 3))
-        warps = 16 if architecture(x.device) < 100 else 8
-        return (config(64 * 256, 64, warps, 3), config(64 * 256, 64, 8, 2))
-    if not tma:
-        return (config(64 * 256, 32, 8, 2), config(64 * 256, 32, 8, 3))
-    # Twice the rows halve the weight's traffic, but the encoder's fewer programs leave more of a GPU idle.
-    taller = (config(128 * 256, 64, 16, 2),) if architecture(x.device) < 100 else ()
-    return (config(64 * 256, 64, 8, 2), *taller, config(64 * 256, 64, 8, 3))
+        found = [config(16, 4 if backward else 2, 16, 8, 2)]
+    elif backward and tma:
+        found = [config(64, 4, 64, 8, 2), config(128, 4, 64, 8, 3), config(64, 2, 64, 8, 3)]
+        found += [config(64, 2, 64, 16, 3)] if hopper else []
+    elif backward:
+        found = [config(32, 2, 64, 8, 2), config(32, 2, 32, 8, 3), config(64, 2, 32, 8, 2)]
+    elif tma:
+        found = [config(64, 2, 64, 8, 2), config(128, 2, 64, 8, 3), config(64, 2, 64, 8, 3)]
+        found += [config(128, 2, 64, 16, 2)] if hopper else []
+    else:
+        found = [config(64, 2, 32, 8, 2), config(64, 2, 32, 8, 3)]
+    return suited(found, len(x), x.device)
 
 
 def linear_residual_norm(
@@ -295,6 +306,7 @@ def linear_residual_norm(
             width=width,
             eps=eps,
             DTYPE=_TYPES[x.dtype],
+            PIECES=triton.cdiv(width, wide),
             TMA=tma,
             UPCAST=needs_upcast(x),
         )
@@ -358,6 +370,7 @@ def linear_residual_norm_backward(
             rows=rows,
             features=features,
             width=width,
+            PIECES=triton.cdiv(width, wide),
             TMA=tma,
             UPCAST=needs_upcast(upstream),
         )

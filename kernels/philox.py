@@ -14,6 +14,9 @@ STREAM_CROP = tl.constexpr(2)
 STREAM_ROTATE = tl.constexpr(3)
 STREAM_DROPOUT = tl.constexpr(4)
 STREAM_DROP_PATH = tl.constexpr(5)
+STREAM_AUGMENT = tl.constexpr(7)
+STREAM_LIMBS = tl.constexpr(8)
+STREAM_NOISE = tl.constexpr(9)
 
 
 @triton.jit

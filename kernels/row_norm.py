@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .columns import Columns, Parts
-from .launch import Config, launch
+from .launch import Config, launch, pick, row_class, suited
 
 
 @triton.jit
@@ -113,17 +113,27 @@ def _norm_backward_rows(
     tl.store(target + 2 * width, tl.sum(to_bias, 0), mask=within)
 
 
-# Values of a tile, of the backward, whose three sums take registers too, and the most rows of a tile; rows of a program
-# of the backward.
-_NUMBERS, _NUMBERS_BACKWARD, _TALLEST, _SHARE = 2048, 1024, 16, 64
+# The most rows of a tile.
+_TALLEST = 16
 
 
-def _config(width: int, numbers: int) -> Config:
+def _config(width: int, numbers: int, warps: int, **more: int) -> Config:
     """Whole rows in a tile of that many values where they fit, spread over enough warps that nothing spills."""
     padded = max(triton.next_power_of_2(width), 32)
     tall = max(min(numbers // padded, _TALLEST), 1)
-    warps = max(padded * 4 // numbers, 4)
-    return Config({"BLOCK_ROWS": tall, "PADDED": padded}, num_warps=warps)
+    blocks = {"BLOCK_ROWS": tall, "PADDED": padded, **more}
+    return Config(blocks, num_warps=max(padded * warps // numbers, warps))
+
+
+def _configs(width: int) -> tuple[Config, ...]:
+    """Tiles of the forward; so many programs share a multiprocessor that the number of rows orders nothing."""
+    return (_config(width, 2048, 4), _config(width, 1024, 4), _config(width, 4096, 8))
+
+
+def _backward_configs(width: int, rows: int, device: torch.device) -> tuple[Config, ...]:
+    """Tiles and shares of rows, those that suit the number of rows first; three sums take registers too."""
+    found = [_config(width, 1024, 4, SHARE=32), _config(width, 1024, 4, SHARE=64)]
+    return suited([*found, _config(width, 2048, 8, SHARE=64)], rows, device)
 
 
 def _norm(
@@ -137,28 +147,38 @@ def _norm(
     scale: Tensor | None = None,
     total: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    (rows, width), config = x.shape, _config(x.shape[1], _NUMBERS)
+    rows, width = x.shape
     normed = torch.empty_like(x)
     mean, rstd = (x.new_empty((rows,), dtype=torch.float32) for _ in range(2))
-    launch(
-        _norm_rows,
-        (triton.cdiv(rows, config.blocks["BLOCK_ROWS"]),),
-        x.device,
-        config,
-        x=x,
-        bias=bias,
-        residual=residual,
-        scale=scale,
-        total=total,
-        gamma=gamma,
-        beta=beta,
-        normed=normed,
-        mean=mean,
-        rstd=rstd,
-        rows=rows,
-        eps=eps,
-        width=width,
-    )
+
+    def run(config: Config, total: Tensor | None) -> None:
+        launch(
+            _norm_rows,
+            (triton.cdiv(rows, config.blocks["BLOCK_ROWS"]),),
+            x.device,
+            config,
+            x=x,
+            bias=bias,
+            residual=residual,
+            scale=scale,
+            total=total,
+            gamma=gamma,
+            beta=beta,
+            normed=normed,
+            mean=mean,
+            rstd=rstd,
+            rows=rows,
+            eps=eps,
+            width=width,
+        )
+
+    def try_out(config: Config) -> None:
+        run(
+            config, None if total is None else torch.empty_like(total)
+        )  # total may be x, which is needed again
+
+    shape_class = (width, x.dtype, total is None, scale is None, row_class(rows))
+    run(pick("norm_rows", shape_class, _configs(width), try_out, x.device), total)
     return normed, mean, rstd
 
 
@@ -174,29 +194,38 @@ def _norm_backward(
     scale: Tensor | None = None,
     dbranch: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    (rows, width), config = total.shape, _config(total.shape[1], _NUMBERS_BACKWARD)
-    programs = triton.cdiv(rows, _SHARE)
-    sums = Parts(columns, total, programs, 3, width)
-    launch(
-        _norm_backward_rows,
-        (programs,),
-        total.device,
-        config,
-        upstream=upstream,
-        total=total,
-        mean=mean,
-        rstd=rstd,
-        gamma=gamma,
-        skip=skip,
-        scale=scale,
-        dx=dx,
-        dbranch=dbranch,
-        sums=sums.parts,
-        rows=rows,
-        width=width,
-        SHARE=_SHARE,
-    )
-    return sums.added().unbind(0)
+    rows, width = total.shape
+
+    def run(config: Config, dx: Tensor, later: Columns | None) -> Tensor:
+        programs = triton.cdiv(rows, config.blocks["SHARE"])
+        sums = Parts(later, total, programs, 3, width)
+        launch(
+            _norm_backward_rows,
+            (programs,),
+            total.device,
+            config,
+            upstream=upstream,
+            total=total,
+            mean=mean,
+            rstd=rstd,
+            gamma=gamma,
+            skip=skip,
+            scale=scale,
+            dx=dx,
+            dbranch=dbranch,
+            sums=sums.parts,
+            rows=rows,
+            width=width,
+        )
+        return sums.added()
+
+    def try_out(config: Config) -> None:
+        run(config, torch.empty_like(dx), None)  # dx may be upstream, which is needed again
+
+    shape_class = (width, total.dtype, skip is None, scale is None, row_class(rows))
+    candidates = _backward_configs(width, rows, total.device)
+    config = pick("norm_backward_rows", shape_class, candidates, try_out, total.device)
+    return run(config, dx, columns).unbind(0)
 
 
 def row_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

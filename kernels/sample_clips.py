@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .angles import in_quadrant, sine_cosine_near_zero
 from .launch import Config, launch, pick
 from .philox import STREAM_CROP, STREAM_ROTATE, philox_words
 from .strides import strides
@@ -34,21 +35,13 @@ def _bounds(seed, who, length, low, high, min_frames, RANDOM: tl.constexpr):
 def _sine_cosine(word, max_angle):
     """Sine and cosine, float32, of the angle that a word draws, uniform in +-max_angle.
 
-    Triton's own functions bring along a path for huge angles that takes local memory. Here the angle is reduced to
-    +-pi/4 in float64; the polynomials are those of Cephes' sinf and cosf (Moshier 1992), exact to an ulp or two.
+    The angle is reduced to +-pi/4 in float64.
     """
     angle = ((word >> (32 - _BITS)).to(tl.float32) / _ONE * 2 - 1) * max_angle
     turns = tl.floor(angle.to(tl.float64) * 0.6366197723675814 + 0.5)
     r = (angle.to(tl.float64) - turns * 1.5707963267948966).to(tl.float32)
-    z = r * r
-    sine = ((-1.9515295891e-4 * z + 8.3321608736e-3) * z - 1.6666654611e-1) * z * r + r
-    cosine = ((2.443315711809948e-5 * z - 1.388731625493765e-3) * z + 4.166664568298827e-2) * z * z
-    cosine = cosine - 0.5 * z + 1.0
-    quadrant = turns.to(tl.int64) & 3
-    swap = (quadrant & 1) == 1
-    s = tl.where(swap, cosine, sine)
-    c = tl.where(swap, sine, cosine)
-    return tl.where(quadrant >= 2, -s, s), tl.where((quadrant == 1) | (quadrant == 2), -c, c)
+    sine, cosine = sine_cosine_near_zero(r)
+    return in_quadrant(sine, cosine, turns.to(tl.int64) & 3)
 
 
 @triton.jit

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Config, launch, pick, row_class
+from .launch import Config, architecture, launch, pick, row_class
 from .tiles import aligned, as_tiles, load_tile, moves_tiles, multiply, needs_upcast
 
 # Programs that together fill a large GPU about twice, and the fewest blocks of rows that are worth a program.
@@ -119,9 +119,11 @@ def _configs(x: Tensor, tma: bool) -> tuple[Config, ...]:
 
     if x.dtype == torch.float32:
         return (config(16, 64, 32, 4, 2),)
-    if tma:
+    if tma and architecture(x.device) < 100:
         return (config(64, 128, 128, 8, 3), config(64, 128, 256, 8, 3))
-    return (config(32, 128, 128, 8, 3), config(64, 128, 128, 8, 2))
+    if tma:
+        return (config(64, 128, 128, 8, 3), config(64, 128, 128, 8, 2))
+    return (config(32, 128, 128, 8, 3), config(32, 128, 128, 8, 2))
 
 
 def _share(rows: int, slices: int, deep: int) -> int:

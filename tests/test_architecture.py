@@ -48,6 +48,7 @@ commands/bench: benchmarking benchmarking/quick commands models
 commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers
     data/readers/common features models visualization
 commands/models: commands data evaluation evaluation/protocols export features finetuning models sweep training
+    weights
 configs:
 data: data/labelling data/packed data/preprocessing data/readers
 data/audit: data data/packed
@@ -72,25 +73,26 @@ distributed:
 documents:
 errors:
 evaluation: data data/preprocessing distributed evaluation/protocols evaluation/report features finetuning
-    folders models probes
-evaluation/protocols: data data/preprocessing distributed features finetuning models probes
-evaluation/report: data evaluation/protocols features models
+    folders models models/parts probes weights
+evaluation/protocols: data data/preprocessing distributed features finetuning models models/parts probes
+evaluation/report: data evaluation/protocols features models weights
 export: data data/packed data/preprocessing features models models/parts nn
-features: data data/packed distributed models ops
+features: data data/packed distributed models models/parts ops weights
 files:
 finetuning: data distributed features finetuning/fitting folders models nn probes training training/metrics
+    training/update weights
+finetuning/fitting: data/packed distributed features folders models nn training training/clips training/metrics
     training/update
-finetuning/fitting: data/packed distributed features folders models models/parts nn training training/clips
-    training/metrics training/update
 folders:
 host:
 info: native ops ops/common
 layouts:
 memory:
-models: distributed models/parts nn ops ops/common
-models/parts: nn nn/stacks ops ops/common
+models: distributed models/parts nn nn/self_distillation ops ops/common weights
+models/parts: nn nn/self_distillation nn/stacks ops ops/common reference
 native:
 nn: distributed ops ops/common
+nn/self_distillation: nn ops ops/common
 nn/stacks: nn ops ops/common ops/rows
 ops: kernels native ops/common reference
 ops/attention: kernels native ops/common reference/attention
@@ -107,12 +109,13 @@ tables:
 testing: data/synthetic native ops ops/common
 training: data data/packed data/preprocessing distributed features folders models models/parts native ops
     ops/common probes training/clips training/metrics training/update tuning
-training/clips: data data/packed features
+training/clips: data data/packed features ops
 training/metrics: folders
 training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
 tuning: kernels native ops ops/common testing
 version:
-visualization: data features models models/parts nn ops reference
+visualization: data features models models/parts nn nn/self_distillation ops reference
+weights:
 """
 ARROWS = {
     room.strip(".") if room == "." else room: set(others.split())

@@ -2,8 +2,8 @@
 """Compile every Triton kernel ahead of time, without a GPU, and refuse spills.
 
 The cases of fastamr.testing.op_cases are called at the papers' shapes while launches are only written down; what the
-launchers chose is then compiled for each architecture, and registers, shared memory, spills and vectorised accesses are
-read off the machine code.
+launchers chose, and every other candidate that timing could choose, is then compiled for each architecture, and
+registers, shared memory, spills and vectorised accesses are read off the machine code.
 
     python tools/check_kernels.py                           with the installed Triton, for sm_80, sm_90 and sm_100
     python tools/check_kernels.py --arch 90 --only loss     one architecture, cases whose name contains "loss"
@@ -152,7 +152,7 @@ def main() -> int:
         if arguments.only not in name:
             continue
         for architecture in arguments.arch:
-            with record(architecture) as launches:
+            with record(architecture, every=True) as launches:
                 call()
             if not launches:
                 print(f"{name:48} {architecture:>27} launched nothing")

@@ -28,17 +28,19 @@ CONVENTION = (
 """What :func:`step_flops` counts, in words."""
 
 
-def clip_flops(model: SkeletonModel, *, bodies: int = 2) -> float:
+def clip_flops(model: SkeletonModel, *, bodies: int = 2, trained_only: bool = False) -> float:
     """FLOPs of one pre-training forward pass of a clip: linear layers and the products of attention.
 
     Args:
         model: a masked model.
         bodies: sequences per clip.
+        trained_only: leave out what has no gradients, such as a teacher.
 
     Returns:
         FLOPs; at the defaults 19.6e9 for SkeletonMAE and MAMP (published: 19.67e9).
     """
-    return count_flops(model, bodies=bodies) + bodies * _attention_flops(model)
+    linear = count_flops(model, bodies=bodies, trained_only=trained_only)
+    return linear + bodies * _attention_flops(model, trained_only)
 
 
 def encoding_flops(model: SkeletonModel, *, bodies: int = 2) -> float:
@@ -61,6 +63,8 @@ def encoding_flops(model: SkeletonModel, *, bodies: int = 2) -> float:
 def step_flops(model: SkeletonModel, sequences: int) -> float:
     """FLOPs of one pre-training step: three forward passes (backward = two) of all linear layers and attentions.
 
+    What has no gradients, such as a teacher, has no backward pass.
+
     Two operations per multiply-add; the products of attention are counted, softmax, norms, loss and optimizer are
     not. The plain form is counted: what an implementation saves by algebra stays in, what it computes twice stays
     out, so that the figure is the same for every implementation of a model (model FLOPs, Chowdhery et al. 2022,
@@ -70,10 +74,11 @@ def step_flops(model: SkeletonModel, sequences: int) -> float:
         model: a masked model.
         sequences: S, sequences of the step.
     """
-    return 3.0 * sequences * clip_flops(model, bodies=1)
+    forward, trained = (clip_flops(model, bodies=1, trained_only=only) for only in (False, True))
+    return sequences * (forward + 2.0 * trained)
 
 
-def _attention_flops(model: SkeletonModel) -> float:
+def _attention_flops(model: SkeletonModel, trained_only: bool) -> float:
     """Products ``q k'`` and ``p v`` of all attentions in the forward pass of one sequence."""
     products = 0
 
@@ -83,6 +88,8 @@ def _attention_flops(model: SkeletonModel) -> float:
         products += 2 * output.shape[-2] * memory.shape[-2] * output.shape[-1]
 
     layers = [layer for layer in model.modules() if isinstance(layer, VisibleAttention)]
+    if trained_only:
+        layers = [layer for layer in layers if layer.proj.weight.requires_grad]
     handles = [layer.register_forward_hook(count) for layer in layers]
     config = model.config
     parameter = next(model.parameters())

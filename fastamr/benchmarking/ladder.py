@@ -169,7 +169,8 @@ def update_flops(rungs: Sequence[Rung], options: LadderOptions) -> dict[str, flo
     for rung in rungs:
         if (rung.model, rung.is_released) not in found:
             model = build_model(rung.model, _settings(rung, options.architecture))
-            found[rung.model, rung.is_released] = 3.0 * count_flops(model, bodies=1)
+            forward, trained = (count_flops(model, bodies=1, trained_only=only) for only in (False, True))
+            found[rung.model, rung.is_released] = forward + 2.0 * trained
     return {rung.name: found[rung.model, rung.is_released] for rung in rungs}
 
 
@@ -320,9 +321,11 @@ def exact_loss(model: SkeletonModel, weights: Mapping[str, Tensor], clips: Tenso
     exact.load_state_dict(weights)
     exact.double()
     total = 0.0
+    # A loss that compares the sequences of a batch is not the mean of its parts'.
+    chunk = _EXACT_CHUNK if model.spreads else len(clips)
     with ops.reference_only(), torch.no_grad():
-        for first in range(0, len(clips), _EXACT_CHUNK):
-            part = slice(first, first + _EXACT_CHUNK)
+        for first in range(0, len(clips), chunk):
+            part = slice(first, first + chunk)
             loss = exact(clips[part].double(), keep=keep[part].int())
             total += float(loss) * len(clips[part])
     return total / len(clips)
@@ -363,7 +366,16 @@ def _unmoved(model: SkeletonModel, start: Mapping[str, Tensor]) -> str | None:
 
 
 def _settings(rung: Rung, architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture; the released code keeps 74 of 750 tokens, because it rounds down."""
+    """The architecture; the released code keeps 74 of 750 tokens, because it rounds down.
+
+    SLiM stays at its own length of clips and patches, and has no fused blocks.
+    """
+    if rung.model == "slim":
+        return {
+            name: value
+            for name, value in architecture.items()
+            if name not in ("frames", "patch_frames", "blocks")
+        }
     return {**architecture, "visible_rounding": "down"} if rung.is_released else dict(architecture)
 
 

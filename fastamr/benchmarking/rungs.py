@@ -20,7 +20,7 @@ class Rung:
     Attributes:
         name: what ``--rungs`` takes.
         title: what tables and charts say.
-        model: ``skeleton_mae`` or ``amr``.
+        model: ``skeleton_mae``, ``amr`` or ``slim``.
         precision: see :data:`fastamr.benchmarking.plain_step.PRECISIONS`; ``amp`` is autocast to float16 on a GPU
             and to bfloat16 on a CPU.
         attention: of the plain forms.
@@ -31,6 +31,7 @@ class Rung:
         branch: its weights' gradients on a second branch of the graph.
         backends: back ends that it names, by op.
         only: device type that the rung is for, or None for all.
+        long_on_cpu: why a CPU runs it only where it is asked for, or None.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Rung:
     branch: bool = False
     backends: tuple[tuple[str, str], ...] = ()
     only: str | None = None
+    long_on_cpu: str | None = None
 
     @property
     def is_released(self) -> bool:
@@ -154,9 +156,12 @@ RUNGS = (
          backends=(("visible_attention", "cuda"),), only="cuda"),
     Rung("fastmae-fp32", "SkeletonMAE, fastamr, fp32", "skeleton_mae", "float32", fast=True),
     Rung("fastmae-bf16", "SkeletonMAE, fastamr, bf16", "skeleton_mae", "bfloat16", fast=True),
+    Rung("fastslim-bf16", "SLiM, fastamr, bf16", "slim", "bfloat16", fast=True,
+         long_on_cpu="65,536 prototypes take long on a CPU"),
 )  # fmt: skip
 """From the public code to the library's own step, which alone samples its clips inside the step; then SkeletonMAE by
-the same step, so that what the algorithm saves and what the kernels save are told apart."""
+the same step, so that what the algorithm saves and what the kernels save are told apart; last SLiM, at its own length
+of clips and patches, which has no decoder to save."""
 
 _NAMES = [rung.name for rung in RUNGS]
 _DEVICES = {"cuda": "an NVIDIA GPU", "cpu": "the CPU"}
@@ -198,6 +203,8 @@ def why_not(rung: Rung, device: torch.device, *, named: bool, compiles: bool = F
         return None
     if rung.compiled and device.type == "cpu" and not compiles:
         return "torch.compile takes minutes on a CPU: ask with --rungs all"
+    if rung.long_on_cpu and device.type == "cpu" and not compiles:
+        return f"{rung.long_on_cpu}: ask with --rungs {rung.name}"
     dtype = _DTYPES.get(rung.precision_on(device))
     if dtype is not None and (reason := missing_instructions(device, dtype)):
         return f"{reason}; --rungs {rung.name} runs it all the same"

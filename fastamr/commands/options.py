@@ -114,6 +114,7 @@ class CommandParser(jsonargparse.ArgumentParser):
         into: str = "",
         skip: Sequence[str] = (),
         forms: Mapping[str, Mapping[str, Any]] | None = None,
+        other_names: Mapping[str, str] | None = None,
     ) -> None:
         """Add an option for each field of a dataclass; defaults and help come from there.
 
@@ -126,6 +127,7 @@ class CommandParser(jsonargparse.ArgumentParser):
             into: the name that nests them in what :meth:`parse` returns; by default that of ``part``.
             skip: fields without an option.
             forms: what ``add_argument`` gets for a field that is typed otherwise than its type says.
+            other_names: a second name of a field's option, as ``--model``.
         """
         hints, texts = typing.get_type_hints(config), _field_texts(config)
         fields = {
@@ -143,7 +145,8 @@ class CommandParser(jsonargparse.ArgumentParser):
                 dest, option = f"{into or part}.{name}".lstrip("."), f"--{part}.{name}".replace("--.", "--")
                 self._fields.add(dest)
                 form = (forms or {}).get(name) or _field(hints[name], fields[name])
-                group.add_argument(option.replace("_", "-"), dest=dest, **{"help": texts.get(name), **form})
+                names_of = [option.replace("_", "-"), *filter(None, [(other_names or {}).get(name)])]
+                group.add_argument(*names_of, dest=dest, **{"help": texts.get(name), **form})
 
     def parse(self, words: Sequence[str]) -> Given:
         """Return what was asked for; of the fields of dataclasses only those that were given.

@@ -33,10 +33,11 @@ def run(words: list[str]) -> None:
         name: value for name in ("embedding", "attention", "confusion") if (value := getattr(given, name))
     }
     if given.confusion == "classifier":
-        draw["confusion"] = _classifier_confusion(folder, given)
+        draw["confusion"] = _classifier_confusion(given.run, given)
         del wanted["confusion"]
     if wanted:
-        model, data = _load(folder, given.data, given.split)
+        model, data = _load(given.run, given.data, given.split)
+        model.check_pooling(given.pooling)
         draw |= {name: _drawing(name, value, given, model, data) for name, value in wanted.items()}
     if not (wanted or draw) or (folder / "metrics.jsonl").is_file():
         records = read_metrics(folder)
@@ -51,7 +52,7 @@ def run(words: list[str]) -> None:
         print(f"written to {path}")
 
 
-def _load(folder: Path, sources: list[str], split: str | None) -> tuple[SkeletonModel, PackedSkeletons]:
+def _load(folder: str, sources: list[str], split: str | None) -> tuple[SkeletonModel, PackedSkeletons]:
     """Return the model of a run and its data (or other data), pre-processed as for the training."""
     from ..data.joining import open_sets
     from ..features.run_settings import run_config, run_steps
@@ -82,7 +83,7 @@ def _drawing(
 
     split = _split(given.split, data.splits)
     halves = labelled_split(data, split)
-    return lambda path: _confusion(path, value, split, halves, model, data)
+    return lambda path: _confusion(path, value, split, halves, model, data, given.pooling)
 
 
 def _split(name: str | None, splits: Iterable[str]) -> str:
@@ -116,7 +117,8 @@ def _embedding(path: Path, method: str, given: Given, model: SkeletonModel, data
         ]
         places = places.sort().values
         data, test = data.select(places), None if test is None else test[places]
-    points, axes_names = project(extract_features(model, data).cpu().numpy(), method, seed=given.seed)
+    features = extract_features(model, data, pooling=given.pooling)
+    points, axes_names = project(features.cpu().numpy(), method, seed=given.seed)
     draw_embedding(
         path,
         points,
@@ -133,14 +135,16 @@ def _class_names(data: PackedSkeletons) -> list[str]:
     return [data.label_names[k] if k < len(data.label_names) else f"class {k}" for k in range(count)]
 
 
-def _confusion(path: Path, probe: str, split: str, halves: Any, model: Any, data: PackedSkeletons) -> None:
+def _confusion(
+    path: Path, probe: str, split: str, halves: Any, model: Any, data: PackedSkeletons, pooling: str
+) -> None:
     import numpy as np
 
     from ..features import extract_features
     from ..probes import knn_predict, linear_probe
     from ..visualization.confusion import confusion_matrix, draw_confusion
 
-    features = extract_features(model, data)
+    features = extract_features(model, data, pooling=pooling)
     labels = data.labels.to(features.device)
     train, test = (mask.to(features.device) for mask in halves)
     sets = features[train], labels[train], features[test]
@@ -154,7 +158,7 @@ def _confusion(path: Path, probe: str, split: str, halves: Any, model: Any, data
     draw_confusion(path, counts, names, title=f"{what} of the frozen encoder, split {split!r}")
 
 
-def _classifier_confusion(folder: Path, given: Given) -> Callable[[Path], None]:
+def _classifier_confusion(folder: str, given: Given) -> Callable[[Path], None]:
     """Test a classifier of ``fastamr finetune``, and return what draws its confusion matrix."""
     import numpy as np
 
@@ -186,7 +190,10 @@ def _parser() -> CommandParser:
     text = "Draw the curves of a run and, where asked for, what its encoder has learnt."
     parser = CommandParser("plot", "RUN --out DIR", text)
     parser.add_argument(
-        "run", metavar="RUN", help="the folder of a run of fastamr pretrain, or of a classifier"
+        "run",
+        metavar="RUN",
+        help="the folder of a run of fastamr pretrain, or of a classifier; with pictures of the encoder also a shipped "
+        "model, or owner/name of the Hugging Face Hub",
     )
     add = parser.add_argument_group("pictures").add_argument
     add("--out", required=True, metavar="DIR", help="the folder for the pictures; made where it is missing")
@@ -200,6 +207,8 @@ def _parser() -> CommandParser:
     add("--clip", default="0", metavar="N|NAME", help="the clip of --attention, by number or name")
     add("--split", metavar="NAME",
         help="of the probe, and of the embedding's edges: official, else the first")  # fmt: skip
+    add("--pooling", default="mean", metavar="NAME",
+        help="of the drawn features' tokens: mean (default), regions, regions+time or mean+max")  # fmt: skip
     add("--most", type=int, default=3000, metavar="CLIPS", help="clips of the embedding, drawn at random")
     add("--seed", type=int, default=0, help="of t-SNE and of that draw")
     add("--unit", metavar="NAME",

@@ -292,7 +292,8 @@ def _parser() -> CommandParser:
     add(
         "--checkpoint",
         metavar="RUN",
-        help="a pre-trained model; by default a small one is trained on the clips",
+        help="a pre-trained model: folder, shipped model, or owner/name of the Hugging Face Hub; by default a small "
+        "one is trained on the clips",
     )
     add("--labels", default="folder", metavar="folder|FILE", help="the clips' classes, as for fastamr import")
     add(

@@ -27,7 +27,9 @@ from ..features.splits import labelled_split, untrained_classes
 from ..files import write_text
 from ..folders import FolderLock, note_written
 from ..models import load_pretrained
+from ..models.parts.pooling import unplaced_joints
 from ..skeleton import is_body
+from ..weights import own_folder
 from .protocols.config import EvaluateConfig, command_line
 from .protocols.detection import compare_detection, find_streams
 from .protocols.frozen import SUPERVISED, Scores, compare
@@ -104,7 +106,7 @@ def _evaluate_locked(
     config: EvaluateConfig, data: PackedSkeletons | None, quiet: bool, world: World, device: torch.device
 ) -> dict[str, Any]:
     """As :func:`evaluate`, of the process that writes."""
-    folders = [Path(run) for run in (config.checkpoint, *config.fuse) if Path(run).is_dir()]
+    folders = [folder for run in (config.checkpoint, *config.fuse) if (folder := own_folder(run)) is not None]
     folders = folders if config.cache or config.out is None else []
     with contextlib.ExitStack() as locks:
         for folder in folders:
@@ -129,6 +131,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """As :func:`evaluate`, while no run writes into the folders."""
     model = load_pretrained(config.checkpoint)
+    model.check_pooling(config.pooling)
     runs = {run: run_config(run) for run in (config.checkpoint, *config.fuse)}
     say = None if quiet else functools.partial(print, flush=True)
     split = config.split or _split_of(config, runs[config.checkpoint] or {}, say)
@@ -204,7 +207,8 @@ def _settled(
     labelled = config.protocol != "detection"
     settled = settle(given, names, split=config.split, layout=layout, labelled=labelled)
     sizes = size_warnings(settled.sets, names, run_steps(config.checkpoint), model.body_size)
-    return settled.sets, [*settled.notes, *class_notes(given, names)], [*sizes, *settled.warnings]
+    notes = [*settled.notes, *class_notes(given, names), *unplaced_joints(config.pooling, model.layout)]
+    return settled.sets, notes, [*sizes, *settled.warnings]
 
 
 @dataclasses.dataclass
@@ -262,6 +266,7 @@ class _Job:
             standardize=config.standardize,
             min_updates=config.min_updates,
             bodies=config.bodies,
+            pooling=config.pooling,
             batch_size=config.batch_size,
             progress=self.say,
             world=self.world,
@@ -299,8 +304,9 @@ class _Job:
             min_updates=config.min_updates,
             raw_data=self._join(given),
             config=config.recipe(),
-            caches=[Path(run) / CACHE_FOLDER if config.cache else None for run in self._runs()],
+            caches=[self._cache(run) for run in self._runs()],
             bodies=config.bodies,
+            pooling=config.pooling,
             batch_size=config.batch_size,
             progress=self.say,
             world=self.world,
@@ -319,10 +325,16 @@ class _Job:
     def _runs(self) -> tuple[str, ...]:
         return (self.config.checkpoint, *self.config.fuse)
 
+    def _cache(self, run: str) -> Path | None:
+        """Return where the features of a run are kept: in its folder, and nowhere for a model of others."""
+        folder = own_folder(run)
+        return folder / CACHE_FOLDER if self.config.cache and folder is not None else None
+
     def _prepare(self, given: Sequence[PackedSkeletons], run: str, model: SkeletonModel) -> PackedSkeletons:
         """Return the data joined and pre-processed as for the training of a run."""
         for one in given:
             check_fit(model, one)
+        model.check_pooling(self.config.pooling)
         steps = run_steps(run)
         prepared = self._join([for_layout(one, model.layout, steps) for one in given])
         note = untrained_note(model, prepared)
@@ -347,9 +359,10 @@ class _Job:
             standardize=config.standardize,
             min_updates=config.min_updates,
             raw_data=raw,
-            cache=Path(config.checkpoint) / CACHE_FOLDER if config.cache else None,
+            cache=self._cache(config.checkpoint),
             batch_size=config.batch_size,
             bodies=config.bodies,
+            pooling=config.pooling,
             world=self.world,
         )
 

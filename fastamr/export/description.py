@@ -8,10 +8,12 @@ from typing import Any
 
 from ..data import parse_steps
 from ..documents import parse_json_text
-from ..errors import STRAY, shortened
+from ..errors import STRAY, check_name, shortened
 from ..features.sampling import CENTRAL_SHARE
 from ..models import ActionClassifier, SkeletonModel
+from ..models.classifier import HEAD_BODIES, HEAD_POOLINGS
 from ..models.parts.config import LARGEST
+from ..models.parts.pooling import SLOTS
 from ..skeleton import SkeletonLayout
 from ..version import __version__
 
@@ -30,8 +32,16 @@ _CLIPS = (
 _TEXTS = {
     "present": "bool (B, M): whether the slot holds a body",
     "logits": "float32 (B, classes); softmax gives probabilities",
-    "features": "float32 (S, D): mean over the valid tokens",
     "tokens": "float32 (S, N, D), token = time_patch * V + joint",
+}
+
+
+_FEATURES = {
+    "mean": "(S, D): mean over the valid tokens",
+    "regions": "(S, 5 * D + 5): mean over the valid tokens of {slots}, then a flag each, 0 where there is none",
+    "regions+time": "(S, 15 * D + 15): for each third of the time the mean over the valid tokens of {slots}; then a "
+    "flag for each of these 15, 0 where there is none",
+    "mean+max": "(S, 2 * D): mean over the valid tokens, then their largest values",
 }
 
 
@@ -47,6 +57,7 @@ def describe(
     inputs: Iterable[str],
     outputs: Iterable[str],
     steps: Iterable[str | Mapping[str, Any]] = (),
+    pooling: str = "mean",
 ) -> dict[str, Any]:
     """Return what the user of an exported file has to know.
 
@@ -55,12 +66,14 @@ def describe(
         inputs: names of the graph's inputs.
         outputs: names of its outputs.
         steps: pre-processing of the clips, for an encoder; a classifier knows its own.
+        pooling: of an encoder's features; a classifier knows its own.
     """
     classifier = model if isinstance(model, ActionClassifier) else None
     encoder = classifier.encoder if classifier is not None else model
     assert isinstance(encoder, SkeletonModel)
     shape = "(S, T, V, C)" if classifier is None else "(B, M, T, V, C)"
     texts = _TEXTS | {
+        "features": f"float32 {_FEATURES[pooling].format(slots=', '.join(SLOTS))}",
         "clips": _CLIPS.format(shape=shape, share=CENTRAL_SHARE),
         "valid": f"bool {shape.replace(', C)', ')')}: whether the joint was seen",
     }
@@ -76,6 +89,8 @@ def describe(
         "frames": encoder.frames,
         "channels": encoder.config.channels,
         "patch_frames": encoder.config.patch_frames,
+        "pooling": pooling if classifier is None else classifier.pooling,
+        "bodies": "mean" if classifier is None else classifier.bodies,
         "steps": [step.to_dict() for step in parse_steps(known)],
         "crop": CENTRAL_SHARE,
         "classes": 0 if classifier is None else classifier.classes,
@@ -129,6 +144,9 @@ def _check(description: dict[str, Any]) -> None:
         raise ValueError(f"kind is {shortened(description['kind'])}, expected encoder or classifier")
     if not isinstance(description["crop"], (int, float)):
         raise ValueError(f"crop is {shortened(description['crop'])}, expected a share")
+    # Files of earlier versions do not say it.
+    check_name("pooling", description.get("pooling", "mean"), HEAD_POOLINGS)
+    check_name("bodies", description.get("bodies", "mean"), HEAD_BODIES)
     size = description.get("body_size")
     if size is not None and not (isinstance(size, (int, float)) and 0 < size < float("inf")):
         raise ValueError(f"body_size is {shortened(size)}, expected a positive number")

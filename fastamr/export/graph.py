@@ -13,8 +13,9 @@ from torch.nn import functional
 from ..layouts.body import parts_of
 from ..models import ActionClassifier, SkeletonModel
 from ..models.classifier import encoded_example, pretraining_only
-from ..models.parts.pooling import mean_tokens
+from ..models.parts.pooling import PEOPLE, body_motion, pool_tokens
 from ..nn import MaskedPatchEmbed, VisibleAttention
+from ..nn.masked_patch_gather import flat_part
 from ..skeleton import BODY, SkeletonLayout
 from .description import clip_layout
 
@@ -34,11 +35,13 @@ class PlainPatchEmbed(nn.Module):
         super().__init__()
         self.patch_frames = embed.patch_frames
         self.proj, self.time_embed, self.joint_embed = embed.proj, embed.time_embed, embed.joint_embed
+        self.flat_embed = embed.flat_embed
 
     def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
         """``(S, T, V, C)`` to all tokens ``(S, N, D)``, or to those of ``keep (S, K)``, whose rows are alike."""
         patches = clips.unflatten(1, (-1, self.patch_frames)).transpose(2, 3).flatten(3)
         tokens = (self.proj(patches) + self.time_embed + self.joint_embed).flatten(1, 2)
+        tokens = tokens if self.flat_embed is None else tokens + flat_part(clips, self.flat_embed)
         return tokens if keep is None else tokens.index_select(1, keep[0])
 
 
@@ -90,40 +93,58 @@ class ClassifierGraph(nn.Module):
         """Return the logits."""
         count = clips.shape[0]
         clips = torch.where(present[:, :, None, None, None], clips, 0.0)
-        clips, valid = clips.flatten(0, 1), valid.flatten(0, 1)
+        bodies, seen = clips.flatten(0, 1), valid.flatten(0, 1)
         if self.parts is not None:
-            clips, valid = self.parts(clips, valid)
-        bodies = self.classifier.features(clips, valid=valid)
+            bodies, seen = self.parts(bodies, seen)
+        bodies = self.classifier.pool_bodies(bodies, seen)
         # Sums over the bodies of each clip as a product (B, B*M) @ (B*M, F): splitting the first dimension of the
         # features again would tie the program to clips of more than one body.
-        weights = present.to(bodies.dtype)
         own = torch.eye(count, dtype=bodies.dtype, device=bodies.device)
-        total = (own[:, :, None] * weights).flatten(1) @ bodies
-        return self.classifier.head(total / weights.sum(1, keepdim=True).clamp(min=1))
+
+        def total(chosen: Tensor) -> Tensor:
+            return (own[:, :, None] * chosen.to(bodies.dtype)).flatten(1) @ bodies
+
+        if self.classifier.bodies == "mean":
+            return self.classifier.head(total(present) / present.sum(1, keepdim=True).clamp(min=1))
+        rank = _rank_slots(body_motion(clips, valid), present)
+        chosen = [present & (rank == place) for place in range(PEOPLE)]
+        second = chosen[1].any(1, keepdim=True).to(bodies.dtype)
+        return self.classifier.head(torch.cat([*map(total, chosen), second], dim=1))
+
+
+def _rank_slots(motion: Tensor, present: Tensor) -> Tensor:
+    """Return how many bodies of the same clip move more, or alike and stand before, ``(B, M)`` int64."""
+    places = torch.arange(present.shape[1], device=present.device)
+    own, other = motion[:, :, None], motion[:, None]
+    before = (other > own) | ((other == own) & (places < places[:, None]))
+    return (before & present[:, None]).sum(2)
 
 
 class EncoderGraph(nn.Module):
     """An encoder alone.
 
     Shapes:
-        clips ``(S, T, V, C)`` float32, one body each, valid ``(S, T, V)`` bool -> features ``(S, D)``, the mean over
+        clips ``(S, T, V, C)`` float32, one body each, valid ``(S, T, V)`` bool -> features ``(S, F)``, pooled over
         the valid tokens, and tokens ``(S, N, D)``.
 
     Args:
         encoder: the model; a plain copy of it is made.
+        pooling: of the tokens, see :meth:`SkeletonModel.features`.
     """
 
     inputs = ("clips", "valid")
     outputs = ("features", "tokens")
 
-    def __init__(self, encoder: SkeletonModel) -> None:
+    def __init__(self, encoder: SkeletonModel, pooling: str = "mean") -> None:
         super().__init__()
-        self.encoder = plain_copy(encoder)
+        encoder.check_pooling(pooling)
+        self.encoder, self.pooling = plain_copy(encoder), pooling
 
     def forward(self, clips: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and tokens."""
         tokens = self.encoder.encode(clips, valid=valid)
-        return mean_tokens(tokens, self.encoder.known_tokens(clips.shape[0], valid)), tokens
+        known = self.encoder.known_tokens(clips.shape[0], valid)
+        return pool_tokens(tokens, known, self.pooling, self.encoder.slots), tokens
 
 
 class Traced(NamedTuple):
@@ -142,12 +163,17 @@ class Traced(NamedTuple):
     free: dict[int, Any]
 
 
-def trace(model: ActionClassifier | SkeletonModel) -> Traced:
+def trace(model: ActionClassifier | SkeletonModel, pooling: str = "mean") -> Traced:
     """Return a model as a program whose batch size, and bodies a clip, are free.
+
+    Args:
+        model: the model.
+        pooling: of an encoder's features; a classifier has its own.
 
     Raises:
         TypeError: it is neither a classifier nor a model of this library.
-        ValueError: weights of another type than float32, or an operation that only this library has.
+        ValueError: weights of another type than float32, an operation that only this library has, or a pooling that
+            the model does not allow.
     """
     if not isinstance(model, (ActionClassifier, SkeletonModel)):
         raise TypeError(
@@ -158,7 +184,11 @@ def trace(model: ActionClassifier | SkeletonModel) -> Traced:
         raise ValueError(
             f"cannot export weights of {', '.join(map(str, sorted(other, key=str)))}: call model.float()"
         )
-    graph: Any = ClassifierGraph(model) if isinstance(model, ActionClassifier) else EncoderGraph(model)
+    if isinstance(model, ActionClassifier):
+        check_own_pooling(model, pooling)
+        graph: Any = ClassifierGraph(model)
+    else:
+        graph = EncoderGraph(model, pooling)
     example = example_inputs(model, _BATCH, _BODIES)
     free = {0: Dim("batch", min=1)}
     if isinstance(model, ActionClassifier):
@@ -195,13 +225,24 @@ def example_inputs(model: ActionClassifier | SkeletonModel, batch: int, bodies: 
     return clips, present, valid
 
 
-def model_outputs(model: ActionClassifier | SkeletonModel, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return what the model itself makes of the inputs of its graph, body by body, on the CPU."""
+def check_own_pooling(model: ActionClassifier, pooling: str) -> None:
+    """Raise ``ValueError`` where another pooling is asked of a classifier than the one that it was trained with."""
+    if pooling not in ("mean", model.pooling):
+        raise ValueError(
+            f"pooling={pooling!r} is of an encoder's features, and the classifier was trained with pooling="
+            f"{model.pooling!r}: omit it, or export the encoder (--encoder)"
+        )
+
+
+def model_outputs(
+    model: ActionClassifier | SkeletonModel, inputs: tuple[Tensor, ...], pooling: str = "mean"
+) -> tuple[Tensor, ...]:
+    """Return what the model itself makes of the inputs of its graph, body by body, on the CPU; see :func:`trace`."""
     own = copy.deepcopy(model).cpu().eval()
     with torch.inference_mode():
         if isinstance(own, SkeletonModel):
             clips, valid = inputs
-            return own.features(clips, valid=valid), own.encode(clips, valid=valid)
+            return own.features(clips, valid=valid, pooling=pooling), own.encode(clips, valid=valid)
         clips, present, valid = inputs
         there = present.flatten()
         owner = torch.arange(len(clips)).repeat_interleave(clips.shape[1])[there]

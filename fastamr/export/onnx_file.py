@@ -31,6 +31,7 @@ def export_onnx(
     *,
     steps: Iterable[str | Mapping[str, Any]] = (),
     opset: int | None = None,
+    pooling: str = "mean",
 ) -> float:
     """Write a model as one ONNX file, and compare it with the model in onnxruntime.
 
@@ -43,6 +44,7 @@ def export_onnx(
         path: the file, ``*.onnx``.
         steps: pre-processing of the clips, for an encoder; a classifier knows its own.
         opset: version of ONNX's operators, 18 or later; None = PyTorch's choice.
+        pooling: of an encoder's features, see :meth:`SkeletonModel.features`; a classifier has its own.
 
     Returns:
         The largest difference of an output, over the largest output.
@@ -58,7 +60,7 @@ def export_onnx(
     check_ending(path, ".onnx")
     _check_opset(opset)
     check_folder_of(path)
-    traced = trace(model)
+    traced = trace(model, pooling)
     with _quiet():
         program = torch.onnx.export(
             traced.program,
@@ -72,14 +74,14 @@ def export_onnx(
     assert program is not None
     if opset is not None and (written := program.model.opset_imports.get("")) != opset:
         raise ValueError(f"opset={opset} was asked for, PyTorch wrote {written}: ask for that, or omit opset")
-    text = json.dumps(describe(model, traced.inputs, traced.outputs, steps))
+    text = json.dumps(describe(model, traced.inputs, traced.outputs, steps, pooling))
     for node in program.model.graph.all_nodes():
         # Where PyTorch had the node from: large, and of no use to a runtime.
         node.metadata_props.clear()
     program.model.metadata_props[KEY] = text
     with replaced(path) as temporary:
         program.save(str(temporary), external_data=False)
-        return _compare(model, traced, temporary)
+        return _compare(model, traced, temporary, pooling)
 
 
 class OnnxModel:
@@ -121,7 +123,7 @@ class OnnxModel:
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
 
-def _compare(model: ActionClassifier | SkeletonModel, traced: Traced, path: Path) -> float:
+def _compare(model: ActionClassifier | SkeletonModel, traced: Traced, path: Path, pooling: str) -> float:
     """Return the largest relative difference between the file and the model over a few batches.
 
     Raises:
@@ -131,7 +133,7 @@ def _compare(model: ActionClassifier | SkeletonModel, traced: Traced, path: Path
     for batch, bodies in ((1, 1), (2, 3)):
         inputs = example_inputs(model, batch, bodies)
         found = session(**{name: value.numpy() for name, value in zip(traced.inputs, inputs, strict=True)})
-        for name, one in zip(traced.outputs, model_outputs(model, inputs), strict=True):
+        for name, one in zip(traced.outputs, model_outputs(model, inputs, pooling), strict=True):
             scale = float(one.abs().max()) or 1.0
             worst = max(worst, float(np.abs(found[name] - one.numpy()).max()) / scale)
     # Written so that NaN fails.

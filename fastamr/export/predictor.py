@@ -31,7 +31,11 @@ from .onnx_file import OnnxModel
 from .time_scale import TimeScale
 
 AUTO = "auto"
-AVERAGED = "{} several people, whose features are averaged into one answer: --per-body names what each does"
+CROWDS = {
+    "mean": "{} several people, whose features are averaged into one answer: --per-body names what each does",
+    "ordered": "{} several people, of whom the two that move most make one answer: --per-body names what each does",
+}
+"""What is said of clips of several people, by the classifier's ``bodies``."""
 _CONVERT = "convert"
 
 
@@ -109,7 +113,8 @@ class Predictor:
     """A classifier with the pre-processing that it was trained with.
 
     Clips are pre-processed and sampled as in the evaluation: the steps of the training data that they lack, the
-    central 95 % of the frames resized to the model's frames, the bodies that a clip has averaged. With ``per_body``
+    central 95 % of the frames resized to the model's frames, the bodies that a clip has averaged or put side by side,
+    as the classifier was trained. With ``per_body``
     each body is pre-processed and named as a clip of its own.
 
     Args:
@@ -167,6 +172,10 @@ class Predictor:
         if text not in self._told:
             self._told.add(text)
             (self._say or print_line)(printable(f"note: {text}"))
+
+    def note_crowd(self, what: str) -> None:
+        """Say, once, what becomes of several people; ``what`` shows them."""
+        self.note(CROWDS[self.description.get("bodies", "mean")].format(what))
 
     def class_name(self, label: int) -> str:
         """Return what a class is called."""
@@ -242,7 +251,7 @@ class Predictor:
                 pre-processed as a clip of its own.
             stride: frames from one window to the next; None = half a window. The last window ends with the clip.
             per_body: name each body alone, as a clip of its own; a whole clip's answers then tell the frames of each
-                body. By default the bodies of a clip are averaged.
+                body. By default the bodies of a clip make one answer.
 
         Yields:
             The answers, clip by clip, in the order of time, those of one time in the order of the bodies.
@@ -254,7 +263,7 @@ class Predictor:
         if per_body:
             data = dataclasses.replace(data, body_names=body_labels(data))
         elif bool((crowded := torch.bincount(data.body_clip) > 1).any()):
-            self.note(AVERAGED.format(f"{int(crowded.sum())} of {data.num_clips} clips show"))
+            self.note_crowd(f"{int(crowded.sum())} of {data.num_clips} clips show")
         if window is None:
             yield from self._whole_clips(data, top, per_body)
             return
@@ -369,7 +378,12 @@ def in_slots(batch: ClipBatch) -> dict[str, np.ndarray]:
 
 
 def load_predictor(source: str | Path, *, batch_size: int = 64, device: str = "cpu") -> Predictor:
-    """Return the predictor of a classifier's folder, or of a file ``*.onnx``.
+    """Return the predictor of a classifier, or of a file ``*.onnx``.
+
+    Args:
+        source: the file; or the classifier's folder, or what else :func:`fastamr.weights.find_model` takes.
+        batch_size: clips at a time.
+        device: of a classifier.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -385,7 +399,7 @@ def load_predictor(source: str | Path, *, batch_size: int = 64, device: str = "c
         return Predictor(OnnxModel(path), batch_size=batch_size)
     if path.is_file():
         raise ValueError(f"{path} is not a model: expected the folder of a classifier, or a file *.onnx")
-    classifier = ActionClassifier.from_pretrained(path)
+    classifier = ActionClassifier.from_pretrained(source)
     return Predictor(classifier, batch_size=batch_size, device=pick_device(device))
 
 

@@ -22,6 +22,7 @@ def export_program(
     path: str | Path,
     *,
     steps: Iterable[str | Mapping[str, Any]] = (),
+    pooling: str = "mean",
 ) -> None:
     """Write a model as a ``.pt2`` file, which ``torch.export.load`` reads without this library.
 
@@ -32,6 +33,7 @@ def export_program(
         model: the model; it is left as it is.
         path: the file, ``*.pt2``.
         steps: pre-processing of the clips, for an encoder; a classifier knows its own.
+        pooling: of an encoder's features, see :meth:`SkeletonModel.features`; a classifier has its own.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -40,7 +42,7 @@ def export_program(
     path = Path(path)
     check_ending(path, ".pt2")
     check_folder_of(path)
-    traced = trace(model)
-    text = json.dumps(describe(model, traced.inputs, traced.outputs, steps))
+    traced = trace(model, pooling)
+    text = json.dumps(describe(model, traced.inputs, traced.outputs, steps, pooling))
     with replaced(path) as temporary, temporary.open("wb") as file:
         torch.export.save(traced.program, file, extra_files={EXTRA_FILE: text})

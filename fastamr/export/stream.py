@@ -14,7 +14,7 @@ import torch
 
 from ..data import PackedSkeletons
 from ..skeleton import SkeletonLayout
-from .predictor import AUTO, AVERAGED, Answer, Predictor, Span, check_windows
+from .predictor import AUTO, Answer, Predictor, Span, check_windows
 
 NAME = "stream"
 # Frames whose times tell the rate of a stream at least (choice).
@@ -157,7 +157,7 @@ def predict_stream(
         stride: frames from one window to the next; None = a quarter of a window.
         fps: frames per second of lines without a time; None = unknown, and the answers have no times.
         top: classes of an answer.
-        per_body: an answer a window for each body in it, by name; by default the bodies are averaged.
+        per_body: an answer a window for each body in it, by name; by default the bodies make one answer.
 
     Yields:
         An answer a window, or one for each body in it.
@@ -175,7 +175,7 @@ def predict_stream(
         kept.append(frame)
         count += 1
         if not per_body and len(frame.bodies) > 1:
-            predictor.note(AVERAGED.format("frames of the stream show"))
+            predictor.note_crowd("frames of the stream show")
         if size is None:
             size = _window_of(predictor, kept, fps)
             if size is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..models.parts.pooling import body_motion
 from .sampling import sample_bodies
 
 if TYPE_CHECKING:
@@ -117,19 +118,11 @@ def _sample(data: PackedSkeletons, ids: Tensor, frames: int) -> tuple[Tensor, Te
     return clips, seen if valid is None else seen & valid
 
 
-def _motion(clips: Tensor, seen: Tensor) -> Tensor:
-    """Return how much each body moves, ``(S,)`` units a frame; 0 for a single frame."""
-    if clips.shape[1] < 2:
-        return clips.new_zeros(len(clips))
-    both = (seen[:, 1:] & seen[:, :-1])[..., None]
-    return torch.where(both, clips.diff(dim=1), 0).norm(dim=-1).mean((1, 2))
-
-
 def _resampled(data: PackedSkeletons, ids: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """Return some bodies as ``(S, T, V, C)``, joints that were not seen at 0, and how much each moves."""
     clips, seen = _sample(data, ids, frames)
     clips = torch.where(seen[..., None], clips, 0)
-    return clips, _motion(clips, seen)
+    return clips, body_motion(clips, seen)
 
 
 def _normalised(data: PackedSkeletons, ids: Tensor, frames: int) -> tuple[Tensor, Tensor]:
@@ -144,7 +137,7 @@ def _normalised(data: PackedSkeletons, ids: Tensor, frames: int) -> tuple[Tensor
         pose = clips[rows, start]
         clips = clips @ _heading(pose[:, across[0]] - pose[:, across[1]])[:, None].transpose(-1, -2)
     clips = torch.where(seen[..., None], clips, 0)
-    return clips / _body_unit(clips, seen, layout), _motion(clips, seen)
+    return clips / _body_unit(clips, seen, layout), body_motion(clips, seen)
 
 
 def _heading(axis: Tensor) -> Tensor:

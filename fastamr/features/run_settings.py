@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..documents import load_yaml
+from ..weights import PREPROCESS, find_model, read_description
 
 RUN_CONFIG = "config.yaml"
 
@@ -13,10 +14,13 @@ RUN_CONFIG = "config.yaml"
 def run_config(checkpoint: str | Path) -> dict[str, Any] | None:
     """Return what a run's ``config.yaml`` holds; None where there is no such file.
 
+    Args:
+        checkpoint: the run's folder, or what else :func:`fastamr.weights.find_model` takes.
+
     Raises:
         ValueError: the file is damaged.
     """
-    path = Path(checkpoint) / RUN_CONFIG
+    path = find_model(checkpoint) / RUN_CONFIG
     if not path.is_file():
         return None
     try:
@@ -29,12 +33,19 @@ def run_config(checkpoint: str | Path) -> dict[str, Any] | None:
 
 
 def run_steps(checkpoint: str | Path) -> list[Any]:
-    """Return the pre-processing steps that a run's ``config.yaml`` lists; none where there is no such file.
+    """Return the pre-processing steps that a model's training data went through; none where nothing says.
 
-    Older runs list them as ``steps``.
+    A run's ``config.yaml`` lists them (older runs as ``steps``), else the model's ``config.json``.
+
+    Args:
+        checkpoint: the run's folder, or what else :func:`fastamr.weights.find_model` takes.
 
     Raises:
-        ValueError: the file is damaged.
+        FileNotFoundError: there is no model.
+        ValueError: a file is damaged.
     """
-    settings = run_config(checkpoint) or {}
+    folder = find_model(checkpoint)
+    settings = run_config(folder)
+    if settings is None:
+        return list(read_description(folder).get(PREPROCESS) or [])
     return list(settings.get("preprocess", settings.get("steps")) or [])

@@ -31,6 +31,7 @@ from ..training.config import GRAPH, ON_NAN, TRAIN_ON
 from ..training.interrupt import StopSignals
 from ..training.metrics.metrics import METRICS_FILE
 from ..training.update.precision import PRECISIONS
+from ..weights import find_model
 from .command import shell_command
 from .few_clips import FEW_CLIPS, few_clips_recipe
 from .finetune import FinetuneConfig, count_classes, finetune, names_of, predict
@@ -57,13 +58,17 @@ __all__ = [
 ]
 
 
+FROZEN_FORM = ("pooling", "bodies")
+"""Settings of the recipe that a frozen encoder's features have too."""
+
+
 @dataclass
 class ClassifierConfig:
     """What ``fastamr finetune`` does.
 
     Attributes:
-        checkpoint: folder of a run, of ``save_pretrained``, or of a classifier, which is continued: its encoder, and
-            its head where the classes have the same names.
+        checkpoint: folder of a run, a shipped model, ``owner/name`` of the Hugging Face Hub; or a classifier, which is
+            continued: its encoder, and its head where the classes have the same names.
         data: packed files of one layout, which are used together, or ``synthetic``.
         out: folder of the classifier.
         split: name of the split: it trains on the training clips, and the test clips give the accuracy. Files without
@@ -74,7 +79,7 @@ class ClassifierConfig:
             learns too by default. Below 200 training clips the recipe then suits few of them, see
             :func:`~fastamr.finetuning.few_clips.few_clips_recipe`; ``--no-frozen`` takes the usual one.
         recipe: settings of :class:`FinetuneConfig` that differ from the defaults, and win over those for few clips;
-            none of them with ``frozen``.
+            with ``frozen`` only ``pooling`` (by default ``mean``) and ``bodies``.
         seed: of the fine-tuning.
         batch_size: body sequences encoded at a time with ``frozen``.
         device: ``auto`` (a GPU where there is one) or a torch device.
@@ -92,7 +97,7 @@ class ClassifierConfig:
 
     checkpoint: str
     data: list[str]
-    out: str
+    out: str = "classifier"
     split: str = "official"
     train_on: Literal["train", "all"] = "train"
     label_numbers: bool = False
@@ -117,9 +122,10 @@ class ClassifierConfig:
             raise ValueError(f"seed={self.seed} must be zero or more")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
-        if self.frozen and self.recipe:
+        without_effect = [name for name in self.recipe if name not in FROZEN_FORM]
+        if self.frozen and without_effect:
             raise ValueError(
-                f"recipe.{next(iter(self.recipe))} has no effect with frozen, which trains no encoder: omit one of them"
+                f"recipe.{without_effect[0]} has no effect with frozen, which trains no encoder: omit one of them"
             )
         check_computation(self)
         check_part("recipe", self.recipe, FinetuneConfig)
@@ -239,7 +245,9 @@ def _train_classifier(
     )
     with StopSignals(lambda: _kept(keeper)):
         if recipe is None:
-            classifier = linear_classifier(model, prepared, train, batch_size=config.batch_size)
+            classifier = linear_classifier(
+                model, prepared, train, batch_size=config.batch_size, **config.recipe
+            )
             accuracy = accuracy_of(classifier, prepared, test, config.batch_size)
         else:
             show: Any = (
@@ -298,7 +306,7 @@ def _kept(keeper: FitKeeper) -> str:
 
 def _facts(config: ClassifierConfig, split: str | None, plan: _Plan) -> dict[str, Any]:
     """Return what decides the result of a fine-tuning, as JSON gives it back."""
-    weights = (Path(config.checkpoint) / WEIGHTS_FILE).read_bytes()
+    weights = (find_model(config.checkpoint) / WEIGHTS_FILE).read_bytes()
     facts = {
         "kind": "fine-tuning",
         "checkpoint": hashlib.sha256(weights).hexdigest(),
@@ -307,7 +315,7 @@ def _facts(config: ClassifierConfig, split: str | None, plan: _Plan) -> dict[str
         "split": split,
         "seed": config.seed,
         "head": plan.head,
-        "recipe": None if plan.recipe is None else dataclasses.asdict(plan.recipe),
+        "recipe": config.recipe or None if plan.recipe is None else plan.recipe.decisive(),
     }
     return json.loads(json.dumps(facts))
 

@@ -30,6 +30,7 @@ from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
 from ..progress import say
 from ..training.interrupt import StopSignals
+from ..weights import find_model
 from .classifier import accuracy_of, claim_folder
 from .distill_config import DistillConfig
 from .distill_loss import DistillationLoss
@@ -162,7 +163,7 @@ def _teacher(
         gathered = gather_data(classifier, config, classifier.steps, data)
         if classifier.source is not None:  # perhaps of other clips than these
             classifier.source_joints = common_joints(gathered.data)
-        return classifier.to(device), gathered, Path(config.teacher)
+        return classifier.to(device), gathered, find_model(config.teacher)
     encoder = load_pretrained(config.teacher)
     gathered = gather_data(encoder, config, run_steps(config.teacher), data)
     folder = out / TEACHER_FOLDER
@@ -222,14 +223,14 @@ def _results(out: Path) -> list[Path]:
 
 def _plan(config: DistillConfig, data: PackedSkeletons) -> dict[str, Any]:
     """Return what decides the students' results."""
-    weights = (Path(config.teacher) / WEIGHTS_FILE).read_bytes()
+    weights = (find_model(config.teacher) / WEIGHTS_FILE).read_bytes()
     plan = {
         "split": config.split,
         "temperature": config.temperature,
         "soft": config.soft,
         "feature": config.feature,
         "student": dataclasses.asdict(config.student_config()),
-        "recipe": dataclasses.asdict(config.student_recipe()),
+        "recipe": config.student_recipe().decisive(),
         "data": data.fingerprint(),
         "teacher": hashlib.sha256(weights).hexdigest(),
     }

@@ -90,7 +90,8 @@ class DistillConfig:
     """What ``fastamr distill`` does.
 
     Attributes:
-        teacher: folder of a classifier, or of a pre-trained encoder, which stays frozen and gets a linear head.
+        teacher: folder of a classifier, or of a pre-trained encoder, which stays frozen and gets a linear head; or a
+            shipped model (``fastamr models``), or ``owner/name`` of the Hugging Face Hub.
         data: packed files of one layout, which are used together, or ``synthetic``.
         out: folder of the student and of the report.
         split: name of the split. Files without it are trained on whole, where another file has it.

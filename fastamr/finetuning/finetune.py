@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,7 +60,7 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune a copy of an encoder on the training clips and test it after the last epoch.
 
-    The features of the bodies of a clip are averaged before the head, in training as in testing.
+    The features of the bodies of a clip are averaged, or put side by side, before the head, in training as in testing.
 
     Args:
         model: the encoder; it is left as it is. The work is done on its device.
@@ -68,7 +69,8 @@ def finetune(
         config: the recipe; None takes the defaults.
         seed: fixes the head, the order of the clips, the augmentation and the drop-out. The global random state is
             left as it was.
-        bodies: ``"existing"`` averages the bodies that a clip has, ``"field"`` the empty ones of two too.
+        bodies: ``"existing"`` takes the bodies that a clip has, ``"field"`` the empty ones of two too, and
+            ``"ordered"`` is the recipe's ``bodies="ordered"``.
         progress: called with a line of text ten times during the run; None = silent.
         bar: what stands before a progress bar on standard error; empty = no bar.
         head: weights that the head begins with, the ``state_dict`` of one of the recipe's form; None = fresh ones.
@@ -80,6 +82,9 @@ def finetune(
         FloatingPointError: the loss is not finite.
     """
     config = FinetuneConfig() if config is None else config
+    if bodies == "ordered":
+        config = dataclasses.replace(config, bodies=bodies)
+    check_bodies(bodies, config)
     settings = FitSettings() if settings is None else settings
     check_fit(model, data)
     data = for_layout(data, model.layout)
@@ -115,6 +120,14 @@ def finetune(
     predicted = predict(classifier, batches, test, config.batch_size, settings.world)
     accuracy = percent_equal(predicted, data.labels[test])
     return FinetuneResult(accuracy, loss, tuple(predicted.tolist()), classifier)
+
+
+def check_bodies(bodies: str, config: FinetuneConfig) -> None:
+    """Raise ``ValueError`` where the empty bodies of the field would be put side by side with those that exist."""
+    if bodies == "field" and config.bodies == "ordered":
+        raise ValueError(
+            "bodies='field' adds empty bodies to a mean, and the recipe's bodies='ordered' takes none: omit one of them"
+        )
 
 
 def predict(

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..data.to_body import for_layout, source_layout
+from ..errors import check_name
 from ..features.extract import extract_features
 from ..models import ActionClassifier
+from ..models.classifier import HEAD_BODIES
 from ..probes.checks import check_features
 from ..probes.linear_probe import feature_scaling, fit_logistic
 from .finetune import count_classes, names_of, own_steps
@@ -66,7 +68,14 @@ def fit_linear_head(
 
 
 def linear_classifier(
-    model: SkeletonModel, data: PackedSkeletons, train: Tensor, *, batch_size: int = 256, C: float = 1.0
+    model: SkeletonModel,
+    data: PackedSkeletons,
+    train: Tensor,
+    *,
+    batch_size: int = 256,
+    C: float = 1.0,
+    pooling: str = "mean",
+    bodies: str = "mean",
 ) -> ActionClassifier:
     """Return a classifier of a frozen copy of an encoder and a linear head fitted to the training clips' features.
 
@@ -76,13 +85,17 @@ def linear_classifier(
         train: ``(N,)`` bool, the clips to fit the head to, all labelled.
         batch_size: body sequences encoded at a time.
         C: see :func:`fit_linear_head`.
+        pooling: of the tokens, see :meth:`fastamr.models.SkeletonModel.features`.
+        bodies: ``"mean"`` or ``"ordered"``, see :class:`fastamr.models.ActionClassifier`.
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: data that the model does not fit, or one class only.
+        ValueError: data that the model does not fit, one class only, or a pooling that the model does not allow.
     """
     data = for_layout(data, model.layout)
-    features = extract_features(model, data, batch_size=batch_size)
+    check_name("bodies", bodies, HEAD_BODIES)
+    together = "ordered" if bodies == "ordered" else "existing"
+    features = extract_features(model, data, batch_size=batch_size, pooling=pooling, bodies=together)
     mask = train.to(features.device)
     labels = data.labels.to(features.device)[mask]
     classes = count_classes(labels)
@@ -91,7 +104,8 @@ def linear_classifier(
     classifier = ActionClassifier(
         encoder,
         classes,
-        pooling="mean",
+        pooling=pooling,
+        bodies=bodies,
         hidden=0,
         dropout=0.0,
         drop_path=0.0,

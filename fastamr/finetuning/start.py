@@ -48,19 +48,18 @@ class Start:
 
         Args:
             names: the classes now; empty = unknown.
-            recipe: what was asked for; ``pooling`` and ``hidden`` are the form of a head.
+            recipe: what was asked for; ``pooling``, ``bodies`` and ``hidden`` are the form of a head.
         """
         weights, text = self._head(names, recipe)
         if weights is None or self.classifier is None:
             return None, {}, text
-        return weights, {"pooling": self.classifier.pooling, "hidden": self.classifier.hidden}, text
+        return weights, _form(self.classifier), text
 
     def _head(self, names: Sequence[str], recipe: Mapping[str, Any]) -> tuple[dict[str, Tensor] | None, str]:
         old = self.classifier
         if old is None:
             return None, "a new head"
-        form = {"pooling": old.pooling, "hidden": old.hidden}
-        if any(recipe.get(name, value) != value for name, value in form.items()):
+        if any(recipe.get(name, value) != value for name, value in _form(old).items()):
             return None, "a new head, because another form is asked for"
         if not names or not old.class_names:
             return None, "a new head, because classes without names cannot be compared"
@@ -77,6 +76,11 @@ class Start:
         for name in (f"{last}.weight", f"{last}.bias"):
             state[name] = state[name][rows]
         return state, "its head, kept and sorted as the data's classes are"
+
+
+def _form(classifier: ActionClassifier) -> dict[str, Any]:
+    """Return the settings that decide the shape of a head."""
+    return {name: getattr(classifier, name) for name in ("pooling", "bodies", "hidden")}
 
 
 def load_start(checkpoint: str | Path) -> Start:

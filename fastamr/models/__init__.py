@@ -17,8 +17,10 @@ from .flops import count_flops
 from .gfp import GFPConfig, GFPModel
 from .mamp import MAMPConfig, MAMPModel
 from .parts.config import ModelConfig
+from .pretrained import from_pretrained
 from .registry import MODELS, build_model, load_pretrained, register_model
 from .skeleton_mae import SkeletonMAEConfig, SkeletonMAEModel
+from .slim import SLiMConfig, SLiMModel
 
 # Modules that the documentation of earlier releases named.
 for _name in ("encoder", "masking"):
@@ -37,11 +39,14 @@ __all__ = [
     "MAMPModel",
     "ModelConfig",
     "PretrainOutput",
+    "SLiMConfig",
+    "SLiMModel",
     "SkeletonMAEConfig",
     "SkeletonMAEModel",
     "SkeletonModel",
     "build_model",
     "count_flops",
+    "from_pretrained",
     "load_pretrained",
     "register_model",
 ]

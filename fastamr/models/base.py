@@ -14,21 +14,26 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..checksums import load_file, save_file
-from ..documents import load_json_text
-from ..errors import naming, shortened, told, unknown_name
+from ..errors import naming, told, unknown_name
 from ..files import replaced, write_text
 from ..nn import CrossAttentionStack, TransformerStack, without_decay
 from ..ops.common.checks import check_clips, check_keep, check_valid, is_readable
 from ..skeleton import SkeletonLayout, get_layout
+from ..weights import (
+    BODY_SIZE,
+    CONFIG_FILE,
+    PREPROCESS,
+    WEIGHTS_FILE,
+    Publishable,
+    find_model,
+    read_description,
+)
 from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
 from .parts.masking import choose_visible, motion_scores, token_validity
-from .parts.pooling import mean_tokens
+from .parts.pooling import check_pooling, pool_tokens, slots_of
 from .parts.presence import check_masking, joints_seen, over_layout, over_times, present_index, tokens_of
 
-CONFIG_FILE = "config.json"
-BODY_SIZE = "body_size"
-WEIGHTS_FILE = "model.safetensors"
 # What a classifier's file says in the place of a model's name.
 CLASSIFIER = "action_classifier"
 
@@ -53,7 +58,7 @@ class PretrainOutput(NamedTuple):
     terms: dict[str, Tensor] | None = None
 
 
-class SkeletonModel(nn.Module):
+class SkeletonModel(Publishable, nn.Module):
     """Base of the masked models.
 
     Args:
@@ -64,8 +69,13 @@ class SkeletonModel(nn.Module):
     Attributes:
         reports_terms: whether the details hold terms that a training run should log.
         spreads: whether several processes can share a batch, see :mod:`fastamr.distributed`.
+        pretraining_parts: children without parameters of their own, such as a teacher, that :meth:`encode` does not
+            use; a classifier's file and an exported model leave their buffers out.
         body_size: the median trunk of the bodies that it was trained on, as pre-processing left them; None = unknown,
             or of no effect. It is saved with the model.
+        slots: the region of each joint, see :func:`fastamr.models.parts.pooling.slots_of`.
+        preprocess: the pre-processing steps that its training data went through; None = unknown. They are saved with
+            the model, so that it is shown the same input where the run's ``config.yaml`` is not beside it.
 
     Raises:
         ValueError: an unknown option (with the nearest valid one) or a value out of range.
@@ -75,7 +85,9 @@ class SkeletonModel(nn.Module):
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     reports_terms: ClassVar[bool] = False
     spreads: ClassVar[bool] = True
+    pretraining_parts: ClassVar[tuple[str, ...]] = ()
     body_size: float | None = None
+    preprocess: list[str] | None = None
     encoder: SkeletonEncoder
     present: Tensor | None
 
@@ -91,6 +103,7 @@ class SkeletonModel(nn.Module):
         # On the model's device, so that a training step can be recorded as a CUDA graph; not saved.
         self.register_buffer("present", present_index(self.config), persistent=False)
         self._joints: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
+        self.slots = slots_of(self.layout)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
@@ -339,17 +352,34 @@ class SkeletonModel(nn.Module):
         return over_layout(torch.where(known[..., None], made, 0), keep, config.tokens, 1)
 
     def features(
-        self, clips: Tensor, *, valid: Tensor | None = None, joints: Sequence[int] | None = None
+        self,
+        clips: Tensor,
+        *,
+        valid: Tensor | None = None,
+        pooling: str = "mean",
+        joints: Sequence[int] | None = None,
     ) -> Tensor:
-        """One vector per sequence ``(S, D)``: the mean over its tokens, or over the valid ones if any is.
+        """One vector per sequence ``(S, F)``, pooled over its tokens, or over the valid ones if any is.
 
         Args:
             clips: ``(S, T, V, C)``.
-            valid: ``(S, T, V)`` bool, joints that were seen.
+            valid: ``(S, T, V)`` bool.
             joints: the joints that every sequence has, see :meth:`encode`.
+            pooling: ``"mean"`` (F = D); ``"regions"``, the means of trunk, arms and legs and a flag each (5 * D + 5);
+                ``"regions+time"``, the same for each third of the time (15 * D + 15); ``"mean+max"`` (2 * D). See
+                :mod:`fastamr.models.parts.pooling`.
+
+        Raises:
+            ValueError: an unknown pooling, or one that the layout or the frames do not allow.
         """
+        self.check_pooling(pooling)
         tokens = self.encode(clips, valid=valid, joints=joints)
-        return mean_tokens(tokens, self.known_tokens(clips.shape[0], valid, joints))
+        known = self.known_tokens(clips.shape[0], valid, joints)
+        return pool_tokens(tokens, known, pooling, self.slots)
+
+    def check_pooling(self, pooling: str) -> None:
+        """Raise ``ValueError`` for a pooling that is unknown, or that the model's tokens cannot have."""
+        check_pooling(pooling, self.layout.name, self.slots, self.config.frames // self.config.patch_frames)
 
     def set_recompute(self, recompute: bool = True) -> None:
         """Let the backward compute the blocks' hidden layers again instead of keeping them.
@@ -391,16 +421,22 @@ class SkeletonModel(nn.Module):
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``, each in one piece, into a folder."""
-        write_model(directory, self.name, self.config.to_dict(), self.state_dict(), self.body_size)
+        more = {BODY_SIZE: self.body_size, PREPROCESS: self.preprocess}
+        write_model(directory, self.name, self.config.to_dict(), self.state_dict(), more)
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path) -> Self:
+    def from_pretrained(cls, directory: str | Path, *, revision: str | None = None) -> Self:
         """Load what :meth:`save_pretrained` wrote; nothing is unpickled.
+
+        Args:
+            directory: the folder, a shipped model or a repository, see :func:`fastamr.weights.find_model`.
+            revision: branch, tag or commit of a repository.
 
         Raises:
             FileNotFoundError: the folder holds no model.
             ValueError: the folder holds another architecture, or the files do not fit each other.
         """
+        directory = find_model(directory, revision=revision)
         description = read_description(directory)
         if description["model"] != cls.name:
             raise ValueError(
@@ -412,7 +448,7 @@ class SkeletonModel(nn.Module):
             check_fits_file(config, directory)
             model = cls.from_config(config)
         load_weights(model, Path(directory) / WEIGHTS_FILE)
-        model.body_size = description.get(BODY_SIZE)
+        model.body_size, model.preprocess = description.get(BODY_SIZE), description.get(PREPROCESS)
         return model
 
 
@@ -437,7 +473,7 @@ def write_model(
     name: str,
     config: dict[str, Any],
     tensors: Mapping[str, Tensor],
-    body_size: float | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model's folder: ``config.json`` and ``model.safetensors``, each in one piece.
 
@@ -446,7 +482,7 @@ def write_model(
         name: what kind of model it is.
         config: what JSON can hold.
         tensors: the weights by name, on any device.
-        body_size: of the training data, see :class:`SkeletonModel`; left out where it is None.
+        more: what else ``config.json`` says, as :class:`SkeletonModel`'s ``body_size``; None values are left out.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -454,7 +490,7 @@ def write_model(
     with replaced(directory / WEIGHTS_FILE) as temporary:
         save_file(content, temporary, {"format": "pt"})
     description: dict[str, Any] = {"model": name, "config": config}
-    description |= {} if body_size is None else {BODY_SIZE: body_size}
+    description |= {key: value for key, value in (more or {}).items() if value is not None}
     write_text(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
 
 
@@ -469,30 +505,6 @@ def check_finite(clips: Tensor) -> None:
             f"clips holds {clips[tuple(bad[0].tolist())].item()} in clip {clip}, frame {frame}, joint {joint} "
             f"({len(bad)} such values): mark missing joints in valid=(S, T, V) or repair the data"
         )
-
-
-def read_description(directory: str | Path) -> dict[str, Any]:
-    """Read ``config.json`` of a saved model: ``{"model": name, "config": {...}}``, perhaps with ``body_size``."""
-    path = Path(directory) / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{directory} holds no {CONFIG_FILE}: expected a folder written by save_pretrained"
-        )
-    try:
-        description = load_json_text(path)
-    except ValueError as error:
-        raise ValueError(f"{error}: the file is damaged") from None
-    if not isinstance(description, dict) or not {"model", "config"} <= description.keys():
-        raise ValueError(f"{path} describes no fastamr model: expected the fields 'model' and 'config'")
-    if not isinstance(description["config"], dict) or not isinstance(description["model"], str):
-        raise ValueError(
-            f"{path} is damaged: model is {shortened(description['model'])} and config is "
-            f"{shortened(description['config'])}, expected a name and a mapping"
-        )
-    size = description.get(BODY_SIZE)
-    if size is not None and not (isinstance(size, (int, float)) and 0 < size < float("inf")):
-        raise ValueError(f"{path} is damaged: {BODY_SIZE} is {shortened(size)}, expected a positive number")
-    return description
 
 
 def check_fits_file(config: ModelConfig, directory: str | Path) -> None:

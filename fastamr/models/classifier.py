@@ -17,30 +17,36 @@ from ..errors import check_name, naming
 from ..layouts.body import parts_of
 from ..nn import DropPath, drop_path_seed, initialize
 from ..skeleton import BODY, SkeletonLayout, is_body
-from .base import (
-    BODY_SIZE,
-    CLASSIFIER,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    SkeletonModel,
-    check_fits_file,
-    load_weights,
-    read_description,
-    write_model,
-)
+from ..weights import BODY_SIZE, CONFIG_FILE, WEIGHTS_FILE, Publishable, find_model, read_description
+from .base import CLASSIFIER, SkeletonModel, check_fits_file, load_weights, write_model
 from .parts.config import LARGEST
-from .parts.pooling import average_bodies, mean_tokens
+from .parts.pooling import (
+    POOLINGS,
+    average_bodies,
+    body_motion,
+    mean_tokens,
+    order_bodies,
+    ordered_width,
+    pool_tokens,
+    pooled_width,
+)
 from .registry import build_model, model_config
 
-POOLINGS = ("joints", "mean")
+HEAD_POOLINGS = ("joints", *POOLINGS)
+"""What a classifier's ``pooling`` may name."""
+
+HEAD_BODIES = ("mean", "ordered")
+"""What a classifier's ``bodies`` may name."""
+
 # A block of an encoder by its parameters' names: what holds the list, and the place in it.
 _BLOCK = re.compile(r"^(.*\.)blocks\.(\d+)\.")
 
 
-class ActionClassifier(nn.Module):
+class ActionClassifier(Publishable, nn.Module):
     """The fine-tuning module of MAMP's public code over the tokens of any encoder.
 
-    The tokens of each body are pooled, the bodies of a clip averaged, and the head turns the mean into logits.
+    The tokens of each body are pooled, the bodies of a clip averaged, or put side by side, and the head turns that into
+    logits.
     The classifier trains what :meth:`SkeletonModel.encode` uses; decoders and targets of the pre-training stay as
     they are. It is as good a start from scratch: give it an encoder with fresh weights.
 
@@ -51,7 +57,10 @@ class ActionClassifier(nn.Module):
         encoder: the model to build on, taken over as it is: its weights are trained in place.
         classes: number of classes.
         pooling: ``"joints"`` averages over time and puts the joints side by side, ``V * D`` features (MAMP's public
-            code), ``"mean"`` averages over all tokens, ``D`` features. Joints that were not seen do not count.
+            code), ``"mean"`` averages over all tokens, ``D`` features; ``"regions"``, ``"regions+time"`` and
+            ``"mean+max"`` as of :meth:`SkeletonModel.features`. Joints that were not seen do not count.
+        bodies: ``"mean"`` averages the bodies of a clip, ``"ordered"`` puts the two that move most side by side, see
+            :func:`~fastamr.models.parts.pooling.order_bodies`.
         hidden: width of a layer with BatchNorm and ReLU before the last one (MAMP's public code: 2048); 0 = none,
             one linear layer.
         dropout: of the tokens before pooling (MAMP's public code: 0.3).
@@ -85,6 +94,7 @@ class ActionClassifier(nn.Module):
         classes: int,
         *,
         pooling: str = "joints",
+        bodies: str = "mean",
         hidden: int = 2048,
         dropout: float = 0.3,
         drop_path: float = 0.3,
@@ -95,13 +105,14 @@ class ActionClassifier(nn.Module):
         source: SkeletonLayout | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_classifier(classes, pooling, hidden, dropout, drop_path, label_smoothing)
+        check_classifier(classes, pooling, bodies, hidden, dropout, drop_path, label_smoothing)
         if class_names and len(class_names) != classes:
             raise ValueError(
                 f"class_names holds {len(class_names)} names for {classes} classes: expected one each, or none"
             )
         self.encoder = encoder
         self.classes, self.pooling, self.label_smoothing = classes, pooling, label_smoothing
+        self.bodies = bodies
         self.class_names = tuple(str(name) for name in class_names)
         self.steps = tuple(dict(step) for step in steps)
         self.training_data: dict[str, Any] = dict(training_data or {})
@@ -109,6 +120,8 @@ class ActionClassifier(nn.Module):
         self.source_joints = None if self.source is None else _joints_of(self.source, encoder)
         self._head_options = {"hidden": hidden, "dropout": dropout, "drop_path": drop_path}
         self.joints = encoder.config.joints
+        if pooling.startswith("regions"):
+            encoder.check_pooling(pooling)
         tokens, used = encoded_example(encoder)
         if pooling == "joints" and tokens.shape[1] % self.joints:
             raise ValueError(
@@ -119,7 +132,9 @@ class ActionClassifier(nn.Module):
             # Parts of the pre-training alone would only fill the optimizer; what the caller froze stays frozen.
             parameter.requires_grad_(parameter.requires_grad and parameter in used)
         self._pretraining_only = {f"encoder.{name}" for name in pretraining_only(encoder, used)}
-        width = tokens.shape[2] * (self.joints if pooling == "joints" else 1)
+        width = tokens.shape[2]
+        width = width * self.joints if pooling == "joints" else pooled_width(pooling, width)
+        width = ordered_width(width) if bodies == "ordered" else width
         self.dropout = nn.Dropout(dropout)
         self.head = _head(width, hidden, classes).to(tokens.device)
         self._layers, self.depth = _layers(name for name, _ in self._trained("encoder."))
@@ -150,6 +165,7 @@ class ActionClassifier(nn.Module):
             "encoder": {"model": self.encoder.name, "config": self.encoder.config.to_dict()},
             "classes": self.classes,
             "pooling": self.pooling,
+            "bodies": self.bodies,
             **self._head_options,
             "label_smoothing": self.label_smoothing,
             "class_names": list(self.class_names),
@@ -157,18 +173,23 @@ class ActionClassifier(nn.Module):
             "training_data": self.training_data,
             **({} if self.source is None else {"source": self.source.to_dict()}),
         }
-        write_model(directory, self.name, config, self.inference_state(), self.body_size)
+        write_model(directory, self.name, config, self.inference_state(), {BODY_SIZE: self.body_size})
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path) -> Self:
+    def from_pretrained(cls, directory: str | Path, *, revision: str | None = None) -> Self:
         """Load what :meth:`save_pretrained` wrote, in evaluation mode; nothing is unpickled.
 
         Parts of the pre-training, which the file does not hold, have fresh weights.
+
+        Args:
+            directory: the folder, a shipped model or a repository, see :func:`fastamr.weights.find_model`.
+            revision: branch, tag or commit of a repository.
 
         Raises:
             FileNotFoundError: the folder holds no model.
             ValueError: the folder holds an encoder without classes, or the files do not fit each other.
         """
+        directory = find_model(directory, revision=revision)
         description = read_description(directory)
         if description["model"] != cls.name:
             raise ValueError(
@@ -206,11 +227,12 @@ class ActionClassifier(nn.Module):
         valid: Tensor | None = None,
         owner: Tensor | None = None,
         count: int | None = None,
+        partial: bool = False,
         seed: Tensor | None = None,
         generator: torch.Generator | None = None,
         joints: Sequence[int] | None = None,
     ) -> Tensor:
-        """Pool the tokens of each body and average the bodies of each clip.
+        """Pool the tokens of each body, and average the bodies of each clip or put them side by side.
 
         Args:
             clips: ``(S, T, V, C)``, one body each.
@@ -219,6 +241,7 @@ class ActionClassifier(nn.Module):
             count: B, clips in the batch. With it nothing is read back from a GPU, so that a CUDA graph can record the
                 call, and an owner of -1 marks a row that belongs to no clip, see
                 :func:`~fastamr.models.parts.pooling.average_bodies`.
+            partial: with ``count``: clips without a body here may have some elsewhere, and get zeros.
             seed: ``(2,)`` int64 of drop path, on the clips' device, or ``(3,)`` with the number of the first sequence,
                 see :func:`fastamr.nn.drop_path_seed`. None draws it. Dropout follows PyTorch's generator.
             generator: source of the seed; None = PyTorch's default one.
@@ -230,16 +253,34 @@ class ActionClassifier(nn.Module):
         """
         if seed is None and generator is not None and self.training:
             seed = ops.make_seed(generator, clips.device)
-        joints = self.source_joints if joints is None else joints
-        static = {"joints": joints} if joints else {}
         with drop_path_seed(seed):
-            tokens = self._drop(self.encoder.encode(clips, valid=valid, **static))
+            pooled = self.pool_bodies(clips, valid, joints)
+        if self.bodies == "mean":
+            return pooled if owner is None else average_bodies(pooled, owner, count, partial=partial)
+        if owner is None:
+            owner, count = torch.arange(len(pooled), device=pooled.device), len(pooled)
+        return order_bodies(pooled, owner, body_motion(clips, valid), count, partial=partial)
+
+    def pool_bodies(
+        self, clips: Tensor, valid: Tensor | None = None, joints: Sequence[int] | None = None
+    ) -> Tensor:
+        """Pooled tokens of each body ``(S, F')``, before the bodies of a clip are brought together.
+
+        Args:
+            clips: ``(S, T, V, C)``, one body each.
+            valid: ``(S, T, V)`` bool, joints that were seen.
+            joints: see :meth:`features`.
+        """
+        joints = self.source_joints if joints is None else joints
+        static: dict[str, Any] = {"joints": joints} if joints else {}
+        tokens = self._drop(self.encoder.encode(clips, valid=valid, **static))
         known = self.encoder.known_tokens(clips.shape[0], valid, **static)
-        if self.pooling == "joints":
-            tokens = tokens.unflatten(1, (-1, self.joints))
-            known = None if known is None else known.unflatten(1, (-1, self.joints))
-        pooled = mean_tokens(tokens, known).flatten(1)
-        return pooled if owner is None else average_bodies(pooled, owner, count)
+        if self.pooling != "joints":
+            slots = self.encoder.slots if self.pooling.startswith("regions") else ()
+            return pool_tokens(tokens, known, self.pooling, slots)
+        tokens = tokens.unflatten(1, (-1, self.joints))
+        known = None if known is None else known.unflatten(1, (-1, self.joints))
+        return mean_tokens(tokens, known).flatten(1)
 
     def _drop(self, tokens: Tensor) -> Tensor:
         """Drop-out; of several processes each takes its rows of what one alone would draw."""
@@ -330,10 +371,17 @@ MOST = 0.99
 
 
 def check_classifier(
-    classes: int, pooling: str, hidden: int, dropout: float, drop_path: float, label_smoothing: float
+    classes: int,
+    pooling: str,
+    bodies: str,
+    hidden: int,
+    dropout: float,
+    drop_path: float,
+    label_smoothing: float,
 ) -> None:
     """Raise ``ValueError`` for an option of :class:`ActionClassifier` that is out of range."""
-    check_name("pooling", pooling, POOLINGS)
+    check_name("pooling", pooling, HEAD_POOLINGS)
+    check_name("bodies", bodies, HEAD_BODIES)
     if classes < 2:
         raise ValueError(f"classes={classes} must be at least 2")
     for name, size in (("classes", classes), ("hidden", hidden)):
@@ -379,6 +427,8 @@ def encoded_example(encoder: SkeletonModel) -> tuple[Tensor, set[nn.Parameter]]:
 def pretraining_only(encoder: SkeletonModel, used: set[nn.Parameter]) -> set[str]:
     """Return the names of an encoder's parameters that are not used, and of the buffers that stand beside only such.
 
+    The buffers of its ``pretraining_parts`` are among them.
+
     Args:
         encoder: the model.
         used: the parameters that its tokens depend on, see :func:`encoded_example`.
@@ -390,6 +440,8 @@ def pretraining_only(encoder: SkeletonModel, used: set[nn.Parameter]) -> set[str
         if own and len(idle) == len(own):
             idle += [name for name, _ in module.named_buffers(recurse=False)]
         names |= {f"{prefix}.{name}" if prefix else name for name in idle}
+    for part in encoder.pretraining_parts:
+        names |= {f"{part}.{name}" for name, _ in encoder.get_submodule(part).named_buffers()}
     return names
 
 

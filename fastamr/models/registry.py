@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import check_name, naming, shortened
+from ..weights import CONFIG_FILE, find_model, read_description
 from .amr import AMRModel
 from .asma import ASMaModel
-from .base import CLASSIFIER, CONFIG_FILE, SkeletonModel, read_description
+from .base import CLASSIFIER, SkeletonModel
 from .gfp import GFPModel
 from .mamp import MAMPModel
 from .parts.config import ModelConfig
 from .skeleton_mae import SkeletonMAEModel
+from .slim import SLiMModel
 
 MODELS: dict[str, type[SkeletonModel]] = {
-    model.name: model for model in (AMRModel, SkeletonMAEModel, MAMPModel, GFPModel, ASMaModel)
+    model.name: model for model in (AMRModel, SkeletonMAEModel, MAMPModel, GFPModel, ASMaModel, SLiMModel)
 }
 
 
@@ -88,13 +90,18 @@ def check_model(name: str) -> str:
     return name
 
 
-def load_pretrained(directory: str | Path) -> SkeletonModel:
+def load_pretrained(directory: str | Path, *, revision: str | None = None) -> SkeletonModel:
     """Load a saved model of any architecture from its folder.
+
+    Args:
+        directory: the folder, a shipped model or a repository, see :func:`fastamr.weights.find_model`.
+        revision: branch, tag or commit of a repository.
 
     Raises:
         FileNotFoundError: the folder holds no model.
         ValueError: an unknown architecture, a classifier, or damaged files.
     """
+    directory = find_model(directory, revision=revision)
     name = read_description(directory)["model"]
     if name == CLASSIFIER:
         raise ValueError(

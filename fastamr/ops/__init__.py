@@ -16,6 +16,7 @@ from .attention.visible_attention import (
     visible_attention_backward_into,
     visible_attention_forward,
 )
+from .augment_clips import augment_clips
 from .common.backends import availability, backend, reference_only
 from .common.column_sums import ColumnSums
 from .common.seeds import derive_seed, make_seed
@@ -41,6 +42,7 @@ __all__ = [
     "SdpaState",
     "adamw_update",
     "attention_backend",
+    "augment_clips",
     "availability",
     "backend",
     "choose_stack",

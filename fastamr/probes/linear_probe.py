@@ -15,6 +15,8 @@ from .checks import check_features, percent_equal
 
 # Updates of AMR's linear protocol on NTU-60 xsub: 100 epochs of 40,091 training clips in batches of 256.
 NTU_UPDATES = 15_700
+# Rows that are scaled at a time.
+_ROWS = 4096
 
 
 class LinearProbeResult(NamedTuple):
@@ -66,7 +68,11 @@ def standardize_features(train_x: Tensor, *others: Tensor, floor: float = 1e-6) 
         ``train_x`` and the others, float32.
     """
     mean, scale = feature_scaling(train_x, floor)
-    return tuple(((x.double() - mean) * scale).float() for x in (train_x, *others))
+    return tuple(
+        # A few rows at a time: thousands of values of each of many clips are large in float64.
+        torch.cat([((rows.double() - mean) * scale).float() for rows in x.split(_ROWS)])
+        for x in (train_x, *others)
+    )
 
 
 def feature_scaling(train_x: Tensor, floor: float = 1e-6) -> tuple[Tensor, Tensor]:
@@ -76,8 +82,8 @@ def feature_scaling(train_x: Tensor, floor: float = 1e-6) -> tuple[Tensor, Tenso
         train_x: ``(N, D)``.
         floor: as of :func:`standardize_features`; a constant dimension has the inverse 0.
     """
-    mean = train_x.double().mean(0)
-    deviation = train_x.double().var(0, correction=0).sqrt()
+    exact = train_x.double()
+    mean, deviation = exact.mean(0), exact.var(0, correction=0).sqrt()
     constant = deviation <= floor * deviation.max()
     return mean, torch.where(constant, 0.0, 1 / deviation)
 

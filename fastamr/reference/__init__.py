@@ -6,6 +6,7 @@ is wanted, for example as the truth in a test.
 
 from .adamw_update import adamw_update
 from .attention.visible_attention import visible_attention
+from .augment_clips import augment_clips
 from .drop_path_scales import drop_path_scales
 from .masked_patch_gather import masked_patch_gather
 from .motion_entropy import motion_entropy
@@ -23,6 +24,7 @@ from .weighted_reconstruction_loss import weighted_reconstruction_loss
 
 __all__ = [
     "adamw_update",
+    "augment_clips",
     "drop_path_scales",
     "linear_gelu",
     "linear_gelu_backward",

@@ -267,6 +267,39 @@ def _sampling(draw: _Draw) -> Call:
     return Call("sample_clips", run)
 
 
+def _augmentation(draw: _Draw) -> Call:
+    sequences, frames, joints = draw.count(5), draw.pick.randint(1, 9), draw.count(6)
+    channels = draw.pick.choice((2, 3))
+    given: dict[str, Any] = {
+        "clips": draw.numbers(sequences, frames, joints, channels),
+        "seed": torch.tensor([draw.pick.randrange(99), 1]),
+        "partners": draw.ids(joints, below=joints).long(),
+        "limbs": draw.ids(joints, below=9).long() - 1,
+        "valid": torch.rand(sequences, frames, joints, generator=draw.generator) > 0.3,
+        "group": torch.randint(3, (sequences,), generator=draw.generator),
+        "numbers": torch.randint(9, (sequences,), generator=draw.generator),
+    }
+    for name in ("valid", "group", "numbers"):
+        given[name] = given[name] if draw.chance() else None
+    given = draw.spoilt(given, tuple(given))
+    amounts: dict[str, Any] = {
+        "mirror": draw.pick.choice((0.0, 0.5, 1.0)),
+        "scale_jitter": draw.pick.choice((0.0, 0.3)),
+        "drop_limbs": draw.pick.choice((0.0, 0.4, 1.0)),
+        "noise": draw.pick.choice((0.0, 0.1)),
+        "project": draw.pick.choice((0.0, 0.5)) if channels == 3 else 0.0,
+        "patch_frames": draw.pick.randint(1, frames),
+        "visible": draw.pick.randint(0, 9),
+    }
+
+    def run(name: str, exact: bool) -> list[Tensor]:
+        made: dict[str, Any] = {key: _as(value, exact) for key, value in given.items()}
+        found, seen = ops.augment_clips(**made, **amounts)
+        return [found] if seen is None else [found, seen.to(found.dtype)]
+
+    return Call("augment_clips", run)
+
+
 def _rows(draw: _Draw) -> Call:
     rows, width, hidden = draw.count(70), draw.pick.randint(1, 70), draw.pick.randint(1, 70)
     strided = draw.wrong
@@ -396,6 +429,7 @@ _KINDS = (
     _backward_into,
     _patches,
     _sampling,
+    _augmentation,
     _rows,
     _rows,
     _rows,

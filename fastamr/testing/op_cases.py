@@ -201,6 +201,29 @@ def _sample(s: Sizes, random: bool = True, groups: bool = False) -> Arguments:
     }
 
 
+def _augment(s: Sizes, limbs: bool = True, masked: bool = True, flat: bool = False) -> Arguments:
+    """The last joint is of the trunk, the others are of limbs in turn; joints mirror one another from end to end."""
+    order = torch.arange(s.sequences, device=s.device)
+    joints = torch.arange(s.joints, device=s.device)
+    return {
+        "clips": s.clips(),
+        "valid": s.valid() if masked else None,
+        "seed": s.whole(3, 1),
+        "mirror": 0.5,
+        "partners": s.joints - 1 - joints,
+        "scale_jitter": 0.2,
+        "drop_limbs": 0.5 if limbs else 0.0,
+        "limbs": torch.where(joints == s.joints - 1, -1, joints % 5) if limbs else None,
+        "patch_frames": 4,
+        "visible": 0,
+        "noise": 0.0 if flat else 0.01,
+        "project": 0.5 if flat else 0.0,
+        "flat": order % 2 == 0 if flat else None,
+        "group": order // 2,
+        "numbers": order,
+    }
+
+
 def _attention(s: Sizes, **given: Any) -> Arguments:
     """Self-attention, or cross-attention of other counts, unless q and kv are given; what is not given is off."""
     off = dict.fromkeys(
@@ -308,10 +331,10 @@ def _weight_pair(s: Sizes) -> Arguments:
     return {"upstream": s.lows(s.rows, s.hidden), "x": s.lows(s.rows, s.width), "out": None}
 
 
-def _weight_pairs(s: Sizes) -> Arguments:
-    """The four weights of a block, as its backward meets them."""
-    narrow, wide, wider = (s.lows(s.rows, width) for width in (s.width, s.hidden, 3 * s.width))
-    return {"pairs": [(narrow, wide), (wide, narrow), (narrow, narrow), (wider, narrow)]}
+def _weight_pairs(s: Sizes, projected: int = 3) -> Arguments:
+    """The four weights of a block, as its backward meets them; of cross-attention one projects the queries alone."""
+    narrow, wide, last = (s.lows(s.rows, width) for width in (s.width, s.hidden, projected * s.width))
+    return {"pairs": [(narrow, wide), (wide, narrow), (narrow, narrow), (last, narrow)]}
 
 
 def _cases() -> Iterator[Case]:
@@ -357,6 +380,12 @@ def _cases() -> Iterator[Case]:
     yield Case("sample_clips", "groups", partial(_sample, groups=True), one)
     yield Case("sample_clips", "central", partial(_sample, random=False))
 
+    yield Case("augment_clips", "", _augment, one)
+    yield Case("augment_clips", "no mask", partial(_augment, masked=False), one)
+    yield Case("augment_clips", "flat", partial(_augment, flat=True), one)
+    yield Case("augment_clips", "flat no limbs", partial(_augment, limbs=False, masked=False, flat=True), one)
+    yield Case("augment_clips", "no limbs", partial(_augment, limbs=False, masked=False), one)
+
     attention = partial(Case, "visible_attention", public=_public_attention)
     yield attention("", _attention)
     yield attention("cross", _cross_attention)
@@ -380,6 +409,8 @@ def _cases() -> Iterator[Case]:
     yield Case("row_norm", "", _row_norm_backward, rows, "row_norm_backward")
     yield Case("weight_gradient", "", _weight_pair, rows)
     yield Case("weight_gradient", "", _weight_pairs, rows, "weight_gradients")
+    queries = partial(_weight_pairs, projected=1)
+    yield Case("weight_gradient", "queries", queries, function="weight_gradients")
 
 
 CASES = tuple(_cases())

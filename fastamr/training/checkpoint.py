@@ -25,7 +25,7 @@ from ..documents import load_json_text, parse_json_text
 from ..errors import naming, shortened, told
 from ..files import check_plain, replaced, write_text
 from ..folders import remove_written
-from .config import PretrainConfig, current_names
+from .config import PretrainConfig, current_names, model_config_class
 from .update.step import PretrainStep
 
 STATE_FILE = "state.safetensors"
@@ -54,7 +54,7 @@ _IDENTITY = (
 # These may differ between a run and its continuation without a word.
 _INCIDENTAL = (
     "data", "out", "graph", "data_budget", "recompute", "side_branch",
-    "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress", "on_nan",
+    "log_every", "checkpoint_every", "probe_every", "probe_pooling", "tensorboard", "progress", "on_nan",
 )  # fmt: skip
 _FORMAT = "fastamr-state-1"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -289,6 +289,10 @@ def changed_settings(scalars: Mapping[str, Any], config: Mapping[str, Any], fing
     """
     # Options that are younger than the checkpoint had their defaults.
     saved = PretrainConfig().to_dict() | current_names(scalars["config"])
+    if saved["model"] == config["model"]:
+        defaults = model_config_class(saved["model"])().to_dict()
+        younger = {name: value for name, value in defaults.items() if name in config["architecture"]}
+        saved["architecture"] = younger | saved["architecture"]
     for name in _IDENTITY:
         old, new = json.loads(json.dumps([saved[name], config[name]]))
         if old != new:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ..documents import load_yaml
 from ..errors import check_name, shortened, unknown_name
 from ..files import write_text
+from ..models.parts.pooling import POOLINGS
 from .update.precision import PRECISIONS
 
 TRAIN_ON = ("train", "all")
@@ -65,6 +66,15 @@ class PretrainConfig:
         crop: smallest and largest share of the frames that a random crop keeps.
         min_frames: frames a crop keeps at least, where there are as many (16 suits data of short clips).
         max_angle: bound of each random Euler angle, in radians.
+        mirror: probability with which a clip is mirrored: left and right joints, by the layout's pairs, change places,
+            and x, the coordinate across the body (2-D: across the picture), its sign.
+        scale_jitter: R; the coordinates of a clip are multiplied by a number uniform in 1 - R to 1 + R, about the
+            origin.
+        drop_limbs: probability with which each limb of a body (head, arms, legs) is not seen in any frame, as far as
+            enough tokens remain.
+        noise: standard deviation of normal noise on each coordinate in each frame, in metres (the data's unit).
+        project: probability with which a clip of 3-D data is turned about y by any angle and loses its depth, which
+            becomes 0.
         precision: ``auto`` is bfloat16 autocast on GPUs that have it and float32 elsewhere; or ``float32``, ``tf32``
             (float32 but for the products' factors: 11 bits on a GPU, 16 on a CPU with a matrix unit), ``bfloat16``,
             ``float16``.
@@ -86,6 +96,8 @@ class PretrainConfig:
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
         probe_every: epochs between two kNN probes on the split; 0 for none.
+        probe_pooling: of the tokens in the features that are probed: ``mean``, ``regions``, ``regions+time`` or
+            ``mean+max``.
         profile: profile this many of the first updates (kernels, gaps, a Chrome trace in the run's folder), then go on
             with the run, whose results stay the same to the bit; 0 for none.
         resume: ``yes`` continues the run that the folder holds, and is an error where it holds none; ``auto`` continues
@@ -117,6 +129,11 @@ class PretrainConfig:
     crop: tuple[float, float] = (0.5, 1.0)
     min_frames: int = 64
     max_angle: float = 0.3
+    mirror: float = 0.0
+    scale_jitter: float = 0.0
+    drop_limbs: float = 0.0
+    noise: float = 0.0
+    project: float = 0.0
     precision: str = "auto"
     seed: int = 0
     device: str = "auto"
@@ -129,6 +146,7 @@ class PretrainConfig:
     log_every: int = 10
     checkpoint_every: float = 20.0
     probe_every: float = 0.0
+    probe_pooling: str = "mean"
     profile: int = 0
     resume: bool | Literal["auto"] = False
     overwrite: bool = False
@@ -158,6 +176,7 @@ class PretrainConfig:
         check_name("train_on", self.train_on, TRAIN_ON)
         check_name("graph", self.graph, GRAPH)
         check_name("on_nan", self.on_nan, ON_NAN)
+        check_name("probe_pooling", self.probe_pooling, POOLINGS)
         if self.epochs is not None and self.updates is not None:
             raise ValueError(
                 f"epochs {self.epochs:g} and updates {self.updates}: give one of the two, not both"
@@ -169,6 +188,11 @@ class PretrainConfig:
         for name in ("epochs", "updates", "clip_grad"):
             value = getattr(self, name)
             _require(name, value, value is None or value > 0, "a positive number or null")
+        for name in ("mirror", "drop_limbs", "project"):
+            value = getattr(self, name)
+            _require(name, value, 0 <= value <= 1, "a probability from 0 to 1")
+        _require("scale_jitter", self.scale_jitter, 0 <= self.scale_jitter < 1, "at least 0 and below 1")
+        _require("noise", self.noise, 0 <= self.noise < float("inf"), "zero or more")
         for name in ("weight_decay", "max_angle", "probe_every", "profile", "seed"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
         budget = self.data_budget

@@ -173,7 +173,13 @@ class Loop:
     def _probe(self) -> None:
         run = self.run
         assert run.probe_split is not None
-        accuracy = knn_probe(run.model, run.data, run.probe_split, batch_size=run.config.batch_size)
+        accuracy = knn_probe(
+            run.model,
+            run.data,
+            run.probe_split,
+            batch_size=run.config.batch_size,
+            pooling=run.config.probe_pooling,
+        )
         epoch = run.order.epoch_at(run.update)
         self.report.write("probe", update=run.update, epoch=epoch, knn_1=accuracy)
         self.report.say(f"epoch {epoch:.1f}: 1-NN {accuracy:.1f} % on split {run.split!r}")

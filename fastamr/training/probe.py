@@ -32,7 +32,20 @@ def check_probe(data: PackedSkeletons, split: str | None) -> Split:
     return halves
 
 
-def knn_probe(model: SkeletonModel, data: PackedSkeletons, split: Split, *, batch_size: int = 256) -> float:
+def check_probe_pooling(model: SkeletonModel, pooling: str) -> None:
+    """Raise ``ValueError`` where a model does not allow the pooling of a probe, before the run starts."""
+    if pooling != "mean":
+        model.check_pooling(pooling)
+
+
+def knn_probe(
+    model: SkeletonModel,
+    data: PackedSkeletons,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    pooling: str = "mean",
+) -> float:
     """Return the cosine 1-NN accuracy of the model's frozen features, in percent.
 
     The random state and the model's training mode are left as they were.
@@ -42,6 +55,7 @@ def knn_probe(model: SkeletonModel, data: PackedSkeletons, split: Split, *, batc
         data: the pre-processed data.
         split: training and test clips; clips without a label are left out.
         batch_size: body sequences in a batch.
+        pooling: of the tokens, see :meth:`fastamr.models.SkeletonModel.features`.
     """
     from ..features.extract import extract_features
     from ..probes.knn import knn_accuracy
@@ -49,7 +63,7 @@ def knn_probe(model: SkeletonModel, data: PackedSkeletons, split: Split, *, batc
     training = model.training
     with torch.random.fork_rng():
         try:
-            features = extract_features(model, data, batch_size=batch_size)
+            features = extract_features(model, data, batch_size=batch_size, pooling=pooling)
         finally:
             model.train(training)
     labels = data.labels.to(features.device)

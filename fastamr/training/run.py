@@ -14,7 +14,7 @@ from ..distributed import World
 from .clips.batches import BatchOrder, Part
 from .config import DEFAULT_EPOCHS, GRAPH, PretrainConfig
 from .metrics.metrics import environment
-from .probe import check_probe
+from .probe import check_probe, check_probe_pooling
 from .setup import (
     build_model,
     check_spreads,
@@ -62,7 +62,10 @@ class Run:
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
         self.model = build_model(config, data, sequences).to(self.device).train()
         check_spreads(self.model, world.size)
+        if config.probe_every:
+            check_probe_pooling(self.model, config.probe_pooling)
         self.model.body_size = gathered.body_size
+        self.model.preprocess = steps_as_text(data, config.preprocess)
         self.resident = not data.coords.is_meta and is_resident([data], self.device, config.data_budget)
         self.data = data.to(self.device) if self.resident else data
         self.files = mapped_files(self.data.coords)
@@ -83,9 +86,7 @@ class Run:
         return PretrainStep(
             self.model,
             optimizer,
-            open_clip_stream(
-                self.data, self.order, config, self.model.frames, self.device, resident=self.resident
-            ),
+            open_clip_stream(self.data, self.order, config, self.model, self.device, resident=self.resident),
             seed=ops.make_seed(torch.Generator().manual_seed(config.seed), self.device),
             schedule=self.schedule,
             dtype=dtype,

@@ -14,6 +14,7 @@ from ..data.to_body import common_joints, parts_seen
 from ..memory import free_memory
 from ..models.parts.presence import check_masking
 from ..skeleton import BODY, SkeletonLayout, get_layout, is_body
+from .clips.augmentation import Augmentation
 from .clips.batches import BatchOrder
 from .clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
 from .clips.sampling import ClipSampler
@@ -210,7 +211,7 @@ def open_clip_stream(
     data: PackedSkeletons,
     order: BatchOrder,
     config: PretrainConfig,
-    frames: int,
+    model: SkeletonModel,
     device: torch.device,
     *,
     resident: bool,
@@ -221,20 +222,45 @@ def open_clip_stream(
         data: the packed data, on the device if it is resident, else on the CPU.
         order: which body sequences make up each batch.
         config: the augmentation, and whether there are empty body slots.
-        frames: T, frames of a clip.
+        model: says how many frames a clip has, and what the augmentation must leave of it.
         device: where the step runs.
         resident: take the frames from the data itself; otherwise send them ahead of each update.
+
+    Raises:
+        ValueError: an augmentation that the layout or the channels do not allow.
     """
+    augmentation = build_augmentation(config, model)
     sampler = ClipSampler(
         data,
-        frames,
+        model.frames,
         crop=config.crop,
         min_frames=config.min_frames,
         max_angle=config.max_angle,
         empty_bodies=config.keep_empty_bodies,
         resident=resident,
+        augmentation=None if augmentation is None else augmentation.to(device),
     )
     return ResidentClips(sampler, order) if resident else PrefetchedClips(sampler, order, device)
+
+
+def build_augmentation(config: PretrainConfig, model: SkeletonModel) -> Augmentation | None:
+    """Return a run's augmentation beyond crop and rotation, or None.
+
+    Raises:
+        ValueError: the model's layout or channels do not allow it.
+    """
+    return Augmentation.of(
+        model.layout,
+        model.config.channels,
+        mirror=config.mirror,
+        scale_jitter=config.scale_jitter,
+        drop_limbs=config.drop_limbs,
+        noise=config.noise,
+        project=config.project,
+        patch_frames=getattr(model.config, "patch_frames", 1),
+        visible=model.config.visible,
+        keep_flat=getattr(model.config, "flat_embedding", False),
+    )
 
 
 def run_lengths(config: PretrainConfig, steps_per_epoch: int) -> tuple[int, int]:

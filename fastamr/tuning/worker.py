@@ -29,8 +29,8 @@ from .clock import best_seconds, captured, device_seconds
 MARK = "@tune "
 # How much larger than the reference's own error, in the same dtype, that of a back end may be.
 _FACTOR = 2.0
-# Sizes of weights' gradients and of the layers whose weights they are.
-_RENAMED = {"outputs": "hidden", "inputs": "width"}
+# Sizes of weights' gradients and of the layers whose weights they are; the first of a block's four is fc2's.
+_RENAMED = {"outputs": "hidden", "inputs": "width", "outputs0": "width", "inputs0": "hidden"}
 
 
 @dataclass(frozen=True)

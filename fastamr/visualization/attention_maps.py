@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models import SkeletonModel
+from ..nn.self_distillation.rotary_block import RotaryAttention
 from .clip import Overlay
 from .figures import figure_text, new_figure, save_figure
 from .overlays import ModelClip
@@ -40,6 +41,11 @@ def attention_weights(model: SkeletonModel, clips: Tensor, valid: Tensor | None 
     if not blocks or not all(hasattr(getattr(block, "attn", None), "qkv") for block in blocks):
         raise ValueError(
             f"the attention of a {type(model).__name__} cannot be read: it has no self-attention blocks"
+        )
+    if any(isinstance(block.attn, RotaryAttention) for block in blocks):
+        raise ValueError(
+            f"the attention of a {type(model).__name__} cannot be read: its queries and keys turn with time behind "
+            "their projection; --embedding and --confusion show the model"
         )
     total: list[Tensor] = []
 

@@ -28,8 +28,8 @@ EVERY_PAGE = (*PAGES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(
 # Folders that paths of this repository begin with; `configs` was one.
 TOPS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} | {"configs"}
 COMMANDS = (
-    "pretrain", "sweep", "evaluate", "finetune", "distill", "export", "predict", "prepare", "import", "convert",
-    "split", "check", "show", "layouts", "table", "plot", "info", "tune", "cache", "quickstart", "demo",
+    "pretrain", "sweep", "evaluate", "finetune", "distill", "export", "predict", "models", "prepare", "import",
+    "convert", "split", "check", "show", "layouts", "table", "plot", "info", "tune", "cache", "quickstart", "demo",
     "bench quick", "bench ladder", "bench recipe", "bench profile", "bench scaling",
 )  # fmt: skip
 # Options of other programs: pytest, experiments/results.py, pip, git, torchrun, SLURM, tests/fuzzing and tools.
@@ -38,7 +38,7 @@ OTHERS = {
     "--variants", "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout",
     "--unshallow", "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest", "--gigabytes", "--drop-out",
     "--drop-path",
-    "--inputs", "--plan", "--rehearse", "--small", "--seconds", "--sizes", "--steps", "--spins",
+    "--inputs", "--plan", "--rehearse", "--small", "--seconds", "--sizes", "--steps", "--spins", "--minutes", "--work",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.
 FILES = {"fastamr.json"}

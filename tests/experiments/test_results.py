@@ -79,9 +79,9 @@ def test_every_run_of_the_real_table_is_a_valid_configuration(results: ModuleTyp
         assert config.visible >= 1
     for chosen in ("nw_ucla", "nw_ucla_dedup", "bandai_to_nw_ucla"):
         group = [job for job in trained if job.set == chosen and not job.variant]
-        assert len(group) == 5 * 3
+        assert len(group) == 6 * 3
         assert len({job.settings["updates"] for job in group}) == 1
-    assert len([job for job in trained if job.set == "sbu_interaction" and not job.variant]) == 5 * 5 * 3
+    assert len([job for job in trained if job.set == "sbu_interaction" and not job.variant]) == 6 * 5 * 3
 
 
 def test_a_variant_in_a_table_of_results_adds_a_row_and_in_a_table_of_trials_stands_alone(
@@ -95,7 +95,7 @@ def test_a_variant_in_a_table_of_results_adds_a_row_and_in_a_table_of_trials_sta
 
     assert rows("nw_ucla") == [
         ("amr", ""), ("amr", "2400 updates"),
-        ("skeleton_mae", ""), ("mamp", ""), ("gfp", ""), ("asma", ""),
+        ("skeleton_mae", ""), ("mamp", ""), ("gfp", ""), ("asma", ""), ("slim", ""),
     ]  # fmt: skip
     for trials in ("bandai_heldout", "sbu_heldout"):
         assert {method for method, _ in rows(trials)} == {"amr", "skeleton_mae"}

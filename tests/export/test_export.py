@@ -32,6 +32,7 @@ MODELS = {
     "gfp": {"levels": (1, 2)},
     "asma": {"hidden": 4, "projector": 8},
     "asma transformer": {"backbone": "transformer", "projector": 8},
+    "slim": {"patch_frames": 4, "prototypes": 16, "head_hidden": 8, "bottleneck": 8},
 }
 STEPS = ({"name": "center", "joint": "root", "frame": "first", "per": "body"},)
 
@@ -64,9 +65,11 @@ def needs_onnx() -> None:
 
 
 class TestGraph:
-    def test_plain_embedding_is_the_library_one(self) -> None:
-        layer = MaskedPatchEmbed(12, 5, 6, patch_frames=3)
+    @pytest.mark.parametrize("flat", [False, True])
+    def test_plain_embedding_is_the_library_one(self, flat) -> None:
+        layer = MaskedPatchEmbed(12, 5, 6, patch_frames=3, flat_embedding=flat)
         clips = torch.randn(2, 12, 5, 3)
+        clips[1, ..., 2] = 0
         torch.testing.assert_close(PlainPatchEmbed(layer)(clips), layer(clips))
 
     @pytest.mark.parametrize("kind", list(MODELS))

@@ -96,7 +96,13 @@ def test_losses_are_those_of_the_loop_of_before(
 
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize(
-    "more", [{}, {"hidden": 0, "label_smoothing": 0.0}, {"dropout": 0.3, "drop_path": 0.2}]
+    "more",
+    [
+        {},
+        {"hidden": 0, "label_smoothing": 0.0},
+        {"dropout": 0.3, "drop_path": 0.2},
+        {"pooling": "regions", "bodies": "ordered"},
+    ],
 )
 def test_updates_are_those_of_a_plain_loop(data: PackedSkeletons, mask: bool, more: dict[str, Any]) -> None:
     data = masked(data) if mask else data
@@ -125,6 +131,8 @@ def test_updates_are_those_of_a_plain_loop(data: PackedSkeletons, mask: bool, mo
         (False, {"hidden": 0}, "field"),
         (True, {"mixup": 0.8}, "existing"),
         (True, {"batch_size": 8}, "existing"),
+        (True, {"pooling": "regions", "bodies": "ordered"}, "existing"),
+        (False, {"pooling": "mean+max", "mixup": 0.8}, "existing"),
     ],
 )
 def test_a_recorded_update_computes_the_same(
@@ -186,6 +194,17 @@ def test_clips_are_augmented_and_follow_seed_and_update(data: PackedSkeletons) -
     assert one.step.seed.tolist() == [3, 0]
     losses(one, 2)
     assert one.step.seed.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_bodies_without_depth_stay_so_for_an_encoder_that_tells_them(
+    data: PackedSkeletons, flat: bool
+) -> None:
+    coords = data.coords.clone()
+    coords[..., 2] = 0
+    one = fit(dataclasses.replace(data, coords=coords), QUICK, small_model(data, flat_embedding=flat))
+    clips = one.stream.draw(torch.tensor(0), torch.tensor([1, 0])).clips
+    assert bool((clips[..., 2] == 0).all()) == flat
 
 
 def test_learning_rates_follow_warmup_cosine_and_layers(data: PackedSkeletons) -> None:

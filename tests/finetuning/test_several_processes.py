@@ -106,10 +106,10 @@ def test_two_processes_fine_tune_as_one_and_one_goes_on(run: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hidden", ["0", "16"])
-def test_four_processes_fine_tune_as_one(run: Path, hidden: str) -> None:
-    launch(4, words_of("finetune", run, "four", hidden=hidden))
-    assert main(words_of("finetune", run, "one", hidden=hidden)) == 0
+@pytest.mark.parametrize("more", [{"hidden": 16}, {"hidden": 0, "pooling": "regions", "bodies": "ordered"}])
+def test_four_processes_fine_tune_as_one(run: Path, more: dict[str, Any]) -> None:
+    launch(4, words_of("finetune", run, "four", **more))
+    assert main(words_of("finetune", run, "one", **more)) == 0
     check_alike(run / "one", run / "four")
 
 

@@ -35,6 +35,7 @@ def calls(device: str) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
     )
     coords, offsets = torch.randn(900, 25, 3, device=device), torch.arange(0, 901, 90, device=device)
     ids = torch.arange(SEQUENCES, device=device) % 10
+    partners, limbs = torch.arange(25, device=device).flip(0), torch.arange(25, device=device) % 6 - 1
 
     def embed() -> tuple[Tensor, ...]:
         tokens = ops.masked_patch_gather(clips, keep, *parameters, patch_frames=4, out_dtype=torch.bfloat16)
@@ -51,6 +52,22 @@ def calls(device: str) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
         )
         return value, *torch.autograd.grad(value, prediction)
 
+    def augment() -> tuple[Tensor, ...]:
+        found, seen = ops.augment_clips(
+            clips,
+            seed,
+            valid=valid,
+            mirror=0.5,
+            partners=partners,
+            scale_jitter=0.2,
+            drop_limbs=0.3,
+            limbs=limbs,
+            noise=0.01,
+            project=0.3,
+        )
+        assert seen is not None
+        return found, seen
+
     return {
         "select_visible": lambda: ops.select_visible(seed, SEQUENCES, TOKENS, VISIBLE, return_masked=True),
         "patch_gather": lambda: (ops.patch_gather(clips, keep, patch_frames=4),),
@@ -60,6 +77,7 @@ def calls(device: str) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
         "motion_guidance_histogram": lambda: (ops.motion_guidance(clips, kind="histogram"),),
         "weighted_reconstruction_loss": loss,
         "sample_clips": lambda: (ops.sample_clips(coords, offsets, ids, 120, seed),),
+        "augment_clips": augment,
     }
 
 
@@ -72,6 +90,7 @@ NAMES = [
     "motion_guidance_histogram",
     "weighted_reconstruction_loss",
     "sample_clips",
+    "augment_clips",
 ]
 
 

@@ -121,13 +121,34 @@ def test_without_rows(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "rows", "warps"), [(80, 32, 8), (90, 64, 16), (100, 64, 8), (120, 32, 8)]
+    ("architecture", "rows", "tall", "forward"),
+    [
+        (80, 19_200, 64, 64),
+        (80, 130, 32, 64),
+        (90, 19_200, 64, 64),
+        (90, 32_000, 128, 128),
+        (90, 130, 64, 64),
+        (100, 19_200, 64, 64),
+        (100, 32_000, 128, 128),
+        (120, 130, 32, 64),
+    ],
 )
-def test_the_backward_has_its_tile_per_architecture(architecture: int, rows: int, warps: int) -> None:
-    inputs = backward_inputs(torch.bfloat16, (130, 256, 64), torch.device("cpu"), True)
+def test_encoder_and_decoder_have_tiles_of_their_own(
+    architecture: int, rows: int, tall: int, forward: int
+) -> None:
+    """Without timing too: 19,200 rows would leave half the GPU idle in tiles of 128, 32,000 rows would not."""
+    x, total, weight = (
+        torch.empty(rows, 64).bfloat16(),
+        torch.empty(rows, 256).bfloat16(),
+        torch.empty(256, 64),
+    )
+    vectors = torch.empty(2, 256)
     with record(architecture) as launches:
-        module.linear_residual_norm_backward(*inputs)
-    (written,) = launches
-    assert written.config.blocks["BLOCK_ROWS"] == rows
-    assert written.config.num_warps == warps
-    assert written.grid == (-(-130 // rows),)
+        module.linear_residual_norm_backward(
+            *(x, weight.T.contiguous().bfloat16(), total, *torch.empty(2, rows), vectors[0], None)
+        )
+        module.linear_residual_norm(x, weight.bfloat16(), vectors[0], total, *vectors, 1e-5)
+    for written, height in zip(launches, (tall, forward), strict=True):
+        assert written.config.blocks["BLOCK_ROWS"] == height
+        assert written.config.num_warps == 8
+        assert written.grid == (-(-rows // height),)

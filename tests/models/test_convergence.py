@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -61,4 +63,27 @@ def test_gfp_predicts_features_that_do_not_collapse(clips: Tensor) -> None:
         explained = 1 - terms[f"prediction/{name}"] / terms[f"std/{name}"].square()
         assert explained > least, name
         assert terms[f"std/{name}"] > 0.12, name
+        assert terms[f"rank/{name}"] > 1.5, name
+
+
+@pytest.mark.slow
+def test_slim_predicts_its_teacher_and_does_not_collapse(clips: Tensor) -> None:
+    """Without knowing a view, comparisons that Sinkhorn shares out cost the log of the prototypes' number."""
+    sizes = {"prototypes": 32, "head_hidden": 32, "bottleneck": 16, "patch_targets": 8, "local_crops": 2}
+    outputs = train(
+        "slim",
+        clips,
+        150,
+        **sizes,
+        patch_frames=4,
+        teacher_momentum=0.95,
+        teacher_temperature=0.04,
+    )
+    chance = math.log(32)
+    terms = {name: sum(out.terms[name] for out in outputs[-20:]) / 20 for name in outputs[0].terms}
+    assert 0.9 * chance < outputs[0].terms["patch"]
+    assert terms["patch"] < 0.8 * chance
+    assert terms["class"] < 0.8 * chance
+    for name in ("encoder", "teacher"):
+        assert terms[f"std/{name}"] > 0.1, name
         assert terms[f"rank/{name}"] > 1.5, name

@@ -26,7 +26,10 @@ OWN: dict[str, dict[str, object]] = {
     "amr": {"target_patches": 3},
     "asma": {"backbone": "transformer", "projector": 16, "align_depth": 0},
     "gfp": {"levels": (2, 6), "target_width": 16, "target_hidden": 24, "global_hidden": 32},
+    "slim": {"patch_frames": 4, "prototypes": 48, "head_hidden": 24, "bottleneck": 16, "patch_targets": 4},
 }
+# Neither hides single tokens: ASMa hides joints and times, SLiM regions of the body.
+OTHER_MASKS = ("asma", "slim")
 
 
 def small(name: str, **options: object) -> SkeletonModel:
@@ -36,6 +39,35 @@ def small(name: str, **options: object) -> SkeletonModel:
 def first_weight(model: SkeletonModel) -> nn.Parameter:
     """The encoder's first map of coordinates."""
     return next(p for name, p in model.encoder.named_parameters() if name.endswith("embed.proj.weight"))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if name != "slim"]
+)  # which refuses it: tests/models/slim
+def test_flat_embedding(name: str) -> None:
+    """Tokens of a sequence without depth receive a learned vector; without the option nothing is there."""
+    torch.manual_seed(0)
+    plain = small(name)
+    torch.manual_seed(0)
+    model = small(name, flat_embedding=True)
+    added = {key for key, _ in model.named_parameters()} - {key for key, _ in plain.named_parameters()}
+    assert added
+    assert all(key.endswith("embed.flat_embed") for key in added)
+    model.load_state_dict({**model.state_dict(), **plain.state_dict()})
+    embed = next(module for module in model.modules() if getattr(module, "flat_embed", None) is not None)
+    bare = next(module for module in plain.modules() if getattr(module, "flat_embed", 0) is None)
+    clips = random_clips(2, 24, 25)
+    clips[1, ..., 2] = 0
+    tokens = bare(clips)
+    tokens[1] += embed.flat_embed[0]
+    torch.testing.assert_close(embed(clips), tokens)
+    model(clips, seed=torch.tensor([1, 0])).backward()
+    assert embed.flat_embed.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="flat_embedding needs channels=3"):
+        small(name, flat_embedding=True, channels=2)
+    if name == "asma":
+        with pytest.raises(ValueError, match="flat_embedding needs backbone='transformer'"):
+            small(name, flat_embedding=True, backbone="stgcn")
 
 
 def test_paper_configurations() -> None:
@@ -97,10 +129,10 @@ def test_details_and_shapes(name: str) -> None:
     model, clips = small(name), random_clips(3, 24)
     out = model(clips, return_details=True)
     assert isinstance(out, PretrainOutput)
-    assert out.keep.shape == (3, {"amr": 15, "skeleton_mae": 15, "asma": 44}.get(name, 14))
-    shapes = {"amr": (3, 50, 36), "gfp": (3, 101, 16), "asma": (3, 6, 16)}
+    assert out.keep.shape == (3, {"amr": 15, "skeleton_mae": 15, "asma": 44, "slim": 296}.get(name, 14))
+    shapes = {"amr": (3, 50, 36), "gfp": (3, 101, 16), "asma": (3, 6, 16), "slim": (3, 8, 16)}
     assert out.prediction.shape == shapes.get(name, (3, 150, 12))
-    assert (out.terms is not None) == model.reports_terms == (name in ("gfp", "asma"))
+    assert (out.terms is not None) == model.reports_terms == (name in ("gfp", "asma", "slim"))
     assert (out.guidance.shape == (3, 24, 25)) if name == "amr" else (out.guidance is None)
     assert model.encode(clips).shape == (3, 150, 64 if name == "asma" else 32)
     torch.testing.assert_close(model.features(clips), model.encode(clips).mean(1))
@@ -195,8 +227,9 @@ def test_missing_joints(name: str) -> None:
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
     assert torch.equal(results[0][2], results[1][2])
-    joints = out.keep[:, :17] if name == "asma" else out.keep % 25
-    assert not torch.isin(joints, torch.tensor([4, 9])).any()
+    if name != "slim":  # which mirrors some views: tests/models/slim
+        joints = out.keep[:, :17] if name == "asma" else out.keep % 25
+        assert not torch.isin(joints, torch.tensor([4, 9])).any()
     if name == "amr":
         assert (out.guidance[~valid] == 0).all()
 
@@ -353,7 +386,7 @@ def test_wrong_options(options: dict, match: str) -> None:
         AMRModel(**options)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "asma"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in OTHER_MASKS])
 def test_every_model_can_mask_by_motion_or_at_random(name: str) -> None:
     """The masks of a clip in which only joint 7 moves."""
     clips = random_clips(1, 24)[:, :1].repeat(400, 24, 1, 1)

@@ -14,7 +14,10 @@ NAME, VERSION = PROJECT["name"], PROJECT["version"]
 INFO = f"{NAME}-{VERSION}.dist-info"
 # Folders of the checkout, their names in the package, and the files of them that belong to it.
 PARTS = {
-    "fastamr": ("fastamr", (".py", ".yaml", "py.typed")),
+    "fastamr": (
+        "fastamr",
+        (".py", ".yaml", "py.typed", "registry.json", "config.json", "model.safetensors", "MODEL_CARD.md"),
+    ),
     "kernels": ("fastamr/kernels", (".py",)),
     "csrc": ("fastamr/csrc", (".h", ".cpp", ".cu")),
 }

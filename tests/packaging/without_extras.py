@@ -93,6 +93,7 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "an ONNX model": ("export", raises(onnx_model)),
     "logistic regression": ("eval", raises(logistic)),
     "t-SNE": ("eval", raises(neighbours)),
+    "a repository of the Hub": ("hub", command("export", "owner/name", "--torch-export", "new.pt2")),
 }
 
 if __name__ == "__main__":

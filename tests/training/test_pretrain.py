@@ -157,15 +157,23 @@ def small(model: str) -> dict[str, Any]:
         settings |= {"backbone": "transformer", "projector": 8}
     if model == "gfp":
         settings |= {"levels": [2, 6], "target_width": 8, "target_hidden": 8, "global_hidden": 8}
+    if model == "slim":
+        settings |= {"prototypes": 16, "head_hidden": 8, "bottleneck": 8, "local_crops": 2}
     return settings
 
 
-@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma"])
+@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma", "slim"])
 def test_the_real_models_resume_to_the_bit_and_are_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_skeletons: Any, model: str
 ) -> None:
     data = make_skeletons(20, bodies=2, with_valid=True)
-    options = {"model": model, "architecture": small(model), "updates": 8, "probe_every": 1.0}
+    options = {
+        "model": model,
+        "architecture": small(model),
+        "updates": 8,
+        "probe_every": 1.0,
+        "probe_pooling": "mean+max",
+    }
     whole = pretrain(configure(tmp_path / "whole", **options), data=data)
     assert len(records(whole, "probe")) == 2
     assert all(0 <= line["knn_1"] <= 100 for line in records(whole, "probe"))
@@ -411,7 +419,7 @@ def test_empty_bodies_are_kept_on_request_and_the_header_says_so(
 
 
 @pytest.mark.filterwarnings("ignore:.*have collapsed:RuntimeWarning")
-@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma"])
+@pytest.mark.parametrize("model", ["amr", "skeleton_mae", "mamp", "gfp", "asma", "slim"])
 def test_every_model_trains_on_empty_bodies(tmp_path: Path, skeletons: Any, model: str) -> None:
     options = {"model": model, "architecture": small(model), "updates": 3, "keep_empty_bodies": True}
     out = pretrain(configure(tmp_path / "run", **options), data=skeletons)
@@ -572,3 +580,18 @@ def test_training_imports_no_optional_package() -> None:
         "assert 'fastamr.cli' not in sys.modules and 'fastamr.evaluation' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
+
+
+def test_a_probe_that_cannot_pool_is_refused_before_the_run(tmp_path: Path, skeletons: Any) -> None:
+    short = small("skeleton_mae") | {"frames": 8}
+    options = {
+        "model": "skeleton_mae",
+        "architecture": short,
+        "probe_every": 1.0,
+        "probe_pooling": "regions+time",
+    }
+    message = r"pooling='regions\+time' needs at least 3 time patches, the tokens have 2"
+    with pytest.raises(ValueError, match=message):
+        pretrain(configure(tmp_path / "run", **options), data=skeletons)
+    with pytest.raises(ValueError, match=r"unknown probe_pooling 'region': .*did you mean 'regions'"):
+        configure(tmp_path / "run", probe_pooling="region")

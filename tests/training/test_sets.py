@@ -113,12 +113,13 @@ def test_a_model_without_a_size_is_saved_as_before(tmp_path: Path, sets: Any) ->
     out, _ = run(tmp_path, sets[0])
     path = out / "config.json"
     description = json.loads(path.read_text())
-    assert list(description) == ["model", "config", "body_size"]
+    assert list(description) == ["model", "config", "body_size", "preprocess"]
     path.write_text(json.dumps({"model": description["model"], "config": description["config"]}))
     model = load_pretrained(out)
     assert model.body_size is None
+    assert model.preprocess is None
     model.save_pretrained(tmp_path / "again")
-    assert "body_size" not in json.loads((tmp_path / "again" / "config.json").read_text())
+    assert list(json.loads((tmp_path / "again" / "config.json").read_text())) == ["model", "config"]
     path.write_text(json.dumps(description | {"body_size": "large"}))
     with pytest.raises(ValueError, match="body_size is 'large', expected a positive number"):
         load_pretrained(out)

@@ -15,7 +15,7 @@ import torch
 from fastamr import AMRModel, cli
 from fastamr.data import PackedSkeletons, synthetic_actions
 from fastamr.evaluation import extract_features, knn_accuracy
-from fastamr.models import SkeletonModel
+from fastamr.models import SkeletonModel, SLiMModel
 from fastamr.probes import linear_probe
 from fastamr.visualization.attention_maps import attention_weights, received
 from fastamr.visualization.confusion import confusion_matrix, draw_confusion
@@ -109,7 +109,19 @@ def test_curves(run_folder: Path, tmp_path: Path) -> None:
 
 def test_all_figures_of_a_run(run_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    asked = ["--embedding", "pca", "--attention", "--clip", "2", "--confusion", "knn", "--format", "svg"]
+    asked = [
+        "--embedding",
+        "pca",
+        "--attention",
+        "--clip",
+        "2",
+        "--confusion",
+        "knn",
+        "--pooling",
+        "mean+max",
+        "--format",
+        "svg",
+    ]
     assert cli.main(["plot", str(run_folder), "--out", str(tmp_path), *asked]) == 0
     texts = {path.stem: path.read_text() for path in tmp_path.iterdir()}
     assert sorted(texts) == ["attention", "confusion", "curves", "embedding"]
@@ -185,6 +197,14 @@ def test_attention_leaves_the_model_as_it_was() -> None:
     assert all(not block.attn.qkv._forward_hooks for block in model.encoder.blocks)
     with pytest.raises(ValueError, match="cannot be read"):
         attention_weights(SkeletonModel("ntu25", 24), torch.randn(1, 24, 25, 3))
+
+
+def test_attention_that_turns_with_time_is_refused() -> None:
+    model = SLiMModel(frames=24, width=16, depth=1, heads=2, prototypes=8, head_hidden=8, bottleneck=8)
+    with pytest.raises(
+        ValueError, match="attention of a SLiMModel cannot be read: its queries and keys turn"
+    ):
+        attention_weights(model, torch.randn(1, 24, 25, 3))
 
 
 def test_even_attention_is_one_everywhere() -> None:

@@ -54,6 +54,8 @@ _NOTHING = {
         "aten::_unsafe_view",
         "aten::_reshape_alias",
         "aten::view",
+        "aten::squeeze_",
+        "aten::unsqueeze_",
     ),
     *("prim::device", "prim::layout", "aten::resize_", "aten::set_", "aten::is_same_size"),
 }
@@ -67,6 +69,8 @@ _FIXED = {
     # Tensors without values are a CPU's to PyTorch, whose flash attention stands for a GPU's.
     "aten::_scaled_dot_product_flash_attention_for_cpu": (1, ATTENTION),
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": (3, ATTENTION),
+    "aten::mv": (1, PRODUCTS),
+    "aten::logsumexp": (6, REST),
     "aten::sort": (3, REST),
     "aten::diag_embed": (2, REST),
     "aten::diagonal_backward": (2, REST),
@@ -90,7 +94,8 @@ _FIXED = {
             *("aten::linalg_vector_norm", "aten::embedding_dense_backward", "aten::gather_backward", "aten::triu"),
             *("aten::masked_fill", "aten::scatter_add", "aten::index_put", "aten::index_add", "aten::eye"),
             *("aten::constant_pad_nd", "aten::roll", "aten::prod", "aten::count_nonzero", "aten::unfold_backward"),
-            *("aten::bernoulli_", "aten::nll_loss_forward", "aten::nll_loss_backward"),
+            *("aten::bernoulli_", "aten::nll_loss_forward", "aten::nll_loss_backward", "aten::new_ones"),
+            *("aten::fill_diagonal_",),
         ),
         (1, REST),
     ),

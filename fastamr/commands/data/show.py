@@ -95,7 +95,8 @@ def _parser() -> CommandParser:
         help="frames an animation shows a second: the clip's rate, or 12")  # fmt: skip
     add = parser.add_argument_group("what a model sees and makes of it").add_argument
     add("--checkpoint", metavar="RUN",
-        help="folder of a run; its frames, patches, masking and steps are taken")  # fmt: skip
+        help="folder of a run, a shipped model, or owner/name of the Hugging Face Hub; its frames, patches, masking "
+        "and steps are taken")  # fmt: skip
     add("--mask", action=FLAG, help="show visible and masked tokens")
     add("--guidance", action=FLAG, help="show AMR's guidance map W, the weight in the loss")
     add("--reconstruction", action=FLAG,

@@ -68,7 +68,8 @@ def _parser() -> CommandParser:
     parser.add_argument("input", metavar="INPUT", help=text)
     add = parser.add_argument_group("model and answers").add_argument
     add("--model", required=True, metavar="MODEL",
-        help="folder of a classifier (fastamr finetune, distill), or an exported file *.onnx")  # fmt: skip
+        help="folder of a classifier (fastamr finetune, distill), owner/name of one on the Hugging Face Hub, or an "
+        "exported file *.onnx")  # fmt: skip
     add("--top", type=int, default=5, metavar="K", help="classes of an answer")
     add("--window", type=_window, metavar="FRAMES",
         help="slide a window of so many frames, or auto: of as much time as the training clips' median; by default "
@@ -76,7 +77,7 @@ def _parser() -> CommandParser:
     add("--stride", type=int, metavar="FRAMES",
         help="from one window to the next; by default half a window, of a stream a quarter")  # fmt: skip
     add("--per-body", action=FLAG,
-        help="name what each person does; by default the people of a clip are averaged")  # fmt: skip
+        help="name what each person does; by default the people of a clip make one answer")  # fmt: skip
     add("--json", action=FLAG, help="write a line of JSON an answer")
     add("--out", metavar="FILE", help="write to a file, in one piece at the end, instead of standard output")
     add("--device", default="cpu", metavar="NAME", help="of a classifier's folder: cpu, cuda or auto")

@@ -9,12 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..packed.checks import MAX_CLIP_FRAMES
+from ..packed.checks import MAX_CLIP_FRAMES, RATES
 from ..packed.dataset import PackedSkeletons
 from ..packed.ragged import ranges, row_owner
 from .body_frame import present_frames
 from .geometry import Step
 from .rebuild import keep_frames
+
+# A rate may come with a model of somebody else: it must not fill the memory (choice).
+_MOST_GROWTH, _LEAST_LIMIT = 100, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Resample(Step):
             number = isinstance(value, (int, float)) and 0 < value < float("inf")
             if not number and (value is not None or what == "fps"):
                 raise ValueError(f"{what} of step 'resample' is {value}, expected a positive number")
+            if number and what != "frames" and not RATES[0] <= value <= RATES[1]:
+                raise ValueError(
+                    f"{what} of step 'resample' is {value:g}, expected {RATES[0]:g} to {RATES[1]:g} frames a second"
+                )
         if self.frames is not None and self.frames != int(self.frames):
             raise ValueError(f"frames of step 'resample' is {self.frames}, expected a whole number")
         if self.frames is not None and self.frames > MAX_CLIP_FRAMES:
@@ -67,6 +74,12 @@ class Resample(Step):
             # A clip of one frame is repeated; a body behind the only new frame joins it.
             lengths = torch.where(data.clip_frames()[data.body_clip] == 1, self.frames, lengths)
             nearest = nearest.clamp(max=self.frames - 1)
+        most = max(_LEAST_LIMIT, _MOST_GROWTH * int(data.offsets[-1]))
+        if self.frames is None and float(lengths.sum()) > most:
+            raise ValueError(
+                f"fps={self.fps:g} of step 'resample' makes {float(lengths.sum()):.3g} frames of {data.offsets[-1]}, "
+                f"expected at most {most}: give a lower rate, or the right source=RATE"
+            )
         start = torch.where(lengths > 0, start, nearest).long()
         lengths = lengths.clamp(min=1).long()
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])

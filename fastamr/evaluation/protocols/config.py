@@ -13,9 +13,10 @@ from ...data.preprocessing.convert_layout import MISSING
 from ...errors import check_name
 from ...features.extract import BODIES
 from ...finetuning.command import shell_command
-from ...finetuning.finetune import FinetuneConfig
+from ...finetuning.finetune import FinetuneConfig, check_bodies
+from ...models.parts.pooling import POOLINGS
 from .detection import DetectionConfig
-from .frozen import PROTOCOLS
+from .frozen import PROTOCOLS, SUPERVISED
 from .fusion import FUSED
 from .supervised import SHARES
 
@@ -30,7 +31,7 @@ class EvaluateConfig:
     """What ``fastamr evaluate`` does.
 
     Attributes:
-        checkpoint: folder of a run, or of ``save_pretrained``.
+        checkpoint: folder of a run; or a shipped model or one of the Hub, with ``out``.
         data: packed files of one layout, which are evaluated together, or ``synthetic``.
         protocol: ``knn`` (cosine 1-NN and weighted 20-NN), ``linear`` (the AMR paper's linear probe, and
             logistic regression), ``all`` of these, ``retrieval`` (1-NN, 20-NN, mean average precision), ``finetune``
@@ -47,13 +48,17 @@ class EvaluateConfig:
         deterministic: take only algorithms that give the same bits in every run on this machine with as many threads;
             on a GPU slower, see docs/reliability.md. On a CPU that holds without it too.
         bodies: ``existing`` averages the bodies that a clip has, ``field`` the empty ones of two too, as the
-            released code does.
+            released code does; ``ordered`` puts the two bodies that move most side by side, the most active first,
+            zeros and a flag for a missing one.
+        pooling: of the tokens of a body in frozen features: ``mean`` (published protocols), ``regions`` (the means of
+            trunk, arms and legs), ``regions+time`` (the same for each third of the time) or ``mean+max``.
         standardize: scale the features for the linear probe by the training clips' statistics. Choice: off.
         min_updates: lengthen the linear probe to at least this many updates: 15700 are those of its 100 epochs on
             NTU-60, where a thousand clips have 400. Choice: 0, the epochs decide.
         seeds: of the linear probe, of fine-tuning, of the choice of labels and of the random encoder's weights; the
             table shows mean and deviation.
-        cache: keep features in the checkpoint's folder, keyed by weights, data and settings.
+        cache: keep features in the checkpoint's folder, keyed by weights, data and settings; not for shipped models and
+            those of the Hub.
         shares: shares of the labels that ``semi`` trains on.
         missing: joints of the encoder's layout that the data of ``transfer`` lacks: ``interpolate`` them where there is
             a rule and mark the others as not seen, ``mask`` all of them, or ``refuse``.
@@ -76,7 +81,8 @@ class EvaluateConfig:
     batch_size: int = 256
     device: str = "auto"
     deterministic: bool = False
-    bodies: Literal["existing", "field"] = "existing"
+    bodies: Literal["existing", "field", "ordered"] = "existing"
+    pooling: Literal["mean", "regions", "regions+time", "mean+max"] = "mean"
     standardize: bool = False
     min_updates: int = 0
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -96,6 +102,7 @@ class EvaluateConfig:
         self.seeds = list(self.seeds)
         check_name("protocol", self.protocol, PROTOCOLS)
         check_name("bodies", self.bodies, BODIES)
+        check_name("pooling", self.pooling, POOLINGS)
         check_name("missing", self.missing, MISSING)
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
@@ -112,7 +119,12 @@ class EvaluateConfig:
             known = [item.name for item in dataclasses.fields(settings)]
             for name in getattr(self, part):
                 check_name(f"option of {part}", name, known)
-        self.recipe()
+        if self.pooling != "mean" and self.protocol in SUPERVISED:
+            raise ValueError(
+                f"pooling={self.pooling!r} is of frozen features, and protocol={self.protocol!r} trains the encoder: "
+                "give --finetune.pooling instead"
+            )
+        check_bodies(self.bodies, self.recipe())
         self.windows()
         self._check_fusion()
 

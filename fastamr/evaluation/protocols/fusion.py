@@ -81,6 +81,7 @@ def compare_streams(
     config: FinetuneConfig | None = None,
     caches: Sequence[str | Path | None] = (),
     bodies: str = "existing",
+    pooling: str = "mean",
     batch_size: int = 256,
     progress: Callable[[str], None] | None = None,
     world: World | None = None,
@@ -102,7 +103,8 @@ def compare_streams(
         raw_data: the data of the raw baseline, before pre-processing; None = the first stream's.
         config: the recipe of fine-tuning; None takes the defaults.
         caches: folders of cached features, one a stream, or none at all.
-        bodies: ``"existing"`` or ``"field"``.
+        bodies: see :func:`extract_features`.
+        pooling: of the tokens in frozen features, see :func:`extract_features`.
         batch_size: body sequences encoded at a time.
         progress: called with a line of text now and then; None = silent.
         world: processes that share the extraction; the first one alone probes, the others return nothing.
@@ -116,7 +118,7 @@ def compare_streams(
     """
     halves = labelled_split(streams[0].data, split)
     settings = [
-        {"bodies": bodies, "batch_size": batch_size, "cache": cache, "world": world}
+        {"bodies": bodies, "pooling": pooling, "batch_size": batch_size, "cache": cache, "world": world}
         for cache in caches or [None] * len(streams)
     ]
     if world is not None and not world.first:

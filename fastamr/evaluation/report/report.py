@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from ..protocols.detection import Stream
 
 # How the models are called in the table; others go by their own name.
-MODEL_NAMES = {"amr": "AMR", "skeleton_mae": "SkeletonMAE", "mamp": "MAMP", "gfp": "GFP", "asma": "ASMa"}
+MODEL_NAMES = {
+    "amr": "AMR",
+    "skeleton_mae": "SkeletonMAE",
+    "mamp": "MAMP",
+    "gfp": "GFP",
+    "asma": "ASMa",
+    "slim": "SLiM",
+}
 ROW_NAMES = {"raw": "raw coordinates", "input": "encoder's input", "random": "random"}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ...documents import load_json_text
 from ...files import check_writable
 from ...models.base import model_files
+from ...weights import own_folder
 from ..protocols.config import EvaluateConfig
 
 # Settings that change where and how fast something is computed, not what.
@@ -28,9 +29,15 @@ def pick_target(config: EvaluateConfig) -> Path:
 
     Raises:
         OSError: it cannot be written, see :func:`fastamr.files.check_writable`.
+        ValueError: none is asked for, and the checkpoint is not a folder of one's own.
     """
     if config.out is not None:
         target = Path(config.out)
+    elif own_folder(config.checkpoint) is None:
+        raise ValueError(
+            f"checkpoint {config.checkpoint!r} is no folder that results may be written into: name their file with "
+            "--out FILE.json"
+        )
     else:
         plain = Path(config.checkpoint) / config.file_name
         numbered = (plain.with_name(f"{plain.stem}-{number}.json") for number in count(2))

@@ -78,7 +78,14 @@ class Fit:
         _check_world(classifier, self.order, world)
         static = _is_static(classifier, device, settings)
         self.stream = LabelledClips(
-            batches, self.order, labels, config, static=static, rank=world.rank, processes=world.size
+            batches,
+            self.order,
+            labels,
+            config,
+            static=static,
+            rank=world.rank,
+            processes=world.size,
+            keep_flat=getattr(classifier.encoder.config, "flat_embedding", False),
         )
         self.model = Learner(classifier, objective).train()
         self.total = config.epochs * self.order.per_epoch

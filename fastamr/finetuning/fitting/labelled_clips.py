@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...data.packed.ragged import ranges
+from ...training.clips.augmentation import Augmentation
 from ...training.clips.sampling import ClipSampler
 from .recipe import FinetuneConfig
 
@@ -102,6 +103,7 @@ class LabelledClips:
             nowhere. Otherwise a batch has the clips and bodies that it has.
         rank: number of this process.
         processes: how many share each batch: each takes the bodies of a consecutive part of its clips.
+        keep_flat: bodies without depth get none by rotation, for an encoder that tells them from others.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class LabelledClips:
         static: bool,
         rank: int = 0,
         processes: int = 1,
+        keep_flat: bool = False,
     ) -> None:
         self.order, self.config, self.static, self.rank, self.processes = (
             order,
@@ -135,6 +138,7 @@ class LabelledClips:
             min_frames=config.min_frames,
             max_angle=config.max_angle,
             empty_bodies=static or self._slots > 0,
+            augmentation=Augmentation(keep_flat=True) if keep_flat and data.coords.shape[2] == 3 else None,
         )
         sizes, self._sizes = order.sizes, order.sizes.tolist()
         self._batch_of = torch.arange(len(sizes)).repeat_interleave(sizes)

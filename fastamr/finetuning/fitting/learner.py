@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from ...distributed import rows_of_batch, total
 from ...models import ActionClassifier
-from ...models.parts.pooling import average_bodies
 from .labelled_clips import LabelledBatch
 
 Objective = Callable[[LabelledBatch, Tensor], Tensor]
@@ -53,8 +52,15 @@ def all_features(classifier: ActionClassifier, batch: LabelledBatch, seed: Tenso
     if seed is not None:
         seed = torch.cat([seed[:2], torch.full_like(seed[:1], first)])
     with rows_of_batch(*batch.rows):
-        pooled = classifier.features(batch.clips, valid=batch.valid, seed=seed)
-    return total(average_bodies(pooled, batch.owner, len(batch.labels), partial=True))
+        features = classifier.features(
+            batch.clips,
+            valid=batch.valid,
+            owner=batch.owner,
+            count=len(batch.labels),
+            partial=True,
+            seed=seed,
+        )
+    return total(features)
 
 
 def batch_loss(learner: nn.Module, batch: LabelledBatch, seed: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,10 @@ class FinetuneConfig:
         label_smoothing: of the cross-entropy (public code: 0.1).
         mixup: alpha of mix-up, 0 = off (public code). Choice: it mixes the pooled features of clips, because two
             clips may have different numbers of bodies.
-        pooling: joints (public code) puts the joints' means over time side by side, mean averages all tokens.
+        pooling: joints (public code) puts the joints' means over time side by side, mean averages all tokens;
+            regions (means of trunk, arms and legs), regions+time (the same for each third of the time), mean+max.
+        bodies: mean (public code) averages the bodies of a clip, ordered puts the two that move most side by side, the
+            most active first.
         hidden: width of the head's hidden layer with BatchNorm, 0 = one linear layer (public code: 2048).
         crop: smallest and largest share of the frames that is kept (public code: 0.5 to 1).
         min_frames: frames that a crop keeps at least (public code: 64; lower for short clips).
@@ -48,6 +52,7 @@ class FinetuneConfig:
     label_smoothing: float = 0.1
     mixup: float = 0.0
     pooling: str = "joints"
+    bodies: str = "mean"
     hidden: int = 2048
     crop: tuple[float, float] = (0.5, 1.0)
     min_frames: int = 64
@@ -55,7 +60,9 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", tuple(self.crop))
-        check_classifier(2, self.pooling, self.hidden, self.dropout, self.drop_path, self.label_smoothing)
+        check_classifier(
+            2, self.pooling, self.bodies, self.hidden, self.dropout, self.drop_path, self.label_smoothing
+        )
         for name in ("epochs", "batch_size", "lr", "min_frames"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
@@ -76,8 +83,13 @@ class FinetuneConfig:
 
     def head(self) -> dict[str, Any]:
         """The options of :class:`fastamr.models.ActionClassifier`."""
-        names = ("pooling", "hidden", "dropout", "drop_path", "label_smoothing")
+        names = ("pooling", "bodies", "hidden", "dropout", "drop_path", "label_smoothing")
         return {name: getattr(self, name) for name in names}
+
+    def decisive(self) -> dict[str, Any]:
+        """Return all settings as a plan compares them, without a default ``bodies``, which earlier runs lack."""
+        settings = dataclasses.asdict(self)
+        return {name: value for name, value in settings.items() if (name, value) != ("bodies", "mean")}
 
     @property
     def warmup(self) -> float:

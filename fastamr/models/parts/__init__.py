@@ -1,1 +1,1 @@
-"""Parts that several models share: encoder, masking, mask tokens, pooling, and ASMa's back bones."""
+"""Parts that several models share: encoder, masking, mask tokens, pooling; and those of ASMa and of SLiM alone."""

@@ -62,6 +62,10 @@ class ASMaConfig(ModelConfig):
                 f"patch_frames={self.patch_frames} must be {STRIDE} with backbone='stgcn', which halves the time "
                 "twice; backbone='transformer' takes others"
             )
+        if self.flat_embedding and self.backbone == "stgcn":
+            raise ValueError(
+                "flat_embedding needs backbone='transformer', got 'stgcn', which embeds no patches: leave it False"
+            )
         for name, least in (("hidden", 1), ("projector", 1), ("align_depth", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")

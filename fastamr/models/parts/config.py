@@ -28,6 +28,14 @@ LARGEST = {
     "decoder_heads": 1_024,
     "hidden": 65_536,
     "projector": 65_536,
+    "registers": 1_024,
+    "prototypes": 1 << 20,
+    "head_hidden": 65_536,
+    "bottleneck": 65_536,
+    "patch_targets": 65_536,
+    "global_views": 64,
+    "local_crops": 64,
+    "sinkhorn_rounds": 1_000,
     "align_depth": 512,
     "target_width": 65_536,
     "target_hidden": 65_536,
@@ -75,6 +83,8 @@ class ModelConfig:
             embeddings are not trained. () = all. Pre-training on layout ``body`` fills it in.
         typical_joints: joints of a typical training sequence, of whose tokens K is a share. 0 = each sequence has all
             that are present. Pre-training on sets of different skeletons fills in the rounded mean.
+        flat_embedding: add a learned vector to the tokens of sequences whose third channel is 0 throughout, so that one
+            encoder serves 3-D data, and 2-D data or projections (choice).
     """
 
     layout: str | SkeletonLayout = "ntu25"
@@ -100,12 +110,15 @@ class ModelConfig:
     loss_eps: float = 1e-6
     present: tuple[str, ...] = ()
     typical_joints: int = 0
+    flat_embedding: bool = False
 
     def __post_init__(self) -> None:
         if get_layout(self.layout).name != self.layout:  # the path of a file: its layout goes with the model
             object.__setattr__(self, "layout", get_layout(self.layout))
         if self.channels not in (2, 3):
             raise ValueError(f"channels={self.channels} must be 2 or 3 coordinates")
+        if self.flat_embedding and self.channels != 3:
+            raise ValueError(f"flat_embedding needs channels=3, got channels={self.channels}: leave it False")
         for name in ("frames", "width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

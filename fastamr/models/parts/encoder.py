@@ -23,6 +23,7 @@ class SkeletonEncoder(nn.Module):
             config.width,
             patch_frames=config.patch_frames,
             channels=config.channels,
+            flat_embedding=config.flat_embedding,
         )
         blocks = (
             TransformerBlock(config.width, config.heads, mlp_ratio=config.mlp_ratio, backend=config.attention)

@@ -233,7 +233,8 @@ def _split(ctx: Any, names: list[str], needs: tuple[bool, ...]) -> tuple[list[Gr
     count, depth, layer = len(names), len(ctx.tapes), ctx.weights.layers[0]
     weights = [part.weight for part in (layer.fc2, layer.fc1, layer.out, layer.project)]
     shapes = [(weight.shape[0], weight.shape[1]) for weight in weights]
-    together = ctx.branch is not None or ops.groups_weight_gradients(weights[0], shapes)
+    rows = ctx.plan.sequences * ctx.plan.tokens
+    together = ctx.branch is not None or ops.groups_weight_gradients(weights[0], shapes, rows=rows)
     blocks = [
         {name for name, need in zip(names, needs[i * count : (i + 1) * count], strict=True) if need}
         for i in range(depth)

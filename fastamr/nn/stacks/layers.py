@@ -18,6 +18,7 @@ from ... import ops
 from ...ops.common.backends import Problem
 from ...ops.rows.checks import problem_of, row_problem
 from ...ops.rows.linear_residual_norm import residual_norm_problem
+from ...ops.rows.weight_gradient import weight_gradients_problem
 from .side_branch import SideBranch
 
 
@@ -127,6 +128,10 @@ def row_problems(rows: Tensor, hidden: int) -> Iterator[tuple[str, Problem]]:
     for outputs, inputs in ((3 * width, width), (width, width), (hidden, width), (width, hidden)):
         sizes = {"rows": count, "outputs": outputs, "inputs": inputs}
         yield "weight_gradient", Problem(device, rows.dtype, sizes=sizes)
+    if device == "cuda":  # elsewhere no back end takes a block's four weights at once
+        for outputs in (3 * width, width):
+            shapes = ((width, hidden), (hidden, width), (width, width), (outputs, width))
+            yield "weight_gradient", weight_gradients_problem(rows, count, shapes)
 
 
 def attend(

@@ -45,7 +45,7 @@ def _products_slower_because(problem: Problem) -> str | None:
     return None
 
 
-# Kernels with a matrix product inside.
+# Kernels with a matrix product inside: only fastamr tune puts them before the library's products.
 TRITON_PRODUCTS = Backend(
     "triton", triton_why_not, automatic_on=("cuda",), slower_because=_products_slower_because
 )

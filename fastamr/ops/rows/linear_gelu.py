@@ -14,7 +14,7 @@ from . import native as rows_native
 from .checks import accumulator, check_operand, check_rows, row_problem
 
 declare(
-    "linear_gelu", TRITON_PRODUCTS, TORCH_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always)
+    "linear_gelu", TORCH_PRODUCTS, TRITON_PRODUCTS, rows_native.CPP_ROWS, Backend("reference", can_always)
 )
 
 

@@ -20,8 +20,8 @@ _MOST_WIDTH = 512
 
 declare(
     "linear_residual_norm",
-    TRITON_PRODUCTS,
     TORCH_PRODUCTS,
+    TRITON_PRODUCTS,
     rows_native.CPP_ROWS,
     Backend("reference", can_always),
 )

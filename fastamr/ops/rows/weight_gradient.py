@@ -24,9 +24,15 @@ _KERNEL_IS_FASTER: frozenset[tuple[int, int]] = frozenset()
 _GROUP_IS_FASTER: frozenset[tuple[tuple[int, int], ...]] = frozenset()
 
 
-def _group_problem(like: Tensor, shapes: Sequence[tuple[int, int]]) -> Problem:
-    """A call for a group of weights; its sizes carry the weights' positions."""
-    sizes: dict[str, int] = {}
+def weight_gradients_problem(like: Tensor, rows: int, shapes: Sequence[tuple[int, int]]) -> Problem:
+    """A call of :func:`weight_gradients` as the back ends see it; its sizes carry the weights' positions.
+
+    Args:
+        like: a tensor of the rows' dtype and device.
+        rows: M, the most that a pair has.
+        shapes: ``(F, D)`` of the weights.
+    """
+    sizes = {"rows": rows}
     for position, (features, width) in enumerate(shapes):
         sizes |= {f"outputs{position}": features, f"inputs{position}": width}
     return problem_of(like, **sizes)
@@ -34,7 +40,7 @@ def _group_problem(like: Tensor, shapes: Sequence[tuple[int, int]]) -> Problem:
 
 def _kernel_slower_because(problem: Problem) -> str | None:
     if "outputs0" in problem.sizes:
-        sizes = iter(problem.sizes.values())
+        sizes = (size for name, size in problem.sizes.items() if name != "rows")
         known = tuple(zip(sizes, sizes, strict=True)) in _GROUP_IS_FASTER
         return None if known else "no measurement says that one launch beats one product after the other"
     shape = (problem.sizes.get("outputs", 0), problem.sizes.get("inputs", 0))
@@ -118,7 +124,7 @@ def weight_gradient(
 
 
 def groups_weight_gradients(
-    like: Tensor, shapes: Sequence[tuple[int, int]], backend: str | None = None
+    like: Tensor, shapes: Sequence[tuple[int, int]], backend: str | None = None, *, rows: int | None = None
 ) -> bool:
     """Whether :func:`weight_gradients` of these weights is one launch, worth waiting for the last pair.
 
@@ -126,11 +132,13 @@ def groups_weight_gradients(
         like: a tensor of the rows' dtype and device.
         shapes: ``(F, D)`` of the weights.
         backend: back end for this call; None takes the user's choice.
+        rows: M, the most that a pair has; None takes those of ``like``.
 
     Raises:
         RuntimeError: the named back end cannot run the call.
     """
-    return choose("weight_gradient", _group_problem(like, shapes), backend) == "triton"
+    problem = weight_gradients_problem(like, len(like) if rows is None else rows, shapes)
+    return choose("weight_gradient", problem, backend) == "triton"
 
 
 def weight_gradients(pairs: Sequence[tuple[Tensor, Tensor]], *, backend: str | None = None) -> list[Tensor]:
@@ -163,7 +171,8 @@ def weight_gradients(pairs: Sequence[tuple[Tensor, Tensor]], *, backend: str | N
         check_operand(names[0], upstream, tuple(upstream.shape), "(M, F)", (like.dtype,), like, "pairs[0][0]")
         check_rows(names[1], x, "(M, D)")
         check_operand(names[1], x, (rows, x.shape[1]), "(M, D)", (like.dtype,), like, "pairs[0][0]")
-    if groups_weight_gradients(like, [(upstream.shape[1], x.shape[1]) for upstream, x in pairs], backend):
+    shapes = [(upstream.shape[1], x.shape[1]) for upstream, x in pairs]
+    if groups_weight_gradients(like, shapes, backend, rows=max(len(x) for _, x in pairs)):
         from ...kernels.weight_gradient import weight_gradients as kernel
 
         return kernel(pairs)

@@ -171,11 +171,11 @@ class PrefetchedClips:
         size = len(self._sequences)
         numbers = row[size + 1 :]
         empty = numbers < 0 if self.sampler.empty_bodies else None
-        group = self._body_clip[numbers.clamp(min=0)]
+        bodies = numbers.clamp(min=0)
+        group = self._body_clip[bodies]
         offsets = row[: size + 1]
-        return self.sampler.sample(
-            FrameRows(self._coords, self._valid, offsets, self._sequences, group, empty), seed
-        )
+        rows = FrameRows(self._coords, self._valid, offsets, self._sequences, group, empty, bodies)
+        return self.sampler.sample(rows, seed)
 
     def done(self, update: int) -> None:
         """Send the next update's frames while this one is computed, and have those of the one after it gathered."""

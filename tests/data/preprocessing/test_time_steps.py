@@ -79,6 +79,22 @@ class TestResample:
         assert double.body_start.tolist() == [0, 2]
         assert double.coords[:9, 0, 0].tolist() == [5, 5.5, 6, 6.5, 7, 7.5, 8, 8.5, 9]
 
+    @pytest.mark.parametrize("step", ["resample:fps=1e9", "resample:fps=3000000"])
+    def test_a_rate_that_would_fill_the_memory_is_refused(self, step: str) -> None:
+        with pytest.raises(
+            ValueError, match=r"of step 'resample' makes .* frames of 9, expected at most 1000000"
+        ):
+            preprocess(pack(line(5), line(4), fps=20.0), [step])
+
+    @pytest.mark.parametrize(
+        "step", ["resample:fps=1e12", "resample:fps=1e300", "resample:fps=30,source=1e-12"]
+    )
+    def test_a_rate_that_nothing_has_is_refused(self, step: str) -> None:
+        with pytest.raises(
+            ValueError, match=r"of step 'resample' is .*, expected 1e-09 to 1e\+09 frames a second"
+        ):
+            parse_steps([step])
+
     def test_a_number_of_frames(self) -> None:
         clip = np.concatenate([line(9), line(9, 2.0)], axis=1)
         data = pack(clip, line(1), line(3), fps=[20.0, 20.0, np.nan])

@@ -57,7 +57,9 @@ def test_the_command_names_only_what_was_chosen():
         ({"data": ["long" * 30 + ".st"] * 3}, f"evaluation-{'long' * 20}-xsub-all.json"),
     ],
 )
-def test_data_splits_and_protocols_do_not_overwrite_one_another(settings, name):
+def test_data_splits_and_protocols_do_not_overwrite_one_another(settings, name, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     config = EvaluateConfig(**({"checkpoint": "runs/a", "data": ["d/ucla.st"], "split": "xsub"} | settings))
     assert config.file_name == name
     assert pick_target(config) == Path("runs/a") / name

@@ -164,8 +164,10 @@ def test_k_is_a_share_of_the_typical_tokens() -> None:
             small("amr", layout="body", **wrong)
 
 
-def test_asma_says_why_not() -> None:
+def test_asma_and_slim_say_why_not() -> None:
     from fastamr.models import build_model
 
     with pytest.raises(ValueError, match="layout='body': ASMa hides a fixed number"):
         build_model("asma", {"layout": "body"})
+    with pytest.raises(ValueError, match="the views of SLiM are tubes over regions"):
+        build_model("slim", {"layout": "body"})

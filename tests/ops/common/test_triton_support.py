@@ -16,6 +16,7 @@ from fastamr.testing import random_clips
 
 ROOT = Path(__file__).resolve().parents[3]
 KERNEL_OPS = (
+    "augment_clips",
     "masked_patch_gather",
     "motion_entropy",
     "motion_guidance",

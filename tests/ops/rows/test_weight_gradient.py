@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from fastamr import native, ops
-from fastamr.ops.common.backends import Problem, choose
+from fastamr.ops.common import tuned
+from fastamr.ops.common.backends import Choice, Problem, choose, explain
+from fastamr.ops.common.record import Measured, Record, Tried
+from fastamr.ops.common.tuned import class_of
 from fastamr.testing import relative_error
 
 module = sys.modules["fastamr.ops.rows.weight_gradient"]  # the attribute of ops is the function
@@ -82,13 +85,26 @@ def test_the_library_runs_where_no_measurement_speaks_for_the_kernel() -> None:
     sizes = {"rows": 19200, "outputs": 1024, "inputs": 256}
     assert choose("weight_gradient", Problem("cuda", torch.bfloat16, (), sizes)) == "torch"
     assert choose("weight_gradient", Problem("cuda", torch.bfloat16, (), sizes), "triton") == "triton"
-    for op in ("linear_gelu", "linear_residual_norm"):
-        assert choose(op, Problem("cuda", torch.bfloat16)) == "triton"
-        assert choose(op, Problem("cuda", torch.float32)) == "reference", (
-            "exact products: the library's ground"
-        )
-        assert choose(op, Problem("cuda", torch.float32), "triton") == "triton"
-        assert choose(op, Problem("cuda", torch.float64)) == "reference"
+
+
+@pytest.mark.parametrize("op", ["linear_gelu", "linear_residual_norm"])
+def test_products_inside_kernels_wait_for_a_measurement_too(op: str) -> None:
+    """Without a record the library multiplies and a kernel passes over the product; a record may say otherwise."""
+    sizes = {"rows": 32_000, "hidden": 1024, "width": 256}
+    for dtype in (torch.float16, torch.bfloat16):
+        call = Problem("cuda", dtype, (), sizes)
+        assert choose(op, call) == "torch"
+        assert explain(op, call) == Choice(op, "torch", {}, "built in")
+        assert choose(op, call, "triton") == "triton"
+        fastest = {"triton": Tried(ms=1.0), "torch": Tried(ms=2.0)}
+        for tried, backend in ((fastest, "triton"), ({"torch": Tried(failed="wrong")}, "triton")):
+            shape = class_of(op, dtype, (), sizes)
+            measured = Measured(shape, backend if tried is fastest else None, tried)
+            with tuned.using("cuda", Record({}, (measured,))):
+                assert choose(op, call) == backend
+    assert choose(op, Problem("cuda", torch.float32)) == "reference", "exact products: the library's ground"
+    assert choose(op, Problem("cuda", torch.float32), "triton") == "triton"
+    assert choose(op, Problem("cuda", torch.float64)) == "reference"
 
 
 def test_arguments_are_checked() -> None:
@@ -126,10 +142,13 @@ def test_groups_wait_for_a_measurement_too() -> None:
     problem = Problem("cuda", torch.bfloat16, (), sizes)
     assert choose("weight_gradient", problem) == "torch"
     assert choose("weight_gradient", problem, "triton") == "triton"
-    assert module._group_problem(like, shapes).sizes == sizes
+    assert module.weight_gradients_problem(like, 9, shapes).sizes == {"rows": 9, **sizes}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_GROUP_IS_FASTER", frozenset({tuple(shapes)}))
         assert choose("weight_gradient", problem) == "triton"
+        assert (
+            choose("weight_gradient", Problem("cuda", torch.bfloat16, (), {"rows": 9, **sizes})) == "triton"
+        )
         assert choose("weight_gradient", Problem("cuda", torch.bfloat16, (), {"outputs": 256})) == "torch"
         del sizes["outputs3"], sizes["inputs3"]
         assert choose("weight_gradient", Problem("cuda", torch.bfloat16, (), sizes)) == "torch"

@@ -25,7 +25,7 @@ from fastamr.training import PretrainConfig, pretrain
 
 ROOT = Path(__file__).resolve().parents[3]
 VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
-MODELS = ("amr", "mamp", "gfp", "skeleton_mae", "asma")
+MODELS = ("amr", "mamp", "gfp", "skeleton_mae", "asma", "slim")
 SIZES: dict[str, Any] = {"frames": 48, "width": 64, "depth": 2, "heads": 2, "decoder_width": 64}
 SIZES |= {"decoder_depth": 1, "decoder_heads": 2}
 RECIPE = {"epochs": 2, "batch_size": 16, "min_frames": 16, "hidden": 16}
@@ -54,7 +54,9 @@ def train(model: str, data: PackedSkeletons, out: Path, **options: Any) -> Path:
     }
     given |= {"progress": False, "tensorboard": False} | options
     small = {"frames": 24, "hidden": 8, "projector": 16, "width": 32, "heads": 2}
-    sizes = {"asma": small, "gfp": {**SIZES, "levels": (2, 4, 12)}}.get(model, SIZES)
+    few = {"prototypes": 64, "head_hidden": 32, "bottleneck": 16, "local_crops": 2}
+    own = {"asma": small, "gfp": {**SIZES, "levels": (2, 4, 12)}, "slim": {**SIZES, **few}}
+    sizes = own.get(model, SIZES)
     return pretrain(
         PretrainConfig(model=model, architecture=sizes, out=str(out), **given), data=data, quiet=True
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import fastamr
 from fastamr.models import build_model
 from fastamr.training import PretrainConfig, PretrainStep, pretrain
+from fastamr.training.clips.augmentation import Augmentation
 from fastamr.training.clips.batches import BatchOrder
 from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
 from fastamr.training.clips.sampling import ClipSampler
@@ -34,8 +35,9 @@ SMALL: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "gfp": {"levels": [2, 6], "target_width": 16, "target_hidden": 16, "global_hidden": 16},
     "asma": {"backbone": "transformer", "projector": 48},
+    "slim": {"patch_frames": 4, "prototypes": 48, "head_hidden": 32, "bottleneck": 16},
 }
-MODELS = ["amr", "skeleton_mae", "mamp", "gfp", "asma"]
+MODELS = ["amr", "skeleton_mae", "mamp", "gfp", "asma", "slim"]
 
 
 @pytest.fixture
@@ -57,10 +59,15 @@ def build(data: Any, device: torch.device, name: str = "amr", **options: Any) ->
         working_dtype=None if dtype == torch.float32 else dtype,
     )
     order = BatchOrder(torch.arange(data.num_bodies), 16, seed=0)
+    settings: dict[str, Any] = {"min_frames": 8}
+    if options.pop("augmented", False):
+        found = Augmentation.of(model.layout, 3, mirror=0.5, drop_limbs=0.3, noise=0.01, project=0.3)
+        assert found is not None
+        settings["augmentation"] = found.to(device)
     if options.pop("fetched", False):
-        clips: Any = PrefetchedClips(ClipSampler(data, 24, min_frames=8), order, device)
+        clips: Any = PrefetchedClips(ClipSampler(data, 24, **settings), order, device)
     else:
-        clips = ResidentClips(ClipSampler(data.to(device), 24, min_frames=8), order)
+        clips = ResidentClips(ClipSampler(data.to(device), 24, **settings), order)
     schedule = LearningRateSchedule(lr=1e-3, min_lr=1e-4, warmup=5, total=1000, device=device)
     seed = torch.tensor([7, 0], device=device)
     return PretrainStep(
@@ -125,7 +132,9 @@ def test_a_side_branch_changes_no_bit(
     assert (step.graph_reason is None) == graph
 
 
-@pytest.mark.parametrize("options", [{"accumulate": 2}, {"fetched": True}, {"clip_grad": None}])
+@pytest.mark.parametrize(
+    "options", [{"accumulate": 2}, {"fetched": True}, {"clip_grad": None}, {"augmented": True}]
+)
 def test_recorded_options(make_skeletons: Any, device: torch.device, options: dict[str, Any]) -> None:
     data = make_skeletons(60)
     options = {"dtype": torch.float32, **options}
@@ -138,7 +147,7 @@ def test_recorded_options(make_skeletons: Any, device: torch.device, options: di
 def test_the_host_never_waits_for_the_device(
     make_skeletons: Any, device: torch.device, graph: bool, branch: bool
 ) -> None:
-    step = build(make_skeletons(40), device, graph=graph, accumulate=2, branch=branch)
+    step = build(make_skeletons(40), device, graph=graph, accumulate=2, branch=branch, augmented=branch)
     run(step, 6)
     torch.cuda.set_sync_debug_mode("error")
     try:

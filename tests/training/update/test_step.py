@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastamr.models import ASMaModel
+from fastamr.models import ASMaModel, SLiMModel
 from fastamr.nn.learning_rate import learning_rate
 from fastamr.nn.stacks.working_weights import working_weight
+from fastamr.skeleton import get_layout
 from fastamr.training import AdamW, PretrainStep
+from fastamr.training.clips.augmentation import Augmentation
 from fastamr.training.clips.batches import BatchOrder
 from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
 from fastamr.training.clips.sampling import ClipSampler
@@ -22,17 +24,28 @@ from fastamr.training.update.schedule import LearningRateSchedule
 from .graphs import ReplayedCalls, noted_copy
 
 CPU = torch.device("cpu")
+AUGMENTATION = Augmentation.of(
+    get_layout("ntu25"), 3, mirror=0.5, scale_jitter=0.2, drop_limbs=0.3, noise=0.01, project=0.3
+)
 
 
 def seed(key: int = 7) -> Tensor:
     return torch.tensor([key, 0])
 
 
-def stream(data: Any, batch: int, *, fetched: bool = False, device: torch.device = CPU) -> Any:
+def stream(
+    data: Any,
+    batch: int,
+    *,
+    fetched: bool = False,
+    augmentation: Augmentation | None = None,
+    device: torch.device = CPU,
+) -> Any:
     order = BatchOrder(torch.arange(data.num_bodies), batch, seed=0)
+    settings: dict[str, Any] = {"min_frames": 8, "augmentation": augmentation}
     if fetched:
-        return PrefetchedClips(ClipSampler(data, 16, min_frames=8), order, device)
-    return ResidentClips(ClipSampler(data.to(device), 16, min_frames=8), order)
+        return PrefetchedClips(ClipSampler(data, 16, **settings), order, device)
+    return ResidentClips(ClipSampler(data.to(device), 16, **settings), order)
 
 
 def build(tiny: Any, data: Any, *, batch: int = 16, **options: Any) -> PretrainStep:
@@ -43,7 +56,8 @@ def build(tiny: Any, data: Any, *, batch: int = 16, **options: Any) -> PretrainS
     optimizer = build_optimizer(model, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, working_dtype=copies)
     if options.pop("recorded", False):
         options["recorder"] = ReplayedCalls(list(model.parameters()))
-    clips = stream(data, batch, fetched=options.pop("fetched", False))
+    augmentation = options.pop("augmentation", None)
+    clips = stream(data, batch, fetched=options.pop("fetched", False), augmentation=augmentation)
     return PretrainStep(model, optimizer, clips, seed=seed(), **options)
 
 
@@ -229,7 +243,15 @@ def test_the_step_is_the_loop_written_by_hand(
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"accumulate": 2}, {"dtype": torch.float16}, {"dtype": torch.bfloat16}]
+    "options",
+    [
+        {},
+        {"accumulate": 2},
+        {"dtype": torch.float16},
+        {"dtype": torch.bfloat16},
+        {"augmentation": AUGMENTATION, "accumulate": 2},
+        {"augmentation": AUGMENTATION, "fetched": True},
+    ],
 )
 def test_a_recorded_step_is_the_eager_one_to_the_bit(
     tiny: Any, skeletons: Any, options: dict[str, Any]
@@ -265,6 +287,33 @@ def test_asmas_step_is_recorded_in_either_form_of_its_loss(skeletons: Any, proje
     assert (recorded._call.recordings, recorded.graph_reason) == (1, None)
     for one, other in zip(eager.model.parameters(), recorded.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_slims_step_is_recorded_with_its_teacher(skeletons: Any, accumulate: int) -> None:
+    """A replay moves the teacher, draws other views and takes other targets, as an eager update does."""
+
+    def slim(**options: Any) -> PretrainStep:
+        torch.manual_seed(0)
+        sizes = {"prototypes": 16, "head_hidden": 8, "bottleneck": 8, "local_crops": 2}
+        model = SLiMModel(frames=16, width=8, depth=1, heads=2, teacher_momentum=0.9, **sizes)
+        optimizer = build_optimizer(model, lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-2, working_dtype=None)
+        if options.pop("recorded", False):
+            options["recorder"] = ReplayedCalls(list(model.parameters()))
+        return PretrainStep(
+            model, optimizer, stream(skeletons, 16), seed=seed(), window=6, accumulate=accumulate, **options
+        )
+
+    eager, recorded = slim(), slim(recorded=True)
+    losses = run(eager, 6)
+    assert run(recorded, 6) == losses
+    assert len(set(losses)) == 6
+    assert torch.equal(recorded.metrics.values, eager.metrics.values)
+    assert (recorded._call.recordings, recorded.graph_reason) == (1, None)
+    for name, value in eager.model.state_dict().items():
+        assert torch.equal(value, recorded.model.state_dict()[name]), name
+    teacher, student = eager.model.teacher.head.mlp[0].weight, eager.model.head.mlp[0].weight
+    assert not torch.equal(teacher, student)
 
 
 def test_weights_loaded_between_replays_are_taken_over(tiny: Any, skeletons: Any) -> None:
