@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data.to_body import for_layout, source_layout
 from ..errors import check_name
 from ..features.extract import extract_features
 from ..models import ActionClassifier
@@ -91,6 +92,7 @@ def linear_classifier(
         ImportError: scikit-learn is not installed.
         ValueError: data that the model does not fit, one class only, or a pooling that the model does not allow.
     """
+    data = for_layout(data, model.layout)
     check_name("bodies", bodies, HEAD_BODIES)
     together = "ordered" if bodies == "ordered" else "existing"
     features = extract_features(model, data, batch_size=batch_size, pooling=pooling, bodies=together)
@@ -111,6 +113,7 @@ def linear_classifier(
         class_names=names_of(data, classes),
         steps=own_steps(data),
         training_data=describe_training(data, train),
+        source=source_layout(data),
     )
     classifier.head.load_state_dict({"0.weight": weight, "0.bias": bias})
     return classifier.eval()

@@ -14,11 +14,12 @@ from torch.nn import functional
 from .. import ops
 from ..distributed import draw_rows, processes
 from ..errors import check_name, naming
+from ..layouts.body import parts_of
 from ..nn import DropPath, drop_path_seed, initialize
+from ..skeleton import BODY, SkeletonLayout, is_body
 from ..weights import BODY_SIZE, CONFIG_FILE, WEIGHTS_FILE, Publishable, find_model, read_description
 from .base import CLASSIFIER, SkeletonModel, check_fits_file, load_weights, write_model
 from .parts.config import LARGEST
-from .parts.masking import token_validity
 from .parts.pooling import (
     POOLINGS,
     average_bodies,
@@ -71,6 +72,10 @@ class ActionClassifier(Publishable, nn.Module):
         training_data: what is known of the clips that it was trained on, for whoever uses it on others: plain values
             by name, as ``fps`` (frames a second), ``median_frames`` and ``median_seconds`` of a clip; saved with it.
             A key that is missing, or None, is unknown.
+        source: for an encoder of the layout ``body``, the layout of all clips that it was trained on, or its fields
+            (:meth:`~fastamr.skeleton.SkeletonLayout.to_dict`): each sequence has the joints of that layout, and an
+            exported classifier takes clips of it. None = clips of several layouts; each sequence has the joints that it
+            shows.
 
     Shapes:
         clips ``(S, T, V, C)`` -> logits ``(S, classes)``, or ``(B, classes)`` with the owners of the S bodies.
@@ -97,6 +102,7 @@ class ActionClassifier(Publishable, nn.Module):
         class_names: Sequence[str] = (),
         steps: Sequence[Mapping[str, Any]] = (),
         training_data: Mapping[str, Any] | None = None,
+        source: SkeletonLayout | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_classifier(classes, pooling, bodies, hidden, dropout, drop_path, label_smoothing)
@@ -110,6 +116,8 @@ class ActionClassifier(Publishable, nn.Module):
         self.class_names = tuple(str(name) for name in class_names)
         self.steps = tuple(dict(step) for step in steps)
         self.training_data: dict[str, Any] = dict(training_data or {})
+        self.source = SkeletonLayout.from_dict(source) if isinstance(source, Mapping) else source
+        self.source_joints = None if self.source is None else _joints_of(self.source, encoder)
         self._head_options = {"hidden": hidden, "dropout": dropout, "drop_path": drop_path}
         self.joints = encoder.config.joints
         if pooling.startswith("regions"):
@@ -163,6 +171,7 @@ class ActionClassifier(Publishable, nn.Module):
             "class_names": list(self.class_names),
             "steps": [dict(step) for step in self.steps],
             "training_data": self.training_data,
+            **({} if self.source is None else {"source": self.source.to_dict()}),
         }
         write_model(directory, self.name, config, self.inference_state(), {BODY_SIZE: self.body_size})
 
@@ -221,6 +230,7 @@ class ActionClassifier(Publishable, nn.Module):
         partial: bool = False,
         seed: Tensor | None = None,
         generator: torch.Generator | None = None,
+        joints: Sequence[int] | None = None,
     ) -> Tensor:
         """Pool the tokens of each body, and average the bodies of each clip or put them side by side.
 
@@ -235,6 +245,8 @@ class ActionClassifier(Publishable, nn.Module):
             seed: ``(2,)`` int64 of drop path, on the clips' device, or ``(3,)`` with the number of the first sequence,
                 see :func:`fastamr.nn.drop_path_seed`. None draws it. Dropout follows PyTorch's generator.
             generator: source of the seed; None = PyTorch's default one.
+            joints: of the layout ``body``, the joints that every sequence has; () = those that each one shows, None =
+                those of ``source``. See :meth:`SkeletonModel.encode`.
 
         Returns:
             ``(B, F)``, the input of ``head``.
@@ -242,22 +254,27 @@ class ActionClassifier(Publishable, nn.Module):
         if seed is None and generator is not None and self.training:
             seed = ops.make_seed(generator, clips.device)
         with drop_path_seed(seed):
-            pooled = self.pool_bodies(clips, valid)
+            pooled = self.pool_bodies(clips, valid, joints)
         if self.bodies == "mean":
             return pooled if owner is None else average_bodies(pooled, owner, count, partial=partial)
         if owner is None:
             owner, count = torch.arange(len(pooled), device=pooled.device), len(pooled)
         return order_bodies(pooled, owner, body_motion(clips, valid), count, partial=partial)
 
-    def pool_bodies(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
+    def pool_bodies(
+        self, clips: Tensor, valid: Tensor | None = None, joints: Sequence[int] | None = None
+    ) -> Tensor:
         """Pooled tokens of each body ``(S, F')``, before the bodies of a clip are brought together.
 
         Args:
             clips: ``(S, T, V, C)``, one body each.
             valid: ``(S, T, V)`` bool, joints that were seen.
+            joints: see :meth:`features`.
         """
-        tokens = self._drop(self.encoder.encode(clips, valid=valid))
-        known = None if valid is None else token_validity(valid, self.encoder.config.patch_frames)
+        joints = self.source_joints if joints is None else joints
+        static: dict[str, Any] = {"joints": joints} if joints else {}
+        tokens = self._drop(self.encoder.encode(clips, valid=valid, **static))
+        known = self.encoder.known_tokens(clips.shape[0], valid, **static)
         if self.pooling != "joints":
             slots = self.encoder.slots if self.pooling.startswith("regions") else ()
             return pool_tokens(tokens, known, self.pooling, slots)
@@ -284,9 +301,10 @@ class ActionClassifier(Publishable, nn.Module):
         count: int | None = None,
         seed: Tensor | None = None,
         generator: torch.Generator | None = None,
+        joints: Sequence[int] | None = None,
     ) -> Tensor:
         """Logits ``(B, classes)``, see :meth:`features` for the arguments."""
-        rest: dict[str, Any] = {"count": count, "seed": seed, "generator": generator}
+        rest: dict[str, Any] = {"count": count, "seed": seed, "generator": generator, "joints": joints}
         return self.head(self.features(clips, valid=valid, owner=owner, **rest))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -330,6 +348,22 @@ class ActionClassifier(Publishable, nn.Module):
             }
             groups.setdefault((layer, decays), empty)["params"].append(parameter)
         return [groups[key] for key in sorted(groups)]
+
+
+def _joints_of(source: SkeletonLayout, encoder: SkeletonModel) -> tuple[int, ...]:
+    """Return the joints of ``body`` that a layout has.
+
+    Raises:
+        ValueError: the encoder is of another layout, or the layout has none of them.
+    """
+    parts = set(parts_of(source).values())
+    joints = tuple(place for place, joint in enumerate(BODY.joints) if joint in parts)
+    if not is_body(encoder.layout) or not joints:
+        raise ValueError(
+            f"source={source.name!r}: expected a layout with parts of a body, and an encoder of layout 'body' (it has "
+            f"{encoder.layout.name!r}): omit source"
+        )
+    return joints
 
 
 # What stays is divided by its share: more than a hundred times the values is of no use, and nearly 1 gives infinity.

@@ -40,7 +40,7 @@ class PretrainConfig:
         architecture: settings of the model's own ``Config`` (width, depth, frames, mask_ratio, ...); what is
             left out keeps the model's default. A ``Config`` instance is accepted too. Without ``layout`` the
             data's is taken.
-        data: packed files of one layout, which train together, or ``synthetic``.
+        data: packed files of one layout, which train together (with layout ``body`` of any), or ``synthetic``.
         out: folder of the run.
         preprocess: pre-processing steps, by name or with parameters (``center:frame=every``); those that a file's
             header already lists are not applied twice. Choice: centre on the root joint of the first frame.

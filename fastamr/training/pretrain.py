@@ -26,7 +26,7 @@ from .keeper import Keeper
 from .loop import Loop
 from .report import RunReport
 from .run import Run
-from .setup import check_room, is_resident, pick_split
+from .setup import check_room, is_resident, model_layout, pick_split
 from .update.calls import basis_of, calls_of
 from .update.needs import exhausted
 
@@ -149,11 +149,13 @@ def _gather(config: PretrainConfig, data: PackedSkeletons | None, device: torch.
     """Return the data of a run, with its split; several sets that will not lie on the device stay where they are."""
     sets, sources = (open_sets(config.data), config.data) if data is None else ([data], ["the data"])
     split = pick_split(config.split, sets, config.train_on)
-    check_room(sets, sources, config.preprocess)
+    layout = model_layout(config)
+    check_room(sets, sources, config.preprocess, layout)
     gathered = gather(
         sets,
         sources,
         config.preprocess,
+        layout=layout,
         split=None if config.train_on == "all" else split,
         labelled=False,
         unnamed="unknown",

@@ -60,7 +60,7 @@ class Run:
         part = Part(world.rank, world.size, config.accumulate)
         self.order = BatchOrder(sequences, config.batch_size, config.seed, part)
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
-        self.model = build_model(config, data).to(self.device).train()
+        self.model = build_model(config, data, sequences).to(self.device).train()
         check_spreads(self.model, world.size)
         if config.probe_every:
             check_probe_pooling(self.model, config.probe_pooling)
@@ -132,7 +132,7 @@ class Run:
             "update": self.update,
             **environment(self.device),
             "model": self.config.model,
-            "tokens": self.model.config.tokens,
+            "tokens": getattr(self.model.config, "typical_tokens", self.model.config.tokens),
             "visible": self.model.config.visible,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "precision": precision_name(self.config.precision, self.device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ..data.packed.mapped import mapped_files
 from ..data.preprocessing.apply import missing_steps
+from ..data.to_body import common_joints, parts_seen
 from ..memory import free_memory
-from ..skeleton import SkeletonLayout, get_layout
+from ..models.parts.presence import check_masking
+from ..skeleton import BODY, SkeletonLayout, get_layout, is_body
 from .clips.augmentation import Augmentation
 from .clips.batches import BatchOrder
 from .clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
@@ -160,28 +162,46 @@ def is_resident(sets: Sequence[PackedSkeletons], device: torch.device, budget: f
     return in_memory or free is None or needed <= free / 2
 
 
-def check_room(sets: Sequence[PackedSkeletons], sources: Sequence[str], steps: Sequence[str]) -> None:
+def model_layout(config: PretrainConfig) -> SkeletonLayout | None:
+    """Return the layout ``body`` where the architecture names it, else None: the data's own layout."""
+    layout = config.architecture.get("layout")
+    if isinstance(layout, Mapping):
+        layout = SkeletonLayout.from_dict(layout)
+    return None if layout is None or not is_body(get_layout(layout)) else BODY
+
+
+def check_room(
+    sets: Sequence[PackedSkeletons],
+    sources: Sequence[str],
+    steps: Sequence[str],
+    layout: SkeletonLayout | None = None,
+) -> None:
     """Raise where pre-processing would copy mapped files into memory that there is not.
 
     Args:
         sets: the data sets, as they were opened.
         sources: what they are called.
         steps: the pre-processing that is asked for; what a file has been through is not done again.
+        layout: the layout ``body``, to which sets of other layouts are converted, or None.
 
     Raises:
         ValueError: the copies do not fit into the free memory.
     """
-    copied = {
-        source: (one.coords.nbytes, ", ".join(step.name for step in missing_steps(one, steps)))
-        for one, source in zip(sets, sources, strict=True)
-        if mapped_files(one.coords) and missing_steps(one, steps)
-    }
+    copied: dict[str, tuple[int, str]] = {}
+    for one, source in zip(sets, sources, strict=True):
+        converted = layout is not None and one.layout != layout
+        names = [step.name for step in missing_steps(one, steps)] + ["--layout body"] * converted
+        if names and mapped_files(one.coords):
+            size = one.coords.nbytes if len(names) > converted else 0
+            if layout is not None and converted:  # coordinates and a mask
+                size += one.num_frames * layout.num_joints * (one.coords[:1, :1].nbytes + 1)
+            copied[source] = size, ", ".join(names)
     free, needed = free_memory(torch.device("cpu")), sum(size for size, _ in copied.values())
     if free is not None and needed > free:
-        source, (_, names) = next(iter(copied.items()))
+        source, (_, steps_of_it) = next(iter(copied.items()))
         others = " and other files" if len(copied) > 1 else ""
         raise ValueError(
-            f"preprocess: {names} would copy {needed / 1e9:.1f} GB of {source}{others} into memory, of which "
+            f"preprocess: {steps_of_it} would copy {needed / 1e9:.1f} GB of {source}{others} into memory, of which "
             f"{free / 1e9:.1f} GB are free: do it once, file by file (fastamr convert IN OUT --preprocess ...), or "
             "take the data as it is (preprocess: [] in the file of --config)"
         )
@@ -264,16 +284,27 @@ def run_lengths(config: PretrainConfig, steps_per_epoch: int) -> tuple[int, int]
     return total, warmup
 
 
-def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
+def build_model(
+    config: PretrainConfig, data: PackedSkeletons, sequences: Tensor | None = None
+) -> SkeletonModel:
     """Build the model for the data's layout and channels, with weights that depend on the seed.
 
+    Args:
+        config: the configuration.
+        data: the pre-processed data.
+        sequences: of the training, see :func:`training_sequences`; they tell a model of the layout ``body`` which
+            joints there are. None = all of the data.
+
     Raises:
-        ValueError: the architecture names another layout or channel count than the data's.
+        ValueError: the architecture names another layout or channel count than the data's, or as
+            :func:`check_visible`.
     """
     from ..models.registry import MODELS
 
     channels = data.coords.shape[-1]
-    settings = config.model_config(layout=_layout_setting(data.layout), channels=channels)
+    sequences = torch.arange(data.num_bodies) if sequences is None else sequences
+    found = body_settings(data, sequences) if is_body(data.layout) else {}
+    settings = config.model_config(layout=_layout_setting(data.layout), channels=channels, **found)
     torch.manual_seed(config.seed)
     model = MODELS[config.model].from_config(settings)
     if model.layout != data.layout or settings.channels != channels:
@@ -282,11 +313,69 @@ def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
             f"the data has {data.layout.name!r} with {channels}; "
             "omit --model.layout and --model.channels"
         )
+    check_visible(model, data, sequences)
     if config.recompute:
         model.set_recompute(True)
     if config.side_branch:
         model.set_side_branch(True)
     return model
+
+
+def body_settings(data: PackedSkeletons, sequences: Tensor) -> dict[str, Any]:
+    """Return which joints the training sequences have, as settings of a model of the layout ``body``.
+
+    Args:
+        data: the data, in that layout.
+        sequences: of the training, see :func:`training_sequences`.
+
+    Returns:
+        ``present``, and where sequences differ ``typical_joints``.
+    """
+    common = common_joints(data)
+    if common is not None:
+        return {"present": tuple(data.layout.joints[place] for place in common)}
+    seen = _seen_in_training(data, sequences)
+    counts = seen.sum(1)
+    present = tuple(data.layout.joints[place] for place in seen.any(0).nonzero()[:, 0].tolist())
+    same = bool((counts == len(present)).all())
+    return (
+        {"present": present}
+        if same
+        else {"present": present, "typical_joints": round(float(counts.double().mean()))}
+    )
+
+
+def _seen_in_training(data: PackedSkeletons, sequences: Tensor) -> Tensor:
+    numbers = sequences.flatten()
+    return parts_seen(data)[numbers[numbers >= 0]]
+
+
+def check_visible(model: SkeletonModel, data: PackedSkeletons, sequences: Tensor) -> None:
+    """Raise where training sequences have fewer tokens than stay visible, or differ in a way that masking cannot serve.
+
+    Args:
+        model: the model.
+        data: its data.
+        sequences: of the training, see :func:`training_sequences`.
+
+    Raises:
+        ValueError: which sequence, and what to change.
+    """
+    config = model.config
+    if getattr(config, "uniform", True):
+        return
+    check_masking(config)
+    counts = _seen_in_training(data, sequences)[:, list(config.present_joints)].sum(1)
+    fewest, tokens = int(counts.min()), int(counts.min()) * config.time_patches
+    if tokens < config.visible:
+        numbers = sequences.flatten()
+        body = int(numbers[numbers >= 0][int(counts.argmin())])
+        clip = data.names[int(data.body_clip[body])]
+        raise ValueError(
+            f"clip {clip!r} has {fewest} joints of the model, {tokens} tokens, fewer than the K = {config.visible} "
+            f"that stay visible (mask_ratio {config.mask_ratio:g} of {config.typical_tokens}): raise "
+            "--model.mask-ratio, or leave such clips out"
+        )
 
 
 def check_spreads(model: SkeletonModel, processes: int) -> None:

@@ -77,6 +77,11 @@ class SLiMConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.by_parts or self.present:
+            raise ValueError(
+                "layout='body', or joints that are not present: the views of SLiM are tubes over regions that every "
+                "sequence has: train it on data of one layout, or train another model"
+            )
         for name, least in (
             ("registers", 0),
             ("prototypes", 2),

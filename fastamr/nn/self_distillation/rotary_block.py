@@ -61,10 +61,19 @@ class RotaryAttention(VisibleAttention):
     def __init__(self, width: int, heads: int, *, backend: str | None = None) -> None:
         super().__init__(width, heads, backend=backend)
 
-    def forward(self, x: Tensor, memory: Tensor | None = None, *, rotation: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+        rotation: Tensor | None = None,
+    ) -> Tensor:
         """Attend over ``x (S, K, D)`` with the tokens' ``rotation (2, K, E/2)``; None turns nothing."""
-        if memory is not None:
-            raise ValueError("memory is given, but rotary attention is over its own tokens: pass None")
+        if memory is not None or known is not None:
+            raise ValueError(
+                "memory or known is given, but rotary attention is over all its own tokens: pass None"
+            )
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.size))
         if rotation is not None:
             qkv = torch.cat([rotate(qkv[:, :, :2], rotation), qkv[:, :, 2:]], dim=2)
