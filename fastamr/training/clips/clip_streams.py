@@ -119,7 +119,7 @@ class PrefetchedClips:
 
     def __init__(self, sampler: ClipSampler, order: BatchOrder, device: torch.device) -> None:
         self.sampler, self.order = sampler, order
-        self.capacity = self._most_frames()
+        self.capacity = order.most_frames(self._lengths(order.sequences.flatten()))
         pinned = device.type == "cuda"
         rows, size = _SLOTS * self.capacity, len(order.places)
         shape = sampler.coords.shape[1:]
@@ -146,12 +146,6 @@ class PrefetchedClips:
         self._held: list[int | None] = [None] * _SLOTS
         targets = [tensor for tensor in (self._coords, self._valid, self._table) if tensor is not None]
         self._traffic = _Traffic(device, targets) if pinned else None
-
-    def _most_frames(self) -> int:
-        """Return the most frames that a batch can have: its longest sequences, as often as it can hold each."""
-        numbers = self.order.sequences.flatten()
-        lengths = self._lengths(numbers).repeat(self.order.most_epochs)
-        return int(lengths.sort(descending=True).values[: len(self.order.places)].sum())
 
     def _lengths(self, numbers: Tensor) -> Tensor:
         """Return the frames of each sequence; an empty slot takes one, of any content."""
