@@ -24,6 +24,9 @@ class WeightedReconstructionLoss(nn.Module):
         normalize: ``"sequence"``, ``"patch"`` or ``"none"``.
         eps: added to the variance.
 
+    Attributes:
+        by_sequence: let :meth:`with_sequences` return the loss of each sequence.
+
     See :func:`fastamr.ops.weighted_reconstruction_loss` for shapes, sources and choices.
     """
 
@@ -41,6 +44,7 @@ class WeightedReconstructionLoss(nn.Module):
         check_reconstruction(target, normalize, stride, eps)
         self.target_frames, self.target_joints = target_frames, target_joints
         self.target, self.stride, self.normalize, self.eps = target, stride, normalize, eps
+        self.by_sequence = False
 
     def forward(
         self,
@@ -52,30 +56,40 @@ class WeightedReconstructionLoss(nn.Module):
         valid: Tensor | None = None,
     ) -> Tensor:
         """Scalar loss of ``prediction (S, Q, P)`` against ``clips (S, T, V, C)``."""
-        loss = ops.weighted_reconstruction_loss(
-            prediction,
-            clips,
-            target_frames=self.target_frames,
-            target_joints=self.target_joints,
-            guidance=guidance,
-            token_mask=token_mask,
-            valid=valid,
-            target=self.target,
-            stride=self.stride,
-            normalize=self.normalize,
-            eps=self.eps,
-        )
-        if processes() == 1 or valid is None:
-            return loss
-        count = counted_values(
-            valid,
-            target_frames=self.target_frames,
-            target_joints=self.target_joints,
-            token_mask=token_mask,
-            target=self.target,
-            stride=self.stride,
-        )
-        return loss * share_of(count)
+        return self.with_sequences(prediction, clips, guidance=guidance, token_mask=token_mask, valid=valid)[0]
+
+    def with_sequences(
+        self,
+        prediction: Tensor,
+        clips: Tensor,
+        *,
+        guidance: Tensor | None = None,
+        token_mask: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the loss, and that of each sequence ``(S,)``, NaN where nothing of it counts; None unless asked for.
+
+        The latter is the mean over a sequence's own values, without gradient.
+        """
+        options = {
+            "target_frames": self.target_frames,
+            "target_joints": self.target_joints,
+            "token_mask": token_mask,
+            "valid": valid,
+            "target": self.target,
+            "stride": self.stride,
+        }
+        rest = {"guidance": guidance, "normalize": self.normalize, "eps": self.eps}
+        sequences = None
+        if self.by_sequence:
+            loss, sequences = ops.weighted_reconstruction_loss(
+                prediction, clips, return_sequences=True, **options, **rest
+            )
+        else:
+            loss = ops.weighted_reconstruction_loss(prediction, clips, **options, **rest)
+        if processes() > 1 and valid is not None:
+            loss = loss * share_of(counted_values(**options).sum())
+        return loss, sequences
 
     def extra_repr(self) -> str:
         """Options shown by ``repr``."""
