@@ -146,7 +146,8 @@ def weighted_reconstruction_loss(
     """The loss, a float32 scalar; the slope ``(S, Q, P)``, of the prediction's dtype; its share, a float32 scalar.
 
     Last the part of the loss that each sequence adds ``(S,)``, float32, where it is asked for, else ``(0,)``: one more
-    sum over the programs' results. The gradient is the slope times the share, a power of two near one over the number of values.
+    sum over the programs' results. The gradient is the slope times the share, a power of two near one over the number
+    of values.
 
     Args:
         prediction: ``(S, Q, P)`` float16, bfloat16 or float32, any strides.

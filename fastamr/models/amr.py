@@ -136,6 +136,7 @@ class AMRModel(SkeletonModel):
 
     name = "amr"
     Config = AMRConfig
+    reports_sequences = True
     config: AMRConfig
     decoder_class: ClassVar[type[nn.Module]] = DecoupledDecoder
 
@@ -167,8 +168,8 @@ class AMRModel(SkeletonModel):
         """Predict all target patches from the visible tokens; all of them enter the loss (choice)."""
         prediction = self.decoder(self.encoder(clips, keep))
         guidance = self.guidance(clips, valid) if self.guidance is not None else None
-        loss = self.criterion(prediction, clips, guidance=guidance, valid=valid)
-        return PretrainOutput(loss, prediction, keep, guidance)
+        loss, sequences = self.criterion.with_sequences(prediction, clips, guidance=guidance, valid=valid)
+        return PretrainOutput(loss, prediction, keep, guidance, sequences=sequences)
 
     def linear_rows(self, name: str) -> int:
         """Rows of a linear layer per sequence: visible tokens in the encoder and as memory, queries elsewhere."""

@@ -17,7 +17,7 @@ from ..checksums import load_file, save_file
 from ..documents import load_json_text
 from ..errors import naming, shortened, told, unknown_name
 from ..files import replaced, write_text
-from ..nn import CrossAttentionStack, TransformerStack, without_decay
+from ..nn import CrossAttentionStack, TransformerStack, WeightedReconstructionLoss, without_decay
 from ..ops.common.checks import check_clips, check_keep, check_valid, is_readable
 from ..skeleton import SkeletonLayout, get_layout
 from .parts.config import ModelConfig
@@ -43,6 +43,8 @@ class PretrainOutput(NamedTuple):
         terms: scalars worth logging beside the loss, by name: its parts, and of features ``std/NAME`` and
             ``rank/NAME``, which :class:`fastamr.training.metrics.collapse.CollapseGuard` watches. None where the model
             has none.
+        sequences: ``(S,)`` float32 without gradient, the loss of each sequence, NaN where it has none; None unless
+            :meth:`SkeletonModel.set_sequence_losses` asks for it.
     """
 
     loss: Tensor
@@ -50,6 +52,7 @@ class PretrainOutput(NamedTuple):
     keep: Tensor
     guidance: Tensor | None
     terms: dict[str, Tensor] | None = None
+    sequences: Tensor | None = None
 
 
 class SkeletonModel(nn.Module):
@@ -62,6 +65,8 @@ class SkeletonModel(nn.Module):
 
     Attributes:
         reports_terms: whether the details hold terms that a training run should log.
+        reports_sequences: whether the details can hold the loss of each sequence; not where the loss compares sequences
+            with one another.
         spreads: whether several processes can share a batch, see :mod:`fastamr.distributed`.
         body_size: the median trunk of the bodies that it was trained on, as pre-processing left them; None = unknown,
             or of no effect. It is saved with the model.
@@ -73,6 +78,7 @@ class SkeletonModel(nn.Module):
     name: ClassVar[str]
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     reports_terms: ClassVar[bool] = False
+    reports_sequences: ClassVar[bool] = False
     spreads: ClassVar[bool] = True
     body_size: float | None = None
     encoder: SkeletonEncoder
@@ -213,6 +219,12 @@ class SkeletonModel(nn.Module):
         for module in self.modules():
             if isinstance(module, (TransformerStack, CrossAttentionStack)):
                 module.side_branch = side_branch
+
+    def set_sequence_losses(self, wanted: bool = True) -> None:
+        """Let the details hold the loss of each sequence, where the model has it; loss and gradient stay the same."""
+        for module in self.modules():
+            if isinstance(module, WeightedReconstructionLoss):
+                module.by_sequence = wanted
 
     def linear_rows(self, name: str) -> int:
         """Rows that the linear layer ``name`` processes for one sequence, for :func:`fastamr.models.count_flops`."""

@@ -54,6 +54,7 @@ class MaskedAutoencoder(SkeletonModel):
     """
 
     Config = MaskedAutoencoderConfig
+    reports_sequences = True
     released_module: ClassVar[str]
 
     def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 120, **options: Any) -> None:
@@ -75,8 +76,8 @@ class MaskedAutoencoder(SkeletonModel):
         prediction = self.decoder(self.encoder(clips, keep), keep)
         masked = torch.ones(prediction.shape[:2], dtype=torch.bool, device=clips.device)
         masked = masked.scatter(1, keep.long(), False)
-        loss = self.criterion(prediction, clips, token_mask=masked, valid=valid)
-        return PretrainOutput(loss, prediction, keep, None)
+        loss, sequences = self.criterion.with_sequences(prediction, clips, token_mask=masked, valid=valid)
+        return PretrainOutput(loss, prediction, keep, None, sequences=sequences)
 
     def linear_rows(self, name: str) -> int:
         """Rows of a linear layer per sequence: visible tokens in the encoder, all tokens in the decoder."""

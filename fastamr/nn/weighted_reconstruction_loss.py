@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from .. import ops
@@ -56,7 +58,9 @@ class WeightedReconstructionLoss(nn.Module):
         valid: Tensor | None = None,
     ) -> Tensor:
         """Scalar loss of ``prediction (S, Q, P)`` against ``clips (S, T, V, C)``."""
-        return self.with_sequences(prediction, clips, guidance=guidance, token_mask=token_mask, valid=valid)[0]
+        return self.with_sequences(prediction, clips, guidance=guidance, token_mask=token_mask, valid=valid)[
+            0
+        ]
 
     def with_sequences(
         self,
@@ -71,24 +75,26 @@ class WeightedReconstructionLoss(nn.Module):
 
         The latter is the mean over a sequence's own values, without gradient.
         """
-        options = {
+        counting: dict[str, Any] = {
             "target_frames": self.target_frames,
             "target_joints": self.target_joints,
             "token_mask": token_mask,
-            "valid": valid,
             "target": self.target,
             "stride": self.stride,
         }
-        rest = {"guidance": guidance, "normalize": self.normalize, "eps": self.eps}
-        sequences = None
-        if self.by_sequence:
-            loss, sequences = ops.weighted_reconstruction_loss(
-                prediction, clips, return_sequences=True, **options, **rest
-            )
-        else:
-            loss = ops.weighted_reconstruction_loss(prediction, clips, **options, **rest)
+        found = ops.weighted_reconstruction_loss(
+            prediction,
+            clips,
+            guidance=guidance,
+            valid=valid,
+            normalize=self.normalize,
+            eps=self.eps,
+            return_sequences=self.by_sequence,
+            **counting,
+        )
+        loss, sequences = found if isinstance(found, tuple) else (found, None)
         if processes() > 1 and valid is not None:
-            loss = loss * share_of(counted_values(**options).sum())
+            loss = loss * share_of(counted_values(valid, **counting).sum())
         return loss, sequences
 
     def extra_repr(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -225,18 +225,6 @@ def counted_values(
     known = known_motion(valid, stride) if target == "motion" else valid
     counted = to_patches(known[..., None], target_frames, target_joints)
     return (counted if token_mask is None else counted & token_mask[..., None]).sum((1, 2))
-
-
-@overload
-def weighted_reconstruction_loss(
-    prediction: Tensor, clips: Tensor, *, return_sequences: Literal[False] = False, **options: Any
-) -> Tensor: ...
-
-
-@overload
-def weighted_reconstruction_loss(
-    prediction: Tensor, clips: Tensor, *, return_sequences: Literal[True], **options: Any
-) -> tuple[Tensor, Tensor]: ...
 
 
 def weighted_reconstruction_loss(

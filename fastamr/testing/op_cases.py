@@ -354,7 +354,9 @@ def _cases() -> Iterator[Case]:
     patches = partial(_loss, frames=4, masked=True)
     yield loss("mae", partial(patches, target="joints", normalize="none"), one)
     yield loss("mamp", partial(patches, normalize="patch"), one)
-    yield loss("all", partial(patches, target="joints", normalize="patch", guided=True, valid=True, sequences=True))
+    yield loss(
+        "all", partial(patches, target="joints", normalize="patch", guided=True, valid=True, sequences=True)
+    )
 
     yield Case("sample_clips", "", _sample, one)
     yield Case("sample_clips", "groups", partial(_sample, groups=True), one)

@@ -50,10 +50,11 @@ _OTHERS = ("evaluation*.json", "features", "tensorboard")
 # A run with another value of one of these is another run, which a checkpoint cannot continue.
 _IDENTITY = (
     "model", "architecture", "preprocess", "train_on", "split", "keep_empty_bodies", "batch_size", "seed",
+    "mixture",
 )  # fmt: skip
 # These may differ between a run and its continuation without a word.
 _INCIDENTAL = (
-    "data", "out", "graph", "data_budget", "recompute", "side_branch",
+    "data", "held_out_data", "out", "graph", "data_budget", "recompute", "side_branch",
     "log_every", "checkpoint_every", "probe_every", "tensorboard", "progress", "on_nan",
 )  # fmt: skip
 _FORMAT = "fastamr-state-1"

@@ -295,7 +295,10 @@ def test_the_loss_of_each_sequence(normalize: str, device: torch.device) -> None
                     leaf, clips, target_frames=4, normalize=normalize, return_sequences=True, **options
                 )
                 assert torch.equal(
-                    loss, ops.weighted_reconstruction_loss(leaf, clips, target_frames=4, normalize=normalize, **options)
+                    loss,
+                    ops.weighted_reconstruction_loss(
+                        leaf, clips, target_frames=4, normalize=normalize, **options
+                    ),
                 )
             found.append(sequences)
         torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=0)

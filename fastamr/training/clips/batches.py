@@ -33,7 +33,7 @@ class BatchOrder:
 
     Args:
         sequences: ``(B,)`` int64, indices of the body sequences to draw from; or ``(N, M)``, rows that stay
-            together in the order (the body slots of a clip), where -1 is an empty slot.
+            together in the order (the body slots of a clip), where an empty slot is negative.
         batch_size: sequences in a batch, of all processes together.
         seed: fixes the order.
         part: of this process; by default the whole batch.
@@ -73,7 +73,7 @@ class BatchOrder:
         return -(-self.batch_size // self.count) + 1
 
     def most_frames(self, lengths: Tensor) -> int:
-        """Return the most frames that this process's part of a batch can have: the longest, as often as it can be there.
+        """Return the most frames that this process's part of a batch can have: the longest, each as often as it fits.
 
         Args:
             lengths: ``(count,)`` int64, frames of each of ``sequences``, flattened.
@@ -112,6 +112,6 @@ class BatchOrder:
 
 
 def generator_of(*numbers: int) -> torch.Generator:
-    """Return a generator on the CPU that numbers fix; it reads 32 bits of its seed only, so they are mixed into them."""
+    """Return a generator on the CPU that numbers fix; it reads 32 bits of its seed, so they are mixed into those."""
     mixed = hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:4]
     return torch.Generator().manual_seed(int.from_bytes(mixed, "little"))

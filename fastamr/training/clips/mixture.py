@@ -64,7 +64,10 @@ class MixtureOrder(BatchOrder):
     def places_before(self, place: int) -> list[int]:
         """Return how many of the first ``place`` places of the stream each set has."""
         # Rounded down, a set has at most its due; what is left goes to the smallest quotients.
-        counts = [max(0, (place * weight * 2 - self._slack(weight)) // (2 * self._total)) for weight in self._weights]
+        counts = [
+            max(0, (place * weight * 2 - self._slack(weight)) // (2 * self._total))
+            for weight in self._weights
+        ]
         while sum(counts) < place:
             counts[self._next(counts)] += 1
         return counts
@@ -121,6 +124,19 @@ class MixtureOrder(BatchOrder):
         """Return consecutive epochs of a set; a small one has many in an epoch of the mixture."""
         rows = self.sets[place]
         draw = torch.rand(
-            self._together(place), len(rows), dtype=torch.float64, generator=generator_of(self.seed, place, number)
+            self._together(place),
+            len(rows),
+            dtype=torch.float64,
+            generator=generator_of(self.seed, place, number),
         )
         return rows[draw.argsort(stable=True, dim=1).flatten()].flatten()
+
+
+def set_of(numbers: Tensor, body_set: Tensor) -> Tensor:
+    """Return the set of each body sequence.
+
+    Args:
+        numbers: ``(S,)`` int64, body sequences; ``-1 - k`` is an empty slot of a clip of set k.
+        body_set: ``(B,)`` int64, the set of each body sequence.
+    """
+    return torch.where(numbers < 0, -1 - numbers, body_set[numbers.clamp(min=0)])

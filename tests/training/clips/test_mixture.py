@@ -89,7 +89,9 @@ def test_nothing_is_seen_twice_before_all_of_its_set_were(
     drawn = stream(MixtureOrder(sets, batch, seed, temperature), 200 // batch + 3)
     for place, sequences in enumerate(sets):
         own = drawn[drawn // 1000 == place]
-        for epoch in own[: len(own) // max(len(sequences), 1) * len(sequences)].view(-1, max(len(sequences), 1)):
+        for epoch in own[: len(own) // max(len(sequences), 1) * len(sequences)].view(
+            -1, max(len(sequences), 1)
+        ):
             assert epoch.sort().values.tolist() == sequences.tolist()
         rest = own[len(own) // max(len(sequences), 1) * len(sequences) :]
         assert len(rest.unique()) == len(rest)
@@ -154,7 +156,10 @@ def test_both_streams_draw_the_clips_of_the_order(
         return MixtureOrder(sets, batch, 3, temperature)
 
     sampler = ClipSampler(data, 16, min_frames=8)
-    streams = ResidentClips(sampler, order()), PrefetchedClips(ClipSampler(data, 16, min_frames=8), order(), CPU)
+    streams = (
+        ResidentClips(sampler, order()),
+        PrefetchedClips(ClipSampler(data, 16, min_frames=8), order(), CPU),
+    )
     for update in (0, 1, 2, 3, 4, 11, 12):
         seed, drawn = torch.tensor([7, update]), []
         for one in streams:
