@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fastamr.training.clips.batches import Part
 from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
-from fastamr.training.clips.mixture import MixtureOrder
+from fastamr.training.clips.mixture import MixtureOrder, set_of
 from fastamr.training.clips.sampling import ClipSampler
+from fastamr.training.setup import owner_of, training_sequences
 
 CPU = torch.device("cpu")
 
@@ -156,9 +157,10 @@ def test_both_streams_draw_the_clips_of_the_order(
         return MixtureOrder(sets, batch, 3, temperature)
 
     sampler = ClipSampler(data, 16, min_frames=8)
+    body_set = (torch.arange(40) >= 3).long()
     streams = (
-        ResidentClips(sampler, order()),
-        PrefetchedClips(ClipSampler(data, 16, min_frames=8), order(), CPU),
+        ResidentClips(sampler, order(), body_set),
+        PrefetchedClips(ClipSampler(data, 16, min_frames=8), order(), CPU, body_set),
     )
     for update in (0, 1, 2, 3, 4, 11, 12):
         seed, drawn = torch.tensor([7, update]), []
@@ -170,6 +172,7 @@ def test_both_streams_draw_the_clips_of_the_order(
         for found in drawn:
             assert torch.equal(found[0], expected[0])
             assert expected[1] is None or torch.equal(found[1], expected[1])
+            assert torch.equal(found[2], (order().batch(update) >= 3).long())
 
 
 @settings(max_examples=30, deadline=None)
@@ -186,3 +189,14 @@ def test_no_batch_has_more_frames_than_were_reserved(
     order, frames = MixtureOrder(sets, batch, 1, temperature), torch.tensor(lengths)
     most = order.most_frames(frames[torch.cat(sets)])
     assert max(int(frames[order.batch(update)].sum()) for update in range(30)) <= most
+
+
+def test_an_empty_slot_knows_its_set(make_skeletons: Any) -> None:
+    data = make_skeletons(20)
+    clip_set = (torch.arange(20) >= 8).long()
+    rows = training_sequences(data, "train", "official", keep_empty_bodies=True, clip_set=clip_set)
+    expected = clip_set[data.splits["official"].train]
+    assert torch.equal(set_of(rows[:, 0], clip_set), expected)
+    assert torch.equal(set_of(rows[:, 1], clip_set), expected)
+    assert (rows[:, 1] < 0).all()
+    assert torch.equal(owner_of(rows, clip_set), expected)
