@@ -1,6 +1,6 @@
 """Skeleton layouts: which joints a body has, how they hang together, which are left and right.
 
-24 layouts are built in (:data:`LAYOUTS`); :meth:`SkeletonLayout.from_joints` makes one from a data set's
+25 layouts are built in (:data:`LAYOUTS`); :meth:`SkeletonLayout.from_joints` makes one from a data set's
 joint names, finding left and right, hips and spine by name, and :func:`get_layout` reads one from a YAML or JSON file.
 """
 
@@ -16,7 +16,7 @@ from .errors import shortened, unknown_name
 from .layouts import PARTS, TREES
 from .layouts.file import is_layout_file, read_layout_file
 
-__all__ = ["LAYOUTS", "SkeletonLayout", "get_layout"]
+__all__ = ["BODY", "LAYOUTS", "SkeletonLayout", "get_layout", "is_body"]
 
 MAX_JOINTS = 4_096
 """Most joints of a layout (choice): whole-body skeletons have 136, body models of markers some hundreds."""
@@ -290,6 +290,15 @@ LAYOUTS: dict[str, SkeletonLayout] = {}
 """The built-in layouts by name."""
 for _name, _tree in TREES.items():
     LAYOUTS[_name] = _built_in(_name, _tree)
+
+
+BODY = LAYOUTS["body"]
+"""The parts of a body, to which the joints of any other layout belong; no sensor gives it, so that none is guessed."""
+
+
+def is_body(layout: SkeletonLayout) -> bool:
+    """Return whether a layout is :data:`BODY`, whose joints may be there in one sequence and not in another."""
+    return layout == BODY
 
 
 def get_layout(layout: str | SkeletonLayout) -> SkeletonLayout:

@@ -34,6 +34,7 @@ SIZES = {
     "crowdpose14": 14,
     "aic14": 14,
     "lsp14": 14,
+    "body": 39,
 }
 # Bones of NTU RGB+D as ST-GCN lists them, joints counted from 1.
 NTU_BONES = (

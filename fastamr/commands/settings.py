@@ -71,10 +71,10 @@ def _of_model(settings: Mapping[str, Any], model: str, file: str) -> dict[str, A
     return {name: value for name, value in settings.items() if name not in foreign}
 
 
-def add_model(parser: CommandParser, model: str, *, files: bool = False) -> None:
+def add_model(parser: CommandParser, model: str, *, files: bool = False) -> Any:
     """Add ``--model``, ``--preset``, perhaps ``--config``, and ``--model.NAME`` for each setting of a model.
 
-    The settings go into ``architecture``.
+    The settings go into ``architecture``. Returns the group of the first ones.
     """
     group = parser.add_argument_group("model and settings")
     text = f"{', '.join(MODELS)}; --help-all lists the settings of the one that is given"
@@ -85,6 +85,7 @@ def add_model(parser: CommandParser, model: str, *, files: bool = False) -> None
         add_config(group)
     config = usage(model_config_class, model)
     parser.add_fields(config, {}, rest=f"settings of {model}", part="model", into="architecture")
+    return group
 
 
 def preset_settings(preset: str | None, model: str) -> dict[str, Any]:

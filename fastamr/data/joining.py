@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from ..skeleton import SkeletonLayout
+from ..skeleton import SkeletonLayout, is_body
 from .body_size import FACTOR, body_size, mending, size_warning
 from .load import SYNTHETIC, concatenate, load
 from .packed.dataset import PackedSkeletons, Split
 from .packed.joint_order import in_order_of, joint_order
 from .packed.split import split_name, unknown_split
 from .preprocessing.apply import Step, apply_missing
+from .to_body import as_body, body_note
 
 _COMPARED = 200
 """Clips of one name whose coordinates are compared."""
@@ -95,7 +96,8 @@ def gather(
         steps: pre-processing, of which each set goes through the steps that it lacks.
         split: the split whose halves are used, as :func:`choose_split` returns it; a set without it is trained on
             whole. None leaves the splits as they are.
-        layout: the layout of a model; None = that of the first set.
+        layout: the layout of a model; None = that of the first set. Sets of any layout become ``body`` after their
+            pre-processing, see :func:`fastamr.data.to_body.as_body`.
         labelled: whether only clips with a label are used.
         unnamed: see :func:`fastamr.data.concatenate`.
         reference: the body size of a model's training data; None = metres.
@@ -107,9 +109,13 @@ def gather(
     steps = list(steps)
     settled = settle(sets, sources, split=split, layout=layout, labelled=labelled)
     sizes = size_warnings(settled.sets, sources, steps, reference)
-    prepared = [apply_missing(one, steps) for one in settled.sets]
-    joined = concatenate(prepared, unnamed=unnamed, sources=sources, copy=copy)
-    clips = torch.tensor([one.num_clips for one in prepared])
+    ready = [apply_missing(one, steps) for one in settled.sets]
+    if is_body(sets[0].layout if layout is None else layout):
+        told = [body_note(one.layout, source) for one, source in zip(ready, sources, strict=True)]
+        settled.notes.extend(text for text in told if text is not None)
+        ready = [as_body(one) for one in ready]
+    joined = concatenate(ready, unnamed=unnamed, sources=sources, copy=copy)
+    clips = torch.tensor([one.num_clips for one in ready])
     largest = max(settled.sets, key=lambda one: one.num_clips)
     notes = settled.notes + (class_notes(sets, sources) if labelled else [])
     lost = sum(int((one.labels >= 0).sum()) for one in sets) - int((joined.labels >= 0).sum())
@@ -124,7 +130,7 @@ def gather(
         tuple(notes),
         (*sizes, *settled.warnings),
         set_names(sources),
-        torch.arange(len(prepared)).repeat_interleave(clips),
+        torch.arange(len(ready)).repeat_interleave(clips),
     )
 
 

@@ -29,6 +29,7 @@ USERS: dict[str, tuple[str, str]] = {
     "crowdpose14": ("2-D", "CrowdPose"),
     "aic14": ("2-D", "AI Challenger"),
     "lsp14": ("2-D", "Leeds Sports Pose"),
+    "body": ("3-D, 2-D", "models of any skeleton: each joint by the part of the body that it is"),
 }
 """The usual coordinates and the users, by layout."""
 

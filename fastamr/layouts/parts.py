@@ -54,6 +54,7 @@ PARTS: dict[str, str] = {
     "crowdpose14": "top_head=head_top",
     "lsp14": "",
     "aic14": "",
+    "body": "",
 }
 """``joint=part`` for the joints whose own name is not that of the part of the body which they are, by layout.
 

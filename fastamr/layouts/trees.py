@@ -192,5 +192,20 @@ TREES: dict[str, str] = {
         left_knee<left_hip left_ankle<left_knee right_wrist<right_elbow right_elbow<right_shoulder
         right_shoulder<neck left_shoulder<neck left_elbow<left_shoulder left_wrist<left_elbow neck head_top<neck
     """,
+    # The parts of a body that sensors and key point models find: the layout of models that take any skeleton.
+    "body": """
+        pelvis lower_spine<pelvis spine<lower_spine upper_spine<spine shoulder_center<upper_spine
+        neck<shoulder_center head<neck head_top<head nose<head
+        left_eye<nose right_eye<nose left_ear<left_eye right_ear<right_eye
+    """
+    + "".join(
+        f"""
+        {side}_collar<shoulder_center {side}_shoulder<{side}_collar {side}_elbow<{side}_shoulder
+        {side}_wrist<{side}_elbow {side}_hand<{side}_wrist {side}_hand_tip<{side}_hand {side}_thumb<{side}_hand
+        {side}_hip<pelvis {side}_knee<{side}_hip {side}_ankle<{side}_knee
+        {side}_heel<{side}_ankle {side}_foot<{side}_ankle {side}_big_toe<{side}_foot
+        """
+        for side in ("left", "right")
+    ),
 }
 """``joint<parent`` in the order of the coordinates, the root without ``<``, by layout."""

@@ -23,6 +23,7 @@ from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel
 from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
+from .parts.presence import over_layout, present_index, tokens_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class AMRConfig(ModelConfig):
         times = self.frames // self.patch_frames
         check_divides("target_patches", self.target_patches, "time patches (frames/patch_frames)", times)
         check_divides("target_joints", self.target_joints, "joints", self.joints)
+        if self.target_joints > 1 and len(self.present_joints) < self.joints:
+            raise ValueError(
+                f"target_joints={self.target_joints} makes one target of joints of which some are not present: use 1"
+            )
         check_name("guidance", self.guidance, (*KINDS, "none"))
         if self.guidance != "none":
             check_guidance(
@@ -83,12 +88,14 @@ class DecoupledDecoder(nn.Module):
     """
 
     no_decay = ("queries", "time_embed", "joint_embed")
+    present: Tensor | None
 
     def __init__(self, config: AMRConfig) -> None:
         super().__init__()
         rows, columns = config.target_grid
         width = config.decoder_width
         self.embed = WorkingLinear(config.width, width)
+        self.register_buffer("present", present_index(config), persistent=False)
         self.queries = learned_embedding(1, rows * columns, width)
         self.time_embed = learned_embedding(rows, 1, width)
         self.joint_embed = learned_embedding(1, columns, width)
@@ -110,10 +117,13 @@ class DecoupledDecoder(nn.Module):
         return CrossAttentionStack(blocks, backend=config.blocks)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Predict all target patches ``(S, Q, P)`` from the visible tokens ``(S, K, D)``."""
+        """Predict the target patches ``(S, Q, P)`` of the joints that are present from visible tokens ``(S, K, D)``."""
         memory = self.embed(tokens)
         # As a batch of one, so that the positions' gradient needs no sum over it.
         x = self.queries + (self.time_embed + self.joint_embed).flatten(0, 1)[None]
+        if self.present is not None:
+            rows, columns = len(self.time_embed), self.joint_embed.shape[1]
+            x = x.index_select(1, tokens_of(self.present, rows, columns))
         return self.head(self.blocks(x, memory, self.norm))
 
 
@@ -167,13 +177,24 @@ class AMRModel(SkeletonModel):
     def reconstruct(self, clips: Tensor, keep: Tensor, valid: Tensor | None) -> PretrainOutput:
         """Predict all target patches from the visible tokens; all of them enter the loss (choice)."""
         prediction = self.decoder(self.encoder(clips, keep))
+        clips, valid = self.present_part(clips, valid)
         guidance = self.guidance(clips, valid) if self.guidance is not None else None
         loss, sequences = self.criterion.with_sequences(prediction, clips, guidance=guidance, valid=valid)
         return PretrainOutput(loss, prediction, keep, guidance, sequences=sequences)
+
+    def over_layout(self, output: PretrainOutput) -> PretrainOutput:
+        """Return the details with zeros for the joints that are no tokens."""
+        if self.present is None:
+            return output
+        joints, guidance = self.config.joints, output.guidance
+        grid = output.prediction.unflatten(1, (-1, len(self.present)))
+        prediction = over_layout(grid, self.present, joints, 2).flatten(1, 2)
+        guidance = None if guidance is None else over_layout(guidance, self.present, joints, 2)
+        return output._replace(prediction=prediction, guidance=guidance)
 
     def linear_rows(self, name: str) -> int:
         """Rows of a linear layer per sequence: visible tokens in the encoder and as memory, queries elsewhere."""
         if name.startswith("encoder.") or name == "decoder.embed" or name.endswith(".kv"):
             return self.config.visible
         rows, columns = self.config.target_grid
-        return rows * columns
+        return rows * (columns if self.present is None else len(self.present))

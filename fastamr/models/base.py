@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -24,6 +24,7 @@ from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
 from .parts.masking import choose_visible, motion_scores, token_validity
 from .parts.pooling import mean_tokens
+from .parts.presence import joints_seen, over_layout, over_times, present_index, tokens_of
 
 CONFIG_FILE = "config.json"
 BODY_SIZE = "body_size"
@@ -82,6 +83,7 @@ class SkeletonModel(nn.Module):
     spreads: ClassVar[bool] = True
     body_size: float | None = None
     encoder: SkeletonEncoder
+    present: Tensor | None
 
     def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 120, **options: Any) -> None:
         super().__init__()
@@ -92,6 +94,9 @@ class SkeletonModel(nn.Module):
         self.config = self.Config(layout=layout, frames=frames, **options)
         self.layout = get_layout(self.config.layout)
         self.frames = frames
+        # On the model's device, so that a training step can be recorded as a CUDA graph; not saved.
+        self.register_buffer("present", present_index(self.config), persistent=False)
+        self._joints: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
@@ -115,7 +120,8 @@ class SkeletonModel(nn.Module):
             keep: ``(S, K)`` visible tokens; None draws them.
             seed: ``(2,)`` int64 for the draw, or ``(3,)`` with the number of the first sequence; None draws the seed.
             generator: source of the seed.
-            valid: ``(S, T, V)`` bool; missing joints are chosen last and are not targets.
+            valid: ``(S, T, V)`` bool; missing joints are chosen last and are not targets. Of the layout ``body`` a
+                joint that is seen in no frame of a sequence is no token of it.
             return_details: return a :class:`PretrainOutput` instead of the loss.
 
         Returns:
@@ -132,7 +138,30 @@ class SkeletonModel(nn.Module):
         else:
             self._check_keep(keep, clips)
         output = self.reconstruct(clips, keep, valid)
-        return output if return_details else output.loss
+        return self.over_layout(output) if return_details else output.loss
+
+    def over_layout(self, output: PretrainOutput) -> PretrainOutput:
+        """Return the details with zeros for the joints that are no tokens, where they tell a value of each joint."""
+        return output
+
+    def present_part(self, clips: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the joints that are tokens: ``clips (S, T, V', C)`` and ``valid (S, T, V')`` of prepared ones."""
+        if self.present is None:
+            return clips, valid
+        return clips.index_select(2, self.present), None if valid is None else valid.index_select(
+            2, self.present
+        )
+
+    def joints_of_each(self, valid: Tensor | None) -> Tensor | None:
+        """Return which of the joints that are present each training sequence has.
+
+        Args:
+            valid: ``(S, T, V')`` bool of the joints that are present.
+
+        Returns:
+            ``(S, V')`` bool; None where all have all.
+        """
+        return None if valid is None or self.config.uniform else joints_seen(valid)
 
     def reconstruct(self, clips: Tensor, keep: Tensor, valid: Tensor | None) -> PretrainOutput:
         """Encode the visible tokens, predict, and compute the loss; each model's own part."""
@@ -150,19 +179,32 @@ class SkeletonModel(nn.Module):
         config = self.config
         if seed is None:
             seed = ops.make_seed(generator, clips.device)
+        clips, valid = self.present_part(clips, valid)
         scores = None
         if config.masking == "motion":
             scores = motion_scores(clips, patch_frames=config.patch_frames, tau=config.mask_tau, valid=valid)
-        return choose_visible(
+        keep = choose_visible(
             seed,
             clips.shape[0],
-            config.frames // config.patch_frames,
-            config.joints,
+            config.time_patches,
+            clips.shape[2],
             config.visible,
             strategy=config.masking,
-            valid=None if valid is None else token_validity(valid, config.patch_frames),
+            valid=None if valid is None else self._choosable(valid),
             scores=scores,
         )
+        if self.present is None:
+            return keep
+        return tokens_of(self.present, config.time_patches, config.joints).int()[keep.long()]
+
+    def _choosable(self, valid: Tensor) -> Tensor:
+        """Return the tokens ``(S, N')`` to choose first: valid ones; where these are too few, all that there are."""
+        config = self.config
+        whole, seen = token_validity(valid, config.patch_frames), self.joints_of_each(valid)
+        if seen is None:
+            return whole
+        enough = whole.sum(1, keepdim=True) >= config.visible
+        return torch.where(enough, whole, over_times(seen, config.time_patches))
 
     def prepare(self, clips: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Check clips against the model; coordinates that are not valid become 0, whatever they held."""
@@ -191,15 +233,128 @@ class SkeletonModel(nn.Module):
                     f"keep holds token {low if low < 0 else high}, expected 0 to {self.config.tokens - 1}"
                 )
 
-    def encode(self, clips: Tensor, *, valid: Tensor | None = None) -> Tensor:
-        """Encode all tokens without masking: ``(S, T, V, C)`` to ``(S, N, D)``."""
-        clips, _ = self.prepare(clips, valid)
-        return self.encoder(clips)
+    def encode(
+        self, clips: Tensor, *, valid: Tensor | None = None, joints: Sequence[int] | None = None
+    ) -> Tensor:
+        """Encode all tokens without masking: ``(S, T, V, C)`` to ``(S, N, D)``.
 
-    def features(self, clips: Tensor, *, valid: Tensor | None = None) -> Tensor:
-        """One vector per sequence ``(S, D)``: the mean over its tokens, or over the valid ones if any is."""
-        tokens = self.encode(clips, valid=valid)
-        return mean_tokens(tokens, None if valid is None else token_validity(valid, self.config.patch_frames))
+        Joints that the training data lacks (``config.present``) are no tokens. Neither are, in the layout ``body``, the
+        joints that a sequence lacks: what others of its batch have does not matter to it. Where there is no token, the
+        result is 0; :meth:`known_tokens` tells.
+
+        Args:
+            clips: ``(S, T, V, C)``.
+            valid: ``(S, T, V)`` bool, joints that were seen.
+            joints: the joints that every sequence has, where that is known: nothing is read back from a GPU then, and
+                shapes are fixed. None = those that each sequence shows in any frame: in evaluation mode sequences of
+                the same joints are encoded together, in training mode the others are masked.
+
+        Raises:
+            ValueError: as :meth:`forward`; or none of the ``joints`` is present.
+        """
+        clips, valid = self.prepare(clips, valid)
+        if joints is None and self.present is None and not self.config.by_parts:
+            return self.encoder(clips)
+        seen = None if joints is not None else self._seen(valid)
+        if seen is None:
+            return self._encode_joints(clips, self._static(joints))
+        if self.training or torch.compiler.is_compiling():
+            return self._encode_masked(clips, seen)
+        patterns, group = seen.unique(dim=0, return_inverse=True)
+        parts = [(group == place).nonzero()[:, 0] for place in range(len(patterns))]
+        made = [
+            self._encode_joints(clips[rows], pattern.nonzero()[:, 0])
+            for rows, pattern in zip(parts, patterns, strict=True)
+        ]
+        return torch.cat(made)[torch.cat(parts).argsort()]
+
+    def known_tokens(
+        self, sequences: int, valid: Tensor | None = None, joints: Sequence[int] | None = None
+    ) -> Tensor | None:
+        """Return which tokens of :meth:`encode` count in a mean.
+
+        Args:
+            sequences: S.
+            valid: as there.
+            joints: as there.
+
+        Returns:
+            ``(S, N)`` bool: the tokens that there are and whose joint is seen in all frames; of a sequence without such
+            all that there are. None = all.
+        """
+        config = self.config
+        whole = None if valid is None else token_validity(valid, config.patch_frames)
+        if joints is None and self.present is None and not config.by_parts:
+            return whole
+        seen = None if joints is not None else self._seen(valid)
+        if seen is None:
+            static = self._static(joints)
+            there = torch.zeros(1, config.joints, dtype=torch.bool, device=static.device).index_fill(
+                1, static, True
+            )
+            seen = there.expand(sequences, -1)
+        tokens = over_times(seen, config.time_patches)
+        if whole is None:
+            return tokens
+        whole = whole & tokens
+        return torch.where(whole.any(1, keepdim=True), whole, tokens)
+
+    def _seen(self, valid: Tensor | None) -> Tensor | None:
+        """Return the joints ``(S, V)`` bool that are tokens of each sequence; None where those of the model are."""
+        if valid is None or not self.config.by_parts:
+            return None
+        if self.present is None:
+            return joints_seen(valid)
+        seen = joints_seen(valid.index_select(2, self.present))
+        return over_layout(seen, self.present, self.config.joints, 1)
+
+    def _static(self, joints: Sequence[int] | None) -> Tensor:
+        """Return the joints ``(V',)`` int64 that every sequence has, of those that are present."""
+        device = next(self.parameters()).device
+        if joints is None:
+            return torch.arange(self.config.joints, device=device) if self.present is None else self.present
+        chosen = tuple(sorted(set(joints) & set(self.config.present_joints)))
+        if not chosen:
+            names = ", ".join(self.layout.joints[place] for place in sorted(set(joints)))
+            raise ValueError(
+                f"the data has {names or 'no joint'}, the training data of the model had none of these: train on "
+                "data like this too"
+            )
+        index = self._joints.get((chosen, device))
+        if index is None:
+            index = torch.tensor(chosen, device=device)
+            if type(index) is Tensor:  # kept: a recorded step copies nothing from the host
+                self._joints[chosen, device] = index
+        return index
+
+    def _encode_joints(self, clips: Tensor, joints: Tensor) -> Tensor:
+        """Encode the tokens of some joints ``(V',)``; the others are 0."""
+        config = self.config
+        keep = tokens_of(joints, config.time_patches, config.joints)
+        made = self.encoder(clips, keep.expand(len(clips), -1))
+        return over_layout(made, keep, config.tokens, 1)
+
+    def _encode_masked(self, clips: Tensor, seen: Tensor) -> Tensor:
+        """Encode the tokens that are present, of which no one attends to those that its sequence lacks."""
+        config = self.config
+        joints = self._static(None)
+        keep = tokens_of(joints, config.time_patches, config.joints)
+        known = over_times(seen.index_select(1, joints), config.time_patches)
+        made = self.encoder(clips, keep.expand(len(clips), -1), known)
+        return over_layout(torch.where(known[..., None], made, 0), keep, config.tokens, 1)
+
+    def features(
+        self, clips: Tensor, *, valid: Tensor | None = None, joints: Sequence[int] | None = None
+    ) -> Tensor:
+        """One vector per sequence ``(S, D)``: the mean over its tokens, or over the valid ones if any is.
+
+        Args:
+            clips: ``(S, T, V, C)``.
+            valid: ``(S, T, V)`` bool, joints that were seen.
+            joints: the joints that every sequence has, see :meth:`encode`.
+        """
+        tokens = self.encode(clips, valid=valid, joints=joints)
+        return mean_tokens(tokens, self.known_tokens(len(clips), valid, joints))
 
     def set_recompute(self, recompute: bool = True) -> None:
         """Let the backward compute the blocks' hidden layers again instead of keeping them.

@@ -17,6 +17,7 @@ from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
 from .parts.mask_tokens import MaskTokenDecoder, decoder_blocks
 from .parts.pooling import mean_tokens
+from .parts.presence import over_layout, over_times, present_index
 
 GLOBAL = "global"
 
@@ -79,7 +80,7 @@ class GFPConfig(ModelConfig):
     def level_rows(self) -> tuple[int, ...]:
         """Targets of each level in one sequence; 150 + 75 + 25 + 1 = 251 at the defaults."""
         times = self.frames // self.patch_frames
-        return (*(times // span * self.joints for span in self.levels), 1)
+        return (*(times // span * len(self.present_joints) for span in self.levels), 1)
 
 
 class PyramidLevel(nn.Module):
@@ -95,9 +96,12 @@ class PyramidLevel(nn.Module):
         self.norm = nn.LayerNorm(config.decoder_width)
         self.head = WorkingLinear(config.decoder_width, config.target_width)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(S, Q, D)`` to the tokens that the next level pools ``(S, Q, D)`` and the prediction ``(S, Q, Z)``."""
-        x, normed = self.blocks.with_stream(x, self.norm)
+    def forward(self, x: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(S, Q, D)`` to the tokens that the next level pools ``(S, Q, D)`` and the prediction ``(S, Q, Z)``.
+
+        Tokens that are not ``known (S, Q)`` are attended to by none.
+        """
+        x, normed = self.blocks.with_stream(x, self.norm, known)
         return x, self.head(normed)
 
 
@@ -112,20 +116,28 @@ class PyramidDecoder(MaskTokenDecoder):
 
     def __init__(self, config: GFPConfig) -> None:
         super().__init__(config)
-        self.joints = config.joints
         self.factors = [large // small for small, large in pairwise((1, *config.levels))]
         self.levels = nn.ModuleList(PyramidLevel(config) for _ in config.level_names)
 
-    def forward(self, tokens: Tensor, keep: Tensor) -> list[Tensor]:
-        """Predictions ``(S, Q, Z)`` of all levels from the visible tokens ``(S, K, D)`` listed by keep ``(S, K)``."""
+    def forward(self, tokens: Tensor, keep: Tensor, seen: Tensor | None = None) -> list[Tensor]:
+        """Predictions ``(S, Q, Z)`` of all levels from the visible tokens ``(S, K, D)`` listed by keep ``(S, K)``.
+
+        Args:
+            tokens: the encoded visible tokens.
+            keep: which they are.
+            seen: ``(S, V')`` bool, which of the joints that are present a sequence has; None = all.
+        """
         x = self.fill(tokens, keep)
+        joints = self.tokens // self.times
         *local, last = self.levels
-        predictions = []
+        predictions, known = [], None
         for factor, level in zip(self.factors, local, strict=True):
-            x = x.unflatten(1, (-1, factor, self.joints)).mean(2).flatten(1, 2)
-            x, prediction = level(x)
+            x = x.unflatten(1, (-1, factor, joints)).mean(2).flatten(1, 2)
+            known = None if seen is None else over_times(seen, x.shape[1] // joints)
+            x, prediction = level(x, known)
             predictions.append(prediction)
-        predictions.append(last(x.mean(1, keepdim=True))[1])
+        whole = x.mean(1, keepdim=True) if known is None else mean_tokens(x, known)[:, None].to(x.dtype)
+        predictions.append(last(whole)[1])
         return predictions
 
 
@@ -142,6 +154,7 @@ class TargetNetworks(nn.Module):
     def __init__(self, config: GFPConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("present", present_index(config), persistent=False)
         hidden = [*[config.target_hidden] * len(config.levels), config.global_hidden]
         self.networks = nn.ModuleList(
             nn.Sequential(
@@ -154,6 +167,8 @@ class TargetNetworks(nn.Module):
             for (frames, joints), inner in zip(self._sizes(), hidden, strict=True)
         )
 
+    present: Tensor | None
+
     def _sizes(self) -> list[tuple[int, int]]:
         """Frames and joints that a target of each level sees."""
         config = self.config
@@ -161,7 +176,7 @@ class TargetNetworks(nn.Module):
         return [*local, (config.frames, config.joints)]
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Targets of all levels from ``clips (S, T, V, C)``.
+        """Targets of all levels from ``clips (S, T, V', C)`` of the joints that are present.
 
         Returns:
             Features ``(S, Q, Z)`` of each level, and which of them count ``(S, Q)`` bool, those of which any motion is
@@ -171,10 +186,11 @@ class TargetNetworks(nn.Module):
         counted: list[Tensor | None] = []
         config = self.config
         for network, (frames, joints) in zip(self.networks, self._sizes(), strict=True):
+            whole = joints > 1 and self.present is not None
             motion, known = ops.reconstruction_target(
                 clips,
                 target_frames=frames,
-                target_joints=joints,
+                target_joints=clips.shape[2] if whole else joints,
                 valid=valid,
                 target=config.target,
                 stride=config.stride,
@@ -183,6 +199,9 @@ class TargetNetworks(nn.Module):
             )
             if known is not None:
                 motion = torch.where(known, motion, 0)
+            if whole and self.present is not None:
+                grid = motion.unflatten(2, (frames, -1, config.channels))
+                motion = over_layout(grid, self.present, joints, 3).flatten(2)
             features.append(network(motion))
             counted.append(None if known is None else known.any(2))
         return features, counted
@@ -223,7 +242,8 @@ class GFPModel(SkeletonModel):
     def reconstruct(self, clips: Tensor, keep: Tensor, valid: Tensor | None) -> PretrainOutput:
         """Predict the targets of all levels ``(S, Q, Z)``; all of them enter the loss (choice)."""
         tokens = self.encoder(clips, keep)
-        predictions = self.decoder(tokens, keep)
+        clips, valid = self.present_part(clips, valid)
+        predictions = self.decoder(tokens, keep, self.joints_of_each(valid))
         features, counted = self.targets(clips, valid)
         loss, terms = self.criterion(predictions, features, counted, self.config.level_names)
         terms |= describe_features("encoder", mean_tokens(tokens.detach()))

@@ -16,6 +16,7 @@ from .base import PretrainOutput, SkeletonModel
 from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
 from .parts.mask_tokens import FullDecoder
+from .parts.presence import over_layout
 from .released import read_released, released_config, released_weights
 
 
@@ -31,9 +32,9 @@ class MaskedAutoencoderConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.visible >= self.tokens:
+        if self.visible >= self.typical_tokens:
             raise ValueError(
-                f"mask_ratio={self.mask_ratio} hides none of {self.tokens} tokens, so that nothing is left to "
+                f"mask_ratio={self.mask_ratio} hides none of {self.typical_tokens} tokens, so that nothing is left to "
                 "reconstruct: raise it, for example to 0.9"
             )
 
@@ -73,16 +74,26 @@ class MaskedAutoencoder(SkeletonModel):
 
     def reconstruct(self, clips: Tensor, keep: Tensor, valid: Tensor | None) -> PretrainOutput:
         """Predict all patches from the visible ones; the masked ones enter the loss."""
-        prediction = self.decoder(self.encoder(clips, keep), keep)
+        encoded = self.encoder(clips, keep)
+        clips, valid = self.present_part(clips, valid)
+        prediction = self.decoder(encoded, keep, self.joints_of_each(valid))
         masked = torch.ones(prediction.shape[:2], dtype=torch.bool, device=clips.device)
-        masked = masked.scatter(1, keep.long(), False)
+        masked = masked.scatter(1, self.decoder.among_present(keep), False)
         loss, sequences = self.criterion.with_sequences(prediction, clips, token_mask=masked, valid=valid)
         return PretrainOutput(loss, prediction, keep, None, sequences=sequences)
+
+    def over_layout(self, output: PretrainOutput) -> PretrainOutput:
+        """Return the details with zeros for the joints that are no tokens."""
+        if self.present is None:
+            return output
+        grid = output.prediction.unflatten(1, (-1, len(self.present)))
+        prediction = over_layout(grid, self.present, self.config.joints, 2).flatten(1, 2)
+        return output._replace(prediction=prediction)
 
     def linear_rows(self, name: str) -> int:
         """Rows of a linear layer per sequence: visible tokens in the encoder, all tokens in the decoder."""
         visible = name.startswith("encoder.") or name == "decoder.embed"
-        return self.config.visible if visible else self.config.tokens
+        return self.config.visible if visible else self.config.present_tokens
 
     @classmethod
     def from_released(cls, path: str | Path, **options: Any) -> Self:

@@ -45,15 +45,17 @@ class TransformerBlock(nn.Module):
         self.mlp = Mlp(width, round(width * mlp_ratio))
         self.drop_path = DropPath()
 
-    def forward(self, x: Tensor, scales: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, scales: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """``(S, K, D)`` to ``(S, K, D)``.
 
         Args:
             x: tokens.
             scales: ``(2, S)`` float32, drop path's factors of the two branches; None draws them where it is active.
+            known: ``(S, K)`` bool, the tokens that are attended to; None = all.
         """
         attention, mlp = (None, None) if scales is None else scales
-        x = x + self.drop_path(self.attn(self.norm1(x)), attention)
+        mask = {} if known is None else {"known": known}
+        x = x + self.drop_path(self.attn(self.norm1(x), **mask), attention)
         return x + self.drop_path(self.mlp(self.norm2(x)), mlp)
 
 

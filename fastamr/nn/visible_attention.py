@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .. import ops
 from ..errors import check_name
@@ -38,16 +39,35 @@ class VisibleAttention(nn.Module):
         self.cross = cross
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor | None = None, *, known: Tensor | None = None) -> Tensor:
         """Attend from ``x (S, Q, D)`` over itself or, in cross-attention, over ``memory (S, K, D)``.
 
         In cross-attention ``x`` may be ``(1, Q, D)``, the same queries for every sequence: they are projected once.
+
+        In self-attention only tokens that are ``known (S, Q)`` are attended to, at least one a sequence; PyTorch's
+        ``scaled_dot_product_attention`` then computes it, whatever back end is chosen.
+
+        Raises:
+            ValueError: cross-attention without a memory, or ``known`` beside a back end that knows no such mask.
         """
         if not self.cross:
             qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.size))
+            if known is not None:
+                return self.proj(self._over_known(qkv, known))
             return self.proj(ops.visible_attention(qkv, backend=self.backend))
         if memory is None:
             raise ValueError("memory=None: cross-attention needs the visible tokens (S, K, D)")
         q = self.q(x).unflatten(-1, (self.heads, self.size)).expand(memory.shape[0], -1, -1, -1)
         kv = self.kv(memory).unflatten(-1, (2, self.heads, self.size))
         return self.proj(ops.visible_attention(q, kv, backend=self.backend))
+
+    def _over_known(self, qkv: Tensor, known: Tensor) -> Tensor:
+        if self.backend not in (None, "sdpa", "reference"):
+            raise ValueError(
+                f"attention={self.backend!r} cannot leave out tokens that a sequence lacks: use 'auto' or 'sdpa'"
+            )
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=known[:, None, None, :]
+        )
+        return attended.transpose(1, 2).flatten(2)

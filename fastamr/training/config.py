@@ -39,11 +39,11 @@ class PretrainConfig:
         architecture: settings of the model's own ``Config`` (width, depth, frames, mask_ratio, ...); what is
             left out keeps the model's default. A ``Config`` instance is accepted too. Without ``layout`` the
             data's is taken.
-        data: packed files of one layout, which train together, or ``synthetic``.
+        data: packed files of one layout, which train together (with layout ``body`` of any), or ``synthetic``.
         mixture: temperature of the sampling from several files: the probability of a file is proportional to the
             number of its training sequences to this power. 1 is in proportion to their sizes, 0 all files equally
             often, 0.5 between the two; null shuffles all sequences together.
-        held_out_data: packed files of the same layout that are never trained on; the kNN probe runs on them too.
+        held_out_data: packed files that are never trained on; the kNN probe runs on them too.
         out: folder of the run.
         preprocess: pre-processing steps, by name or with parameters (``center:frame=every``); those that a file's
             header already lists are not applied twice. Choice: centre on the root joint of the first frame.

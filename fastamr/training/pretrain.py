@@ -21,6 +21,7 @@ from ..files import check_writable
 from ..folders import FolderLock
 from ..memory import OutOfMemory, is_exhausted, keep_freed_memory
 from ..ops.common import tuned
+from ..skeleton import is_body
 from ..tuning import saved, tune
 from .checkpoint import RUN_FILES, check_folder
 from .config import PretrainConfig
@@ -29,7 +30,7 @@ from .loop import Loop
 from .probe import HeldOut
 from .report import RunReport
 from .run import Run
-from .setup import DEFAULT_SPLIT, check_room, is_resident, pick_split
+from .setup import DEFAULT_SPLIT, check_room, is_resident, model_layout, pick_split
 from .update.calls import basis_of, calls_of
 from .update.needs import exhausted
 
@@ -157,11 +158,13 @@ def _gather(
     """
     sets, sources = (open_sets(config.data), config.data) if data is None else ([data], ["the data"])
     split = pick_split(config.split, sets, config.train_on)
-    check_room(sets, sources, config.preprocess)
+    layout = model_layout(config)
+    check_room(sets, sources, config.preprocess, layout)
     gathered = gather(
         sets,
         sources,
         config.preprocess,
+        layout=layout,
         split=None if config.train_on == "all" else split,
         labelled=False,
         unnamed="unknown",
@@ -195,7 +198,7 @@ def _hold_out(
     """
     data = gathered.data
     (opened,) = open_sets([source])
-    check_room([opened], [source], config.preprocess)
+    check_room([opened], [source], config.preprocess, data.layout if is_body(data.layout) else None)
     warnings = list[str]()
     for one, other in zip(*trained, strict=True):
         if same_file(source, other):

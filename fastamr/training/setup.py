@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.packed.mapped import mapped_files
 from ..data.preprocessing.apply import missing_steps
 from ..memory import free_memory
-from ..skeleton import SkeletonLayout, get_layout
+from ..skeleton import BODY, SkeletonLayout, get_layout, is_body
 from .clips.batches import BatchOrder, Part
 from .clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
 from .clips.mixture import MixtureOrder, set_of
@@ -222,22 +222,40 @@ def is_resident(sets: Sequence[PackedSkeletons], device: torch.device, budget: f
     return in_memory or free is None or needed <= free / 2
 
 
-def check_room(sets: Sequence[PackedSkeletons], sources: Sequence[str], steps: Sequence[str]) -> None:
+def model_layout(config: PretrainConfig) -> SkeletonLayout | None:
+    """Return the layout ``body`` where the architecture names it, else None: the data's own layout."""
+    layout = config.architecture.get("layout")
+    if isinstance(layout, Mapping):
+        layout = SkeletonLayout.from_dict(layout)
+    return None if layout is None or not is_body(get_layout(layout)) else BODY
+
+
+def check_room(
+    sets: Sequence[PackedSkeletons],
+    sources: Sequence[str],
+    steps: Sequence[str],
+    layout: SkeletonLayout | None = None,
+) -> None:
     """Raise where pre-processing would copy mapped files into memory that there is not.
 
     Args:
         sets: the data sets, as they were opened.
         sources: what they are called.
         steps: the pre-processing that is asked for; what a file has been through is not done again.
+        layout: the layout ``body``, to which sets of other layouts are converted, or None.
 
     Raises:
         ValueError: the copies do not fit into the free memory.
     """
-    copied = {
-        source: (one.coords.nbytes, ", ".join(step.name for step in missing_steps(one, steps)))
-        for one, source in zip(sets, sources, strict=True)
-        if mapped_files(one.coords) and missing_steps(one, steps)
-    }
+    copied: dict[str, tuple[int, str]] = {}
+    for one, source in zip(sets, sources, strict=True):
+        converted = layout is not None and one.layout != layout
+        names = [step.name for step in missing_steps(one, steps)] + ["--layout body"] * converted
+        if names and mapped_files(one.coords):
+            size = one.coords.nbytes if len(names) > converted else 0
+            if layout is not None and converted:  # coordinates and a mask
+                size += one.num_frames * layout.num_joints * (one.coords[:1, :1].nbytes + 1)
+            copied[source] = size, ", ".join(names)
     free, needed = free_memory(torch.device("cpu")), sum(size for size, _ in copied.values())
     if free is not None and needed > free:
         source, (_, names) = next(iter(copied.items()))

@@ -174,7 +174,7 @@ class TestCommand:
     def test_the_list(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["layouts"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert [line.split()[0] for line in lines[1:25]] == list(fastamr.skeleton.LAYOUTS)
+        assert [line.split()[0] for line in lines[1:26]] == list(fastamr.skeleton.LAYOUTS)
         assert lines[11].split() == ["mediapipe33", "33", "3-D,", "2-D", "MediaPipe", "Pose", "(BlazePose)"]
 
     def test_one_layout(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def run(folder: Path, *data: PackedSkeletons, **options: Any) -> tuple[Path, dic
         "device": "cpu",
     }
     config = PretrainConfig(
-        data=sources, out=str(folder / "run"), architecture=TINY, **{**defaults, **options}
+        data=sources, out=str(folder / "run"), **{"architecture": TINY, **defaults, **options}
     )
     out = pretrain(config)
     return out, json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
@@ -122,3 +122,20 @@ def test_a_model_without_a_size_is_saved_as_before(tmp_path: Path, sets: Any) ->
     path.write_text(json.dumps(description | {"body_size": "large"}))
     with pytest.raises(ValueError, match="body_size is 'large', expected a positive number"):
         load_pretrained(out)
+
+
+def test_files_of_different_layouts_train_together_as_body(tmp_path: Path, sets: Any) -> None:
+    from fastamr.commands.models.pretrain import read
+    from fastamr.data.preprocessing.convert_layout import convert
+    from fastamr.errors import UsageError
+
+    assert sets[0].layout.name != "kinect20"
+    other = convert(sets[1], "kinect20")
+    architecture = {**TINY, "layout": "body"}
+    out, header = run(tmp_path, sets[0], other, architecture=architecture)
+    assert load_pretrained(out).layout.name == "body"
+    assert sum("parts of the layout body" in note for note in header["notes"]) == 2
+    words = ["--data", "a", "b", "--out", "o", "--layout", "body"]
+    assert read(words).architecture == {"layout": "body"}
+    with pytest.raises(UsageError, match=r"--layout body and --model\.layout ntu25 differ"):
+        read([*words, "--model.layout", "ntu25"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ... import training
+from ...errors import UsageError
 from ...training import PretrainConfig
 from ...training.config import RESUME, merge_settings
 from ..options import CommandParser, choice, usage
@@ -43,6 +44,12 @@ def read(words: list[str]) -> PretrainConfig:
     given = _parser(model).parse(words).as_dict()
     for name in ("config", "preset", "model"):
         given.pop(name)
+    layout = given.pop("layout", None)
+    if layout is not None:
+        own = given.get("architecture", {}).get("layout", layout)
+        if own != layout:
+            raise UsageError(f"--layout {layout} and --model.layout {own} differ: pass one of the two")
+        given["architecture"] = {**given.get("architecture", {}), "layout": layout}
     settings = merge_settings(preset_settings(ahead.preset, model), read_files(files, PretrainConfig, model))
     settings = merge_settings(settings, {**given, "model": model})
     config: PretrainConfig = usage(PretrainConfig.from_dict, settings)
@@ -51,6 +58,8 @@ def read(words: list[str]) -> PretrainConfig:
 
 def _parser(model: str) -> CommandParser:
     parser = CommandParser("pretrain", "--data FILE... --out DIR", "Pre-train a model on motion.")
-    add_model(parser, model, files=True)
+    group = add_model(parser, model, files=True)
+    group.add_argument("--layout", metavar="NAME",
+        help="body: one model for files of any layouts; else the data's")  # fmt: skip
     parser.add_fields(PretrainConfig, FIRST, MORE, skip=("model", "architecture"), forms={"resume": _RESUME})
     return parser

@@ -99,7 +99,8 @@ def _check_same(first: PackedSkeletons, other: PackedSkeletons, one: str, two: s
         raise ValueError(
             f"{one} and {two}: layouts {first.layout.name!r} ({first.layout.num_joints} joints) and "
             f"{other.layout.name!r} ({other.layout.num_joints} joints) differ, and only data sets of one layout train "
-            f"together: map one first, with fastamr convert IN OUT --layout {first.layout.name}"
+            f"together: train a model of any skeleton (--layout body), or map one first (fastamr convert IN OUT "
+            f"--layout {first.layout.name})"
         )
     channels = (first.coords.shape[-1], other.coords.shape[-1])
     if channels[0] != channels[1]:

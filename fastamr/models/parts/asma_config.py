@@ -50,6 +50,11 @@ class ASMaConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.by_parts or self.present:
+            raise ValueError(
+                f"layout={get_layout(self.layout).name!r}: ASMa hides a fixed number of the same joints of every "
+                "sequence, and its graph needs each joint: train it on data of one layout, or train another model"
+            )
         check_name("backbone", self.backbone, BACKBONE_NAMES)
         check_name("partition", self.partition, PARTITIONS)
         if self.backbone == "stgcn" and self.patch_frames != STRIDE:

@@ -12,7 +12,7 @@ from ...nn.stacks.transformer_stack import BACKENDS as BLOCKS
 from ...ops.common.backends import NAMES
 from ...ops.common.checks import check_divides
 from ...ops.weighted_reconstruction_loss import check_reconstruction
-from ...skeleton import SkeletonLayout, get_layout
+from ...skeleton import SkeletonLayout, get_layout, is_body
 from .masking import STRATEGIES
 
 ROUNDINGS = ("nearest", "down")
@@ -47,7 +47,7 @@ class ModelConfig:
     """Encoder, masking and target of a masked model.
 
     Attributes:
-        layout: joints of the skeleton, by name or as a :class:`fastamr.SkeletonLayout`.
+        layout: joints of the skeleton, by name or as a :class:`fastamr.SkeletonLayout`; ``body`` for any skeleton.
         frames: T, frames of a clip (paper: 120).
         channels: C, 2 or 3 coordinates per joint.
         patch_frames: l, frames of a patch (paper: 4).
@@ -71,6 +71,10 @@ class ModelConfig:
         stride: frames between the two ends of a motion.
         normalize: ``"sequence"``, ``"patch"`` or ``"none"``.
         loss_eps: added to the target's variance.
+        present: names of the joints that the training data has; the layout's other ones are no tokens, and their
+            embeddings are not trained. () = all. Pre-training on layout ``body`` fills it in.
+        typical_joints: joints of a typical training sequence, of whose tokens K is a share. 0 = each sequence has all
+            that are present. Pre-training on sets of different skeletons fills in the rounded mean.
     """
 
     layout: str | SkeletonLayout = "ntu25"
@@ -94,6 +98,8 @@ class ModelConfig:
     stride: int = 1
     normalize: str = "sequence"
     loss_eps: float = 1e-6
+    present: tuple[str, ...] = ()
+    typical_joints: int = 0
 
     def __post_init__(self) -> None:
         if get_layout(self.layout).name != self.layout:  # the path of a file: its layout goes with the model
@@ -104,6 +110,7 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         check_largest(self)
+        self._check_joints()
         check_divides("patch_frames", self.patch_frames, "frames", self.frames)
         check_divides("heads", self.heads, "width", self.width)
         check_divides("decoder_heads", self.decoder_heads, "decoder_width", self.decoder_width)
@@ -119,6 +126,21 @@ class ModelConfig:
         check_name("attention", self.attention, NAMES)
         check_name("blocks", self.blocks, BLOCKS)
         check_reconstruction(self.target, self.normalize, self.stride, self.loss_eps)
+
+    def _check_joints(self) -> None:
+        names = get_layout(self.layout).joints
+        for name in self.present:
+            if name not in names:
+                raise unknown_name(
+                    f"joint of layout {get_layout(self.layout).name!r} in present", name, names
+                )
+        if len(set(self.present)) < len(self.present):
+            raise ValueError(f"present={shortened(self.present)} names a joint twice: name each once")
+        most = len(self.present_joints)
+        if not 0 <= self.typical_joints <= most:
+            raise ValueError(
+                f"typical_joints={self.typical_joints}: expected 1 to {most}, the joints that are present, or 0 for all"
+            )
 
     def _check_products(self) -> None:
         if self.tokens > MAX_TOKENS:
@@ -144,14 +166,45 @@ class ModelConfig:
         return get_layout(self.layout).num_joints
 
     @property
+    def present_joints(self) -> tuple[int, ...]:
+        """Indices of the joints that are tokens, ascending."""
+        names = get_layout(self.layout).joints
+        return tuple(place for place, name in enumerate(names) if not self.present or name in self.present)
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether the layout is ``body``, of which a sequence has the joints that are seen in any of its frames."""
+        return is_body(get_layout(self.layout))
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every training sequence has tokens of all joints that are present."""
+        return not self.by_parts or (bool(self.present) and self.typical_joints == 0)
+
+    @property
+    def time_patches(self) -> int:
+        """Time patches of a sequence, T/l."""
+        return self.frames // self.patch_frames
+
+    @property
     def tokens(self) -> int:
-        """N, tokens of a sequence."""
+        """N, tokens of a sequence that has all joints of the layout."""
         return self.frames // self.patch_frames * self.joints
+
+    @property
+    def present_tokens(self) -> int:
+        """Tokens of a sequence that has all joints that are present."""
+        return self.frames // self.patch_frames * len(self.present_joints)
+
+    @property
+    def typical_tokens(self) -> int:
+        """Tokens of a typical training sequence, of which K is a share."""
+        return self.frames // self.patch_frames * (self.typical_joints or len(self.present_joints))
 
     @property
     def visible(self) -> int:
         """K, tokens that stay visible."""
-        share = self.tokens * (1 - self.mask_ratio)
+        share = self.typical_tokens * (1 - self.mask_ratio)
         return max(1, round(share) if self.visible_rounding == "nearest" else int(share))
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,6 +31,9 @@ class SkeletonEncoder(nn.Module):
         self.blocks = TransformerStack(blocks, backend=config.blocks)
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Encode the listed tokens ``(S, K, D)``, or all of them ``(S, N, D)``."""
-        return self.blocks(self.embed(clips, keep), self.norm)
+    def forward(self, clips: Tensor, keep: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """Encode the listed tokens ``(S, K, D)``, or all of them ``(S, N, D)``.
+
+        Tokens that are not ``known (S, K)`` are attended to by none; what becomes of them has no meaning.
+        """
+        return self.blocks(self.embed(clips, keep), self.norm, known)

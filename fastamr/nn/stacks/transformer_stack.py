@@ -35,6 +35,7 @@ _EXACT = (
     nn.GELU,
 )
 _WITH_WEIGHTS = (nn.Linear, nn.LayerNorm)
+_MASKED = "sequences lack some of the tokens, which only block-by-block computation masks"
 
 
 def _module_why_not(module: nn.Module) -> str | None:
@@ -157,8 +158,8 @@ class _Stack(nn.ModuleList):
                 return f"parameters of {found} meet activations of {dtype} on {x.device}"
         return None
 
-    def path(self, *inputs: Tensor, norm: nn.LayerNorm) -> str:
-        """``"fused"`` or ``"reference"`` for a call with these inputs.
+    def path(self, *inputs: Tensor, norm: nn.LayerNorm, masked: bool = False) -> str:
+        """``"fused"`` or ``"reference"`` for a call with these inputs, and perhaps a mask of tokens.
 
         Raises:
             RuntimeError: ``"fused"`` was asked for by name and cannot run; the message says why.
@@ -168,7 +169,9 @@ class _Stack(nn.ModuleList):
         name = None if self.backend == "auto" else self.backend
         if ops.choose_stack(problem, name) == "reference":
             return "reference"
-        reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
+        reason: str | None = _MASKED
+        if not masked:
+            reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
         if reason is None:
             return "fused"
         return ops.choose_stack(replace(problem, refusals=(reason,)), name)
@@ -248,16 +251,36 @@ class TransformerStack(_Stack):
     block = TransformerBlock
     names = SELF_NAMES
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """``norm(blocks(x))``: ``(S, K, D)`` to ``(S, K, D)``."""
-        return self.with_stream(x, norm)[1]
+    def forward(self, x: Tensor, norm: nn.LayerNorm, known: Tensor | None = None) -> Tensor:
+        """``norm(blocks(x))``: ``(S, K, D)`` to ``(S, K, D)``; see :meth:`with_stream`."""
+        return self.with_stream(x, norm, known)[1]
 
-    def with_stream(self, x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-        """``blocks(x)`` and ``norm(blocks(x))``, both ``(S, K, D)``."""
-        fused, scales = self.path(x, norm=norm) == "fused", self._draw_scales(x)
+    def with_stream(
+        self, x: Tensor, norm: nn.LayerNorm, known: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``blocks(x)`` and ``norm(blocks(x))``, both ``(S, K, D)``.
+
+        Args:
+            x: tokens.
+            norm: the norm that follows.
+            known: ``(S, K)`` bool, the tokens that are attended to; None = all. With a mask the blocks are computed one
+                by one.
+
+        Raises:
+            RuntimeError: ``"fused"`` was asked for by name and cannot run; the message says why.
+        """
+        fused, scales = self.path(x, norm=norm, masked=known is not None) == "fused", self._draw_scales(x)
         if not fused:
             for index, block in enumerate(self):
-                x = block(x) if scales is None else block(x, scales[2 * index : 2 * index + 2])
+                factors = None if scales is None else scales[2 * index : 2 * index + 2]
+                given = (
+                    ()
+                    if factors is None and known is None
+                    else (factors,)
+                    if known is None
+                    else (factors, known)
+                )
+                x = block(x, *given)
             return x, norm(x)
         dtype = compute_dtype(x)
         parameters = self._parameters_in_order(norm)

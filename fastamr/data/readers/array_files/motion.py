@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ....skeleton import LAYOUTS, SkeletonLayout, get_layout
+from ....skeleton import BODY, LAYOUTS, SkeletonLayout, get_layout
 from ..common.arrays import without_nan
 from ..common.layout_choice import Joints, joints_by_count, joints_by_name
 from ..common.poses import seen_from
@@ -107,7 +107,7 @@ def joint_counts(layout: str | SkeletonLayout | None) -> set[int]:
     """Return the numbers of joints that a file may have: that of the layout which was asked for, or all known ones."""
     if layout is not None:
         return {get_layout(layout).num_joints}
-    return {known.num_joints for known in LAYOUTS.values()} | set(_SMPL_FAMILY)
+    return {known.num_joints for known in LAYOUTS.values() if known is not BODY} | set(_SMPL_FAMILY)
 
 
 def joints_of(
@@ -152,7 +152,8 @@ def joints_of(
             usual=usual.get(channels),
         )
     if parents and given is None:
-        same = [layout.name for layout in LAYOUTS.values() if list(layout.parents) == list(parents)]
+        known = [layout for layout in LAYOUTS.values() if layout is not BODY]
+        same = [layout.name for layout in known if list(layout.parents) == list(parents)]
         if len(same) != 1:
             own = SkeletonLayout(own_name, tuple(f"joint{place}" for place in range(count)), tuple(parents))
             note = f"{count} joints with a tree and without names: kept as a layout of their own; --layout names one"

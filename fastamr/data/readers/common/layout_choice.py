@@ -12,7 +12,7 @@ import numpy as np
 from ....layouts import SYNONYMS
 from ....layouts.names import canonical, tree_by_names, tree_from_edges, words
 from ....layouts.synonyms import ANIMAL_WORDS
-from ....skeleton import LAYOUTS, SkeletonLayout, get_layout
+from ....skeleton import BODY, LAYOUTS, SkeletonLayout, get_layout
 
 # A joint without a row in a file of names may be one that was never detected; with fewer of a layout's joints than
 # this share the names are a skeleton of their own (choice).
@@ -207,7 +207,7 @@ def joints_by_count(
                 f"{WAY_ON}"
             )
         return Joints(layout, everything)
-    found = [name for name, layout in LAYOUTS.items() if layout.num_joints == count]
+    found = [name for name, layout in LAYOUTS.items() if layout.num_joints == count and layout is not BODY]
     found = [(usual or {}).get(count, "")] if count in (usual or {}) else found
     if len(found) == 1:
         note = f"{count} joints without names are taken as layout {found[0]}; --layout says otherwise"
@@ -225,7 +225,9 @@ def joints_by_count(
 
 
 def _has_layout(count: int, usual: Mapping[int, str] | None) -> bool:
-    return count in (usual or {}) or any(layout.num_joints == count for layout in LAYOUTS.values())
+    return count in (usual or {}) or any(
+        layout.num_joints == count and layout is not BODY for layout in LAYOUTS.values()
+    )
 
 
 def _numbered(
@@ -265,7 +267,7 @@ def _matching(places: Mapping[str, int], *, whole: bool) -> SkeletonLayout | Non
             met = {table[name] for name in places if name in table}
             if len(met) == len(places) and len(met) >= _SHARE * layout.num_joints:
                 exact = len(met) == layout.num_joints
-                if whole and not exact:
+                if (whole or layout is BODY) and not exact:
                     continue
                 holding.append((not exact, place if exact else layout.num_joints, place > 0, number))
     return list(LAYOUTS.values())[min(holding)[3]] if holding else None

@@ -1,0 +1,42 @@
+"""Which joints of its layout a model has tokens of, and which of them a sequence has.
+
+A model has tokens of the joints that its configuration lists as ``present``; of the layout ``body`` a sequence may lack
+some of these again, those that are not seen in any of its frames. A joint that a sequence lacks is no token of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .config import ModelConfig
+
+
+def present_index(config: ModelConfig) -> Tensor | None:
+    """Return the joints ``(V',)`` int64, ascending, that a model has tokens of; None where it has those of all."""
+    joints = config.present_joints
+    return None if len(joints) == config.joints else torch.tensor(joints)
+
+
+def tokens_of(joints: Tensor, times: int, total: int) -> Tensor:
+    """Return the tokens ``(times * V',)`` int64 of some joints ``(V',)`` of ``total``, ascending where these are."""
+    steps = torch.arange(times, device=joints.device)[:, None]
+    return (steps * total + joints).flatten()
+
+
+def joints_seen(valid: Tensor) -> Tensor:
+    """Return which joints ``(S, V)`` are seen in any frame of ``valid (S, T, V)``; all, where a sequence shows none."""
+    seen = valid.any(1)
+    return seen | ~seen.any(1, keepdim=True)
+
+
+def over_times(joints: Tensor, times: int) -> Tensor:
+    """Return ``(S, V)``, something of each joint, for each of its tokens ``(S, times * V)``."""
+    return joints[:, None].expand(-1, times, -1).flatten(1)
+
+
+def over_layout(values: Tensor, present: Tensor, total: int, dim: int) -> Tensor:
+    """Return values of the joints ``present``, which dimension ``dim`` lists, with zeros for the layout's others."""
+    shape = list(values.shape)
+    shape[dim] = total
+    return values.new_zeros(shape).index_copy(dim, present, values)
