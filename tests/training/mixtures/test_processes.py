@@ -19,7 +19,7 @@ def test_a_run_goes_on_in_another_number_of_processes(configure: Any, files: lis
     options |= {"held_out_data": files[1:2], "updates": 8}
     training = [files[0], files[2]]
     whole = read(pretrain(configure("whole", training, **options), quiet=True))
-    rest = options | {"accumulate": 2, "data_budget": 0.0, "resume": True}
+    rest = options | {"data_budget": 0.0, "resume": True}
     run(tmp_path, 2, configure("two", training, **options | {"updates": 4}))
     pretrain(configure("two", training, **rest), quiet=True)
     found = read(tmp_path / "two")
