@@ -16,8 +16,8 @@ from .load import SYNTHETIC, concatenate, load
 from .packed.dataset import PackedSkeletons, Split
 from .packed.joint_order import in_order_of, joint_order
 from .packed.split import split_name, unknown_split
-from .preprocessing.apply import Step, apply_missing
-from .to_body import as_body, body_note
+from .preprocessing.apply import Step
+from .to_body import body_note, for_layout, join_ready
 
 _COMPARED = 200
 """Clips of one name whose coordinates are compared."""
@@ -109,11 +109,11 @@ def gather(
     steps = list(steps)
     settled = settle(sets, sources, split=split, layout=layout, labelled=labelled)
     sizes = size_warnings(settled.sets, sources, steps, reference)
-    ready = [apply_missing(one, steps) for one in settled.sets]
-    if is_body(sets[0].layout if layout is None else layout):
-        told = [body_note(one.layout, source) for one, source in zip(ready, sources, strict=True)]
+    wanted = sets[0].layout if layout is None else layout
+    if is_body(wanted):
+        told = [body_note(one.layout, source) for one, source in zip(settled.sets, sources, strict=True)]
         settled.notes.extend(text for text in told if text is not None)
-        ready = [as_body(one) for one in ready]
+    ready = join_ready([for_layout(one, wanted, steps) for one in settled.sets])
     joined = concatenate(ready, unnamed=unnamed, sources=sources, copy=copy)
     clips = torch.tensor([one.num_clips for one in ready])
     largest = max(settled.sets, key=lambda one: one.num_clips)

@@ -7,12 +7,16 @@ are not seen in any frame, and joints that are no part of the layout ``body`` (f
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..skeleton import BODY, SkeletonLayout, is_body
+from ..skeleton import BODY, LAYOUTS, SkeletonLayout, get_layout, is_body
+from .packed.mapped import parts_of
+from .preprocessing.apply import Step, apply_missing
 from .preprocessing.convert_layout import convert, joint_map
 
 if TYPE_CHECKING:
@@ -37,10 +41,40 @@ def as_body(data: PackedSkeletons) -> PackedSkeletons:
     """
     if is_body(data.layout):
         return data
-    left_out = joints_left_out(data.layout)
-    note = {"name": "note", "about": ABOUT, "source": data.layout.name, "left_out": list(left_out)}
+    built_in = LAYOUTS.get(data.layout.name) == data.layout
+    source = data.layout.name if built_in else json.loads(json.dumps(data.layout.to_dict()))
+    left_out = list(joints_left_out(data.layout))
     converted = convert(data, BODY, missing="mask")
+    note = {"name": "note", "about": ABOUT, "source": source, "left_out": left_out}
     return dataclasses.replace(converted, steps=(*data.steps, note))
+
+
+def for_layout(
+    data: PackedSkeletons, layout: SkeletonLayout, steps: Iterable[str | Mapping[str, Any] | Step] = ()
+) -> PackedSkeletons:
+    """Return a data set with the pre-processing that it lacks, and as parts of a body where a model takes these.
+
+    Args:
+        data: the data set, of the model's layout, or of any for ``body``.
+        layout: the model's layout.
+        steps: the pre-processing, see :func:`fastamr.data.parse_steps`.
+
+    Raises:
+        ValueError: as :func:`as_body` and the steps.
+    """
+    ready = apply_missing(data, steps)
+    return as_body(ready) if is_body(layout) else ready
+
+
+def join_ready(sets: Sequence[PackedSkeletons]) -> list[PackedSkeletons]:
+    """Return data sets whose notes still tell of each when they are joined: also of those that were ``body`` before."""
+    if not any(_sources(one.steps) != [None] for one in sets):
+        return list(sets)
+    note = {"name": "note", "about": ABOUT, "source": BODY.name, "left_out": []}
+    return [
+        one if _sources(one.steps) != [None] else dataclasses.replace(one, steps=(*one.steps, note))
+        for one in sets
+    ]
 
 
 def joints_left_out(layout: SkeletonLayout) -> tuple[str, ...]:
@@ -67,6 +101,52 @@ def body_note(layout: SkeletonLayout, source: str) -> str | None:
     return f"{text}, {len(left_out)} are left out ({some})"
 
 
+def source_layout(data: PackedSkeletons) -> SkeletonLayout | None:
+    """Return the one layout that the clips of a data set had before they became ``body``.
+
+    Returns:
+        The layout; None where the clips had several, or were not made by :func:`as_body`.
+    """
+    found = _sources(data.steps) if is_body(data.layout) else [None]
+    first = found[0] if found else None
+    return first if all(layout == first for layout in found) else None
+
+
+def common_joints(data: PackedSkeletons) -> tuple[int, ...] | None:
+    """Return the joints of ``body`` that every sequence has because its skeleton does, whether seen or not.
+
+    Returns:
+        Indices; None where skeletons differ or are not known, so that the frames of each sequence tell.
+    """
+    if not is_body(data.layout):
+        return None
+    if data.valid is None:
+        return tuple(range(BODY.num_joints))
+    parts = [
+        None
+        if layout is None
+        else tuple(sorted(BODY.index(joint) for joint in joint_map(layout, BODY).copied))
+        for layout in _sources(data.steps)
+    ]
+    return parts[0] if parts and all(one == parts[0] for one in parts) else None
+
+
+def joints_of_data(data: PackedSkeletons) -> tuple[int, ...]:
+    """Return the joints of ``body`` that any sequence of a data set has."""
+    common = common_joints(data)
+    return tuple(parts_seen(data).any(0).nonzero()[:, 0].tolist()) if common is None else common
+
+
+def _sources(steps: Sequence[Mapping[str, Any]]) -> list[SkeletonLayout | None]:
+    """Return the layouts that steps tell of; None for those of a part of the data that tells none."""
+    parts = next((step["steps"] for step in steps if step["name"] == "concatenate"), None)
+    if parts is not None:
+        return [layout for part in parts for layout in _sources(part)]
+    notes = [step["source"] for step in steps if step["name"] == "note" and step["about"] == ABOUT]
+    layouts = [get_layout(one) if isinstance(one, str) else SkeletonLayout.from_dict(one) for one in notes]
+    return [None if is_body(layout) else layout for layout in layouts] or [None]
+
+
 def parts_seen(data: PackedSkeletons) -> Tensor:
     """Return which joints each body sequence has: those that are seen in any of its frames.
 
@@ -76,10 +156,11 @@ def parts_seen(data: PackedSkeletons) -> Tensor:
     count, joints = data.num_bodies, data.layout.num_joints
     if data.valid is None:
         return torch.ones(count, joints, dtype=torch.bool, device=data.device)
-    frames = torch.zeros(count, joints, dtype=torch.int32, device=data.device)
-    for start in range(0, data.num_frames, _CHUNK):
-        rows = data.valid[start : start + _CHUNK]
-        number = torch.arange(start, start + len(rows), device=data.device)
-        owner = torch.searchsorted(data.offsets, number, right=True) - 1
-        frames.index_add_(0, owner, rows.to(torch.int32))
+    frames, first = torch.zeros(count, joints, dtype=torch.int32, device=data.device), 0
+    for part in parts_of(data.valid):
+        for rows in part.split(_CHUNK):
+            number = torch.arange(first, first + len(rows), device=data.device)
+            owner = torch.searchsorted(data.offsets, number, right=True) - 1
+            frames.index_add_(0, owner, rows.to(torch.int32))
+            first += len(rows)
     return frames > 0

@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..data import PackedSkeletons, apply_missing, concatenate
+from ..data import PackedSkeletons, concatenate
 from ..data.joining import choose_split, class_notes, open_sets, settle, size_warnings
 from ..data.preprocessing.streams import stream_of
+from ..data.to_body import as_body, for_layout, join_ready
 from ..devices import deterministic, versions
 from ..distributed import LONG_PATIENCE, World
 from ..features.cache import feature_key
-from ..features.extract import check_fit
+from ..features.extract import check_fit, untrained_note
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split, untrained_classes
 from ..files import write_text
 from ..folders import FolderLock, note_written
 from ..models import load_pretrained
+from ..skeleton import is_body
 from .protocols.config import EvaluateConfig, command_line
 from .protocols.detection import compare_detection, find_streams
 from .protocols.frozen import SUPERVISED, Scores, compare
@@ -233,9 +235,11 @@ class _Job:
 
     def transfer(self, given: Sequence[PackedSkeletons]) -> dict[str, Any]:
         """Evaluate on data that is converted to the encoder's layout."""
-        config = self.config
-        pairs = [to_layout(one, self.model.layout, missing=config.missing) for one in given]
-        prepared = self._prepare([one for one, _ in pairs], config.checkpoint, self.model)
+        config, layout = self.config, self.model.layout
+        pairs = [to_layout(one, layout, missing=config.missing) for one in given]
+        # What becomes parts of a body is pre-processed before, by its own hips and spine.
+        ready = given if is_body(layout) else [one for one, _ in pairs]
+        prepared = self._prepare(ready, config.checkpoint, self.model)
         results = self._frozen(prepared, self._join(given), "all")
         if config.with_finetune:
             for row, scores in self._supervised(prepared, "finetune").items():
@@ -320,11 +324,17 @@ class _Job:
         for one in given:
             check_fit(model, one)
         steps = run_steps(run)
-        return self._join([apply_missing(one, steps) for one in given])
+        prepared = self._join([for_layout(one, model.layout, steps) for one in given])
+        note = untrained_note(model, prepared)
+        if note is not None and self.say:
+            self.say(note)
+        return prepared
 
     def _join(self, sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
         unnamed = "numbers" if self.config.label_numbers else "refuse"
-        return concatenate(sets, unnamed=unnamed, sources=self.config.data)
+        if is_body(self.model.layout) and any(one.layout != sets[0].layout for one in sets):
+            sets = [as_body(one) for one in sets]
+        return concatenate(join_ready(sets), unnamed=unnamed, sources=self.config.data)
 
     def _frozen(self, prepared: PackedSkeletons, raw: PackedSkeletons, protocol: str) -> dict[str, Scores]:
         config = self.config

@@ -72,7 +72,7 @@ def describe(
         "model": encoder.name,
         "inputs": {name: texts[name] for name in inputs},
         "outputs": {name: texts[name] for name in outputs},
-        "layout": encoder.layout.to_dict(),
+        "layout": clip_layout(model).to_dict(),
         "frames": encoder.frames,
         "channels": encoder.config.channels,
         "patch_frames": encoder.config.patch_frames,
@@ -83,6 +83,16 @@ def describe(
         "training_data": {} if classifier is None else dict(classifier.training_data),
         "body_size": model.body_size,
     }
+
+
+def clip_layout(model: ActionClassifier | SkeletonModel) -> SkeletonLayout:
+    """Return the layout of the clips that an exported model takes.
+
+    A classifier with an encoder of ``body`` that was trained on clips of one layout takes clips of that.
+    """
+    if isinstance(model, SkeletonModel):
+        return model.layout
+    return model.encoder.layout if model.source is None else model.source
 
 
 def read_text(text: str | None, source: object) -> dict[str, Any]:

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn import functional
 
+from ..layouts.body import parts_of
 from ..models import ActionClassifier, SkeletonModel
 from ..models.classifier import encoded_example, pretraining_only
-from ..models.parts.masking import token_validity
 from ..models.parts.pooling import mean_tokens
 from ..nn import MaskedPatchEmbed, VisibleAttention
+from ..skeleton import BODY, SkeletonLayout
+from .description import clip_layout
 
 # Example sizes: the batch and the bodies of a clip are free afterwards, so that neither may be 1 here.
 _BATCH, _BODIES = 3, 2
@@ -32,14 +35,39 @@ class PlainPatchEmbed(nn.Module):
         self.patch_frames = embed.patch_frames
         self.proj, self.time_embed, self.joint_embed = embed.proj, embed.time_embed, embed.joint_embed
 
-    def forward(self, clips: Tensor, keep: None = None) -> Tensor:
-        """``(S, T, V, C)`` to all tokens ``(S, N, D)``."""
+    def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
+        """``(S, T, V, C)`` to all tokens ``(S, N, D)``, or to those of ``keep (S, K)``, whose rows are alike."""
         patches = clips.unflatten(1, (-1, self.patch_frames)).transpose(2, 3).flatten(3)
-        return (self.proj(patches) + self.time_embed + self.joint_embed).flatten(1, 2)
+        tokens = (self.proj(patches) + self.time_embed + self.joint_embed).flatten(1, 2)
+        return tokens if keep is None else tokens.index_select(1, keep[0])
+
+
+class Parts(nn.Module):
+    """Clips of a layout as parts of the layout ``body``, as :func:`fastamr.data.to_body.as_body` makes them.
+
+    Args:
+        source: the layout.
+    """
+
+    source: Tensor
+
+    def __init__(self, source: SkeletonLayout) -> None:
+        super().__init__()
+        places = {part: place for place, part in enumerate(parts_of(source).values())}
+        # Joints that the layout lacks are taken from behind its last one.
+        rows = [places.get(part, source.num_joints) for part in BODY.joints]
+        self.register_buffer("source", torch.tensor(rows), persistent=False)
+
+    def forward(self, clips: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """``(S, T, V, C)`` and ``(S, T, V)`` bool to the same of the parts; those that are not there are not seen."""
+        seen = functional.pad(valid.float(), (0, 1)).index_select(2, self.source) > 0
+        return functional.pad(clips, (0, 0, 0, 1)).index_select(2, self.source), seen
 
 
 class ClassifierGraph(nn.Module):
     """A classifier whose bodies stand in slots.
+
+    Of an encoder of ``body`` that was trained on clips of one layout, V are the joints of that.
 
     Shapes:
         clips ``(B, M, T, V, C)`` float32, present ``(B, M)`` bool, valid ``(B, M, T, V)`` bool -> logits
@@ -56,12 +84,16 @@ class ClassifierGraph(nn.Module):
     def __init__(self, classifier: ActionClassifier) -> None:
         super().__init__()
         self.classifier = plain_copy(classifier)
+        self.parts = None if classifier.source is None else Parts(classifier.source)
 
     def forward(self, clips: Tensor, present: Tensor, valid: Tensor) -> Tensor:
         """Return the logits."""
         count = clips.shape[0]
         clips = torch.where(present[:, :, None, None, None], clips, 0.0)
-        bodies = self.classifier.features(clips.flatten(0, 1), valid=valid.flatten(0, 1))
+        clips, valid = clips.flatten(0, 1), valid.flatten(0, 1)
+        if self.parts is not None:
+            clips, valid = self.parts(clips, valid)
+        bodies = self.classifier.features(clips, valid=valid)
         # Sums over the bodies of each clip as a product (B, B*M) @ (B*M, F): splitting the first dimension of the
         # features again would tie the program to clips of more than one body.
         weights = present.to(bodies.dtype)
@@ -91,7 +123,7 @@ class EncoderGraph(nn.Module):
     def forward(self, clips: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and tokens."""
         tokens = self.encoder.encode(clips, valid=valid)
-        return mean_tokens(tokens, token_validity(valid, self.encoder.config.patch_frames)), tokens
+        return mean_tokens(tokens, self.encoder.known_tokens(len(clips), valid)), tokens
 
 
 class Traced(NamedTuple):
@@ -146,11 +178,16 @@ def example_inputs(model: ActionClassifier | SkeletonModel, batch: int, bodies: 
     """Return inputs of a model's graph: normal noise, some joints not seen and, of a classifier, a body missing."""
     encoder = model.encoder if isinstance(model, ActionClassifier) else model
     assert isinstance(encoder, SkeletonModel)
-    config = encoder.config
+    config, joints = encoder.config, clip_layout(model).num_joints
     generator = torch.Generator().manual_seed(batch + 10 * bodies)
     slots = (batch, bodies) if isinstance(model, ActionClassifier) else (batch,)
-    clips = torch.randn(*slots, config.frames, config.joints, config.channels, generator=generator)
-    valid = torch.rand(*slots, config.frames, config.joints, generator=generator) > 0.05
+    clips = torch.randn(*slots, config.frames, joints, config.channels, generator=generator)
+    valid = torch.rand(*slots, config.frames, joints, generator=generator) > 0.05
+    if (
+        config.by_parts and joints == config.joints
+    ):  # some of its joints are those of no sequence, some of one
+        valid[..., ::7] = False
+        valid[1:, ..., 1::7] = False
     if not isinstance(model, ActionClassifier):
         return clips, valid
     present = torch.ones(batch, bodies, dtype=torch.bool)
@@ -168,7 +205,10 @@ def model_outputs(model: ActionClassifier | SkeletonModel, inputs: tuple[Tensor,
         clips, present, valid = inputs
         there = present.flatten()
         owner = torch.arange(len(clips)).repeat_interleave(clips.shape[1])[there]
-        return (own(clips.flatten(0, 1)[there], valid=valid.flatten(0, 1)[there], owner=owner),)
+        clips, valid = clips.flatten(0, 1)[there], valid.flatten(0, 1)[there]
+        if own.source is not None:
+            clips, valid = Parts(own.source)(clips, valid)
+        return (own(clips, valid=valid, owner=owner),)
 
 
 def plain_copy(module: nn.Module) -> Any:

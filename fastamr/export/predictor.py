@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import PackedSkeletons, apply_missing, parse_steps, split_bodies
+from ..data import PackedSkeletons, parse_steps, split_bodies
 from ..data.body_size import size_warning
 from ..data.packed.bodies import body_labels
 from ..data.packed.joint_order import in_order_of
 from ..data.preprocessing.geometry import Step
+from ..data.to_body import common_joints, for_layout, joints_left_out
 from ..devices import pick_device
 from ..documents import printable
 from ..features.clip_batches import ClipBatch, ClipBatches
@@ -24,7 +25,7 @@ from ..features.sampling import CENTRAL_SHARE
 from ..features.windows import cut_windows, window_starts, without_clip_steps
 from ..models import ActionClassifier
 from ..progress import say as print_line
-from ..skeleton import SkeletonLayout
+from ..skeleton import BODY, SkeletonLayout, is_body
 from .description import describe
 from .onnx_file import OnnxModel
 from .time_scale import TimeScale
@@ -151,6 +152,8 @@ class Predictor:
         self.device = torch.device(device) if own else torch.device("cpu")
         self.batch_size = batch_size
         self.layout = SkeletonLayout.from_dict(self.description["layout"])
+        encoder = model.encoder.layout if isinstance(model, ActionClassifier) else self.layout
+        self._parts = is_body(encoder)
         self.frames: int = self.description["frames"]
         self.channels: int = self.description["channels"]
         self.steps = parse_steps(self.description["steps"])
@@ -173,6 +176,8 @@ class Predictor:
     def prepare(self, data: PackedSkeletons) -> PackedSkeletons:
         """Return the data with the pre-processing that it lacks; joints in another order are put in the model's.
 
+        For a model of the layout ``body`` data of any layout become parts of a body.
+
         Raises:
             ValueError: another layout or number of channels than the model's, or coordinates that are not finite.
         """
@@ -184,7 +189,9 @@ class Predictor:
         data = in_order_of(data, self.layout) or data
         converts = data.layout != self.layout
         steps = [step for step in self.steps if converts or step.name != _CONVERT]
-        if converts and not any(step.name == _CONVERT for step in steps):
+        if self._parts:
+            joints_left_out(data.layout)
+        elif converts and not any(step.name == _CONVERT for step in steps):
             raise ValueError(
                 f"the data has layout {data.layout.name!r} ({data.layout.num_joints} joints), the model knows "
                 f"{self.layout.name!r} ({self.layout.num_joints} joints): map it first, with fastamr convert IN OUT "
@@ -192,7 +199,7 @@ class Predictor:
             )
         data.check()
         self._check_size(data, steps)
-        return apply_missing(data, steps)
+        return for_layout(data, BODY if self._parts else self.layout, steps)
 
     def _check_size(self, data: PackedSkeletons, steps: Sequence[Step]) -> None:
         """Warn, once, of bodies that are not of the size of the training's."""
@@ -210,8 +217,9 @@ class Predictor:
         data = data.to(self.device)
         batches = ClipBatches(data, self.frames)
         parts = []
+        joints = common_joints(data) if self._parts else None
         for clips in torch.arange(data.num_clips, device=self.device).split(self.batch_size):
-            logits = self._logits(batches.test(clips))
+            logits = self._logits(batches.test(clips), joints or ())
             parts.append(logits.float().softmax(1).cpu())
         return torch.cat(parts)
 
@@ -316,10 +324,11 @@ class Predictor:
             Answer(*span[:5], top=found.get(place, ()), body=span.body) for place, span in enumerate(spans)
         ]
 
-    def _logits(self, batch: ClipBatch) -> Tensor:
+    def _logits(self, batch: ClipBatch, joints: tuple[int, ...]) -> Tensor:
         if isinstance(self.model, ActionClassifier):
+            known = {"joints": joints} if self._parts else {}
             with torch.inference_mode():
-                return self.model(batch.clips, valid=batch.valid, owner=batch.owner)
+                return self.model(batch.clips, valid=batch.valid, owner=batch.owner, **known)
         return torch.from_numpy(self.model(**in_slots(batch))["logits"])
 
 

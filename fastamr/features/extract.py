@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data.to_body import common_joints, for_layout, joints_left_out, joints_of_data
 from ..distributed import World
 from ..errors import check_name
+from ..skeleton import is_body
 from .cache import feature_key, read_features, write_features
 from .sampling import CENTRAL_SHARE, sample_bodies
 
@@ -46,7 +48,7 @@ def extract_features(
 
     Args:
         model: has ``layout``, ``frames`` and ``features(clips, valid=None)``.
-        data: packed data of the model's layout and channels.
+        data: packed data of the model's layout and channels, pre-processed; of any layout for a model of ``body``.
         batch_size: body sequences encoded at a time.
         device: where to encode; None = where the model is.
         cache: folder of a cache keyed by weights, configuration, data and settings; None = no cache. A
@@ -70,6 +72,7 @@ def extract_features(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1 body sequence")
     check_fit(model, data)
+    data = for_layout(data, model.layout)
     target = next(model.parameters()).device if device is None else torch.device(device)
     world, path, stored = world or World(), None, None
     if cache is not None and world.first:
@@ -100,7 +103,9 @@ def check_fit(model: SkeletonModel, data: PackedSkeletons) -> None:
             f"the model was built for {expected} channels, the data has {data.coords.shape[-1]}, and no step makes one "
             f"of the other: use data with the model's channels"
         )
-    if model.layout != data.layout:
+    if is_body(model.layout):
+        joints_left_out(data.layout)
+    elif model.layout != data.layout:
         raise ValueError(
             f"the model was built for layout {_describe(model.layout)}, the data has {_describe(data.layout)}: map it "
             f"first, with fastamr convert IN OUT --layout {model.layout.name} (fastamr evaluate --protocol transfer "
@@ -112,6 +117,30 @@ def check_fit(model: SkeletonModel, data: PackedSkeletons) -> None:
         raise ValueError(
             f"clip {clip} ({data.names[clip]!r}) has no body: import the data again, which drops it"
         )
+
+
+def given_joints(model: SkeletonModel, data: PackedSkeletons) -> dict[str, tuple[int, ...]]:
+    """Return ``{"joints": ...}`` for a model of ``body`` where all sequences have the same joints; else nothing."""
+    joints = common_joints(data) if is_body(model.layout) else None
+    return {} if joints is None else {"joints": joints}
+
+
+def untrained_note(model: SkeletonModel, data: PackedSkeletons) -> str | None:
+    """Return a line on the joints of a data set that a model of ``body`` was not trained with, or None.
+
+    Args:
+        model: the model.
+        data: the data, in the model's layout.
+    """
+    present = model.config.present_joints if is_body(model.layout) else ()
+    names = (
+        [data.layout.joints[place] for place in joints_of_data(data) if place not in present]
+        if present
+        else []
+    )
+    if not names:
+        return None
+    return f"{len(names)} joints are left out, the model's training data had none of them: {', '.join(names)}"
 
 
 def _describe(layout: object) -> str:
@@ -145,7 +174,7 @@ def _encode(
     world: World,
 ) -> Tensor:
     """Encode this process's share of the batches of bodies, ``(B', D)``."""
-    parts = []
+    parts, joints = [], given_joints(model, data)
     batches = torch.arange(data.num_bodies, device=data.device).split(batch_size)
     for place in world.share(len(batches)):
         ids = batches[place]
@@ -153,7 +182,7 @@ def _encode(
         clips = clips.to(device, non_blocking=True)
         # A data set without missing joints asks nothing more of a model than features(clips).
         known = {} if valid is None else {"valid": valid.to(device, non_blocking=True)}
-        parts.append(model.features(clips, **known).float())
+        parts.append(model.features(clips, **known, **joints).float())
     return torch.cat(parts) if parts else torch.empty(0, device=device)
 
 
@@ -166,5 +195,6 @@ def _average(model: SkeletonModel, data: PackedSkeletons, encoded: Tensor, bodie
     if bodies == "field":
         empty = torch.zeros(1, model.frames, *data.coords.shape[1:], device=device)
         missing = (FIELD_SLOTS - counts).clamp(min=0)
-        total, counts = total + missing * model.features(empty).float(), counts + missing
+        nobody = model.features(empty, **given_joints(model, data)).float()
+        total, counts = total + missing * nobody, counts + missing
     return total / counts

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..data.joining import Gathered
+from ..data.to_body import common_joints, source_layout
 from ..devices import deterministic
 from ..distributed import World
 from ..documents import load_json_text
@@ -159,6 +160,8 @@ def _teacher(
     if read_description(config.teacher)["model"] == ActionClassifier.name:
         classifier = ActionClassifier.from_pretrained(config.teacher)
         gathered = gather_data(classifier, config, classifier.steps, data)
+        if classifier.source is not None:  # perhaps of other clips than these
+            classifier.source_joints = common_joints(gathered.data)
         return classifier.to(device), gathered, Path(config.teacher)
     encoder = load_pretrained(config.teacher)
     gathered = gather_data(encoder, config, run_steps(config.teacher), data)
@@ -294,6 +297,7 @@ def _train(
             class_names=teacher.class_names,
             steps=teacher.steps,
             training_data=describe_training(data, clips),
+            source=source_layout(data),
         ).to(device)
         objective = None
         if kind == KINDS[0]:

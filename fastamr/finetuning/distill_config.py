@@ -47,6 +47,7 @@ class StudentConfig:
             layout=own.layout,
             frames=own.frames,
             channels=own.channels,
+            present=own.present,
             patch_frames=patch,
             width=self.width,
             depth=self.depth,

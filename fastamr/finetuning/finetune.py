@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..data.to_body import for_layout, source_layout
 from ..distributed import World, add_up
 from ..features.clip_batches import ClipBatches
 from ..features.extract import check_fit
@@ -81,6 +82,7 @@ def finetune(
     config = FinetuneConfig() if config is None else config
     settings = FitSettings() if settings is None else settings
     check_fit(model, data)
+    data = for_layout(data, model.layout)
     device = next(model.parameters()).device
     data = data.to(device)
     train, test = (half.to(device).nonzero()[:, 0] for half in halves)
@@ -100,6 +102,7 @@ def finetune(
             class_names=names_of(data, classes),
             steps=own_steps(data),
             training_data=describe_training(data, train),
+            source=source_layout(data),
         )
         if head is not None:
             classifier.head.load_state_dict(head)

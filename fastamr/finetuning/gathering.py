@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data.joining import Gathered, choose_split, gather, open_sets
-from ..features.extract import check_fit
+from ..features.extract import check_fit, untrained_note
 from ..models import ActionClassifier
 from ..progress import say
 
@@ -77,4 +78,5 @@ def _encoder(model: SkeletonModel | ActionClassifier) -> SkeletonModel:
 
 def _fitting(model: SkeletonModel | ActionClassifier, gathered: Gathered) -> Gathered:
     check_fit(_encoder(model), gathered.data)
-    return gathered
+    note = untrained_note(_encoder(model), gathered.data)
+    return gathered if note is None else dataclasses.replace(gathered, notes=(*gathered.notes, note))

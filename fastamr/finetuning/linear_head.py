@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data.to_body import for_layout, source_layout
 from ..features.extract import extract_features
 from ..models import ActionClassifier
 from ..probes.checks import check_features
@@ -80,6 +81,7 @@ def linear_classifier(
         ImportError: scikit-learn is not installed.
         ValueError: data that the model does not fit, or one class only.
     """
+    data = for_layout(data, model.layout)
     features = extract_features(model, data, batch_size=batch_size)
     mask = train.to(features.device)
     labels = data.labels.to(features.device)[mask]
@@ -97,6 +99,7 @@ def linear_classifier(
         class_names=names_of(data, classes),
         steps=own_steps(data),
         training_data=describe_training(data, train),
+        source=source_layout(data),
     )
     classifier.head.load_state_dict({"0.weight": weight, "0.bias": bias})
     return classifier.eval()

@@ -24,7 +24,7 @@ from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
 from .parts.masking import choose_visible, motion_scores, token_validity
 from .parts.pooling import mean_tokens
-from .parts.presence import joints_seen, over_layout, over_times, present_index, tokens_of
+from .parts.presence import check_masking, joints_seen, over_layout, over_times, present_index, tokens_of
 
 CONFIG_FILE = "config.json"
 BODY_SIZE = "body_size"
@@ -203,6 +203,7 @@ class SkeletonModel(nn.Module):
         whole, seen = token_validity(valid, config.patch_frames), self.joints_of_each(valid)
         if seen is None:
             return whole
+        check_masking(config)
         enough = whole.sum(1, keepdim=True) >= config.visible
         return torch.where(enough, whole, over_times(seen, config.time_patches))
 

@@ -14,7 +14,9 @@ from torch.nn import functional
 from .. import ops
 from ..distributed import draw_rows, processes
 from ..errors import check_name, naming
+from ..layouts.body import parts_of
 from ..nn import DropPath, drop_path_seed, initialize
+from ..skeleton import BODY, SkeletonLayout, is_body
 from .base import (
     BODY_SIZE,
     CLASSIFIER,
@@ -27,7 +29,6 @@ from .base import (
     write_model,
 )
 from .parts.config import LARGEST
-from .parts.masking import token_validity
 from .parts.pooling import average_bodies, mean_tokens
 from .registry import build_model, model_config
 
@@ -62,6 +63,10 @@ class ActionClassifier(nn.Module):
         training_data: what is known of the clips that it was trained on, for whoever uses it on others: plain values
             by name, as ``fps`` (frames a second), ``median_frames`` and ``median_seconds`` of a clip; saved with it.
             A key that is missing, or None, is unknown.
+        source: for an encoder of the layout ``body``, the layout of all clips that it was trained on, or its fields
+            (:meth:`~fastamr.skeleton.SkeletonLayout.to_dict`): each sequence has the joints of that layout, and an
+            exported classifier takes clips of it. None = clips of several layouts; each sequence has the joints that it
+            shows.
 
     Shapes:
         clips ``(S, T, V, C)`` -> logits ``(S, classes)``, or ``(B, classes)`` with the owners of the S bodies.
@@ -87,6 +92,7 @@ class ActionClassifier(nn.Module):
         class_names: Sequence[str] = (),
         steps: Sequence[Mapping[str, Any]] = (),
         training_data: Mapping[str, Any] | None = None,
+        source: SkeletonLayout | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_classifier(classes, pooling, hidden, dropout, drop_path, label_smoothing)
@@ -99,6 +105,8 @@ class ActionClassifier(nn.Module):
         self.class_names = tuple(str(name) for name in class_names)
         self.steps = tuple(dict(step) for step in steps)
         self.training_data: dict[str, Any] = dict(training_data or {})
+        self.source = SkeletonLayout.from_dict(source) if isinstance(source, Mapping) else source
+        self.source_joints = None if self.source is None else _joints_of(self.source, encoder)
         self._head_options = {"hidden": hidden, "dropout": dropout, "drop_path": drop_path}
         self.joints = encoder.config.joints
         tokens, used = encoded_example(encoder)
@@ -147,6 +155,7 @@ class ActionClassifier(nn.Module):
             "class_names": list(self.class_names),
             "steps": [dict(step) for step in self.steps],
             "training_data": self.training_data,
+            **({} if self.source is None else {"source": self.source.to_dict()}),
         }
         write_model(directory, self.name, config, self.inference_state(), self.body_size)
 
@@ -199,6 +208,7 @@ class ActionClassifier(nn.Module):
         count: int | None = None,
         seed: Tensor | None = None,
         generator: torch.Generator | None = None,
+        joints: Sequence[int] | None = None,
     ) -> Tensor:
         """Pool the tokens of each body and average the bodies of each clip.
 
@@ -212,15 +222,19 @@ class ActionClassifier(nn.Module):
             seed: ``(2,)`` int64 of drop path, on the clips' device, or ``(3,)`` with the number of the first sequence,
                 see :func:`fastamr.nn.drop_path_seed`. None draws it. Dropout follows PyTorch's generator.
             generator: source of the seed; None = PyTorch's default one.
+            joints: of the layout ``body``, the joints that every sequence has; () = those that each one shows, None =
+                those of ``source``. See :meth:`SkeletonModel.encode`.
 
         Returns:
             ``(B, F)``, the input of ``head``.
         """
         if seed is None and generator is not None and self.training:
             seed = ops.make_seed(generator, clips.device)
+        joints = self.source_joints if joints is None else joints
+        static = {"joints": joints} if joints else {}
         with drop_path_seed(seed):
-            tokens = self._drop(self.encoder.encode(clips, valid=valid))
-        known = None if valid is None else token_validity(valid, self.encoder.config.patch_frames)
+            tokens = self._drop(self.encoder.encode(clips, valid=valid, **static))
+        known = self.encoder.known_tokens(len(clips), valid, **static)
         if self.pooling == "joints":
             tokens = tokens.unflatten(1, (-1, self.joints))
             known = None if known is None else known.unflatten(1, (-1, self.joints))
@@ -246,9 +260,10 @@ class ActionClassifier(nn.Module):
         count: int | None = None,
         seed: Tensor | None = None,
         generator: torch.Generator | None = None,
+        joints: Sequence[int] | None = None,
     ) -> Tensor:
         """Logits ``(B, classes)``, see :meth:`features` for the arguments."""
-        rest: dict[str, Any] = {"count": count, "seed": seed, "generator": generator}
+        rest: dict[str, Any] = {"count": count, "seed": seed, "generator": generator, "joints": joints}
         return self.head(self.features(clips, valid=valid, owner=owner, **rest))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -292,6 +307,22 @@ class ActionClassifier(nn.Module):
             }
             groups.setdefault((layer, decays), empty)["params"].append(parameter)
         return [groups[key] for key in sorted(groups)]
+
+
+def _joints_of(source: SkeletonLayout, encoder: SkeletonModel) -> tuple[int, ...]:
+    """Return the joints of ``body`` that a layout has.
+
+    Raises:
+        ValueError: the encoder is of another layout, or the layout has none of them.
+    """
+    parts = set(parts_of(source).values())
+    joints = tuple(place for place, joint in enumerate(BODY.joints) if joint in parts)
+    if not is_body(encoder.layout) or not joints:
+        raise ValueError(
+            f"source={source.name!r}: expected a layout with parts of a body, and an encoder of layout 'body' (it has "
+            f"{encoder.layout.name!r}): omit source"
+        )
+    return joints
 
 
 # What stays is divided by its share: more than a hundred times the values is of no use, and nearly 1 gives infinity.

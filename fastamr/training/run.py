@@ -75,7 +75,7 @@ class Run:
         part = Part(world.rank, world.size, config.accumulate)
         self.order = batch_order(self.sequences, self.body_set, len(self.set_names), config, part)
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
-        self.model = build_model(config, data).to(self.device).train()
+        self.model = build_model(config, data, sequences).to(self.device).train()
         check_spreads(self.model, world.size)
         self.model.body_size = gathered.body_size
         self.by_set = len(self.set_names) > 1 and getattr(self.model, "reports_sequences", False)
@@ -164,7 +164,7 @@ class Run:
             "update": self.update,
             **environment(self.device),
             "model": self.config.model,
-            "tokens": self.model.config.tokens,
+            "tokens": getattr(self.model.config, "typical_tokens", self.model.config.tokens),
             "visible": self.model.config.visible,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "precision": precision_name(self.config.precision, self.device),

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..data.packed.mapped import mapped_files
 from ..data.preprocessing.apply import missing_steps
+from ..data.to_body import common_joints, parts_seen
 from ..memory import free_memory
+from ..models.parts.presence import check_masking
 from ..skeleton import BODY, SkeletonLayout, get_layout, is_body
 from .clips.batches import BatchOrder, Part
 from .clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
@@ -323,16 +325,27 @@ def run_lengths(config: PretrainConfig, steps_per_epoch: int) -> tuple[int, int]
     return total, warmup
 
 
-def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
+def build_model(
+    config: PretrainConfig, data: PackedSkeletons, sequences: Tensor | None = None
+) -> SkeletonModel:
     """Build the model for the data's layout and channels, with weights that depend on the seed.
 
+    Args:
+        config: the configuration.
+        data: the pre-processed data.
+        sequences: of the training, see :func:`training_sequences`; they tell a model of the layout ``body`` which
+            joints there are. None = all of the data.
+
     Raises:
-        ValueError: the architecture names another layout or channel count than the data's.
+        ValueError: the architecture names another layout or channel count than the data's, or as
+            :func:`check_visible`.
     """
     from ..models.registry import MODELS
 
     channels = data.coords.shape[-1]
-    settings = config.model_config(layout=_layout_setting(data.layout), channels=channels)
+    sequences = torch.arange(data.num_bodies) if sequences is None else sequences
+    found = body_settings(data, sequences) if is_body(data.layout) else {}
+    settings = config.model_config(layout=_layout_setting(data.layout), channels=channels, **found)
     torch.manual_seed(config.seed)
     model = MODELS[config.model].from_config(settings)
     if model.layout != data.layout or settings.channels != channels:
@@ -341,11 +354,69 @@ def build_model(config: PretrainConfig, data: PackedSkeletons) -> SkeletonModel:
             f"the data has {data.layout.name!r} with {channels}; "
             "omit --model.layout and --model.channels"
         )
+    check_visible(model, data, sequences)
     if config.recompute:
         model.set_recompute(True)
     if config.side_branch:
         model.set_side_branch(True)
     return model
+
+
+def body_settings(data: PackedSkeletons, sequences: Tensor) -> dict[str, Any]:
+    """Return which joints the training sequences have, as settings of a model of the layout ``body``.
+
+    Args:
+        data: the data, in that layout.
+        sequences: of the training, see :func:`training_sequences`.
+
+    Returns:
+        ``present``, and where sequences differ ``typical_joints``.
+    """
+    common = common_joints(data)
+    if common is not None:
+        return {"present": tuple(data.layout.joints[place] for place in common)}
+    seen = _seen_in_training(data, sequences)
+    counts = seen.sum(1)
+    present = tuple(data.layout.joints[place] for place in seen.any(0).nonzero()[:, 0].tolist())
+    same = bool((counts == len(present)).all())
+    return (
+        {"present": present}
+        if same
+        else {"present": present, "typical_joints": round(float(counts.double().mean()))}
+    )
+
+
+def _seen_in_training(data: PackedSkeletons, sequences: Tensor) -> Tensor:
+    numbers = sequences.flatten()
+    return parts_seen(data)[numbers[numbers >= 0]]
+
+
+def check_visible(model: SkeletonModel, data: PackedSkeletons, sequences: Tensor) -> None:
+    """Raise where training sequences have fewer tokens than stay visible, or differ in a way that masking cannot serve.
+
+    Args:
+        model: the model.
+        data: its data.
+        sequences: of the training, see :func:`training_sequences`.
+
+    Raises:
+        ValueError: which sequence, and what to change.
+    """
+    config = model.config
+    if getattr(config, "uniform", True):
+        return
+    check_masking(config)
+    counts = _seen_in_training(data, sequences)[:, list(config.present_joints)].sum(1)
+    fewest, tokens = int(counts.min()), int(counts.min()) * config.time_patches
+    if tokens < config.visible:
+        numbers = sequences.flatten()
+        body = int(numbers[numbers >= 0][int(counts.argmin())])
+        clip = data.names[int(data.body_clip[body])]
+        raise ValueError(
+            f"clip {clip!r} has {fewest} joints of the model, {tokens} tokens, fewer than the K = {config.visible} "
+            f"that stay visible (mask_ratio {config.mask_ratio:g} of {config.typical_tokens}): raise "
+            "--model.mask-ratio, or leave such clips out"
+        )
 
 
 def check_spreads(model: SkeletonModel, processes: int) -> None:

@@ -41,7 +41,8 @@ def run(words: list[str]) -> None:
 
 def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     """Return the clip, its overlay and the traces below it."""
-    from ...data import apply_missing, read
+    from ...data import read
+    from ...data.to_body import for_layout
     from ...features.extract import check_fit
     from ...features.run_settings import run_steps
     from ...models import load_pretrained
@@ -59,7 +60,7 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     if given.checkpoint:
         model = load_pretrained(given.checkpoint)
         check_fit(model, data)
-        data = apply_missing(data, run_steps(given.checkpoint))
+        data = for_layout(data, model.layout, run_steps(given.checkpoint))
     seen = model_clip(data, index, model.frames if model else given.model_frames)
     traces = None
     if chosen == ["reconstruction"]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...data.preprocessing.convert_layout import convert, joint_map
 from ...layouts.body import parts_of
+from ...skeleton import is_body
 
 if TYPE_CHECKING:
     from ...data import PackedSkeletons
@@ -21,7 +22,8 @@ def to_layout(
     Args:
         data: packed data of any layout; it is left as it is.
         layout: the encoder's.
-        missing: see :func:`fastamr.data.preprocessing.convert_layout.convert`.
+        missing: see :func:`fastamr.data.preprocessing.convert_layout.convert`; of no effect for ``body``, where joints
+            that the data lacks are no tokens.
 
     Returns:
         The data in the new layout, with a note in its steps, and the note: ``source`` and ``target`` layout, the
@@ -32,6 +34,7 @@ def to_layout(
         ValueError: the layouts have no joint in common (naming the joints that are missing), or joints are missing
             and ``missing="refuse"``.
     """
+    missing = "mask" if is_body(layout) else missing
     same = (data.layout.joints, data.layout.parents) == (layout.joints, layout.parents)
     try:
         plan = joint_map(data.layout, layout)

@@ -12,6 +12,19 @@ from torch import Tensor
 from .config import ModelConfig
 
 
+def check_masking(config: ModelConfig) -> None:
+    """Raise where sequences have different joints and the masking keeps whole joints or frames.
+
+    Raises:
+        ValueError: naming those that serve.
+    """
+    if not config.uniform and config.masking not in ("random", "motion"):
+        raise ValueError(
+            f"masking={config.masking!r} keeps whole joints or times, and the sequences have different joints: use "
+            "'random' or 'motion'"
+        )
+
+
 def present_index(config: ModelConfig) -> Tensor | None:
     """Return the joints ``(V',)`` int64, ascending, that a model has tokens of; None where it has those of all."""
     joints = config.present_joints

@@ -176,12 +176,13 @@ class _Stack(nn.ModuleList):
             return "fused"
         return ops.choose_stack(replace(problem, refusals=(reason,)), name)
 
-    def explain(self, *inputs: Tensor, norm: nn.LayerNorm) -> list[Choice]:
+    def explain(self, *inputs: Tensor, norm: nn.LayerNorm, masked: bool = False) -> list[Choice]:
         """Say how a call with such inputs is computed, and why not fused; nothing is computed.
 
         Args:
             inputs: as in :meth:`path`, or tensors of the same shapes, dtypes and devices.
             norm: the norm that follows the blocks.
+            masked: whether a mask of tokens comes with them.
 
         Returns:
             The choice for the stack, ``transformer_stack``; where it is fused, those of the ops on flat rows too.
@@ -194,9 +195,11 @@ class _Stack(nn.ModuleList):
         choice = explain_stack(problem, None if self.backend == "auto" else self.backend)
         if choice.backend == "reference":
             return [choice]
-        reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
+        reason: str | None = _MASKED
+        if not masked:
+            reason = next(filter(None, self._reasons(inputs, norm, dtype)), None)
         if reason is not None:
-            return [Choice(choice.op, self.path(*inputs, norm=norm), {"fused": reason})]
+            return [Choice(choice.op, self.path(*inputs, norm=norm, masked=masked), {"fused": reason})]
         count = inputs[-1].shape[0] * inputs[0].shape[1]
         rows = inputs[0].new_empty((), dtype=dtype).expand(count, inputs[0].shape[2])
         hidden = self._each()[0].mlp.fc1.out_features

@@ -114,7 +114,7 @@ def explain_model(
     Raises:
         Exception: whatever a forward pass raises that reads values.
     """
-    calls: list[tuple[str, str, tuple[Tensor, ...]]] = []
+    calls: list[tuple[str, str, tuple[Tensor, ...], bool]] = []
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         with FakeCopyMode(mode):
             twin = copy.deepcopy(model, {id(each): each for each in model.parameters()})
@@ -130,12 +130,14 @@ def explain_model(
     stacks: list[Choice] = []
     ops = [explain(*call) for call in chosen]
     with autocast():
-        for name, norm, inputs in calls:
+        for name, norm, inputs, masked in calls:
             stack = model.get_submodule(name)
             like = [
                 torch.empty((), dtype=each.dtype, device=each.device).expand(each.shape) for each in inputs
             ]
-            first, *rows = stack.explain(*like, norm=model.get_submodule(norm))  # type: ignore[operator]
+            first, *rows = stack.explain(  # type: ignore[operator]
+                *like, norm=model.get_submodule(norm), masked=masked
+            )
             stacks.append(replace(first, op=name))
             ops += rows
     return _distinct(stacks), sorted(_distinct(ops), key=lambda choice: choice.op), kept.size
@@ -161,12 +163,12 @@ class _Kept:
 
 
 def _noting(
-    calls: list[tuple[str, str, tuple[Tensor, ...]]], name: str, names: dict[nn.Module, str]
+    calls: list[tuple[str, str, tuple[Tensor, ...], bool]], name: str, names: dict[nn.Module, str]
 ) -> Callable[..., str]:
     """Stand in for ``path`` of the stack of this name: note the call, and let plain blocks give its shapes."""
 
-    def path(*inputs: Tensor, norm: nn.LayerNorm) -> str:
-        calls.append((name, names[norm], inputs))
+    def path(*inputs: Tensor, norm: nn.LayerNorm, masked: bool = False) -> str:
+        calls.append((name, names[norm], inputs, masked))
         return "reference"
 
     return path
