@@ -75,7 +75,7 @@ class Run:
         part = Part(world.rank, world.size, config.accumulate)
         self.order = batch_order(self.sequences, self.body_set, len(self.set_names), config, part)
         self.total, self.warmup = run_lengths(config, self.order.steps_per_epoch)
-        self.model = build_model(config, data, sequences).to(self.device).train()
+        self.model = build_model(config, data, self.sequences).to(self.device).train()
         check_spreads(self.model, world.size)
         self.model.body_size = gathered.body_size
         self.by_set = len(self.set_names) > 1 and getattr(self.model, "reports_sequences", False)

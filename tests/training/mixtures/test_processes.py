@@ -14,7 +14,9 @@ from .conftest import read
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_another_number_of_processes(configure: Any, files: list[str], tmp_path: Path) -> None:
+def test_a_run_goes_on_in_another_number_of_processes(
+    configure: Any, files: list[str], tmp_path: Path
+) -> None:
     options = {"mixture": 0.5, "probe_every": 1.0, "log_every": 1, "min_lr": 1e-3, "warmup_epochs": 0.0}
     options |= {"held_out_data": files[1:2], "updates": 8}
     training = [files[0], files[2]]
