@@ -105,8 +105,8 @@ skeleton:
 sweep: folders training
 tables:
 testing: data/synthetic native ops ops/common
-training: data data/packed data/preprocessing distributed features folders models native ops ops/common probes
-    training/clips training/metrics training/update tuning
+training: data data/packed data/preprocessing distributed features folders models models/parts native ops
+    ops/common probes training/clips training/metrics training/update tuning
 training/clips: data data/packed features
 training/metrics: folders
 training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics

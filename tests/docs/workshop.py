@@ -226,7 +226,7 @@ PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
         "motion.npz": npz("ntu25"),
         "../shared/data/nw_ucla/nw_ucla.npz": npz("kinect20"),
     },
-    "docs/pretraining.md": NTU | UCLA | {"my.yaml": settings},
+    "docs/pretraining.md": NTU | UCLA | {"my.yaml": settings, "own.safetensors": packed()},
     "docs/data.md": {
         "DOWNLOADS": ntu_raw,
         "NTU_RGBD_samples_with_missing_skeletons.txt": names_of_clips,

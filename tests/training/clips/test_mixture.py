@@ -76,6 +76,12 @@ def test_places_are_given_as_seats(sizes: list[int], temperature: float, place: 
     assert order.places_before(place) == seats(weights, place)
 
 
+def test_a_large_set_may_lag_behind_its_due() -> None:
+    """Ten sets of which each is due 0.6 places have one each, at the cost of the large one."""
+    order = MixtureOrder(make_sets([940] + [6] * 10), 8, 0, 1.0)
+    assert order.places_before(100) == seats([940.0] + [6.0] * 10, 100) == [90] + [1] * 10
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=4).filter(any),
@@ -103,6 +109,11 @@ def test_epochs_of_a_set_differ_also_within_a_block() -> None:
     drawn = stream(MixtureOrder(make_sets([8, 300]), 10, 2, 0.0), 40)
     epochs = drawn[drawn < 1000].view(-1, 8)
     assert len(epochs.unique(dim=0)) == len(epochs) == 25
+
+
+def test_epochs_of_a_large_set_differ() -> None:
+    order = MixtureOrder([torch.arange(5000)], 5000, 2, 1.0)
+    assert not torch.equal(order.batch(0), order.batch(1))
 
 
 def test_the_batch_depends_on_seed_and_update_alone() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastamr.models import AMRModel, MAMPModel, SkeletonMAEModel, build_model
+from fastamr.models.base import PretrainOutput
 from fastamr.nn import WeightedReconstructionLoss
 from fastamr.training import AdamW, PretrainStep
 from fastamr.training.clips.batches import Part
@@ -137,6 +138,17 @@ def test_a_model_that_compares_sequences_says_so(train: Any, files: list[str]) -
     )
     assert not [name for line in found["train"] for name in line if name.startswith("loss/")]
     assert "prediction/level_1" in found["train"][0]
+
+
+def test_a_sequence_without_a_loss_does_not_count() -> None:
+    def model(clips: Tensor, **_: Any) -> PretrainOutput:
+        losses = torch.tensor([1.0, float("nan"), 4.0, 2.0])
+        return PretrainOutput(torch.tensor(2.0), clips, clips, None, {"std/x": torch.tensor(0.5)}, losses)
+
+    batch = torch.zeros(4, 2, 3, 3), None, torch.tensor([0, 0, 1, 0])
+    found = LossBySet(["a", "b", "none"])(model, batch, torch.tensor([0, 0]))  # type: ignore[arg-type]
+    terms = losses_by_set({name: float(value) for name, value in found.terms.items()})
+    assert terms == {"std/x": 0.5, "loss/a": 1.5, "loss/b": 4.0}
 
 
 def test_updates_that_are_left_out_do_not_count() -> None:
