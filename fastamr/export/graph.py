@@ -123,7 +123,7 @@ class EncoderGraph(nn.Module):
     def forward(self, clips: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and tokens."""
         tokens = self.encoder.encode(clips, valid=valid)
-        return mean_tokens(tokens, self.encoder.known_tokens(len(clips), valid)), tokens
+        return mean_tokens(tokens, self.encoder.known_tokens(clips.shape[0], valid)), tokens
 
 
 class Traced(NamedTuple):

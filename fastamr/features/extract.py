@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ def check_fit(model: SkeletonModel, data: PackedSkeletons) -> None:
         )
 
 
-def given_joints(model: SkeletonModel, data: PackedSkeletons) -> dict[str, tuple[int, ...]]:
+def given_joints(model: SkeletonModel, data: PackedSkeletons) -> dict[str, Any]:
     """Return ``{"joints": ...}`` for a model of ``body`` where all sequences have the same joints; else nothing."""
     joints = common_joints(data) if is_body(model.layout) else None
     return {} if joints is None else {"joints": joints}
@@ -181,7 +181,7 @@ def _encode(
         clips, valid = sample_bodies(data, ids, model.frames, crop=(crop,))
         clips = clips.to(device, non_blocking=True)
         # A data set without missing joints asks nothing more of a model than features(clips).
-        known = {} if valid is None else {"valid": valid.to(device, non_blocking=True)}
+        known: dict[str, Any] = {} if valid is None else {"valid": valid.to(device, non_blocking=True)}
         parts.append(model.features(clips, **known, **joints).float())
     return torch.cat(parts) if parts else torch.empty(0, device=device)
 

@@ -298,7 +298,7 @@ class SkeletonModel(nn.Module):
         if whole is None:
             return tokens
         whole = whole & tokens
-        return torch.where(whole.any(1, keepdim=True), whole, tokens)
+        return whole | (tokens & ~whole.any(1, keepdim=True))
 
     def _seen(self, valid: Tensor | None) -> Tensor | None:
         """Return the joints ``(S, V)`` bool that are tokens of each sequence; None where those of the model are."""
@@ -332,7 +332,7 @@ class SkeletonModel(nn.Module):
         """Encode the tokens of some joints ``(V',)``; the others are 0."""
         config = self.config
         keep = tokens_of(joints, config.time_patches, config.joints)
-        made = self.encoder(clips, keep.expand(len(clips), -1))
+        made = self.encoder(clips, keep.expand(clips.shape[0], -1))
         return over_layout(made, keep, config.tokens, 1)
 
     def _encode_masked(self, clips: Tensor, seen: Tensor) -> Tensor:
@@ -341,7 +341,7 @@ class SkeletonModel(nn.Module):
         joints = self._static(None)
         keep = tokens_of(joints, config.time_patches, config.joints)
         known = over_times(seen.index_select(1, joints), config.time_patches)
-        made = self.encoder(clips, keep.expand(len(clips), -1), known)
+        made = self.encoder(clips, keep.expand(clips.shape[0], -1), known)
         return over_layout(torch.where(known[..., None], made, 0), keep, config.tokens, 1)
 
     def features(
@@ -355,7 +355,7 @@ class SkeletonModel(nn.Module):
             joints: the joints that every sequence has, see :meth:`encode`.
         """
         tokens = self.encode(clips, valid=valid, joints=joints)
-        return mean_tokens(tokens, self.known_tokens(len(clips), valid, joints))
+        return mean_tokens(tokens, self.known_tokens(clips.shape[0], valid, joints))
 
     def set_recompute(self, recompute: bool = True) -> None:
         """Let the backward compute the blocks' hidden layers again instead of keeping them.

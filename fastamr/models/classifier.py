@@ -234,7 +234,7 @@ class ActionClassifier(nn.Module):
         static = {"joints": joints} if joints else {}
         with drop_path_seed(seed):
             tokens = self._drop(self.encoder.encode(clips, valid=valid, **static))
-        known = self.encoder.known_tokens(len(clips), valid, **static)
+        known = self.encoder.known_tokens(clips.shape[0], valid, **static)
         if self.pooling == "joints":
             tokens = tokens.unflatten(1, (-1, self.joints))
             known = None if known is None else known.unflatten(1, (-1, self.joints))

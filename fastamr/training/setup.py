@@ -260,10 +260,10 @@ def check_room(
             copied[source] = size, ", ".join(names)
     free, needed = free_memory(torch.device("cpu")), sum(size for size, _ in copied.values())
     if free is not None and needed > free:
-        source, (_, names) = next(iter(copied.items()))
+        source, (_, steps_of_it) = next(iter(copied.items()))
         others = " and other files" if len(copied) > 1 else ""
         raise ValueError(
-            f"preprocess: {names} would copy {needed / 1e9:.1f} GB of {source}{others} into memory, of which "
+            f"preprocess: {steps_of_it} would copy {needed / 1e9:.1f} GB of {source}{others} into memory, of which "
             f"{free / 1e9:.1f} GB are free: do it once, file by file (fastamr convert IN OUT --preprocess ...), or "
             "take the data as it is (preprocess: [] in the file of --config)"
         )
