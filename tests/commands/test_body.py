@@ -18,7 +18,7 @@ from fastamr.finetuning.finetune import FinetuneConfig, finetune
 from fastamr.models import ActionClassifier, SkeletonModel, build_model, load_pretrained
 from fastamr.skeleton import BODY, get_layout
 
-from ..training.test_body import pack, saved
+from ..models.body.sets import pack, saved
 
 SIZES = {
     "frames": 8, "width": 8, "depth": 1, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2,

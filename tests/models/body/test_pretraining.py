@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from fastamr.data import PackedSkeletons, Split
+from fastamr.data import PackedSkeletons
 from fastamr.data.joining import gather
 from fastamr.data.to_body import common_joints, joints_of_data, source_layout
-from fastamr.layouts.body import parts_of
 from fastamr.models import load_pretrained
 from fastamr.skeleton import BODY, get_layout
 from fastamr.training import PretrainConfig, pretrain
+
+from .sets import pack, parts, saved
 
 TINY = {
     "frames": 8, "width": 8, "depth": 1, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2,
@@ -29,32 +30,6 @@ OWN: dict[str, dict[str, Any]] = {
     "mamp": {},
     "gfp": {"levels": [1, 2], "target_width": 8, "target_hidden": 8, "global_hidden": 8},
 }
-
-
-def pack(layout: str, seed: int = 0, clips: int = 6, **fields: Any) -> PackedSkeletons:
-    rng = np.random.default_rng(seed)
-    joints = get_layout(layout).num_joints
-    arrays = [
-        0.1 * rng.standard_normal((12, 1, joints, 3)).cumsum(0).astype(np.float32) for _ in range(clips)
-    ]
-    half = torch.arange(clips) % 3 > 0
-    return PackedSkeletons.from_clips(
-        arrays,
-        layout=layout,
-        names=[f"{layout}_{seed}_{place}" for place in range(clips)],
-        labels=[place % 2 for place in range(clips)],
-        label_names=("sit", "walk"),
-        splits={"official": Split(half, ~half)},
-        **fields,
-    )
-
-
-def saved(folder: Path, *sets: PackedSkeletons) -> list[str]:
-    sources = []
-    for place, data in enumerate(sets):
-        sources.append(str(folder / f"{place}.safetensors"))
-        data.save(sources[-1])
-    return sources
 
 
 def config(
@@ -70,10 +45,6 @@ def config(
 def losses(out: Path) -> list[float]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
-
-
-def parts(*layouts: str) -> set[str]:
-    return {part for name in layouts for part in parts_of(get_layout(name)).values()}
 
 
 @pytest.mark.parametrize("model", OWN)
