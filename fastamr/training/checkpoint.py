@@ -25,7 +25,7 @@ from ..documents import load_json_text, parse_json_text
 from ..errors import naming, shortened, told
 from ..files import check_plain, replaced, write_text
 from ..folders import remove_written
-from .config import PretrainConfig, current_names
+from .config import PretrainConfig, current_names, model_config_class
 from .update.step import PretrainStep
 
 STATE_FILE = "state.safetensors"
@@ -291,7 +291,11 @@ def changed_settings(scalars: Mapping[str, Any], config: Mapping[str, Any], fing
     # Options that are younger than the checkpoint had their defaults.
     saved = PretrainConfig().to_dict() | current_names(scalars["config"])
     for name in _IDENTITY:
-        old, new = json.loads(json.dumps([saved[name], config[name]]))
+        values = [saved[name], config[name]]
+        if name == "architecture":  # settings that are younger than the checkpoint had their defaults, too
+            defaults = model_config_class(config["model"])().to_dict()
+            values = [defaults | value for value in values]
+        old, new = json.loads(json.dumps(values))
         if old != new:
             raise ValueError(
                 f"cannot resume: {_difference(name, old, new)}; use the saved value, or name another folder"
