@@ -227,6 +227,11 @@ PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
         "../shared/data/nw_ucla/nw_ucla.npz": npz("kinect20"),
     },
     "docs/pretraining.md": NTU | UCLA | {"my.yaml": settings, "own.safetensors": packed()},
+    "docs/body.md": NTU | UCLA | {
+        "msr.safetensors": packed("kinect20", "official"),
+        "sbu.safetensors": packed("sbu15", "official"),
+        "own.safetensors": packed("h36m17", "official"),
+    },
     "docs/data.md": {
         "DOWNLOADS": ntu_raw,
         "NTU_RGBD_samples_with_missing_skeletons.txt": names_of_clips,

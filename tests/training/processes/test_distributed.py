@@ -29,6 +29,8 @@ from fastamr.training.clips.clip_streams import PrefetchedClips, ResidentClips
 from fastamr.training.clips.sampling import ClipSampler
 from fastamr.training.setup import check_spreads
 
+from ...models.body.sets import pack, saved
+
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = {"frames": 16, "width": 16, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_depth": 1}
 SMALL |= {"decoder_heads": 2}
@@ -212,6 +214,21 @@ def test_two_processes_make_the_same_run_and_one_goes_on(tmp_path: Path, make_sk
     assert sorted(path.name for path in (tmp_path / "two").iterdir() if path.name in names) == names
     pretrain(configure(tmp_path, "two", updates=6, accumulate=2, resume=True), quiet=True)
     assert losses(tmp_path / "two") == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["amr", "skeleton_mae"])
+def test_two_processes_share_sets_of_different_layouts(tmp_path: Path, model: str) -> None:
+    sources = saved(tmp_path, pack("ntu25", clips=12), pack("kinect20", 1, clips=12))
+    own = {"target_patches": 1} if model == "amr" else {}
+    asked: dict[str, Any] = {"data": sources, "model": model, "updates": 3}
+    for name in ("two", "one"):
+        config = configure(tmp_path, name, **asked, architecture={"layout": "body", **own})
+        if name == "two":
+            run(tmp_path, 2, config)
+        else:
+            pretrain(config, quiet=True)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
 @pytest.mark.slow
