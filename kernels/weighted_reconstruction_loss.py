@@ -141,10 +141,13 @@ def weighted_reconstruction_loss(
     stride: int,
     normalize: str,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    return_sequences: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss, a float32 scalar; the slope ``(S, Q, P)``, of the prediction's dtype; its share, a float32 scalar.
 
-    The gradient is the slope times the share, a power of two near one over the number of values.
+    Last the part of the loss that each sequence adds ``(S,)``, float32, where it is asked for, else ``(0,)``: one more
+    sum over the programs' results. The gradient is the slope times the share, a power of two near one over the number
+    of values.
 
     Args:
         prediction: ``(S, Q, P)`` float16, bfloat16 or float32, any strides.
@@ -158,6 +161,7 @@ def weighted_reconstruction_loss(
         stride: frames between the two ends of a motion.
         normalize: ``"sequence"`` (at most 4096 frames), ``"patch"`` or ``"none"`` (at most 4096 values a patch).
         eps: added to the variance.
+        return_sequences: return the parts of the sequences.
     """
     sequences, frames, joints, channels = clips.shape
     queries, numbers = prediction.shape[1:]
@@ -218,9 +222,10 @@ def weighted_reconstruction_loss(
             BY_COLUMNS=by_columns,
             STANDARDISE=normalize != "none",
         )
-        return losses.sum()
+        return losses
 
     options = (guidance is None, token_mask is None, valid is None, prediction.dtype, clips.dtype)
     shape_class = (normalize, target, frames, joints, channels, target_frames, target_joints, *options)
-    loss = run(pick("weighted_reconstruction_loss", shape_class, configs, run, clips.device))
-    return loss, slope, share
+    losses = run(pick("weighted_reconstruction_loss", shape_class, configs, run, clips.device))
+    parts = losses.view(sequences, -1).sum(1) if return_sequences and sequences else losses.new_empty(0)
+    return losses.sum(), slope, share, parts

@@ -36,6 +36,8 @@ class Gathered:
         body_size: the median trunk of the largest set as the steps leave it, see :func:`fastamr.data.body_size`.
         notes: a line each on what was left out, or understood without being told.
         warnings: a line each on what is likely wrong.
+        names: of the sets, see :func:`set_names`.
+        clip_set: ``(N,)`` int64 on the CPU, the set of each clip, by its place in ``names``.
     """
 
     data: PackedSkeletons
@@ -43,6 +45,8 @@ class Gathered:
     body_size: float | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    names: tuple[str, ...]
+    clip_set: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +115,7 @@ def gather(
         settled.notes.extend(text for text in told if text is not None)
     ready = join_ready([for_layout(one, wanted, steps) for one in settled.sets])
     joined = concatenate(ready, unnamed=unnamed, sources=sources, copy=copy)
+    clips = torch.tensor([one.num_clips for one in ready])
     largest = max(settled.sets, key=lambda one: one.num_clips)
     notes = settled.notes + (class_notes(sets, sources) if labelled else [])
     lost = sum(int((one.labels >= 0).sum()) for one in sets) - int((joined.labels >= 0).sum())
@@ -118,7 +123,33 @@ def gather(
         notes.append(
             f"{lost} labels are not used: numbers without names, beside sets that name their classes"
         )
-    return Gathered(joined, split, body_size(largest, steps), tuple(notes), (*sizes, *settled.warnings))
+    return Gathered(
+        joined,
+        split,
+        body_size(largest, steps),
+        tuple(notes),
+        (*sizes, *settled.warnings),
+        set_names(sources),
+        torch.arange(len(ready)).repeat_interleave(clips),
+    )
+
+
+def set_names(sources: Sequence[str], taken: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return a name of each data set: its file's without the ending, with a number where that is another one's.
+
+    Args:
+        sources: the files, or the word ``synthetic``.
+        taken: names of other sets.
+    """
+    found = list(taken)
+    before = len(found)
+    for source in sources:
+        name, number = Path(source).stem, 1
+        while name in found:
+            number += 1
+            name = f"{Path(source).stem}-{number}"
+        found.append(name)
+    return tuple(found[before:])
 
 
 def choose_split(name: str, sets: Sequence[PackedSkeletons]) -> str:
@@ -159,7 +190,7 @@ def settle(
             notes += note
             warnings += warning
         result.append(data)
-    twice = _repeated(result, sources, split)
+    twice = repeated(result, sources, split)
     return Settled(
         result, notes + [text for text, grave in twice if not grave], warnings + [t for t, g in twice if g]
     )
@@ -191,15 +222,15 @@ def _with_split(
     )
 
 
-def _repeated(
-    sets: Sequence[PackedSkeletons], sources: Sequence[str], split: str | None
+def repeated(
+    sets: Sequence[PackedSkeletons], sources: Sequence[str], split: str | None = None
 ) -> list[tuple[str, bool]]:
     """Return a line for each pair of sets that share a file or names of clips, and whether it is a warning."""
     found = []
     for one, two in combinations(range(len(sets)), 2):
         places = [{name: place for place, name in enumerate(sets[each].names)} for each in (one, two)]
         common = [name for name in places[0] if name in places[1]]
-        if sources[one] != SYNTHETIC and _same_file(sources[one], sources[two]):
+        if sources[one] != SYNTHETIC and same_file(sources[one], sources[two]):
             found.append((f"{sources[one]} is given twice: each of its clips counts twice", True))
         elif common:
             pairs = [(places[0][name], places[1][name]) for name in common]
@@ -214,7 +245,8 @@ def _repeated(
     return found
 
 
-def _same_file(one: str, two: str) -> bool:
+def same_file(one: str, two: str) -> bool:
+    """Return whether two paths lead to one file that exists."""
     first, second = Path(one), Path(two)
     return first.exists() and second.exists() and first.resolve() == second.resolve()
 

@@ -146,6 +146,7 @@ class AMRModel(SkeletonModel):
 
     name = "amr"
     Config = AMRConfig
+    reports_sequences = True
     config: AMRConfig
     decoder_class: ClassVar[type[nn.Module]] = DecoupledDecoder
 
@@ -178,8 +179,8 @@ class AMRModel(SkeletonModel):
         prediction = self.decoder(self.encoder(clips, keep))
         clips, valid = self.present_part(clips, valid)
         guidance = self.guidance(clips, valid) if self.guidance is not None else None
-        loss = self.criterion(prediction, clips, guidance=guidance, valid=valid)
-        return PretrainOutput(loss, prediction, keep, guidance)
+        loss, sequences = self.criterion.with_sequences(prediction, clips, guidance=guidance, valid=valid)
+        return PretrainOutput(loss, prediction, keep, guidance, sequences=sequences)
 
     def over_layout(self, output: PretrainOutput) -> PretrainOutput:
         """Return the details with zeros for the joints that are no tokens."""

@@ -16,7 +16,7 @@ from .. import ops
 from ..checksums import load_file, save_file
 from ..errors import naming, told, unknown_name
 from ..files import replaced, write_text
-from ..nn import CrossAttentionStack, TransformerStack, without_decay
+from ..nn import CrossAttentionStack, TransformerStack, WeightedReconstructionLoss, without_decay
 from ..ops.common.checks import check_clips, check_keep, check_valid, is_readable
 from ..skeleton import SkeletonLayout, get_layout
 from ..weights import (
@@ -49,6 +49,8 @@ class PretrainOutput(NamedTuple):
         terms: scalars worth logging beside the loss, by name: its parts, and of features ``std/NAME`` and
             ``rank/NAME``, which :class:`fastamr.training.metrics.collapse.CollapseGuard` watches. None where the model
             has none.
+        sequences: ``(S,)`` float32 without gradient, the loss of each sequence, NaN where it has none; None unless
+            :meth:`SkeletonModel.set_sequence_losses` asks for it.
     """
 
     loss: Tensor
@@ -56,6 +58,7 @@ class PretrainOutput(NamedTuple):
     keep: Tensor
     guidance: Tensor | None
     terms: dict[str, Tensor] | None = None
+    sequences: Tensor | None = None
 
 
 class SkeletonModel(Publishable, nn.Module):
@@ -68,6 +71,8 @@ class SkeletonModel(Publishable, nn.Module):
 
     Attributes:
         reports_terms: whether the details hold terms that a training run should log.
+        reports_sequences: whether the details can hold the loss of each sequence; not where the loss compares sequences
+            with one another.
         spreads: whether several processes can share a batch, see :mod:`fastamr.distributed`.
         pretraining_parts: children without parameters of their own, such as a teacher, that :meth:`encode` does not
             use; a classifier's file and an exported model leave their buffers out.
@@ -84,6 +89,7 @@ class SkeletonModel(Publishable, nn.Module):
     name: ClassVar[str]
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     reports_terms: ClassVar[bool] = False
+    reports_sequences: ClassVar[bool] = False
     spreads: ClassVar[bool] = True
     pretraining_parts: ClassVar[tuple[str, ...]] = ()
     body_size: float | None = None
@@ -399,6 +405,12 @@ class SkeletonModel(Publishable, nn.Module):
         for module in self.modules():
             if isinstance(module, (TransformerStack, CrossAttentionStack)):
                 module.side_branch = side_branch
+
+    def set_sequence_losses(self, wanted: bool = True) -> None:
+        """Let the details hold the loss of each sequence, where the model has it; loss and gradient stay the same."""
+        for module in self.modules():
+            if isinstance(module, WeightedReconstructionLoss):
+                module.by_sequence = wanted
 
     def linear_rows(self, name: str) -> int:
         """Rows that the linear layer ``name`` processes for one sequence, for :func:`fastamr.models.count_flops`."""

@@ -55,6 +55,7 @@ class MaskedAutoencoder(SkeletonModel):
     """
 
     Config = MaskedAutoencoderConfig
+    reports_sequences = True
     released_module: ClassVar[str]
 
     def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 120, **options: Any) -> None:
@@ -78,8 +79,8 @@ class MaskedAutoencoder(SkeletonModel):
         prediction = self.decoder(encoded, keep, self.joints_of_each(valid))
         masked = torch.ones(prediction.shape[:2], dtype=torch.bool, device=clips.device)
         masked = masked.scatter(1, self.decoder.among_present(keep), False)
-        loss = self.criterion(prediction, clips, token_mask=masked, valid=valid)
-        return PretrainOutput(loss, prediction, keep, None)
+        loss, sequences = self.criterion.with_sequences(prediction, clips, token_mask=masked, valid=valid)
+        return PretrainOutput(loss, prediction, keep, None, sequences=sequences)
 
     def over_layout(self, output: PretrainOutput) -> PretrainOutput:
         """Return the details with zeros for the joints that are no tokens."""

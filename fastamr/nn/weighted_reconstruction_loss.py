@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from .. import ops
@@ -24,6 +26,9 @@ class WeightedReconstructionLoss(nn.Module):
         normalize: ``"sequence"``, ``"patch"`` or ``"none"``.
         eps: added to the variance.
 
+    Attributes:
+        by_sequence: let :meth:`with_sequences` return the loss of each sequence.
+
     See :func:`fastamr.ops.weighted_reconstruction_loss` for shapes, sources and choices.
     """
 
@@ -41,6 +46,7 @@ class WeightedReconstructionLoss(nn.Module):
         check_reconstruction(target, normalize, stride, eps)
         self.target_frames, self.target_joints = target_frames, target_joints
         self.target, self.stride, self.normalize, self.eps = target, stride, normalize, eps
+        self.by_sequence = False
 
     def forward(
         self,
@@ -52,30 +58,44 @@ class WeightedReconstructionLoss(nn.Module):
         valid: Tensor | None = None,
     ) -> Tensor:
         """Scalar loss of ``prediction (S, Q, P)`` against ``clips (S, T, V, C)``."""
-        loss = ops.weighted_reconstruction_loss(
+        return self.with_sequences(prediction, clips, guidance=guidance, token_mask=token_mask, valid=valid)[
+            0
+        ]
+
+    def with_sequences(
+        self,
+        prediction: Tensor,
+        clips: Tensor,
+        *,
+        guidance: Tensor | None = None,
+        token_mask: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the loss, and that of each sequence ``(S,)``, NaN where nothing of it counts; None unless asked for.
+
+        The latter is the mean over a sequence's own values, without gradient.
+        """
+        counting: dict[str, Any] = {
+            "target_frames": self.target_frames,
+            "target_joints": self.target_joints,
+            "token_mask": token_mask,
+            "target": self.target,
+            "stride": self.stride,
+        }
+        found = ops.weighted_reconstruction_loss(
             prediction,
             clips,
-            target_frames=self.target_frames,
-            target_joints=self.target_joints,
             guidance=guidance,
-            token_mask=token_mask,
             valid=valid,
-            target=self.target,
-            stride=self.stride,
             normalize=self.normalize,
             eps=self.eps,
+            return_sequences=self.by_sequence,
+            **counting,
         )
-        if processes() == 1 or valid is None:
-            return loss
-        count = counted_values(
-            valid,
-            target_frames=self.target_frames,
-            target_joints=self.target_joints,
-            token_mask=token_mask,
-            target=self.target,
-            stride=self.stride,
-        )
-        return loss * share_of(count)
+        loss, sequences = found if isinstance(found, tuple) else (found, None)
+        if processes() > 1 and valid is not None:
+            loss = loss * share_of(counted_values(valid, **counting).sum())
+        return loss, sequences
 
     def extra_repr(self) -> str:
         """Options shown by ``repr``."""

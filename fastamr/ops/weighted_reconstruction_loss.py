@@ -38,7 +38,7 @@ declare("weighted_reconstruction_loss", TRITON, Backend("reference", can_always)
 
 
 # The number is part of the name: torch.compile keeps compiled backward passes on disk by the names of the ops in them.
-@torch.library.custom_op("fastamr::weighted_reconstruction_loss_v2", mutates_args=())
+@torch.library.custom_op("fastamr::weighted_reconstruction_loss_v3", mutates_args=())
 def _op(
     prediction: Tensor,
     clips: Tensor,
@@ -51,8 +51,9 @@ def _op(
     stride: int,
     normalize: str,
     eps: float,
+    return_sequences: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if backend == "triton":
         from ..kernels.weighted_reconstruction_loss import weighted_reconstruction_loss as run
     else:
@@ -69,25 +70,27 @@ def _op(
         stride=stride,
         normalize=normalize,
         eps=eps,
+        return_sequences=return_sequences,
     )
 
 
 @fake_of(_op)
-def _(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(prediction: Tensor, return_sequences: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.promote_types(torch.float32, prediction.dtype)
     loss, share = (prediction.new_empty((), dtype=dtype) for _ in range(2))
-    return loss, torch.empty_like(prediction), share
+    parts = prediction.new_empty(prediction.shape[0] if return_sequences else 0, dtype=dtype)
+    return loss, torch.empty_like(prediction), share, parts
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     _, clips, guidance, token_mask, valid, *ctx.options = inputs
     # The slope's gradient is asked for in a double backward only; without this it would always arrive as zeros.
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(clips, guidance, token_mask, valid, *output[1:])
+    ctx.save_for_backward(clips, guidance, token_mask, valid, *output[1:3])
 
 
 def _backward(
-    ctx: Any, grad: Tensor | None, grad_slope: Tensor | None, _: Tensor | None
+    ctx: Any, grad: Tensor | None, grad_slope: Tensor | None, *_: Tensor | None
 ) -> dict[str, Tensor | None]:
     clips, guidance, token_mask, valid, slope, share = ctx.saved_tensors
     total = None
@@ -214,14 +217,14 @@ def counted_values(
     target: str = "motion",
     stride: int = 1,
 ) -> Tensor:
-    """How many joints and frames :func:`weighted_reconstruction_loss` takes its mean over, an int64 scalar.
+    """How many joints and frames of each sequence :func:`weighted_reconstruction_loss` counts, ``(S,)`` int64.
 
     Args:
         valid, target_frames, target_joints, token_mask, target, stride: as there.
     """
     known = known_motion(valid, stride) if target == "motion" else valid
     counted = to_patches(known[..., None], target_frames, target_joints)
-    return (counted if token_mask is None else counted & token_mask[..., None]).sum()
+    return (counted if token_mask is None else counted & token_mask[..., None]).sum((1, 2))
 
 
 def weighted_reconstruction_loss(
@@ -237,7 +240,8 @@ def weighted_reconstruction_loss(
     stride: int = 1,
     normalize: str = "sequence",
     eps: float = 1e-6,
-) -> Tensor:
+    return_sequences: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Mean of ``guidance * (prediction - target)**2``, with the target made from the raw clip.
 
     The mean runs over all predicted values, not over the sum of the weights (AMR). ``token_mask`` restricts it to
@@ -259,9 +263,11 @@ def weighted_reconstruction_loss(
         normalize: ``"sequence"`` standardises each joint and channel over time, ``"patch"`` each patch (MAMP),
             ``"none"`` nothing (choice: sequence). Variances are unbiased.
         eps: added to the variance.
+        return_sequences: return the loss of each sequence too.
 
     Returns:
-        Scalar; 0 where no value counts.
+        Scalar; 0 where no value counts. With ``return_sequences`` also the mean of each sequence over those of its
+        values that count ``(S,)``, NaN where none does; no gradient flows through it.
 
     Raises:
         ValueError: shapes that do not fit, patches that do not divide the grid, an unknown option.
@@ -274,7 +280,7 @@ def weighted_reconstruction_loss(
     if guidance is not None:
         guidance = guidance.detach()
     name = choose("weighted_reconstruction_loss", _problem(prediction, clips, guidance, normalize))
-    loss, _, _ = _op(
+    loss, _, _, parts = _op(
         prediction,
         clips.detach(),
         guidance,
@@ -286,6 +292,18 @@ def weighted_reconstruction_loss(
         stride,
         normalize,
         eps,
+        return_sequences,
         name,
     )
-    return loss
+    if not return_sequences:
+        return loss
+    if valid is not None:
+        counts = counted_values(
+            valid, target_frames=target_frames, target_joints=target_joints, token_mask=token_mask, target=target,
+            stride=stride,
+        )  # fmt: skip
+    elif token_mask is not None:
+        counts = token_mask.sum(1)
+    else:
+        return loss, parts.detach() * clips.shape[0]
+    return loss, parts.detach() * (counts.sum().to(parts.dtype) / counts)

@@ -112,9 +112,12 @@ def loss_slope_and_share(
     target_joints: int = 1,
     guidance: Tensor | None = None,
     token_mask: Tensor | None = None,
+    return_sequences: bool = False,
     **options: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss, and its gradient as a slope ``(S, Q, P)`` in the prediction's dtype times a share, a scalar.
+
+    Last the part of the loss that each sequence adds ``(S,)``, where it is asked for, else ``(0,)``.
 
     The share is the power of two next below one over the number of values. The gradient itself is not stored: of
     millions of values a single one is less than the smallest normal float16.
@@ -132,7 +135,9 @@ def loss_slope_and_share(
         error = error if known is None else torch.where(weight > 0, error, 0)
     number = torch.as_tensor(number, dtype=compute, device=error.device)
     share = torch.ldexp(torch.ones_like(number), 1 - torch.frexp(number).exponent)
-    return (weighted * error).sum() / number, (2 * weighted / (number * share)).to(prediction.dtype), share
+    squares = weighted * error
+    parts = squares.sum((1, 2)) / number if return_sequences else squares.new_empty(0)
+    return squares.sum() / number, (2 * weighted / (number * share)).to(prediction.dtype), share, parts
 
 
 def weighted_reconstruction_loss(prediction: Tensor, clips: Tensor, **options: Any) -> Tensor:

@@ -168,6 +168,7 @@ def _loss(
     guided: bool = False,
     masked: bool = False,
     valid: bool = False,
+    sequences: bool = False,
 ) -> Arguments:
     target_frames = frames or s.target_frames
     queries = s.frames // target_frames * s.joints
@@ -183,6 +184,7 @@ def _loss(
         "stride": 1,
         "normalize": normalize,
         "eps": 1e-6,
+        "return_sequences": sequences,
     }
 
 
@@ -368,13 +370,16 @@ def _cases() -> Iterator[Case]:
     yield Case("motion_guidance", "histogram", partial(_guidance, kind="histogram"), one)
     yield Case("motion_guidance", "histogram valid", partial(_guidance, kind="histogram", valid=True))
 
-    loss = partial(Case, "weighted_reconstruction_loss", revision=2)
+    loss = partial(Case, "weighted_reconstruction_loss", revision=3)
     yield loss("amr", partial(_loss, guided=True), (PAPER, LONG))
     yield loss("amr valid", partial(_loss, guided=True, valid=True), one)
+    yield loss("amr sequences", partial(_loss, guided=True, sequences=True))
     patches = partial(_loss, frames=4, masked=True)
     yield loss("mae", partial(patches, target="joints", normalize="none"), one)
     yield loss("mamp", partial(patches, normalize="patch"), one)
-    yield loss("all", partial(patches, target="joints", normalize="patch", guided=True, valid=True))
+    yield loss(
+        "all", partial(patches, target="joints", normalize="patch", guided=True, valid=True, sequences=True)
+    )
 
     yield Case("sample_clips", "", _sample, one)
     yield Case("sample_clips", "groups", partial(_sample, groups=True), one)

@@ -50,10 +50,11 @@ _OTHERS = ("evaluation*.json", "features", "tensorboard")
 # A run with another value of one of these is another run, which a checkpoint cannot continue.
 _IDENTITY = (
     "model", "architecture", "preprocess", "train_on", "split", "keep_empty_bodies", "batch_size", "seed",
+    "mixture",
 )  # fmt: skip
 # These may differ between a run and its continuation without a word.
 _INCIDENTAL = (
-    "data", "out", "graph", "data_budget", "recompute", "side_branch",
+    "data", "held_out_data", "out", "graph", "data_budget", "recompute", "side_branch",
     "log_every", "checkpoint_every", "probe_every", "probe_pooling", "tensorboard", "progress", "on_nan",
 )  # fmt: skip
 _FORMAT = "fastamr-state-1"
@@ -289,12 +290,12 @@ def changed_settings(scalars: Mapping[str, Any], config: Mapping[str, Any], fing
     """
     # Options that are younger than the checkpoint had their defaults.
     saved = PretrainConfig().to_dict() | current_names(scalars["config"])
-    if saved["model"] == config["model"]:
-        defaults = model_config_class(saved["model"])().to_dict()
-        younger = {name: value for name, value in defaults.items() if name in config["architecture"]}
-        saved["architecture"] = younger | saved["architecture"]
     for name in _IDENTITY:
-        old, new = json.loads(json.dumps([saved[name], config[name]]))
+        values = [saved[name], config[name]]
+        if name == "architecture":  # settings that are younger than the checkpoint had their defaults, too
+            defaults = model_config_class(config["model"])().to_dict()
+            values = [defaults | value for value in values]
+        old, new = json.loads(json.dumps(values))
         if old != new:
             raise ValueError(
                 f"cannot resume: {_difference(name, old, new)}; use the saved value, or name another folder"

@@ -41,6 +41,10 @@ class PretrainConfig:
             left out keeps the model's default. A ``Config`` instance is accepted too. Without ``layout`` the
             data's is taken.
         data: packed files of one layout, which train together (with layout ``body`` of any), or ``synthetic``.
+        mixture: temperature of the sampling from several files: the probability of a file is proportional to the
+            number of its training sequences to this power. 1 is in proportion to their sizes, 0 all files equally
+            often, 0.5 between the two; null shuffles all sequences together.
+        held_out_data: packed files that are never trained on; the kNN probe runs on them too.
         out: folder of the run.
         preprocess: pre-processing steps, by name or with parameters (``center:frame=every``); those that a file's
             header already lists are not applied twice. Choice: centre on the root joint of the first frame.
@@ -95,7 +99,8 @@ class PretrainConfig:
             that from then on; the run's ``config.yaml`` keeps False, so that resuming measures nothing anew.
         log_every: updates between two readings of the loss (the only regular host synchronisation).
         checkpoint_every: epochs between two checkpoints; the end of the run always writes one.
-        probe_every: epochs between two kNN probes on the split; 0 for none.
+        probe_every: epochs between two kNN probes on the split, of all files together and of each by itself; 0 for
+            none.
         probe_pooling: of the tokens in the features that are probed: ``mean``, ``regions``, ``regions+time`` or
             ``mean+max``.
         profile: profile this many of the first updates (kernels, gaps, a Chrome trace in the run's folder), then go on
@@ -110,6 +115,8 @@ class PretrainConfig:
     model: str = "amr"
     architecture: dict[str, Any] = field(default_factory=dict)
     data: list[str] = field(default_factory=list)
+    mixture: float | None = None
+    held_out_data: list[str] = field(default_factory=list)
     out: str = ""
     preprocess: list[str] = field(default_factory=lambda: ["center"])
     train_on: str = "train"
@@ -155,9 +162,9 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = dict(self.__dict__)
-        if isinstance(given["data"], (str, Path)):
-            given["data"] = [given["data"]]
-        given["data"] = [str(source) for source in given["data"]]
+        for name in ("data", "held_out_data"):
+            sources = [given[name]] if isinstance(given[name], (str, Path)) else given[name]
+            given[name] = [str(source) for source in sources]
         given["out"] = str(given["out"])
         if isinstance(given["graph"], bool):  # what YAML makes of an unquoted on or off
             given["graph"] = "on" if given["graph"] else "off"
@@ -195,6 +202,10 @@ class PretrainConfig:
         _require("noise", self.noise, 0 <= self.noise < float("inf"), "zero or more")
         for name in ("weight_decay", "max_angle", "probe_every", "profile", "seed"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "zero or more")
+        mixture = self.mixture
+        _require(
+            "mixture", mixture, mixture is None or 0 <= mixture <= 1, "a temperature from 0 to 1, or null"
+        )
         budget = self.data_budget
         _require("data_budget", budget, budget is None or budget >= 0, "zero or more, or null")
         warmup, beta1, beta2, (low, high) = self.warmup_epochs, *self.betas, self.crop

@@ -88,7 +88,7 @@ class Batch:
         clips: ``(S, T, V, C)`` float32.
         valid: ``(S, T, V)`` bool, or None where all joints count as seen.
         seed: ``(2,)`` int64, which masks follow from.
-        bodies: ``(S,)`` int64, the body sequences of the data; -1 for an empty slot.
+        bodies: ``(S,)`` int64, the body sequences of the data; negative for an empty slot.
         about: ``update``, ``loss``, ``clips`` (their names and largest coordinates), ``config``, ...
     """
 
@@ -144,7 +144,7 @@ def clips_of(data: PackedSkeletons, bodies: Tensor, clips: Tensor) -> list[dict[
 
     Args:
         data: the data set.
-        bodies: ``(S,)`` int64, the body sequences; -1 for an empty slot.
+        bodies: ``(S,)`` int64, the body sequences; negative for an empty slot.
         clips: ``(S, T, V, C)``, the clips as the model saw them.
     """
     largest = clips.detach().abs().flatten(1).amax(1).float().cpu().tolist()
@@ -162,7 +162,7 @@ def names_of(data: PackedSkeletons, bodies: Tensor) -> list[str | None]:
 
     Args:
         data: the data set.
-        bodies: ``(S,)`` int64, the body sequences; -1 for an empty slot.
+        bodies: ``(S,)`` int64, the body sequences; negative for an empty slot.
     """
     owner = data.body_clip.cpu()[bodies.cpu().clamp(min=0)].tolist()
     return [None if body < 0 else data.names[clip] for body, clip in zip(bodies.tolist(), owner, strict=True)]

@@ -187,5 +187,5 @@ class Keeper:
         seed = run.step.seed.clone()
         seed[1] -= run.config.accumulate * (run.update - (update - 1))
         run.step.clips.advance(update - 1)
-        clips, valid = run.step.clips.draw(torch.full_like(run.step.counter, update - 1), seed[:2])
+        clips, valid, *_ = run.step.clips.draw(torch.full_like(run.step.counter, update - 1), seed[:2])
         return Batch(clips, valid, seed, run.order.batch(update - 1), {})

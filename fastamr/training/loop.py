@@ -172,17 +172,18 @@ class Loop:
 
     def _probe(self) -> None:
         run = self.run
-        assert run.probe_split is not None
-        accuracy = knn_probe(
-            run.model,
-            run.data,
-            run.probe_split,
-            batch_size=run.config.batch_size,
-            pooling=run.config.probe_pooling,
+        found = knn_probe(
+            run.model, run.probes, batch_size=run.config.batch_size, pooling=run.config.probe_pooling
         )
         epoch = run.order.epoch_at(run.update)
-        self.report.write("probe", update=run.update, epoch=epoch, knn_1=accuracy)
-        self.report.say(f"epoch {epoch:.1f}: 1-NN {accuracy:.1f} % on split {run.split!r}")
+        names = {name: "knn_1" if name is None else f"probe/{name}" for name in found}
+        values = {names[name]: accuracy for name, accuracy in found.items()}
+        self.report.write("probe", update=run.update, epoch=epoch, **values)
+        shown = [
+            f"{accuracy:.1f} % on {f'split {run.split!r}' if name is None else name}"
+            for name, accuracy in found.items()
+        ]
+        self.report.say(f"epoch {epoch:.1f}: 1-NN {', '.join(shown)}")
 
     def _write_profile(self) -> None:
         run, config = self.run, self.run.config

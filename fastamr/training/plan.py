@@ -40,6 +40,8 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
         "tokens": f"N = {header['tokens']:,} a sequence, K = {header['visible']:,} visible",
         "data": f"{header['clips']:,} of {header['all_clips']:,} clips ({half}), {header['sequences']:,} sequences "
         f"(bodies: {header['bodies']})",
+        **({"sets": _sets(header)} if "sets" in header else {}),
+        **({"held out": _held_out(header)} if "held_out" in header else {}),
         "batch": f"{header['batch_size']:,} sequences{_shares(header)}",
         "length": f"{header['updates']:,} updates = {epochs:,.4g} epochs of {header['updates_per_epoch']:,}{done}",
         "device": f"{header['device_name']}, {header['precision']}",
@@ -47,6 +49,22 @@ def plan_lines(header: Mapping[str, Any], folder: Path) -> list[str]:
         "out": str(folder),
     }
     return [f"{name:<8} {text}" for name, text in lines.items()]
+
+
+def _sets(header: Mapping[str, Any]) -> str:
+    """Return what a run draws from each of several sets, in words."""
+    temperature = header["mixture"]
+    how = "shuffled together" if temperature is None else f"temperature {temperature:g}"
+    return f"{how}; " + "; ".join(
+        f"{one['name']}: {one['sequences']:,} sequences, {100 * one['share']:.3g} % of a batch, "
+        f"{one['passes']:,.3g} passes"
+        for one in header["sets"]
+    )
+
+
+def _held_out(header: Mapping[str, Any]) -> str:
+    """Return which sets a run never trains on, in words."""
+    return "; ".join(f"{one['name']}: {one['clips']:,} clips" for one in header["held_out"])
 
 
 def _shares(header: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,21 +13,24 @@ import torch
 
 from .. import native, progress
 from ..data import parse_steps
-from ..data.joining import Gathered, gather, open_sets
+from ..data.joining import Gathered, gather, open_sets, repeated, same_file, set_names
+from ..data.packed.split import split_name
 from ..devices import deterministic
 from ..distributed import World
 from ..files import check_writable
 from ..folders import FolderLock
 from ..memory import OutOfMemory, is_exhausted, keep_freed_memory
 from ..ops.common import tuned
+from ..skeleton import is_body
 from ..tuning import saved, tune
 from .checkpoint import RUN_FILES, check_folder
 from .config import PretrainConfig
 from .keeper import Keeper
 from .loop import Loop
+from .probe import HeldOut
 from .report import RunReport
 from .run import Run
-from .setup import check_room, is_resident, model_layout, pick_split
+from .setup import DEFAULT_SPLIT, check_room, is_resident, model_layout, pick_split
 from .update.calls import basis_of, calls_of
 from .update.needs import exhausted
 
@@ -99,10 +103,10 @@ def _pretrain(
     config: PretrainConfig, data: PackedSkeletons | None, device: torch.device, world: World, quiet: bool
 ) -> Path:
     """Make the run; what it recorded is gone when this returns, as NCCL needs before its connections close."""
-    gathered = _gather(config, data, device)
+    gathered, held_out = _gather(config, data, device)
     if device.type == "cpu":
         native.why_not("cpu")  # compiled on first use: now, not in the first update, which is timed
-    run = Run(config, gathered, device, world)
+    run = Run(config, gathered, device, world, held_out)
     if config.tune:
         _tune(run, quiet)
     report = RunReport(
@@ -139,14 +143,19 @@ def _check_place(config: PretrainConfig) -> None:
     """Refuse a folder that cannot be written into, before data is read for minutes."""
     check_folder(config.out, resume=config.resume, overwrite=config.overwrite)
     for name in RUN_FILES:
-        check_writable(Path(config.out) / name, *config.data)
+        check_writable(Path(config.out) / name, *config.data, *config.held_out_data)
     if Path(config.out).is_dir():
         with FolderLock(config.out, WHAT):
             pass
 
 
-def _gather(config: PretrainConfig, data: PackedSkeletons | None, device: torch.device) -> Gathered:
-    """Return the data of a run, with its split; several sets that will not lie on the device stay where they are."""
+def _gather(
+    config: PretrainConfig, data: PackedSkeletons | None, device: torch.device
+) -> tuple[Gathered, list[HeldOut]]:
+    """Return the data of a run, with its split, and the sets that are held out.
+
+    Several sets that will not lie on the device stay where they are.
+    """
     sets, sources = (open_sets(config.data), config.data) if data is None else ([data], ["the data"])
     split = pick_split(config.split, sets, config.train_on)
     layout = model_layout(config)
@@ -161,4 +170,63 @@ def _gather(config: PretrainConfig, data: PackedSkeletons | None, device: torch.
         unnamed="unknown",
         copy=is_resident(sets, device, config.data_budget),
     )
-    return dataclasses.replace(gathered, split=split)
+    gathered = dataclasses.replace(gathered, split=split)
+    names = set_names(config.held_out_data, gathered.names)
+    held_out = list[HeldOut]()
+    for source, name in zip(config.held_out_data, names, strict=True):
+        one, notes, warnings = _hold_out(config, source, gathered, (sets, sources))
+        held_out.append(HeldOut(name, one, _probed_split(one, split)))
+        gathered = dataclasses.replace(
+            gathered, notes=(*gathered.notes, *notes), warnings=(*gathered.warnings, *warnings)
+        )
+    if held_out and not config.probe_every:
+        text = "held-out sets are named and not used, as there are no probes: pass --probe-every"
+        gathered = dataclasses.replace(gathered, notes=(*gathered.notes, text))
+    return gathered, held_out
+
+
+def _hold_out(
+    config: PretrainConfig,
+    source: str,
+    gathered: Gathered,
+    trained: tuple[Sequence[PackedSkeletons], Sequence[str]],
+) -> tuple[PackedSkeletons, list[str], list[str]]:
+    """Return a set that is never trained on, pre-processed as the training data, and what to note and to warn of.
+
+    Raises:
+        ValueError: it is one of the training files, or has another layout or number of channels.
+    """
+    data = gathered.data
+    (opened,) = open_sets([source])
+    check_room([opened], [source], config.preprocess, data.layout if is_body(data.layout) else None)
+    warnings = list[str]()
+    for one, other in zip(*trained, strict=True):
+        if same_file(source, other):
+            raise ValueError(
+                f"held_out_data names {source}, which is trained on as --data {other}: leave one of the two"
+            )
+        warnings += [text for text, grave in repeated([opened, one], [source, other]) if grave]
+    own = gather(
+        [opened],
+        [source],
+        config.preprocess,
+        layout=data.layout,
+        labelled=False,
+        reference=gathered.body_size,
+    )
+    found, wanted = [(each.layout, each.coords.shape[-1]) for each in (own.data, data)]
+    if found != wanted:
+        raise ValueError(
+            f"held_out_data {source} has layout {found[0].name!r} with {found[1]} channels, the training data "
+            f"{wanted[0].name!r} with {wanted[1]}: map it first, with fastamr convert IN OUT --layout {wanted[0].name}"
+        )
+    return own.data, list(own.notes), [*own.warnings, *warnings]
+
+
+def _probed_split(data: PackedSkeletons, split: str | None) -> str | None:
+    """Return the run's split where a set has it, else ``official``, else its only one, else None."""
+    for name in (split, DEFAULT_SPLIT):
+        known = None if name is None else split_name(name, data.splits)
+        if known is not None:
+            return known
+    return next(iter(data.splits)) if len(data.splits) == 1 else None

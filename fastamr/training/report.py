@@ -21,6 +21,7 @@ from .metrics.collapse import CollapseGuard
 from .metrics.metric_ring import Reading
 from .metrics.metrics import MetricsLog
 from .plan import Forecast, plan_lines
+from .update.by_set import losses_by_set
 from .update.explanation import Explanation
 from .update.schedule import LearningRateSchedule
 
@@ -170,6 +171,7 @@ class RunReport:
         if len(skipped) == count:
             return skipped
         self.loss = math.fsum(filter(math.isfinite, reading.losses)) / (count - len(skipped))
+        terms = losses_by_set(reading.terms)
         speed = count * self.config.batch_size / reading.seconds
         self.write(
             "train",
@@ -179,9 +181,9 @@ class RunReport:
             lr=self.schedule.at(end - 1),
             seconds=self.seconds,
             sequences_per_second=speed,
-            **reading.terms,
+            **terms,
         )
-        self._watch(end, reading.terms)
+        self._watch(end, terms)
         self._latest = f", loss {self.loss:.4f}, {figure(speed)} sequences/s"
         self._show(end, 0)
         return skipped

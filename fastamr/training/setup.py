@@ -15,8 +15,9 @@ from ..memory import free_memory
 from ..models.parts.presence import check_masking
 from ..skeleton import BODY, SkeletonLayout, get_layout, is_body
 from .clips.augmentation import Augmentation
-from .clips.batches import BatchOrder
+from .clips.batches import BatchOrder, Part
 from .clips.clip_streams import ClipStream, PrefetchedClips, ResidentClips
+from .clips.mixture import MixtureOrder, set_of
 from .clips.sampling import ClipSampler
 from .config import DEFAULT_EPOCHS, DEFAULT_WARMUP_EPOCHS, PretrainConfig
 
@@ -84,7 +85,12 @@ def pick_split(
 
 
 def training_sequences(
-    data: PackedSkeletons, train_on: str, split: str | None, *, keep_empty_bodies: bool = False
+    data: PackedSkeletons,
+    train_on: str,
+    split: str | None,
+    *,
+    keep_empty_bodies: bool = False,
+    clip_set: Tensor | None = None,
 ) -> Tensor:
     """Return the body sequences to train on, as :class:`fastamr.training.clips.batches.BatchOrder` takes them.
 
@@ -93,10 +99,11 @@ def training_sequences(
         train_on: ``train`` for the training clips of the split, ``all`` for every clip.
         split: the split's name; None stands for all clips.
         keep_empty_bodies: give every clip two body slots, as the public code does.
+        clip_set: ``(N,)`` int64, the set of each clip; None = all are of set 0.
 
     Returns:
-        ``(B,)`` int64, indices of body sequences; with ``keep_empty_bodies`` ``(N, 2)``, one row a clip, -1 for an
-        empty slot. Bodies beyond the second have no slot there.
+        ``(B,)`` int64, indices of body sequences; with ``keep_empty_bodies`` ``(N, 2)``, one row a clip, ``-1 - k``
+        for an empty slot of a clip of set k. Bodies beyond the second have no slot there.
 
     Raises:
         ValueError: there is no such split, or it has no training clip.
@@ -118,9 +125,65 @@ def training_sequences(
     first = torch.searchsorted(data.body_clip, owner)
     slot = bodies - first
     slots = torch.full((data.num_clips, BODY_SLOTS), -1, dtype=torch.int64)
+    if clip_set is not None:
+        slots -= clip_set[:, None]
     within = slot < BODY_SLOTS
     slots[owner[within], slot[within]] = bodies[within]
     return slots[chosen]
+
+
+def batch_order(
+    sequences: Tensor, body_set: Tensor, sets: int, config: PretrainConfig, part: Part
+) -> BatchOrder:
+    """Return the order of a run's batches.
+
+    Args:
+        sequences: from :func:`training_sequences`.
+        body_set: ``(B,)`` int64, the set of each body sequence.
+        sets: how many there are.
+        config: batch size, seed and temperature.
+        part: of this process.
+
+    Raises:
+        ValueError: there is nothing to train on; a temperature for a single set.
+    """
+    if config.mixture is None:
+        return BatchOrder(sequences, config.batch_size, config.seed, part)
+    if sets == 1:
+        raise ValueError(
+            f"mixture {config.mixture:g} is the temperature of a sampling from several data sets, and there is one: "
+            "name more with --data, or leave --mixture"
+        )
+    parts = [sequences[owner_of(sequences, body_set) == place] for place in range(sets)]
+    return MixtureOrder(parts, config.batch_size, config.seed, config.mixture, part)
+
+
+def owner_of(sequences: Tensor, body_set: Tensor) -> Tensor:
+    """Return the set of each row of :func:`training_sequences`."""
+    return set_of(sequences if sequences.ndim == 1 else sequences[:, 0], body_set)
+
+
+def describe_sets(
+    names: Sequence[str], sequences: Tensor, body_set: Tensor, order: BatchOrder, total: int
+) -> list[dict[str, Any]]:
+    """Return what a run draws from each set: its name, sequences, share of a batch, and passes over it in the run.
+
+    Args:
+        names: of the sets.
+        sequences: from :func:`training_sequences`.
+        body_set: ``(B,)`` int64, the set of each body sequence.
+        order: of the batches.
+        total: updates of the whole run.
+    """
+    width = sequences[:1].numel()
+    owner = owner_of(sequences, body_set)
+    sizes = (torch.bincount(owner, minlength=len(names)) * width).tolist()
+    shares = order.shares if isinstance(order, MixtureOrder) else [size / order.count for size in sizes]
+    drawn = total * order.batch_size
+    return [
+        {"name": name, "sequences": size, "share": share, "passes": drawn * share / size if size else 0.0}
+        for name, size, share in zip(names, sizes, shares, strict=True)
+    ]
 
 
 def describe_bodies(data: PackedSkeletons, sequences: Tensor, keep_empty_bodies: bool) -> dict[str, Any]:
@@ -215,6 +278,7 @@ def open_clip_stream(
     device: torch.device,
     *,
     resident: bool,
+    body_set: Tensor | None = None,
 ) -> ClipStream:
     """Return the source of a run's clips.
 
@@ -225,6 +289,7 @@ def open_clip_stream(
         model: says how many frames a clip has, and what the augmentation must leave of it.
         device: where the step runs.
         resident: take the frames from the data itself; otherwise send them ahead of each update.
+        body_set: ``(B,)`` int64, the set of each body sequence, where batches shall say it.
 
     Raises:
         ValueError: an augmentation that the layout or the channels do not allow.
@@ -240,7 +305,9 @@ def open_clip_stream(
         resident=resident,
         augmentation=None if augmentation is None else augmentation.to(device),
     )
-    return ResidentClips(sampler, order) if resident else PrefetchedClips(sampler, order, device)
+    if resident:
+        return ResidentClips(sampler, order, body_set)
+    return PrefetchedClips(sampler, order, device, body_set)
 
 
 def build_augmentation(config: PretrainConfig, model: SkeletonModel) -> Augmentation | None:

@@ -8,11 +8,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .figures import COLOURS, MARKERS, figure_text, new_figure, save_figure
+from .figures import COLOURS, LINES, MARKERS, figure_text, new_figure, save_figure
 
 METRICS_FILE = "metrics.jsonl"
-# What the curves need of a record, by its kind.
-_NUMBERS = {"train": ("epoch", "loss", "lr", "sequences_per_second"), "probe": ("epoch", "knn_1")}
+# What the curves need of a record, by its kind, and what its further curves begin with: one for each data set.
+_NUMBERS = {"train": ("epoch", "loss", "lr", "sequences_per_second"), "probe": ("epoch",)}
+_BY_SET = {"train": "loss/", "probe": "probe/"}
+_PROBE = "knn_1"
 
 
 def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
@@ -36,7 +38,9 @@ def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
         try:
             record = json.loads(line)
             kind = record["kind"]
-            for name in _NUMBERS.get(kind, ()):
+            names = [name for name in record if name.startswith(_BY_SET.get(kind, "/"))]
+            names += [name for name in (_PROBE,) if kind == "probe" and (name in record or not names)]
+            for name in (*_NUMBERS.get(kind, ()), *names):
                 math.isfinite(record[name])  # raises for what is no number, or too large for one
             records.setdefault(kind, []).append(record)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -68,6 +72,7 @@ def draw_curves(path: str | Path, records: dict[str, list[dict[str, Any]]], *, t
     precision = str(header.get("precision", ""))
     device = " ".join(str(header[key]) for key in ("device_name",) if header.get(key))
     _panel(panels[0, 0], train, "loss", "loss (no unit)", "pre-training loss", 0)
+    _by_set(panels[0, 0], train, "loss/", "all")
     _panel(panels[0, 1], train, "lr", "learning rate", "learning rate of each update", 1)
     speed = (
         f"throughput ({', '.join(filter(None, (device, precision)))})"
@@ -79,15 +84,18 @@ def draw_curves(path: str | Path, records: dict[str, list[dict[str, Any]]], *, t
     if probes:
         split = header.get("split")
         name = f"1-NN on split {split!r}" if split else "1-NN"
-        _panel(panels[1, 1], probes, "knn_1", "accuracy (%)", f"probe of the frozen encoder: {name}", 3)
-        last = probes[-1]
-        panels[1, 1].annotate(
-            f"{last['knn_1']:.1f}",
-            (last["epoch"], last["knn_1"]),
-            textcoords="offset points",
-            xytext=(0, 7),
-            ha="center",
-        )
+        together = [record for record in probes if _PROBE in record]
+        _panel(panels[1, 1], together, _PROBE, "accuracy (%)", f"probe of the frozen encoder: {name}", 3)
+        if together:
+            last = together[-1]
+            panels[1, 1].annotate(
+                f"{last[_PROBE]:.1f}",
+                (last["epoch"], last[_PROBE]),
+                textcoords="offset points",
+                xytext=(0, 7),
+                ha="center",
+            )
+        _by_set(panels[1, 1], probes, "probe/", "all training sets" if together else "")
         panels[1, 1].margins(y=0.2)
     else:
         panels[1, 1].text(
@@ -118,3 +126,32 @@ def _panel(axes: Any, records: list[dict[str, Any]], key: str, label: str, title
     )
     axes.set(xlabel="epoch", ylabel=label, title=title)
     axes.grid(alpha=0.3)
+
+
+def _by_set(axes: Any, records: list[dict[str, Any]], beginning: str, whole: str) -> None:
+    """Add a curve for each data set to a panel, and a legend.
+
+    Args:
+        axes: the panel; it has the curve of all sets together, or an empty one.
+        records: of one kind.
+        beginning: of the sets' keys.
+        whole: what the first curve is called; empty = it has no points.
+    """
+    names = dict.fromkeys(name for record in records for name in record if name.startswith(beginning))
+    if not names:
+        return
+    axes.lines[0].set_label(figure_text(whole) or None)
+    for place, name in enumerate(names):
+        own = [record for record in records if name in record]
+        axes.plot(
+            [record["epoch"] for record in own],
+            [record[name] for record in own],
+            color=COLOURS[(place + 4) % len(COLOURS)],
+            linestyle=LINES[1 + place % (len(LINES) - 1)],
+            marker=MARKERS[(place + 4) % len(MARKERS)],
+            markersize=3,
+            markevery=max(1, len(own) // 12),
+            linewidth=1.0,
+            label=figure_text(name.removeprefix(beginning)),
+        )
+    axes.legend(fontsize="small")

@@ -226,7 +226,7 @@ PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
         "motion.npz": npz("ntu25"),
         "../shared/data/nw_ucla/nw_ucla.npz": npz("kinect20"),
     },
-    "docs/pretraining.md": NTU | UCLA | {"my.yaml": settings},
+    "docs/pretraining.md": NTU | UCLA | {"my.yaml": settings, "own.safetensors": packed()},
     "docs/body.md": NTU | UCLA | {
         "msr.safetensors": packed("kinect20", "official"),
         "sbu.safetensors": packed("sbu15", "official"),

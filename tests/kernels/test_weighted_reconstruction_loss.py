@@ -27,7 +27,7 @@ def double(value: object) -> object:
 def loss_and_gradient(
     prediction: torch.Tensor, clips: torch.Tensor, **options: object
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    loss, slope, share = loss_slope_and_share(prediction, clips, **options)
+    loss, slope, share, _ = loss_slope_and_share(prediction, clips, **options)
     return loss, (slope * share[None]).to(prediction.dtype)
 
 
@@ -279,6 +279,33 @@ def test_a_sequence_does_not_depend_on_its_batch(normalize: str, device: torch.d
     for s in range(4):
         alone = run(prediction[s : s + 1], clips[s : s + 1], target_frames=4, normalize=normalize)[1]
         assert torch.equal(alone[0], slope[s] * 4)
+
+
+@pytest.mark.parametrize("normalize", NORMALIZATIONS)
+def test_the_loss_of_each_sequence(normalize: str, device: torch.device) -> None:
+    """That of the reference; and to ask for it changes no bit of loss and gradient."""
+    prediction, clips = inputs(device, sequences=5, joints=40)
+    valid = torch.rand(5, 12, 40, device=device) > 0.2
+    for options in ({}, {"valid": valid}):
+        found = []
+        for name in ("triton", "reference"):
+            leaf = prediction.clone().requires_grad_()
+            with fastamr.backend(name):
+                loss, sequences = ops.weighted_reconstruction_loss(
+                    leaf, clips, target_frames=4, normalize=normalize, return_sequences=True, **options
+                )
+                assert torch.equal(
+                    loss,
+                    ops.weighted_reconstruction_loss(
+                        leaf, clips, target_frames=4, normalize=normalize, **options
+                    ),
+                )
+            found.append(sequences)
+        torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=0)
+    _, none = ops.weighted_reconstruction_loss(
+        prediction[:0], clips[:0], target_frames=4, normalize=normalize, return_sequences=True
+    )
+    assert none.shape == (0,)
 
 
 @settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate))

@@ -242,3 +242,47 @@ def test_the_gradient_of_a_scaled_loss_keeps_its_precision(dtype: torch.dtype) -
             error = (leaf.grad.double() - exact.grad).norm() / exact.grad.norm()
             assert error < close
             assert (leaf.grad == 0).double().mean() < 2e-4
+
+
+@pytest.mark.parametrize("normalize", ["sequence", "patch", "none"])
+@pytest.mark.parametrize("given", ["", "guidance", "mask", "valid", "guidance mask valid"])
+def test_the_loss_of_each_sequence_is_its_loss_alone(given: str, normalize: str) -> None:
+    clips = random_clips(4, 12, 5, dtype=torch.float64)
+    prediction = torch.randn(4, 15, 12, dtype=torch.float64, requires_grad=True)
+    tensors = {
+        "guidance": torch.rand(4, 12, 5, dtype=torch.float64),
+        "token_mask": torch.rand(4, 15) > 0.4,
+        "valid": torch.rand(4, 12, 5) > torch.tensor([0.1, 0.3, 0.5, 0.7])[:, None, None],
+    }
+    tensors = {name: value for name, value in tensors.items() if name.removeprefix("token_") in given.split()}
+    options = {"target_frames": 4, "normalize": normalize}
+    loss, sequences = ops.weighted_reconstruction_loss(
+        prediction, clips, return_sequences=True, **options, **tensors
+    )
+    assert not sequences.requires_grad
+    assert torch.equal(loss, ops.weighted_reconstruction_loss(prediction, clips, **options, **tensors))
+    for place in range(4):
+        one = {name: value[place : place + 1] for name, value in tensors.items()}
+        alone = ops.weighted_reconstruction_loss(
+            prediction[place : place + 1], clips[place : place + 1], **options, **one
+        )
+        torch.testing.assert_close(sequences[place], alone)
+    if given in ("", "guidance"):
+        torch.testing.assert_close(sequences.mean(), loss)
+
+
+def test_a_sequence_of_which_nothing_counts_has_no_loss() -> None:
+    clips, prediction = random_clips(3, 8, 3), torch.randn(3, 6, 12)
+    valid, mask = torch.ones(3, 8, 3, dtype=torch.bool), torch.ones(3, 6, dtype=torch.bool)
+    valid[1], mask[1] = False, False
+    for options in ({"valid": valid}, {"token_mask": mask}, {"valid": valid, "token_mask": mask}):
+        _, sequences = ops.weighted_reconstruction_loss(
+            prediction, clips, target_frames=4, return_sequences=True, **options
+        )
+        assert sequences.isnan().tolist() == [False, True, False]
+        nothing = {name: torch.zeros_like(value) for name, value in options.items()}
+        loss, sequences = ops.weighted_reconstruction_loss(
+            prediction, clips, target_frames=4, return_sequences=True, **nothing
+        )
+        assert loss == 0
+        assert sequences.isnan().all()

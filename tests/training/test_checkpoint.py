@@ -127,6 +127,7 @@ CONFIG = {
     "keep_empty_bodies": False,
     "batch_size": 4,
     "seed": 0,
+    "mixture": None,
     "lr": 1e-3,
     "out": "a",
 }

@@ -19,7 +19,7 @@ from fastamr.models import SkeletonModel, SLiMModel
 from fastamr.probes import linear_probe
 from fastamr.visualization.attention_maps import attention_weights, received
 from fastamr.visualization.confusion import confusion_matrix, draw_confusion
-from fastamr.visualization.curves import read_metrics
+from fastamr.visualization.curves import draw_curves, read_metrics
 from fastamr.visualization.embedding import project
 
 SMALL = {"width": 16, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
@@ -105,6 +105,25 @@ def test_curves(run_folder: Path, tmp_path: Path) -> None:
         "47.5",
     ):
         assert word in text, word
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_curve_for_each_set(tmp_path: Path, together: bool) -> None:
+    """Of the loss and of the probe; a set that no batch of a window held has a gap."""
+    pytest.importorskip("matplotlib")
+    train = {"kind": "train", "epoch": 1, "loss": 0.5, "lr": 0.1, "sequences_per_second": 9}
+    probe = {"kind": "probe", "epoch": 1, "probe/held": 61.5} | ({"knn_1": 33.0} if together else {})
+    lines = [{**train, "loss/ntu_$1$": 0.25, "loss/ucla": 0.75}, {**train, "epoch": 2, "loss/ucla": 0.5}]
+    lines += [probe, {**probe, "epoch": 2}, {**train, "loss/ucla": "x"}, {"kind": "probe", "epoch": 3}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + "\n")
+    with pytest.warns(UserWarning, match="is no record of a run and is left out"):
+        records = read_metrics(tmp_path)
+    assert [len(records[kind]) for kind in ("train", "probe")] == [2, 2]
+    draw_curves(tmp_path / "curves.svg", records)
+    text = (tmp_path / "curves.svg").read_text()
+    for word in ("ntu_$1$", "ucla", "held", *(["33.0", "all training sets"] if together else [])):
+        assert word in text, word
+    assert ("all training sets" in text) == together
 
 
 def test_all_figures_of_a_run(run_folder: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class BatchOrder:
 
     Args:
         sequences: ``(B,)`` int64, indices of the body sequences to draw from; or ``(N, M)``, rows that stay
-            together in the order (the body slots of a clip), where -1 is an empty slot.
+            together in the order (the body slots of a clip), where an empty slot is negative.
         batch_size: sequences in a batch, of all processes together.
         seed: fixes the order.
         part: of this process; by default the whole batch.
@@ -72,6 +72,15 @@ class BatchOrder:
         """How many epochs one batch can reach into."""
         return -(-self.batch_size // self.count) + 1
 
+    def most_frames(self, lengths: Tensor) -> int:
+        """Return the most frames that this process's part of a batch can have: the longest, each as often as it fits.
+
+        Args:
+            lengths: ``(count,)`` int64, frames of each of ``sequences``, flattened.
+        """
+        longest = lengths.repeat(self.most_epochs).sort(descending=True).values
+        return int(longest[: len(self.places)].sum())
+
     def epoch_at(self, updates: int) -> float:
         """Return how many times each sequence has been seen on average after so many updates."""
         return updates * self.batch_size / self.count
@@ -90,11 +99,19 @@ class BatchOrder:
     def epoch(self, number: int) -> Tensor:
         """Return one epoch's order ``(count,)`` int64; made on the CPU, so that it is the same for every device."""
         if number not in self._epochs:
-            # The CPU generator reads 32 bits of its seed only, so seed and epoch are mixed into those.
-            mixed = hashlib.sha256(f"{self.seed} {number}".encode()).digest()[:4]
-            generator = torch.Generator().manual_seed(int.from_bytes(mixed, "little"))
-            order = self.sequences[torch.randperm(len(self.sequences), generator=generator)].flatten()
+            order = self._shuffled(number)
             recent = range(number - self.most_epochs, number + self.most_epochs)
             self._epochs = {epoch: known for epoch, known in self._epochs.items() if epoch in recent}
             self._epochs[number] = order
         return self._epochs[number]
+
+    def _shuffled(self, number: int) -> Tensor:
+        """Compute one epoch's order."""
+        generator = generator_of(self.seed, number)
+        return self.sequences[torch.randperm(len(self.sequences), generator=generator)].flatten()
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """Return a generator on the CPU that numbers fix; it reads 32 bits of its seed, so they are mixed into those."""
+    mixed = hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:4]
+    return torch.Generator().manual_seed(int.from_bytes(mixed, "little"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...data.packed.mapped import Rows
 from .batches import BatchOrder
+from .mixture import set_of
 from .sampling import ClipSampler, FrameRows
 
 # While one batch is computed on, the next has been sent, and the one after that is being gathered.
@@ -51,6 +52,7 @@ class ClipStream(Protocol):
     def draw(self, counter: Tensor, seed: Tensor) -> Any:
         """Return the batch, tensors or None: clips ``(S, T, V, C)`` float32 and validity ``(S, T, V)`` bool or None.
 
+        With the set of each body sequence at hand, the sets ``(S,)`` int64 follow them.
         What else a batch has is between the stream and the step's ``compute``.
 
         Args:
@@ -71,10 +73,12 @@ class ResidentClips:
     Args:
         sampler: over data on the device.
         order: which body sequences make up each batch.
+        body_set: ``(B,)`` int64, the set of each body sequence, where batches shall say it.
     """
 
-    def __init__(self, sampler: ClipSampler, order: BatchOrder) -> None:
+    def __init__(self, sampler: ClipSampler, order: BatchOrder, body_set: Tensor | None = None) -> None:
         self.sampler, self.order = sampler, order
+        self._sets = _sets_of(body_set, sampler.coords.device)
         device = sampler.coords.device
         self._held: list[int | None] = [None] * order.most_epochs
         self._ring = torch.zeros(order.most_epochs, order.count, dtype=torch.int64, device=device)
@@ -91,10 +95,11 @@ class ResidentClips:
                 self._ring[place].copy_(numbers, non_blocking=True)
                 self._held[place] = epoch
 
-    def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
+    def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor | None, ...]:
         """See :meth:`ClipStream.draw`."""
         place = torch.add(self._within, counter, alpha=self.order.batch_size).remainder_(self._ring.numel())
-        return self.sampler(self._ring.view(-1).index_select(0, place), seed)
+        numbers = self._ring.view(-1).index_select(0, place)
+        return (*self.sampler(numbers, seed), *self._sets(numbers))
 
     def done(self, update: int) -> None:
         """Nothing to do."""
@@ -112,14 +117,18 @@ class PrefetchedClips:
         sampler: over data in host memory: mapped files, and sets that :func:`~fastamr.data.packed.mapped.join` joined.
         order: which body sequences make up each batch.
         device: where the clips are wanted.
+        body_set: ``(B,)`` int64, the set of each body sequence, where batches shall say it.
 
     Attributes:
         waited: seconds that updates have waited for the thread.
     """
 
-    def __init__(self, sampler: ClipSampler, order: BatchOrder, device: torch.device) -> None:
+    def __init__(
+        self, sampler: ClipSampler, order: BatchOrder, device: torch.device, body_set: Tensor | None = None
+    ) -> None:
         self.sampler, self.order = sampler, order
-        self.capacity = self._most_frames()
+        self._sets = _sets_of(body_set, device)
+        self.capacity = order.most_frames(self._lengths(order.sequences.flatten()))
         pinned = device.type == "cuda"
         rows, size = _SLOTS * self.capacity, len(order.places)
         shape = sampler.coords.shape[1:]
@@ -147,12 +156,6 @@ class PrefetchedClips:
         targets = [tensor for tensor in (self._coords, self._valid, self._table) if tensor is not None]
         self._traffic = _Traffic(device, targets) if pinned else None
 
-    def _most_frames(self) -> int:
-        """Return the most frames that a batch can have: its longest sequences, as often as it can hold each."""
-        numbers = self.order.sequences.flatten()
-        lengths = self._lengths(numbers).repeat(self.order.most_epochs)
-        return int(lengths.sort(descending=True).values[: len(self.order.places)].sum())
-
     def _lengths(self, numbers: Tensor) -> Tensor:
         """Return the frames of each sequence; an empty slot takes one, of any content."""
         bodies = numbers.clamp(min=0)
@@ -165,7 +168,7 @@ class PrefetchedClips:
         if self._traffic is not None:
             self._traffic.await_arrival(update % _SLOTS)
 
-    def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
+    def draw(self, counter: Tensor, seed: Tensor) -> tuple[Tensor | None, ...]:
         """See :meth:`ClipStream.draw`."""
         row = self._table.index_select(0, counter.remainder(_SLOTS).view(1))[0]
         size = len(self._sequences)
@@ -175,7 +178,7 @@ class PrefetchedClips:
         group = self._body_clip[bodies]
         offsets = row[: size + 1]
         rows = FrameRows(self._coords, self._valid, offsets, self._sequences, group, empty, bodies)
-        return self.sampler.sample(rows, seed)
+        return (*self.sampler.sample(rows, seed), *self._sets(numbers))
 
     def done(self, update: int) -> None:
         """Send the next update's frames while this one is computed, and have those of the one after it gathered."""
@@ -244,6 +247,14 @@ class PrefetchedClips:
         if self._valid is not None and self._gathered_valid is not None:
             self._valid[first : first + frames].copy_(self._gathered_valid[slot, :frames], non_blocking=True)
         self._table[slot].copy_(self._written[slot], non_blocking=True)
+
+
+def _sets_of(body_set: Tensor | None, device: torch.device) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return what finds the sets of body sequences, see :func:`~fastamr.training.clips.mixture.set_of`; None: none."""
+    if body_set is None:
+        return lambda numbers: ()
+    there = body_set.to(device)
+    return lambda numbers: (set_of(numbers, there),)
 
 
 class _Traffic:

@@ -52,7 +52,7 @@ class ClipSampler:
         max_angle: bound of each Euler angle, in radians.
         resident: whether it is called with numbers of sequences; if rows are always handed in, the whole mask is not
             turned into numbers.
-        empty_bodies: whether sequences of number -1 may be asked for, which are empty body slots.
+        empty_bodies: whether sequences of negative numbers may be asked for, which are empty body slots.
         augmentation: what else is changed, its tables on the device where the clips are wanted; None = nothing.
     """
 
@@ -85,7 +85,7 @@ class ClipSampler:
         seen everywhere: it is a body at the origin, as in the public code.
 
         Args:
-            sequences: ``(S,)`` int64, indices of body sequences; -1 for an empty slot.
+            sequences: ``(S,)`` int64, indices of body sequences; negative for an empty slot.
             seed: ``(2,)`` int64, key and counter; left unchanged.
         """
         assert self.seen is not None or self.valid is None

@@ -29,17 +29,20 @@ from .recording import GRAPH_CHOICES, CudaRecorder, Form, RecordedCall, Recorder
 from .schedule import LearningRateSchedule
 
 
-def masked_loss(model: nn.Module, batch: Sequence[Tensor | None], seed: Tensor) -> Any:
+def masked_loss(
+    model: nn.Module, batch: Sequence[Tensor | None], seed: Tensor, *, details: bool = False
+) -> Any:
     """Call a model of :data:`fastamr.models.MODELS` on clips and their validity: the loss of pre-training.
 
     Args:
         model: the model.
         batch: clips ``(S, T, V, C)`` and validity ``(S, T, V)`` or None.
         seed: of the masks.
+        details: let the model return all that it saw and made.
     """
     clips, valid = batch
-    details = {"return_details": True} if getattr(model, "reports_terms", False) else {}
-    return model(clips, seed=seed, valid=valid, **details)
+    asked = {"return_details": True} if details or getattr(model, "reports_terms", False) else {}
+    return model(clips, seed=seed, valid=valid, **asked)
 
 
 class PretrainStep:

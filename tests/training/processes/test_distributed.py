@@ -134,7 +134,7 @@ def test_the_count_is_that_of_the_loss(target: str) -> None:
     patches, known = reconstruction_target(clips, valid=valid, target=target, stride=2, **sizes)
     weights, number = loss_weights(patches, known, None, mask, **sizes)
     assert weights is not None
-    count = counted_values(valid, token_mask=mask, target=target, stride=2, **sizes)
+    count = counted_values(valid, token_mask=mask, target=target, stride=2, **sizes).sum()
     assert int(count) * clips.shape[-1] == int((weights > 0).sum()) == int(number)
 
 
