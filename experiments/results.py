@@ -18,12 +18,10 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import shlex
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,17 +36,14 @@ import results_decoders  # noqa: E402, F401 - registers the decoders of the abla
 from results_file import append_result, read_results  # noqa: E402
 from results_probes import has_features, is_complete, keep_features, kept_features, probe_splits  # noqa: E402
 from results_report import markdown  # noqa: E402
+from results_shared import in_metres, machine, read_set, train_encoder  # noqa: E402
 
 from fastamr.data import PackedSkeletons, Split, apply_missing, synthetic_actions  # noqa: E402
-from fastamr.data.load import read  # noqa: E402
-from fastamr.devices import processor, versions  # noqa: E402
 from fastamr.errors import check_name  # noqa: E402
 from fastamr.evaluation import extract_features, input_features, raw_features  # noqa: E402
-from fastamr.host import allowed_cpus  # noqa: E402
 from fastamr.models import build_model, load_pretrained  # noqa: E402
-from fastamr.training import PretrainConfig, pretrain  # noqa: E402
+from fastamr.training import PretrainConfig  # noqa: E402
 from fastamr.training.config import merge_settings, read_yaml  # noqa: E402
-from fastamr.visualization.curves import read_metrics  # noqa: E402
 
 RUNS = ROOT / "experiments" / "runs.yaml"
 # Rows without training: coordinates, and the encoders before their first update (ASMa has two of them, SLiM its own).
@@ -161,7 +156,7 @@ def training_data(chosen: str, folder: str) -> PackedSkeletons:
     """
     if chosen in GENERATED:
         return synthetic_actions(GENERATED_CLIPS)
-    return _read(folder, "bandai_namco_2") if chosen.startswith("bandai") else test_data(chosen, folder)
+    return read_set(folder, "bandai_namco_2") if chosen.startswith("bandai") else test_data(chosen, folder)
 
 
 @functools.cache
@@ -170,22 +165,8 @@ def test_data(chosen: str, folder: str) -> PackedSkeletons:
     if chosen in GENERATED:
         return training_data(chosen, folder)
     if chosen.startswith("sbu"):
-        return _hold_out_pairs(_in_metres(_read(folder, "sbu_interaction")))
-    return _hold_out_subjects(_read(folder, "nw_ucla"))
-
-
-def _read(folder: str, name: str) -> PackedSkeletons:
-    path = Path(folder, name, f"{name}.npz")
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: --data names the folder that holds the data sets' folders")
-    return read(path)
-
-
-def _in_metres(data: PackedSkeletons) -> PackedSkeletons:
-    """SBU's normalised coordinates by its authors' formula (x 1280-2560x, y 960-1920y, z 10000z/7.8125 mm), y up."""
-    unit = torch.tensor([-2.56, -1.92, 1.28])
-    note = {"name": "note", "text": "normalised image coordinates and depth turned into metres, y up"}
-    return dataclasses.replace(data, coords=data.coords.float() * unit, steps=(*data.steps, note))
+        return _hold_out_pairs(in_metres(read_set(folder, "sbu_interaction")))
+    return _hold_out_subjects(read_set(folder, "nw_ucla"))
 
 
 def _hold_out_subjects(data: PackedSkeletons) -> PackedSkeletons:
@@ -244,32 +225,7 @@ def _untrained(job: Job, given: PackedSkeletons, data: PackedSkeletons) -> torch
 
 def _pretrain(job: Job, folder: str, scratch: Path) -> dict[str, Any]:
     config = PretrainConfig.from_dict({**job.settings, "seed": job.seed, "out": str(scratch)})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RuntimeWarning)
-        pretrain(config, data=training_data(job.set, folder), quiet=not config.progress)
-    records = read_metrics(scratch)
-    summary, last = records["summary"][0], records["train"][-1]
-    return {
-        "updates": summary["updates"],
-        "epochs": round(summary["epochs"], 1),
-        "seconds": round(summary["seconds"], 1),
-        "loss": last["loss"],
-        "terms": {name: value for name, value in last.items() if name.startswith(("std/", "rank/"))},
-        "warnings": sorted({str(one.message).split(": ", 1)[-1] for one in caught}),
-        "config": read_yaml(scratch / "config.yaml"),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the times of a result hold for."""
-    return {
-        **versions(),
-        "processor": processor(),
-        "cores": allowed_cpus(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 1),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    return train_encoder(config, training_data(job.set, folder))
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -182,7 +182,7 @@ def test_a_new_probe_is_filled_in_from_kept_features_without_training(
     capsys.readouterr()
     assert results.main([*command, "--list"]) == 0
     assert not capsys.readouterr().out.count("done")
-    monkeypatch.setattr(results, "pretrain", lambda *given, **more: pytest.fail("trained again"))
+    monkeypatch.setattr(results, "train_encoder", lambda *given, **more: pytest.fail("trained again"))
     assert results.main(command) == 0
     lines = lines_of(out)
     assert lines[: len(made)] == old
@@ -248,7 +248,7 @@ def test_held_out_subjects_are_training_clips_only(results: ModuleType) -> None:
 
 def test_missing_data_is_said(tiny: list[str], results: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nw_ucla\.npz"):
-        results._read(str(tmp_path), "nw_ucla")
+        results.read_set(str(tmp_path), "nw_ucla")
 
 
 def record(method: str, seed: int, accuracy: float, split: str = "official", **more: Any) -> dict[str, Any]:
