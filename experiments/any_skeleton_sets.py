@@ -69,7 +69,7 @@ def prepared(plan: SetPlan, folder: str) -> PackedSkeletons:
 
 
 def _with_depth(data: PackedSkeletons) -> PackedSkeletons:
-    note = {"name": "note", "text": "flat motion: a third channel of zeros"}
+    note = {"name": "note", "about": "depth", "text": "flat motion: a third channel of zeros"}
     coords = torch.nn.functional.pad(data.coords.float(), (0, 1))
     return dataclasses.replace(data, coords=coords, steps=(*data.steps, note))
 
@@ -129,7 +129,7 @@ def by_index(data: PackedSkeletons) -> PackedSkeletons:
     coords[:, : len(kept)] = data.coords[:, kept]
     valid = torch.zeros(coords.shape[:2], dtype=torch.bool)
     valid[:, : len(kept)] = True if data.valid is None else data.valid[:, kept]
-    note = {"name": "note", "text": "joints by index"}
+    note = {"name": "note", "about": "vocabulary", "text": "joints by index"}
     return dataclasses.replace(data, coords=coords, valid=valid, layout=BODY, steps=(*data.steps, note))
 
 

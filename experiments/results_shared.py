@@ -35,7 +35,11 @@ def read_set(folder: str, name: str) -> PackedSkeletons:
 def in_metres(data: PackedSkeletons) -> PackedSkeletons:
     """SBU's normalised coordinates by its authors' formula (x 1280-2560x, y 960-1920y, z 10000z/7.8125 mm), y up."""
     unit = torch.tensor([-2.56, -1.92, 1.28])
-    note = {"name": "note", "text": "normalised image coordinates and depth turned into metres, y up"}
+    note = {
+        "name": "note",
+        "about": "units",
+        "text": "normalised image coordinates and depth turned into metres, y up",
+    }
     return dataclasses.replace(data, coords=data.coords.float() * unit, steps=(*data.steps, note))
 
 

@@ -32,12 +32,12 @@ COMMANDS = (
     "convert", "split", "check", "show", "layouts", "table", "plot", "info", "tune", "cache", "quickstart", "demo",
     "bench quick", "bench ladder", "bench recipe", "bench profile", "bench scaling",
 )  # fmt: skip
-# Options of other programs: pytest, experiments/results.py, pip, git, torchrun, SLURM, tests/fuzzing and tools.
+# Options of other programs: pytest, experiments, pip, git, torchrun, SLURM, tests/fuzzing and tools.
 OTHERS = {
     "--run-slow", "--run-long", "--every-case", "--benchmark-only", "--benchmark-timer", "--only", "--methods",
     "--variants", "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout",
     "--unshallow", "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest", "--gigabytes", "--drop-out",
-    "--drop-path",
+    "--drop-path", "--rows", "--tables",
     "--inputs", "--plan", "--rehearse", "--small", "--seconds", "--sizes", "--steps", "--spins", "--minutes", "--work",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.
