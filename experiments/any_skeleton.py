@@ -27,10 +27,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [entry for entry in (str(ROOT), str(ROOT / "experiments")) if entry not in sys.path]
 
-from any_skeleton_encoders import features_of, trained  # noqa: E402
-from any_skeleton_plan import Job, jobs  # noqa: E402
-from any_skeleton_report import PROBES, markdown  # noqa: E402
-from any_skeleton_sets import COORDINATES, Coordinates, prepared, recorded  # noqa: E402
+from any_skeleton_parts.encoders import features_of, trained  # noqa: E402
+from any_skeleton_parts.plan import Job, jobs  # noqa: E402
+from any_skeleton_parts.report import PROBES, markdown  # noqa: E402
+from any_skeleton_parts.sets import COORDINATES, Coordinates, prepared, recorded  # noqa: E402
 from results_file import append_result, read_results  # noqa: E402
 from results_shared import machine  # noqa: E402
 

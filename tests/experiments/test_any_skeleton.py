@@ -72,7 +72,7 @@ def tool() -> Iterator[ModuleType]:
 
 def part(tool: ModuleType, name: str) -> ModuleType:
     """A module that the command imported."""
-    return sys.modules[f"any_skeleton_{name}"]
+    return sys.modules[f"any_skeleton_parts.{name}"]
 
 
 def generated(name: str) -> PackedSkeletons:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from any_skeleton_plan import Encoder
-from any_skeleton_sets import by_index, cut, training_part
 from results_shared import machine, train_encoder
 
 from fastamr.data import PackedSkeletons
@@ -20,6 +18,9 @@ from fastamr.files import write_text
 from fastamr.models import SkeletonModel, build_model, load_pretrained
 from fastamr.training import PretrainConfig
 from fastamr.visualization.curves import read_metrics
+
+from .plan import Encoder
+from .sets import by_index, cut, training_part
 
 # Updates that are made to measure how many fit into a time; the estimate stands after ten.
 MEASURED_UPDATES = 12
@@ -100,7 +101,7 @@ def features_of(
     Args:
         encoder: one that WORK holds, or one before training.
         name: of the set.
-        data: the set, see :func:`any_skeleton_sets.prepared`.
+        data: the set, see :func:`.sets.prepared`.
         pooling: of the tokens.
         bodies: ``existing`` or ``ordered``.
         work: WORK.
