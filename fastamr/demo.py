@@ -257,7 +257,7 @@ def _signs(row: Row, other: Row, tests: int) -> dict[str, int]:
 
 def _gaps(row: Row, other: Row, tests: int) -> str:
     """Return how far a row is from another one: ``+9.1 points in 1-NN and +0.6 (within chance) in linear``."""
-    parts = []
+    parts: list[str] = []
     for name, sign in _signs(row, other, tests).items():
         unit = "" if parts else " points"
         sure = "" if sign else " (within chance)"
@@ -294,7 +294,7 @@ def step_times(config: DemoConfig) -> dict[str, float]:
     """Return the seconds of one step of each method at the papers' configuration, SkeletonMAE's in two forms."""
     clips = random_clips(config.step_sequences, seed=config.seed)
     print(f"timing one step at the papers' configuration, {config.step_sequences} sequences ...")
-    models = {
+    models: dict[str, tuple[str, dict[str, Any]]] = {
         "SkeletonMAE": ("skeleton_mae", {"attention": "materialised"}),
         "SkeletonMAE, sdpa": ("skeleton_mae", {"attention": "sdpa"}),
         "AMR": ("amr", {}),

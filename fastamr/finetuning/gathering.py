@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data.joining import Gathered, choose_split, gather, open_sets
-from ..features.extract import check_fit, untrained_note
+from ..features.extract import check_fit, model_channels, untrained_note
 from ..models import ActionClassifier
 from ..progress import say
 
@@ -26,7 +26,8 @@ def prepare_data(
     """Load the data, or take what is given, with its split, and apply the steps that it lacks."""
     sets, names = (open_sets(sources), sources) if given is None else ([given], ["the data"])
     split = None if split is None else choose_split(split, sets)
-    return _fitting(model, gather(sets, names, steps, split=split, layout=_encoder(model).layout)).data
+    layout, channels = _encoder(model).layout, model_channels(_encoder(model))
+    return _fitting(model, gather(sets, names, steps, split=split, layout=layout, channels=channels)).data
 
 
 def gather_data(
@@ -58,6 +59,7 @@ def gather_data(
         steps,
         split=None if everything else choose_split(config.split, sets),
         layout=_encoder(model).layout,
+        channels=model_channels(_encoder(model)),
         unnamed="numbers" if config.label_numbers else "refuse",
         reference=model.body_size,
     )

@@ -129,8 +129,9 @@ def mask_overlay(
         raise ValueError(f"ratio={ratio} leaves no visible token: expected 0 <= ratio < 1, for example 0.9")
     times = frames // patch_frames
     # In the layout `body` a joint that is never seen is no token.
-    by_parts = given.valid is not None and is_body(given.shown.layout)
-    there = joints_seen(given.valid) if by_parts else None
+    there = None
+    if given.valid is not None and is_body(given.shown.layout):
+        there = joints_seen(given.valid)
     known = joints if there is None else round(float(there.sum(1).double().mean()))
     total = times * known
     if keep is None:
