@@ -28,7 +28,7 @@ def motion(folder: Path, layout: str, seed: int, clips: int = 16, *, flat: bool 
     if layout != data.layout.name:
         data = preprocess(data, [f"convert:layout={layout},missing=mask"])
     if flat:
-        data = dataclasses.replace(data, coords=data.coords * torch.tensor([1.0, 1.0, 0.0]))
+        data = dataclasses.replace(data, coords=data.coords[..., :2].contiguous())
     path = str(folder / f"{layout}{'_flat' if flat else ''}.safetensors")
     data.save(path)
     return path
@@ -111,6 +111,7 @@ def test_motion_in_space_and_in_pictures(tmp_path: Path) -> None:
     assert cli.main(["pretrain", *words, "--batch-size", "6", "--log-every", "1", *QUICK]) == 0
     model = load_pretrained(tmp_path / "run")
     assert model.config.flat_embedding
+    assert model.config.channels == 3
     vectors = [value for name, value in model.named_parameters() if "flat" in name]
     assert vectors
     assert all(torch.isfinite(value).all() for value in vectors)
