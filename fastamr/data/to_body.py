@@ -190,7 +190,7 @@ def _sources(steps: Sequence[Mapping[str, Any]]) -> list[SkeletonLayout | None]:
     parts = next((step["steps"] for step in steps if step["name"] == "concatenate"), None)
     if parts is not None:
         return [layout for part in parts for layout in _sources(part)]
-    notes = [step["source"] for step in steps if step["name"] == "note" and step["about"] == ABOUT]
+    notes = [step["source"] for step in steps if step["name"] == "note" and step.get("about") == ABOUT]
     layouts = [get_layout(one) if isinstance(one, str) else SkeletonLayout.from_dict(one) for one in notes]
     return [None if is_body(layout) else layout for layout in layouts] or [None]
 

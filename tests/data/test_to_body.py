@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from fastamr.data import PackedSkeletons
 from fastamr.data.joining import gather
-from fastamr.data.to_body import as_body, body_note, joints_left_out, parts_seen
+from fastamr.data.to_body import as_body, body_note, joints_left_out, parts_seen, source_layout
 from fastamr.layouts.body import parts_of
 from fastamr.skeleton import BODY, LAYOUTS, SkeletonLayout, get_layout
 
@@ -120,3 +121,10 @@ class TestNoGuess:
         assert joints_by_name(BODY.joints, "f").layout is BODY
         assert joints_by_name(BODY.joints[:-4], "f").layout is not BODY
         assert joints_by_count(count, 3, "f", given="body").layout is BODY
+
+
+def test_a_note_of_any_kind_is_no_trouble() -> None:
+    """Files of others hold notes that only say something."""
+    data = pack("ntu25")
+    noted = dataclasses.replace(data, steps=({"name": "note", "text": "metres"},))
+    assert source_layout(as_body(noted)) == get_layout("ntu25")
