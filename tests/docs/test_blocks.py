@@ -71,6 +71,7 @@ SMALL = {
     "fastamr bench scaling": f"{MODEL} {MEASURED} --rounds 1 --vary sequences=1",
     "python examples/new_method.py pretrain": f"{ENCODER} {BRIEFLY}",
     "python experiments/results.py": "--list",
+    "python experiments/distillation.py": "--list",
 }
 # The same for commands that hold some words. `synthetic` means 64 clips here.
 SMALLER = {
