@@ -17,7 +17,7 @@ from .packed.dataset import PackedSkeletons, Split
 from .packed.joint_order import in_order_of, joint_order
 from .packed.split import split_name, unknown_split
 from .preprocessing.apply import Step
-from .to_body import body_note, for_layout, join_ready
+from .to_body import body_note, common_channels, depth_note, for_layout, gains_depth, join_ready
 
 _COMPARED = 200
 """Clips of one name whose coordinates are compared."""
@@ -87,6 +87,7 @@ def gather(
     unnamed: str = "refuse",
     reference: float | None = None,
     copy: bool = True,
+    channels: int | None = None,
 ) -> Gathered:
     """Join data sets, pre-processed, so that all of each is used or named.
 
@@ -102,6 +103,8 @@ def gather(
         unnamed: see :func:`fastamr.data.concatenate`.
         reference: the body size of a model's training data; None = metres.
         copy: see :func:`fastamr.data.concatenate`.
+        channels: of a model of ``body``, which reads 2-D data with a depth of 0 where it has three; None = as many as
+            the set with the most.
 
     Raises:
         ValueError: sets of different layouts or channels, or labels by name and by number.
@@ -113,7 +116,10 @@ def gather(
     if is_body(wanted):
         told = [body_note(one.layout, source) for one, source in zip(settled.sets, sources, strict=True)]
         settled.notes.extend(text for text in told if text is not None)
-    ready = join_ready([for_layout(one, wanted, steps) for one in settled.sets])
+    channels = common_channels(settled.sets, wanted) if channels is None else channels
+    named = zip(settled.sets, sources, strict=True)
+    settled.notes.extend(depth_note(source) for one, source in named if gains_depth(one, wanted, channels))
+    ready = join_ready([for_layout(one, wanted, steps, channels) for one in settled.sets])
     joined = concatenate(ready, unnamed=unnamed, sources=sources, copy=copy)
     clips = torch.tensor([one.num_clips for one in ready])
     largest = max(settled.sets, key=lambda one: one.num_clips)

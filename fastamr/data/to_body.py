@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..skeleton import BODY, LAYOUTS, SkeletonLayout, get_layout, is_body
 from .packed.mapped import parts_of
-from .preprocessing.apply import Step, apply_missing
+from .preprocessing.apply import Step, apply_missing, preprocess
+from .preprocessing.body_frame import trunk
 from .preprocessing.convert_layout import convert, joint_map
 
 if TYPE_CHECKING:
@@ -50,20 +51,62 @@ def as_body(data: PackedSkeletons) -> PackedSkeletons:
 
 
 def for_layout(
-    data: PackedSkeletons, layout: SkeletonLayout, steps: Iterable[str | Mapping[str, Any] | Step] = ()
+    data: PackedSkeletons,
+    layout: SkeletonLayout,
+    steps: Iterable[str | Mapping[str, Any] | Step] = (),
+    channels: int | None = None,
 ) -> PackedSkeletons:
     """Return a data set with the pre-processing that it lacks, and as parts of a body where a model takes these.
+
+    For a model of ``body`` with three channels key points in an image get a depth of 0, after y was made to point up
+    and the steps were done in the image's plane.
 
     Args:
         data: the data set, of the model's layout, or of any for ``body``.
         layout: the model's layout.
         steps: the pre-processing, see :func:`fastamr.data.parse_steps`.
+        channels: the model's; None = the data's own.
 
     Raises:
         ValueError: as :func:`as_body` and the steps.
     """
-    ready = apply_missing(data, steps)
-    return as_body(ready) if is_body(layout) else ready
+    if not is_body(layout):
+        return apply_missing(data, steps)
+    flat = gains_depth(data, layout, channels)
+    ready = as_body(apply_missing(upright(data) if flat else data, steps))
+    return with_depth(ready) if flat else ready
+
+
+def gains_depth(data: PackedSkeletons, layout: SkeletonLayout, channels: int | None) -> bool:
+    """Return whether data of two channels are for a model of ``body`` with three."""
+    return is_body(layout) and channels == 3 and data.coords.shape[-1] == 2
+
+
+def common_channels(sets: Sequence[PackedSkeletons], layout: SkeletonLayout) -> int | None:
+    """Return the channels that data sets have together: three where a model of ``body`` sees both kinds, else None."""
+    return max(one.coords.shape[-1] for one in sets) if is_body(layout) else None
+
+
+def upright(data: PackedSkeletons) -> PackedSkeletons:
+    """Return 2-D data whose y points up: it is flipped where most trunks point down, as in the pixels of an image.
+
+    A flip keeps left and right of a body apart as in space, seen by the camera; turning it round would not. Data
+    without a trunk stay as they are.
+    """
+    try:
+        low, high, seen = trunk(data)
+    except ValueError:
+        return data
+    rises = (high - low)[seen, 1]
+    hangs = rises.numel() > 0 and float(rises.median()) < 0
+    return preprocess(data, ["flip:axes=y"]) if hangs else data
+
+
+def with_depth(data: PackedSkeletons) -> PackedSkeletons:
+    """Return 2-D data with a third channel of zeros."""
+    coords = torch.nn.functional.pad(data.coords, (0, 1))
+    note = {"name": "note", "about": "depth", "text": "2-D coordinates, with a third channel of zeros"}
+    return dataclasses.replace(data, coords=coords, steps=(*data.steps, note))
 
 
 def join_ready(sets: Sequence[PackedSkeletons]) -> list[PackedSkeletons]:
@@ -85,6 +128,11 @@ def joints_left_out(layout: SkeletonLayout) -> tuple[str, ...]:
     """
     copied = set(joint_map(layout, BODY).copied.values())
     return tuple(joint for joint in layout.joints if joint not in copied)
+
+
+def depth_note(source: str) -> str:
+    """Return a line on 2-D data beside 3-D data or for a model of it."""
+    return f"{source}: 2-D, so its depth is 0 and its y points up"
 
 
 def body_note(layout: SkeletonLayout, source: str) -> str | None:

@@ -17,11 +17,11 @@ import torch
 from ..data import PackedSkeletons, concatenate
 from ..data.joining import choose_split, class_notes, open_sets, settle, size_warnings
 from ..data.preprocessing.streams import stream_of
-from ..data.to_body import as_body, for_layout, join_ready
+from ..data.to_body import common_channels, for_layout, join_ready
 from ..devices import deterministic, versions
 from ..distributed import LONG_PATIENCE, World
 from ..features.cache import feature_key
-from ..features.extract import check_fit, untrained_note
+from ..features.extract import check_fit, model_channels, untrained_note
 from ..features.run_settings import run_config, run_steps
 from ..features.splits import labelled_split, untrained_classes
 from ..files import write_text
@@ -336,7 +336,8 @@ class _Job:
             check_fit(model, one)
         model.check_pooling(self.config.pooling)
         steps = run_steps(run)
-        prepared = self._join([for_layout(one, model.layout, steps) for one in given])
+        channels = model_channels(model)
+        prepared = self._join([for_layout(one, model.layout, steps, channels) for one in given])
         note = untrained_note(model, prepared)
         if note is not None and self.say:
             self.say(note)
@@ -345,7 +346,8 @@ class _Job:
     def _join(self, sets: Sequence[PackedSkeletons]) -> PackedSkeletons:
         unnamed = "numbers" if self.config.label_numbers else "refuse"
         if is_body(self.model.layout) and any(one.layout != sets[0].layout for one in sets):
-            sets = [as_body(one) for one in sets]
+            channels = common_channels(sets, self.model.layout)
+            sets = [for_layout(one, self.model.layout, (), channels) for one in sets]
         return concatenate(join_ready(sets), unnamed=unnamed, sources=self.config.data)
 
     def _frozen(self, prepared: PackedSkeletons, raw: PackedSkeletons, protocol: str) -> dict[str, Scores]:

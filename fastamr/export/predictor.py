@@ -17,7 +17,7 @@ from ..data.body_size import size_warning
 from ..data.packed.bodies import body_labels
 from ..data.packed.joint_order import in_order_of
 from ..data.preprocessing.geometry import Step
-from ..data.to_body import common_joints, for_layout, joints_left_out
+from ..data.to_body import common_joints, for_layout, gains_depth, joints_left_out
 from ..devices import pick_device
 from ..documents import printable
 from ..features.clip_batches import ClipBatch, ClipBatches
@@ -190,7 +190,8 @@ class Predictor:
         Raises:
             ValueError: another layout or number of channels than the model's, or coordinates that are not finite.
         """
-        if data.coords.shape[-1] != self.channels:
+        wanted = BODY if self._parts else self.layout
+        if data.coords.shape[-1] != self.channels and not gains_depth(data, wanted, self.channels):
             raise ValueError(
                 f"the data has {data.coords.shape[-1]} channels, the model knows {self.channels}, and no step makes "
                 f"one of the other: use data of its kind, or fine-tune a classifier on data like this"
@@ -208,7 +209,7 @@ class Predictor:
             )
         data.check()
         self._check_size(data, steps)
-        return for_layout(data, BODY if self._parts else self.layout, steps)
+        return for_layout(data, wanted, steps, self.channels)
 
     def _check_size(self, data: PackedSkeletons, steps: Sequence[Step]) -> None:
         """Warn, once, of bodies that are not of the size of the training's."""

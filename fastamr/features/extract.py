@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..data.to_body import common_joints, for_layout, joints_left_out, joints_of_data
+from ..data.to_body import common_joints, for_layout, gains_depth, joints_left_out, joints_of_data
 from ..distributed import World
 from ..errors import check_name
 from ..models.parts.pooling import POOLINGS, body_motion, order_bodies
@@ -79,7 +79,7 @@ def extract_features(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1 body sequence")
     check_fit(model, data)
-    data = for_layout(data, model.layout)
+    data = for_layout(data, model.layout, channels=model_channels(model))
     target = next(model.parameters()).device if device is None else torch.device(device)
     world, path, stored = world or World(), None, None
     if cache is not None and world.first:
@@ -103,14 +103,19 @@ def extract_features(
     return features
 
 
+def model_channels(model: SkeletonModel) -> int | None:
+    """Return the channels that a model reads; None where it does not say."""
+    return getattr(getattr(model, "config", None), "channels", None)
+
+
 def check_fit(model: SkeletonModel, data: PackedSkeletons) -> None:
     """Raise unless a model can read a data set.
 
     Raises:
         ValueError: another layout or channel count (saying which), or a clip without a body.
     """
-    expected = getattr(getattr(model, "config", None), "channels", data.coords.shape[-1])
-    if expected != data.coords.shape[-1]:
+    expected = model_channels(model)
+    if expected not in (None, data.coords.shape[-1]) and not gains_depth(data, model.layout, expected):
         raise ValueError(
             f"the model was built for {expected} channels, the data has {data.coords.shape[-1]}, and no step makes one "
             f"of the other: use data with the model's channels"

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.to_body import for_layout, source_layout
 from ..distributed import World, add_up
 from ..features.clip_batches import ClipBatches
-from ..features.extract import check_fit
+from ..features.extract import check_fit, model_channels
 from ..models import ActionClassifier
 from ..probes.checks import percent_equal
 from .fitting.classifier_step import FitSettings
@@ -87,7 +87,7 @@ def finetune(
     check_bodies(bodies, config)
     settings = FitSettings() if settings is None else settings
     check_fit(model, data)
-    data = for_layout(data, model.layout)
+    data = for_layout(data, model.layout, channels=model_channels(model))
     device = next(model.parameters()).device
     data = data.to(device)
     train, test = (half.to(device).nonzero()[:, 0] for half in halves)

@@ -14,7 +14,7 @@ from ..data import concatenate
 from ..data.joining import Gathered, choose_split, gather, open_sets, repeated
 from ..data.packed.joint_order import in_order_of
 from ..data.to_body import join_ready
-from ..features.extract import check_fit, untrained_note
+from ..features.extract import check_fit, model_channels, untrained_note
 from ..features.splits import training_split
 from ..models import ActionClassifier
 from ..probes.semi_supervised import labelled_subset
@@ -137,7 +137,8 @@ def prepare_data(
     """Load the data, or take what is given, with its split, and apply the steps that it lacks."""
     sets, names = (open_sets(sources), sources) if given is None else ([given], ["the data"])
     split = None if split is None else choose_split(split, sets)
-    return _fitting(model, gather(sets, names, steps, split=split, layout=_encoder(model).layout)).data
+    layout, channels = _encoder(model).layout, model_channels(_encoder(model))
+    return _fitting(model, gather(sets, names, steps, split=split, layout=layout, channels=channels)).data
 
 
 def gather_data(
@@ -169,6 +170,7 @@ def gather_data(
         steps,
         split=None if everything else choose_split(config.split, sets),
         layout=_encoder(model).layout,
+        channels=model_channels(_encoder(model)),
         unnamed="numbers" if config.label_numbers else "refuse",
         reference=model.body_size,
     )
@@ -202,7 +204,14 @@ def gather_unlabelled(
         unknown = torch.full_like(one.labels, -1)
         sets.append(dataclasses.replace(one, labels=unknown, label_names=(), frame_labels=None))
     gathered = gather(
-        sets, sources, steps, split=labelled.split, layout=layout, labelled=False, reference=model.body_size
+        sets,
+        sources,
+        steps,
+        split=labelled.split,
+        layout=layout,
+        labelled=False,
+        reference=model.body_size,
+        channels=model_channels(_encoder(model)),
     )
     found = _fitting(model, gathered)
     both, names = [labelled.data, found.data], ("the labelled data", "the unlabelled data")

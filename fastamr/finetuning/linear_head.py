@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.to_body import for_layout, source_layout
 from ..errors import check_name
-from ..features.extract import extract_features
+from ..features.extract import extract_features, model_channels
 from ..models import ActionClassifier
 from ..models.classifier import HEAD_BODIES
 from ..probes.checks import check_features
@@ -92,7 +92,7 @@ def linear_classifier(
         ImportError: scikit-learn is not installed.
         ValueError: data that the model does not fit, one class only, or a pooling that the model does not allow.
     """
-    data = for_layout(data, model.layout)
+    data = for_layout(data, model.layout, channels=model_channels(model))
     check_name("bodies", bodies, HEAD_BODIES)
     together = "ordered" if bodies == "ordered" else "existing"
     features = extract_features(model, data, batch_size=batch_size, pooling=pooling, bodies=together)

@@ -211,6 +211,7 @@ def _hold_out(
         [source],
         config.preprocess,
         layout=data.layout,
+        channels=data.coords.shape[-1],
         labelled=False,
         reference=gathered.body_size,
     )

@@ -19,7 +19,7 @@ EXTRA = {"amr": {"target_patches": 1}, "gfp": {"levels": (1, 2)}, "asma": {"hidd
 
 def model(name: str = "amr", **options: Any) -> SkeletonModel:
     torch.manual_seed(0)
-    small: dict[str, Any] = {"layout": BODY, "frames": 16, "width": 8, "heads": 2}
+    small: dict[str, Any] = {"layout": BODY, "frames": 16, "patch_frames": 4, "width": 8, "heads": 2}
     if name != "asma":
         small |= {"depth": 1, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
     return build_model(name, **small | EXTRA.get(name, {}) | options).eval()

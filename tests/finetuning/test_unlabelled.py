@@ -280,6 +280,14 @@ class TestDistill:
                        recipe={"epochs": 1})  # fmt: skip
         assert distill(config, data=data, quiet=True)["clips"]["unlabelled"] == 3
 
+    def test_key_points_of_images_teach_a_teacher_of_three_channels(self, run: Path, tmp_path: Path) -> None:
+        flat = pack("coco17", seed=6, clips=5)
+        flat = dataclasses.replace(flat, coords=flat.coords[..., :2].contiguous())
+        config = asked(run, tmp_path / "out", unlabelled_data=["flat"], recipe={"epochs": 1})
+        report = distill(config, data=pack("ntu25", clips=18), unlabelled=[flat], quiet=True)
+        assert report["clips"]["unlabelled"] == 3
+        assert any("flat: 2-D" in note for note in report["notes"])
+
     def test_clips_of_both_are_named(self, run: Path, tmp_path: Path, capsys: Any) -> None:
         data = pack("ntu25", clips=18)
         turned = dataclasses.replace(data, splits={"official": Split(*reversed(_halves(data)))})

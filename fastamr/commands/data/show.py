@@ -43,7 +43,7 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     """Return the clip, its overlay and the traces below it."""
     from ...data import read
     from ...data.to_body import for_layout
-    from ...features.extract import check_fit
+    from ...features.extract import check_fit, model_channels
     from ...features.run_settings import run_steps
     from ...models import load_pretrained
     from ...visualization.clip import find_clip, read_clip
@@ -60,7 +60,7 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     if given.checkpoint:
         model = load_pretrained(given.checkpoint)
         check_fit(model, data)
-        data = for_layout(data, model.layout, run_steps(given.checkpoint))
+        data = for_layout(data, model.layout, run_steps(given.checkpoint), model_channels(model))
     seen = model_clip(data, index, model.frames if model else given.model_frames)
     traces = None
     if chosen == ["reconstruction"]:
