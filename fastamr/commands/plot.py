@@ -94,10 +94,12 @@ def _split(name: str | None, splits: Iterable[str]) -> str:
 
 
 def _attention(path: Path, model: SkeletonModel, data: PackedSkeletons, clip: int, unit: str | None) -> None:
+    from ..features.extract import given_joints
     from ..visualization.attention_maps import draw_attention
     from ..visualization.overlays import model_clip
 
-    draw_attention(path, model, model_clip(data, clip, model.frames), unit=unit)
+    known = given_joints(model, data)
+    draw_attention(path, model, model_clip(data, clip, model.frames), unit=unit, **known)
 
 
 def _embedding(path: Path, method: str, given: Given, model: SkeletonModel, data: PackedSkeletons) -> None:

@@ -1,7 +1,8 @@
 """The configurations that come with the package, ``PRESET/MODEL.yaml``, as ``fastamr pretrain --preset`` takes them.
 
-``paper`` is the published size and recipe, ``small`` suits small data of short clips, ``compact`` a laptop. A file more
-is a preset more; nothing else lists them.
+``paper`` is the published size and recipe, ``small`` suits small data of short clips, ``compact`` a laptop. Those of
+:data:`BODY_PRESETS` are of AMR for every skeleton: ``body-small``, ``body-paper``, and ``body-flat`` for motion in
+space and in pictures. A file more is a preset more; nothing else lists them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from ..errors import check_name
 
-PRESETS = ("paper", "small", "compact")
+BODY_PRESETS = ("body-small", "body-paper", "body-flat")
+PRESETS = ("paper", "small", "compact", *BODY_PRESETS)
 
 
 def preset_file(preset: str, model: str) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..skeleton import BODY
 from .config import PretrainConfig, model_config_class
 from .metrics.metric_ring import Mark
 from .update.recording import PREPARING
@@ -169,8 +170,15 @@ def _smaller(config: PretrainConfig) -> str:
     """Name the command of a smaller run, for a model of the papers' size in data that a command can name."""
     if not config.data or config.model_config().width < model_config_class(config.model)().width:
         return "for a shorter run set fewer epochs, or a smaller width or depth of the model"
-    words = ["fastamr", "pretrain", "--model", config.model, "--preset", "small", "--data", *config.data]
+    body = config.architecture.get("layout") == BODY.name
+    preset = "body-small" if body and config.model == "amr" else "small"
+    words = ["fastamr", "pretrain", "--model", config.model, "--preset", preset, "--data", *config.data]
     words += ["--split", config.split] if config.split else []
     words += ["--train-on", config.train_on] if config.train_on != "train" else []
+    if body and preset == "small":
+        words += ["--layout", BODY.name]
+    if preset == "body-small" and len(config.data) == 1:
+        words += ["--mixture", "null"]
     words += ["--out", f"{config.out}-small"]
-    return f"a smaller model that a CPU trains (or with --preset compact): {shlex.join(words)}"
+    other = "" if preset == "body-small" else " (or with --preset compact)"
+    return f"a smaller model that a CPU trains{other}: {shlex.join(words)}"

@@ -152,7 +152,7 @@ def batch_order(
     if sets == 1:
         raise ValueError(
             f"mixture {config.mixture:g} is the temperature of a sampling from several data sets, and there is one: "
-            "name more with --data, or leave --mixture"
+            "name more with --data, or pass --mixture null"
         )
     parts = [sequences[owner_of(sequences, body_set) == place] for place in range(sets)]
     return MixtureOrder(parts, config.batch_size, config.seed, config.mixture, part)

@@ -5,6 +5,7 @@ The fused attention does not keep its weights, so they are computed again from t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,29 @@ from ..models import SkeletonModel
 from ..nn.self_distillation.rotary_block import RotaryAttention
 from .clip import Overlay
 from .figures import figure_text, new_figure, save_figure
-from .overlays import ModelClip
+from .overlays import ModelClip, tokens_there
 from .skeleton_drawing import Stage
 
 _PANELS = 6
 
 
-def attention_weights(model: SkeletonModel, clips: Tensor, valid: Tensor | None = None) -> Tensor:
+def attention_weights(
+    model: SkeletonModel,
+    clips: Tensor,
+    valid: Tensor | None = None,
+    joints: Sequence[int] | None = None,
+) -> Tensor:
     """Return the attention of an encoder, all tokens visible, averaged over blocks and heads.
 
     Args:
         model: its encoder has ``blocks`` with self-attention ``attn.qkv``.
         clips: ``(M, T, V, C)``.
         valid: ``(M, T, V)`` bool or None.
+        joints: the joints that every sequence has, see :meth:`fastamr.models.SkeletonModel.encode`.
 
     Returns:
-        ``(M, N, N)``: row by row, how a token spreads its attention over all tokens; each row adds up to 1.
+        ``(M, N, N)``: row by row, how a token spreads its attention over all tokens; each row adds up to 1. With the
+        layout ``body`` NaN in the rows and columns of tokens that there are not.
 
     Raises:
         ValueError: a model without such blocks.
@@ -52,37 +60,56 @@ def attention_weights(model: SkeletonModel, clips: Tensor, valid: Tensor | None 
     def read(module: Any, _: Any, output: Tensor) -> None:
         attention = owners[module]
         query, key, _value = output.unflatten(-1, (3, attention.heads, attention.size)).unbind(-3)
-        # One body at a time: 750 tokens have 8 maps of 562,500 weights.
-        maps = [
-            (q.transpose(0, 1) @ k.permute(1, 2, 0) / attention.size**0.5).softmax(-1).mean(0)
-            for q, k in zip(query.float(), key.float(), strict=True)
-        ]
-        total.append(torch.stack(maps))
+        q, k = query[0].float(), key[0].float()
+        total.append((q.transpose(0, 1) @ k.permute(1, 2, 0) / attention.size**0.5).softmax(-1).mean(0))
         if len(total) > 1:
             total[0] += total.pop()
 
     owners = {block.attn.qkv: block.attn for block in blocks}
     hooks = [layer.register_forward_hook(read) for layer in owners]
     training = model.training
+    there = tokens_there(model, valid, len(clips), joints)
+    settings: dict[str, Any] = {} if joints is None else {"joints": joints}
+    maps = []
     try:
         model.eval()
-        with torch.inference_mode():
-            model.encode(clips, valid=valid)
+        # One body at a time: 750 tokens have 8 maps of 562,500 weights, and each has tokens of its own.
+        for body in range(len(clips)):
+            one = slice(body, body + 1)
+            with torch.inference_mode():
+                model.encode(clips[one], valid=None if valid is None else valid[one], **settings)
+            found = total.pop() / len(blocks)
+            maps.append(found if there is None else _over_all(found, there[body]))
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return total[0] / len(blocks)
+    return torch.stack(maps)
+
+
+def _over_all(weights: Tensor, there: Tensor) -> Tensor:
+    """Return weights of the tokens that there are ``(N', N')`` among all N, NaN for the others."""
+    places = there.nonzero()[:, 0]
+    whole = weights.new_full((len(there), len(there)), torch.nan)
+    whole[places[:, None], places] = weights
+    return whole
 
 
 def received(weights: Tensor, joints: int) -> NDArray[np.float32]:
-    """Return ``(M, T/l, V)``: the attention that each token receives, as a multiple of its even share."""
-    share = weights.mean(1) * weights.shape[-1]
+    """Return ``(M, T/l, V)``: the attention that each token receives, a multiple of its even share; NaN: no token."""
+    count = (~weights.isnan()).any(2).sum(1, keepdim=True)
+    share = weights.nanmean(1) * count
     return share.unflatten(1, (-1, joints)).numpy().astype(np.float32)
 
 
 def draw_attention(
-    path: str | Path, model: SkeletonModel, given: ModelClip, *, unit: str | None = None, **view: Any
+    path: str | Path,
+    model: SkeletonModel,
+    given: ModelClip,
+    *,
+    unit: str | None = None,
+    joints: Sequence[int] | None = None,
+    **view: Any,
 ) -> None:
     """Draw how much attention each joint receives: on the skeleton over time, and as a map of joints and time.
 
@@ -91,6 +118,7 @@ def draw_attention(
         model: the model.
         given: the clip.
         unit: of the coordinates; None = the clip's.
+        joints: see :func:`attention_weights`.
         view: options of :class:`~fastamr.visualization.skeleton_drawing.Stage`.
 
     Raises:
@@ -98,9 +126,10 @@ def draw_attention(
         ValueError: a model whose attention cannot be read.
     """
     clips, valid = model.prepare(given.clips, given.valid)
-    maps = received(attention_weights(model, clips, valid), model.config.joints)
+    maps = received(attention_weights(model, clips, valid, joints), model.config.joints)
     length = model.config.patch_frames
-    low, high = float(maps.min()), float(maps.max())
+    low, high = float(np.nanmin(maps)), float(np.nanmax(maps))
+    rows = np.flatnonzero(~np.isnan(maps).all((0, 1)))
     text = (
         f"attention received in the encoder of {type(model).__name__}, mean over {len(model.encoder.blocks)} blocks "
         f"and {model.config.heads} heads, all tokens visible; 1 = an even share"
@@ -109,8 +138,8 @@ def draw_attention(
         "values", maps.repeat(length, axis=1).transpose(1, 0, 2), text, "attention / even share", (low, high)
     )
     stage = Stage(given.shown, overlay, **view)
-    bodies, joints = len(maps), model.config.joints
-    height = max(2.6, 0.14 * joints + 0.8)
+    bodies = len(maps)
+    height = max(2.6, 0.14 * len(rows) + 0.8)
     figure = new_figure(12.5, 3.4 + height)
     parts: Any = figure.subfigures(2, 1, height_ratios=[3.4, height])
     upper, lower = parts
@@ -129,13 +158,14 @@ def draw_attention(
     upper.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     for body, axes in enumerate(np.atleast_1d(lower.subplots(1, bodies, sharey=True))):
         image = axes.imshow(
-            maps[body].T, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest",
-            extent=(0, maps.shape[1] * length, joints - 0.5, -0.5),
+            maps[body].T[rows], aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest",
+            extent=(0, maps.shape[1] * length, len(rows) - 0.5, -0.5),
         )  # fmt: skip
         axes.set_xlabel("frame of the model's clip")
         axes.set_title(f"body {body + 1}: every token (a joint over {length} frames)", fontsize=8)
         if body == 0:
-            axes.set_yticks(range(joints), [figure_text(joint) for joint in model.layout.joints], fontsize=6)
+            names = [figure_text(model.layout.joints[row]) for row in rows]
+            axes.set_yticks(range(len(rows)), names, fontsize=6)
             axes.set_ylabel("joint")
     lower.colorbar(image, ax=lower.axes, pad=0.01).set_label("attention / even share", fontsize=8)
     save_figure(figure, path)

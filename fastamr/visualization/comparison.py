@@ -19,7 +19,7 @@ class Curve(NamedTuple):
     """A loss curve.
 
     Attributes:
-        epochs: where the loss was read.
+        epochs: where the loss was read, in epochs or another unit.
         losses: its values.
     """
 
@@ -33,6 +33,7 @@ def draw_comparison(
     accuracies: Mapping[str, Mapping[str, float]],
     *,
     title: str = "",
+    axis: str = "epoch",
 ) -> None:
     """Draw loss curves on the left and accuracy bars on the right, and write the figure in one piece.
 
@@ -43,20 +44,21 @@ def draw_comparison(
         curves: loss curves by method.
         accuracies: per encoder the accuracy in percent by probe, ``{"AMR": {"1-NN": 80.1, "linear": 85.0}}``.
         title: heading of the figure.
+        axis: what the curves are drawn over.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
-    _draw_curves(left, curves)
+    _draw_curves(left, curves, axis)
     _draw_bars(right, accuracies)
     if title:
         figure.suptitle(figure_text(title))
     save_figure(figure, path)
 
 
-def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
+def _draw_curves(axes: Axes, curves: Mapping[str, Curve], axis: str) -> None:
     for (name, curve), line, marker in zip(curves.items(), LINES, MARKERS, strict=False):
         share = [loss / curve.losses[0] for loss in curve.losses]
         every = max(1, len(share) // 8)
@@ -69,7 +71,7 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
             markersize=5,
             label=figure_text(name),
         )
-    axes.set(xlabel="epoch", ylabel="loss / first loss", title="pre-training loss")
+    axes.set(xlabel=figure_text(axis), ylabel="loss / first loss", title="pre-training loss")
     axes.grid(alpha=0.3)
     if curves:
         axes.legend()

@@ -158,6 +158,7 @@ class Stage:
             )
         else:
             low, high = overlay.scale
+            seen = seen & np.isfinite(overlay.values[frame, body])
             values = np.clip((overlay.values[frame, body][seen] - low) / max(high - low, 1e-12), 0, 1)
             # Size says the same as colour.
             _points(

@@ -9,14 +9,18 @@ import pytest
 import torch
 
 from fastamr import cli
-from fastamr.configs import PRESETS, preset_file
+from fastamr.configs import BODY_PRESETS, PRESETS, preset_file
 from fastamr.data import PackedSkeletons, synthetic_actions
+from fastamr.layouts.body import parts_of
 from fastamr.models import load_pretrained
 from fastamr.models.registry import MODELS
+from fastamr.skeleton import get_layout
 from fastamr.training import PretrainConfig, pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
-EVERY = [(preset, model) for preset in PRESETS for model in MODELS]
+EVERY = [
+    (preset, model) for preset in PRESETS for model in (MODELS if preset not in BODY_PRESETS else ["amr"])
+]
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +65,36 @@ def test_compact_is_small_and_trains(model: str, motion: PackedSkeletons, tmp_pa
     assert trained.config.patch_frames == 8
 
 
+@pytest.mark.parametrize("preset", BODY_PRESETS)
+def test_body_presets_have_compact_tokens_and_augmentations(preset: str) -> None:
+    file = preset_file(preset, "amr")
+    assert "choice" in "".join(file.read_text().splitlines()[:2])
+    config = PretrainConfig.load(file)
+    model = config.model_config(present=parts_of_ntu(), typical_joints=0)
+    assert (model.layout, model.frames, model.patch_frames) == ("body", 64, 8)
+    assert (model.present_tokens, model.visible) == (200, 40)
+    assert (config.mirror, config.scale_jitter, config.drop_limbs, config.noise) == (0.5, 0.2, 0.1, 0.005)
+    assert (config.mixture, config.preprocess) == (0.5, ["center", "align_body", "scale:unit=torso"])
+    assert (config.project, model.flat_embedding) == ((0.2, True) if preset == "body-flat" else (0, False))
+    alike = "paper" if preset == "body-paper" else "small"
+    plain = PretrainConfig.load(preset_file(alike, "amr"))
+    size = ("width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads")
+    assert all(getattr(model, name) == getattr(plain.model_config(), name) for name in size)
+    length = ("epochs", "updates", "batch_size", "lr", "min_lr", "warmup_epochs", "weight_decay")
+    assert all(getattr(config, name) == getattr(plain, name) for name in length)
+
+
+def parts_of_ntu() -> tuple[str, ...]:
+    return tuple(parts_of(get_layout("ntu25")).values())
+
+
 def test_unknown_presets() -> None:
     with pytest.raises(ValueError, match=r"unknown preset 'smal': expected one of .*did you mean 'small'"):
         preset_file("smal", "amr")
+    with pytest.raises(
+        ValueError, match="preset 'body-small' does not exist for model 'gfp', which has paper, "
+    ):
+        preset_file("body-small", "gfp")
     with pytest.raises(
         ValueError, match="preset 'small' does not exist for model 'mine', which has none: name a YAML"
     ):

@@ -167,6 +167,26 @@ def test_the_suggested_command_keeps_the_choice_of_clips(monkeypatch: pytest.Mon
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "data", "way"),
+    [
+        (
+            "amr",
+            ["a", "b"],
+            "trains: fastamr pretrain --model amr --preset body-small --data a b --out runs/a-small",
+        ),
+        ("amr", ["a"], "trains: fastamr pretrain --model amr --preset body-small --data a --mixture null "),
+        ("mamp", ["a"], "compact): fastamr pretrain --model mamp --preset small --data a --layout body "),
+    ],
+)
+def test_a_smaller_model_of_every_skeleton(
+    monkeypatch: pytest.MonkeyPatch, model: str, data: list[str], way: str
+) -> None:
+    run = config(model=model, data=data, architecture={"layout": "body"})
+    ((_, estimate),) = Clock(monkeypatch).run(Forecast(run, CPU, 0, 10_000), [1.0] * 10)
+    assert way in estimate.lines[2]
+
+
 @pytest.mark.parametrize("options", [{"architecture": {"width": 64}}, {"data": []}])
 def test_no_preset_for_a_small_model_or_data_in_memory(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]

@@ -41,13 +41,15 @@ def run(words: list[str]) -> None:
 
 def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     """Return the clip, its overlay and the traces below it."""
+    import torch
+
     from ...data import read
     from ...data.to_body import for_layout
     from ...features.extract import check_fit, model_channels
     from ...features.run_settings import run_steps
     from ...models import load_pretrained
     from ...visualization.clip import find_clip, read_clip
-    from ...visualization.overlays import guidance_overlay, mask_overlay, model_clip
+    from ...visualization.overlays import as_model_sees, guidance_overlay, mask_overlay, model_clip
     from ...visualization.reconstruction import predict
 
     data = read(given.data, **reading(given, rate=False))
@@ -62,6 +64,7 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
         check_fit(model, data)
         data = for_layout(data, model.layout, run_steps(given.checkpoint), model_channels(model))
     seen = model_clip(data, index, model.frames if model else given.model_frames)
+    seen = as_model_sees(seen, model) if model else seen
     traces = None
     if chosen == ["reconstruction"]:
         assert model is not None
@@ -74,8 +77,9 @@ def _content(given: Given, chosen: list[str]) -> dict[str, Any]:
     else:
         options: dict[str, Any] = {"patch_frames": given.patch_frames, "ratio": given.ratio}
         if model:
-            options = {"patch_frames": model.config.patch_frames, "strategy": model.config.masking}
-            options["ratio"] = model.config.mask_ratio
+            clips, valid = model.prepare(seen.clips, seen.valid)
+            keep = model.choose_visible(clips, seed=torch.tensor([given.seed, 0]), valid=valid)
+            options = {"patch_frames": model.config.patch_frames, "keep": keep}
         overlay = mask_overlay(seen, seed=given.seed, **options)
     shown = seen.shown.part(given.start, given.stop)
     return {"clip": shown, "overlay": overlay.part(given.start, given.stop), "traces": traces}

@@ -12,11 +12,11 @@ from ..options import CommandParser, choice, usage
 from ..settings import add_model, look_ahead, preset_settings, read_files
 
 FIRST = {
-    "data and folder": "data mixture split preprocess out resume",
+    "data and folder": "data split preprocess out resume",
     "length and computation": "epochs updates batch_size lr device",
 }
 MORE = {
-    "more of the data": "held_out_data train_on keep_empty_bodies crop min_frames max_angle data_budget",
+    "more of the data": "mixture held_out_data train_on keep_empty_bodies crop min_frames max_angle data_budget",
     "augmentation beyond crop and rotation": "mirror scale_jitter drop_limbs noise project",
     "more of the optimisation": "min_lr warmup_epochs betas weight_decay clip_grad on_nan accumulate seed",
     "more of the computation": "precision graph deterministic recompute side_branch tune",
