@@ -79,8 +79,8 @@ evaluation/report: data evaluation/protocols features models weights
 export: data data/packed data/preprocessing features models models/parts nn
 features: data data/packed distributed models models/parts ops weights
 files:
-finetuning: data distributed features finetuning/fitting folders models nn probes training training/metrics
-    training/update weights
+finetuning: data data/packed distributed features finetuning/fitting folders models nn probes training
+    training/metrics training/update weights
 finetuning/fitting: data/packed distributed features folders models nn training training/clips training/metrics
     training/update
 folders:

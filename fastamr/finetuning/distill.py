@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from ..distributed import World
 from ..documents import load_json_text
 from ..features.clip_batches import ClipBatches
 from ..features.run_settings import run_steps
-from ..features.splits import describe_halves, training_split, untrained_classes
+from ..features.splits import describe_halves, untrained_classes
 from ..files import write_text
 from ..folders import FolderLock
 from ..models import ActionClassifier, load_pretrained
@@ -33,14 +33,12 @@ from ..training.interrupt import StopSignals
 from ..weights import find_model
 from .classifier import accuracy_of, claim_folder
 from .distill_config import DistillConfig
-from .distill_loss import DistillationLoss
+from .distill_loss import Teaching, reading
 from .distill_report import build_report, format_report
 from .fitting.classifier_step import FitSettings
 from .fitting.fit import fit_classifier
 from .fitting.keeping import FitKeeper, check_plan
-from .fitting.labelled_clips import LabelledBatch
-from .fitting.learner import all_features, head_logits
-from .gathering import gather_data
+from .gathering import TaughtClips, gather_data, labelled_halves, taught_clips
 from .gathering import tell as show
 from .linear_head import linear_classifier
 from .training_data import describe_training
@@ -57,7 +55,11 @@ KINDS = ("distilled", "labels")
 
 
 def distill(
-    config: DistillConfig, *, data: PackedSkeletons | None = None, quiet: bool = False
+    config: DistillConfig,
+    *,
+    data: PackedSkeletons | None = None,
+    unlabelled: Sequence[PackedSkeletons] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Train students with and without the teacher, compare all three, and save the first student.
 
@@ -69,6 +71,7 @@ def distill(
     Args:
         config: the configuration.
         data: packed data in memory instead of the files that ``config.data`` names.
+        unlabelled: data sets in memory, one for each file that ``config.unlabelled_data`` names, instead of these.
         quiet: do not print.
 
     Returns:
@@ -90,26 +93,28 @@ def distill(
     out = _claim(config) if world.first else Path(config.out)
     lock = FolderLock(out, "fastamr distill") if world.first else contextlib.nullcontext()
     with lock, deterministic(config.deterministic, config.device), world.joined(device):
-        return _distill(config, out, data, device, world, quiet or not world.first)
+        return _distill(config, out, (data, unlabelled), device, world, quiet or not world.first)
 
 
 def _distill(
     config: DistillConfig,
     out: Path,
-    data: PackedSkeletons | None,
+    given: tuple[PackedSkeletons | None, Sequence[PackedSkeletons] | None],
     device: torch.device,
     world: World,
     quiet: bool,
 ) -> dict[str, Any]:
     """As :func:`distill`, into a folder that nobody else writes into."""
-    teacher, gathered, teacher_folder = _teacher(config, out, data, device, world)
+    teacher, gathered, steps, teacher_folder = _teacher(config, out, given[0], device, world)
     prepared = gathered.data
-    halves = training_split(prepared, gathered.split)
-    warnings = [*gathered.warnings, *untrained_classes(prepared, halves)]
+    halves = labelled_halves(config, gathered)
+    taught = taught_clips(teacher, config, steps, gathered, halves, given[1])
+    warnings = [*gathered.warnings, *untrained_classes(prepared, halves), *taught.warnings]
+    notes = [*gathered.notes, *taught.notes]
     if not quiet:
-        show(describe_halves(prepared, gathered.split, halves), gathered.notes, warnings)
+        show(taught.line or describe_halves(prepared, gathered.split, halves), notes, warnings)
     _check_classes(teacher, prepared, halves[0])
-    plan = _plan(config, prepared)
+    plan = _plan(config, prepared, taught)
     world.agree({"plan": plan})
     if world.first:
         _check_plan(config, out, plan)
@@ -126,7 +131,7 @@ def _distill(
                 world.wait()  # all have read what is there
                 if result is None:
                     result = _train(
-                        config, kind, seed, teacher, gathered, halves, folder, tell, world, plan
+                        config, kind, seed, teacher, gathered, taught, halves[1], folder, tell, world, plan
                     )  # fmt: skip
                 runs[kind].append(result)
                 if tell is not None:
@@ -136,11 +141,15 @@ def _distill(
         return {}
     student = ActionClassifier.from_pretrained(out / "students" / f"{KINDS[0]}-{config.seeds[0]}")
     student.save_pretrained(out)
-    remarks = {"notes": list(gathered.notes), "warnings": warnings}
+    remarks = {"notes": notes, "warnings": warnings}
     report = remarks | build_report(
         config,
         prepared.describe(),
-        {half: int(mask.sum()) for half, mask in zip(("train", "test"), halves, strict=True)},
+        {
+            "train": len(taught.train),
+            "test": int(halves[1].sum()),
+            **({} if taught.unlabelled is None else {"unlabelled": len(taught.unlabelled.clips)}),
+        },
         teacher=(teacher.cpu(), teacher_folder, teacher_accuracy),
         student=(student, out),
         runs=runs,
@@ -156,28 +165,29 @@ def _distill(
 
 def _teacher(
     config: DistillConfig, out: Path, data: PackedSkeletons | None, device: torch.device, world: World
-) -> tuple[ActionClassifier, Gathered, Path]:
-    """Return the teacher on its device, the data pre-processed for it, and the folder that holds it."""
+) -> tuple[ActionClassifier, Gathered, list[Any], Path]:
+    """Return the teacher on its device, the data pre-processed for it, by which steps, and the folder that holds it."""
     if read_description(config.teacher)["model"] == ActionClassifier.name:
         classifier = ActionClassifier.from_pretrained(config.teacher)
         gathered = gather_data(classifier, config, classifier.steps, data)
         if classifier.source is not None:  # perhaps of other clips than these
             classifier.source_joints = common_joints(gathered.data)
-        return classifier.to(device), gathered, find_model(config.teacher)
+        return classifier.to(device), gathered, list(classifier.steps), find_model(config.teacher)
     encoder = load_pretrained(config.teacher)
-    gathered = gather_data(encoder, config, run_steps(config.teacher), data)
+    steps = run_steps(config.teacher)
+    gathered = gather_data(encoder, config, steps, data)
     folder = out / TEACHER_FOLDER
     known = config.resume and (folder / CONFIG_FILE).is_file()
     world.wait()  # all have looked
     if known:
-        return ActionClassifier.from_pretrained(folder).to(device), gathered, folder
-    train, _ = training_split(gathered.data, gathered.split)
+        return ActionClassifier.from_pretrained(folder).to(device), gathered, steps, folder
+    train, _ = labelled_halves(config, gathered)
     classifier = linear_classifier(encoder.to(device), gathered.data, train, batch_size=config.batch_size)
     classifier.body_size = gathered.body_size
     world.share_tensors([*classifier.parameters(), *classifier.buffers()])
     if world.first:
         classifier.save_pretrained(folder)
-    return classifier, gathered, folder
+    return classifier, gathered, steps, folder
 
 
 def _check_classes(teacher: ActionClassifier, data: PackedSkeletons, train: Tensor) -> None:
@@ -200,7 +210,7 @@ def _check_classes(teacher: ActionClassifier, data: PackedSkeletons, train: Tens
 def _claim(config: DistillConfig) -> Path:
     """Return the folder of the distillation; what it holds may only be touched with ``resume`` or ``overwrite``."""
     again = config.overwrite or config.resume
-    out = claim_folder(config.out, config.teacher, *config.data, overwrite=again)
+    out = claim_folder(config.out, config.teacher, *config.data, *config.unlabelled_data, overwrite=again)
     if (out / PLAN_FILE).is_file() and not (config.overwrite or config.resume):
         raise FileExistsError(
             f"out {str(out)!r} already holds a distillation; pass --resume to continue it, --overwrite to replace it, "
@@ -221,8 +231,8 @@ def _results(out: Path) -> list[Path]:
     return [path for path in found if path.parent.name.rpartition("-")[2].isdecimal()]
 
 
-def _plan(config: DistillConfig, data: PackedSkeletons) -> dict[str, Any]:
-    """Return what decides the students' results."""
+def _plan(config: DistillConfig, data: PackedSkeletons, taught: TaughtClips) -> dict[str, Any]:
+    """Return what decides the students' results; what earlier distillations could not ask for is None by default."""
     weights = (find_model(config.teacher) / WEIGHTS_FILE).read_bytes()
     plan = {
         "split": config.split,
@@ -232,6 +242,10 @@ def _plan(config: DistillConfig, data: PackedSkeletons) -> dict[str, Any]:
         "student": dataclasses.asdict(config.student_config()),
         "recipe": config.student_recipe().decisive(),
         "data": data.fingerprint(),
+        "labels": None if config.label_share == 1 else [config.label_share, config.label_seed],
+        "unlabelled": None
+        if taught.unlabelled is None
+        else [taught.fingerprint, config.unlabelled_rest, config.unlabelled_share],
         "teacher": hashlib.sha256(weights).hexdigest(),
     }
     return json.loads(json.dumps(plan))
@@ -277,7 +291,8 @@ def _train(
     seed: int,
     teacher: ActionClassifier,
     gathered: Gathered,
-    halves: tuple[Tensor, Tensor],
+    taught: TaughtClips,
+    test: Tensor,
     folder: Path,
     tell: Callable[[str], None] | None,
     world: World,
@@ -286,8 +301,10 @@ def _train(
     """Train one student, save it, and then its result, which marks it as done."""
     recipe, name = config.student_recipe(), f"{kind}, seed {seed}"
     device = next(teacher.parameters()).device
+    teaches = kind == KINDS[0]
     data = gathered.data.to(device)
-    clips = halves[0].to(device).nonzero()[:, 0]
+    learnt = taught.data.to(device) if teaches else data
+    clips = taught.train.to(device)
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -301,30 +318,39 @@ def _train(
             source=source_layout(data),
         ).to(device)
         objective = None
-        if kind == KINDS[0]:
-            objective = _Teaching(_criterion(config, student, teacher), student, teacher).to(device)
+        if teaches:
+            objective = Teaching(
+                student,
+                teacher,
+                unlabelled=taught.unlabelled is not None,
+                temperature=config.temperature,
+                soft=config.soft,
+                feature=config.feature,
+            ).to(device)
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"kind": kind, "seed": seed, **plan}
         keeper = FitKeeper(
             folder, facts, plan["data"],
             every=config.checkpoint_every, resume=config.resume, world=world, quiet=tell is None,
         )  # fmt: skip
-        loss = fit_classifier(
-            student,
-            ClipBatches(data, student.encoder.frames),
-            clips,
-            data.labels,
-            recipe,
-            seed=seed,
-            objective=objective,
-            settings=FitSettings(config.precision, config.graph, config.on_nan, world),
-            keeper=keeper,
-            progress=None if tell is None else lambda text: tell(f"{name}: {text}"),
-            bar="" if tell is None else name,
-        )
+        with reading(learnt if teaches and config.unlabelled_data else None, student, teacher):
+            loss = fit_classifier(
+                student,
+                ClipBatches(learnt, student.encoder.frames),
+                clips,
+                taught.labels if teaches else data.labels,
+                recipe,
+                seed=seed,
+                objective=objective,
+                settings=FitSettings(config.precision, config.graph, config.on_nan, world),
+                keeper=keeper,
+                progress=None if tell is None else lambda text: tell(f"{name}: {text}"),
+                bar="" if tell is None else name,
+                unlabelled=taught.unlabelled if teaches else None,
+            )
     result = {
         "seed": seed,
-        "accuracy": accuracy_of(student, data, halves[1], recipe.batch_size, world),
+        "accuracy": accuracy_of(student, data, test, recipe.batch_size, world),
         "train_loss": loss,
         "seconds": time.perf_counter() - start,
     }
@@ -335,41 +361,3 @@ def _train(
         keeper.remove()
     world.wait()
     return result
-
-
-def _criterion(
-    config: DistillConfig, student: ActionClassifier, teacher: ActionClassifier
-) -> DistillationLoss:
-    widths = [_width(one) for one in (student, teacher)]
-    return DistillationLoss(
-        *widths,
-        temperature=config.temperature,
-        soft=config.soft,
-        feature=config.feature,
-        label_smoothing=student.label_smoothing,
-    )
-
-
-def _width(classifier: ActionClassifier) -> int:
-    """F, the features that a classifier's head takes."""
-    return next(layer.in_features for layer in classifier.head if isinstance(layer, torch.nn.Linear))
-
-
-class _Teaching(torch.nn.Module):
-    """Loss of a student beside its teacher: both see the same crop and rotation of every clip (Beyer et al. 2022)."""
-
-    def __init__(
-        self, criterion: DistillationLoss, student: ActionClassifier, teacher: ActionClassifier
-    ) -> None:
-        super().__init__()
-        self.criterion = criterion
-        # In a tuple, so that their parameters are not this module's.
-        self._pair = student, teacher.eval()
-
-    def forward(self, batch: LabelledBatch, features: Tensor) -> Tensor:
-        student, teacher = self._pair
-        with torch.no_grad():
-            known = all_features(teacher, batch)
-            wanted = teacher.head(known)
-        logits = head_logits(student.head, features, batch.counted)
-        return self.criterion(logits, features, batch.labels, wanted, known, batch.counted)

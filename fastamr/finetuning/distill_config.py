@@ -96,6 +96,15 @@ class DistillConfig:
         out: folder of the student and of the report.
         split: name of the split. Files without it are trained on whole, where another file has it.
         label_numbers: take the labels of files that do not name their classes for the numbers of those that do.
+        unlabelled_data: packed files whose labels do not count: their clips teach by the teacher's answers alone. Of
+            the teacher's layout; of any for a teacher of layout ``body``. Files with the split give its training half.
+        unlabelled_rest: let the training clips of ``data`` that have no label, or lose it by ``label_share``, teach in
+            the same way.
+        unlabelled_share: what part of the clips of a batch these clips are; they stand beside the labelled ones of
+            ``recipe.batch_size`` (choice: 0.5).
+        label_share: share of the training labels that count, as many of each class; a teacher that is a classifier has
+            learnt from labels of its own.
+        label_seed: fixes which labels those are, for all seeds.
         seeds: a student is trained with the teacher and one without for each; the first one's student is kept.
         temperature: of the soft labels (choice: 2; teachers that learnt with label smoothing are flat enough).
         soft: weight of the teacher's soft labels against the true ones, 0 to 1 (choice: 0.5).
@@ -123,6 +132,11 @@ class DistillConfig:
     out: str
     split: str = "official"
     label_numbers: bool = False
+    unlabelled_data: list[str] = field(default_factory=list)
+    unlabelled_rest: bool = False
+    unlabelled_share: float = 0.5
+    label_share: float = 1.0
+    label_seed: int = 0
     seeds: list[int] = field(default_factory=lambda: [0])
     temperature: float = 2.0
     soft: float = 0.5
@@ -142,10 +156,20 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         self.teacher, self.out = str(self.teacher), str(self.out)
-        self.data = as_sources(self.data)
+        self.data, self.unlabelled_data = as_sources(self.data), as_sources(self.unlabelled_data)
         self.seeds = list(self.seeds)
         if not self.seeds or any(seed < 0 for seed in self.seeds) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={self.seeds} must hold at least one integer, none below 0, none twice")
+        if not 0 < self.unlabelled_share < 1:
+            raise ValueError(
+                f"unlabelled_share={self.unlabelled_share} must be above 0 and below 1, for example 0.5"
+            )
+        if not 0 < self.label_share <= 1:
+            raise ValueError(
+                f"label_share={self.label_share} must be above 0 and at most 1, for example 0.1 for 10 %"
+            )
+        if self.label_seed < 0:
+            raise ValueError(f"label_seed={self.label_seed} must be zero or more")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1 body sequence")
         check_computation(self)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..data.to_body import common_joints
+from ..models import ActionClassifier
 from ..nn import initialize
-from .fitting.learner import counted_mean, cross_entropy
+from .fitting.labelled_clips import LabelledBatch
+from .fitting.learner import all_features, counted_mean, cross_entropy, head_logits
+
+if TYPE_CHECKING:
+    from ..data import PackedSkeletons
 
 
 def soft_label_loss(
@@ -112,18 +122,26 @@ class DistillationLoss(nn.Module):
         teacher_logits: Tensor,
         teacher_features: Tensor,
         counted: Tensor | None = None,
+        labelled: Tensor | None = None,
     ) -> Tensor:
         """Return the loss, a float32 scalar.
+
+        The cross-entropy is a mean over the labelled clips, the rest one over all.
 
         Args:
             logits: ``(B, classes)`` of the student.
             features: ``(B, F_student)``.
-            labels: ``(B,)`` int64.
+            labels: ``(B,)`` int64; of a clip without a label anything.
             teacher_logits: ``(B, classes)``.
             teacher_features: ``(B, F_teacher)``.
             counted: ``(B,)``, 1 where a clip counts, else 0; None = all do.
+            labelled: ``(B,)`` bool, clips with a label, of which at least one counts; None = all are.
         """
-        hard = cross_entropy(logits, labels, self.label_smoothing, counted)
+        told = counted
+        if labelled is not None:
+            told = labelled.float() if counted is None else labelled * counted
+            labels = torch.where(labelled, labels, 0)
+        hard = cross_entropy(logits, labels, self.label_smoothing, told)
         loss = (1 - self.soft) * hard
         if self.soft > 0:
             loss = loss + self.soft * soft_label_loss(logits, teacher_logits, self.temperature, counted)
@@ -131,6 +149,79 @@ class DistillationLoss(nn.Module):
             projected = self.projection(features)
             loss = loss + self.feature * feature_loss(projected, teacher_features, counted=counted)
         return loss
+
+
+class Teaching(nn.Module):
+    """Loss of a student beside its teacher: both see the same crop and rotation of every clip (Beyer et al. 2022).
+
+    Args:
+        student: it learns.
+        teacher: it does not.
+        unlabelled: whether batches hold clips of label -1, which learn from the teacher alone.
+        temperature, soft, feature: see :class:`DistillationLoss`.
+    """
+
+    def __init__(
+        self,
+        student: ActionClassifier,
+        teacher: ActionClassifier,
+        *,
+        unlabelled: bool,
+        temperature: float,
+        soft: float,
+        feature: float,
+    ) -> None:
+        super().__init__()
+        self.criterion = DistillationLoss(
+            _width(student),
+            _width(teacher),
+            temperature=temperature,
+            soft=soft,
+            feature=feature,
+            label_smoothing=student.label_smoothing,
+        )
+        self._unlabelled = unlabelled
+        # In a tuple, so that their parameters are not this module's.
+        self._pair = student, teacher.eval()
+
+    def forward(self, batch: LabelledBatch, features: Tensor) -> Tensor:
+        """Return the loss of a batch, a float32 scalar, from the student's features ``(B, F)``."""
+        student, teacher = self._pair
+        with torch.no_grad():
+            known = all_features(teacher, batch)
+            wanted = teacher.head(known)
+        logits = head_logits(student.head, features, batch.counted)
+        labelled = batch.labels >= 0 if self._unlabelled else None
+        return self.criterion(logits, features, batch.labels, wanted, known, batch.counted, labelled)
+
+
+def _width(classifier: ActionClassifier) -> int:
+    """F, the features that a classifier's head takes."""
+    return next(layer.in_features for layer in classifier.head if isinstance(layer, nn.Linear))
+
+
+@contextlib.contextmanager
+def reading(
+    mixed: PackedSkeletons | None, student: ActionClassifier, teacher: ActionClassifier
+) -> Iterator[None]:
+    """Let a student and its teacher take batches of fixed shapes, and clips of other skeletons than the labelled ones.
+
+    Args:
+        mixed: the clips, where some are not of the labelled data; None = all are.
+        student: of layout ``body`` it takes the joints that all clips have, or those that each shows.
+        teacher: the same.
+    """
+    pair = (student, teacher)
+    before = [one.source_joints for one in pair]
+    for one in pair:
+        one.encoder.fixed_shapes = True
+        if mixed is not None:
+            one.source_joints = common_joints(mixed)
+    try:
+        yield
+    finally:
+        for one, joints in zip(pair, before, strict=True):
+            one.source_joints, one.encoder.fixed_shapes = joints, False
 
 
 def check_distillation(temperature: float, soft: float, feature: float) -> None:

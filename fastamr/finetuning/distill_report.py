@@ -32,7 +32,7 @@ def build_report(
     Args:
         config: the configuration.
         data: what describes the data.
-        clips: training and test clips by half.
+        clips: ``train`` (labelled), ``test`` and, where there are some, ``unlabelled``.
         teacher: the teacher on the CPU, its folder, and its test accuracy in percent.
         student: the student on the CPU and its folder.
         runs: results of the students by kind, in the order of the seeds.
@@ -100,11 +100,12 @@ def format_report(report: dict[str, Any]) -> str:
         f", {entry['speed_up']:.1f}x faster with {size}"
         for size, entry in (latency or {"batches": {}})["batches"].items()
     )
+    beside = f", {clips['unlabelled']} without a label" if clips.get("unlabelled") else ""
     text = [
         aligned(lines),
         "",
-        f"{clips['train']} training and {clips['test']} test clips; {report['cost']['percent_fewer']:.1f} % fewer "
-        f"parameters{speed}",
+        f"{clips['train']} training and {clips['test']} test clips{beside}; "
+        f"{report['cost']['percent_fewer']:.1f} % fewer parameters{speed}",
         f"points lost against the teacher: {kept['points_lost']:.2f}; "
         f"won over the labels alone: {kept['points_over_labels']:.2f}",
     ]

@@ -78,6 +78,8 @@ class SkeletonModel(Publishable, nn.Module):
             use; a classifier's file and an exported model leave their buffers out.
         body_size: the median trunk of the bodies that it was trained on, as pre-processing left them; None = unknown,
             or of no effect. It is saved with the model.
+        fixed_shapes: whether :meth:`encode` masks the joints that a sequence lacks in evaluation mode too, so that
+            nothing is read back from a GPU.
         slots: the region of each joint, see :func:`fastamr.models.parts.pooling.slots_of`.
         preprocess: the pre-processing steps that its training data went through; None = unknown. They are saved with
             the model, so that it is shown the same input where the run's ``config.yaml`` is not beside it.
@@ -94,6 +96,7 @@ class SkeletonModel(Publishable, nn.Module):
     pretraining_parts: ClassVar[tuple[str, ...]] = ()
     body_size: float | None = None
     preprocess: list[str] | None = None
+    fixed_shapes: bool = False
     encoder: SkeletonEncoder
     present: Tensor | None
 
@@ -261,7 +264,7 @@ class SkeletonModel(Publishable, nn.Module):
             valid: ``(S, T, V)`` bool, joints that were seen.
             joints: the joints that every sequence has, where that is known: nothing is read back from a GPU then, and
                 shapes are fixed. None = those that each sequence shows in any frame: in evaluation mode sequences of
-                the same joints are encoded together, in training mode the others are masked.
+                the same joints are encoded together, in training mode and with ``fixed_shapes`` the others are masked.
 
         Raises:
             ValueError: as :meth:`forward`; or none of the ``joints`` is present.
@@ -272,7 +275,7 @@ class SkeletonModel(Publishable, nn.Module):
         seen = None if joints is not None else self._seen(valid)
         if seen is None:
             return self._encode_joints(clips, self._static(joints))
-        if self.training or torch.compiler.is_compiling():
+        if self.training or self.fixed_shapes or torch.compiler.is_compiling():
             return self._encode_masked(clips, seen)
         patterns, group = seen.unique(dim=0, return_inverse=True)
         parts = [(group == place).nonzero()[:, 0] for place in range(len(patterns))]

@@ -72,6 +72,7 @@ SMALL = {
     "python examples/new_method.py pretrain": f"{ENCODER} {BRIEFLY}",
     "python experiments/results.py": "--list",
     "python experiments/any_skeleton.py": "--list",
+    "python experiments/distillation.py": "--list",
 }
 # The same for commands that hold some words. `synthetic` means 64 clips here.
 SMALLER = {

@@ -37,7 +37,7 @@ OTHERS = {
     "--run-slow", "--run-long", "--every-case", "--benchmark-only", "--benchmark-timer", "--only", "--methods",
     "--variants", "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout",
     "--unshallow", "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest", "--gigabytes", "--drop-out",
-    "--drop-path", "--rows", "--tables",
+    "--drop-path", "--rows", "--tables", "--choose",
     "--inputs", "--plan", "--rehearse", "--small", "--seconds", "--sizes", "--steps", "--spins", "--minutes", "--work",
 }  # fmt: skip
 # What looks like a Python name and is a file; what looks like a path of ours and is PYSKL's.

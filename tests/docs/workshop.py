@@ -258,7 +258,8 @@ PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
         "pose": actions("yolo"),
         "landmarks": actions("mediapipe"),
     },
-    "docs/distillation.md": NTU | {"runs/classifier": classifier, "clip.safetensors": packed()},
+    "docs/distillation.md": NTU
+    | {"runs/classifier": classifier, "clip.safetensors": packed(), "own.safetensors": packed()},
     "docs/export.md": NTU | {
         "recording.csv": recording,
         "clip.safetensors": packed(),

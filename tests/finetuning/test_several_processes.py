@@ -133,10 +133,11 @@ def test_another_number_of_processes_goes_on(run: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_two_processes_distil_as_one(run: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--label-share", "0.5", "--unlabelled-rest"]])
+def test_two_processes_distil_as_one(run: Path, more: list[str]) -> None:
     pytest.importorskip("sklearn")
-    launch(2, words_of("distill", run, "two", drop_path=0.0))
-    assert main(words_of("distill", run, "one", drop_path=0.0)) == 0
+    launch(2, [*words_of("distill", run, "two", drop_path=0.0), *more])
+    assert main([*words_of("distill", run, "one", drop_path=0.0), *more]) == 0
     for kind in ("distilled", "labels"):
         check_alike(run / "one" / "students" / f"{kind}-0", run / "two" / "students" / f"{kind}-0")
     results = [json.loads((run / name / "distill.json").read_text())["results"] for name in ("one", "two")]

@@ -17,7 +17,10 @@ def _parser() -> CommandParser:
     text = "Train a small classifier that learns from a large one."
     parser = CommandParser("distill", "--teacher DIR --data FILE... --out DIR", text)
     first = {"teacher, data and folder": "teacher data split label_numbers out seeds device"}
-    more = {"what the teacher teaches": "temperature soft feature"}
+    more = {
+        "few labels, and clips without": "label_share label_seed unlabelled_data unlabelled_rest unlabelled_share"
+    }
+    more |= {"what the teacher teaches": "temperature soft feature"}
     parser.add_fields(DistillConfig, first, more, skip=("student", "recipe"))
     parser.add_fields(StudentConfig, {"the student": "width depth heads patch_frames"}, part="student")
     parser.add_fields(

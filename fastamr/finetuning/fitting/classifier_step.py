@@ -20,6 +20,7 @@ from ...training.update.step import PretrainStep
 from .labelled_clips import LabelledClips, LabelOrder
 from .learner import Learner, Objective, batch_loss
 from .recipe import FinetuneConfig
+from .unlabelled import MixedOrder, Unlabelled
 
 if TYPE_CHECKING:
     from ...features.clip_batches import ClipBatches
@@ -71,10 +72,15 @@ class Fit:
         seed: int,
         objective: Objective | None,
         settings: FitSettings,
+        unlabelled: Unlabelled | None = None,
     ) -> None:
         self.config, self.settings, self.data = config, settings, batches.data
         world, device = settings.world, batches.data.device
-        self.order = LabelOrder(clips, config, seed)
+        self.order = (
+            LabelOrder(clips, config, seed)
+            if unlabelled is None
+            else MixedOrder(clips, config, seed, unlabelled)
+        )
         _check_world(classifier, self.order, world)
         static = _is_static(classifier, device, settings)
         self.stream = LabelledClips(

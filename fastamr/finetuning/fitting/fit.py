@@ -20,6 +20,7 @@ from .classifier_step import WINDOW, Fit, FitSettings
 from .keeping import FitKeeper
 from .learner import Objective
 from .recipe import FinetuneConfig
+from .unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     from ...features.clip_batches import ClipBatches
@@ -38,6 +39,7 @@ def fit_classifier(
     keeper: FitKeeper | None = None,
     progress: Callable[[str], None] | None = None,
     bar: str = "",
+    unlabelled: Unlabelled | None = None,
 ) -> float:
     """Train a classifier in place on the clips of a data set.
 
@@ -56,6 +58,8 @@ def fit_classifier(
         progress: called with a line of text before the run (the memory that it is likely to need) and ten times
             during it; None = silent.
         bar: what stands before a progress bar on standard error; empty = no bar.
+        unlabelled: clips without a label that every batch has beside the labelled ones, for an objective that can do
+            without; None = there are none.
 
     Returns:
         The mean loss of the last epoch.
@@ -66,7 +70,9 @@ def fit_classifier(
             run.
         KeyboardInterrupt: stopped by a signal, after it was saved by the keeper.
     """
-    fit = Fit(classifier, batches, clips, labels, config, seed, objective, settings or FitSettings())
+    fit = Fit(
+        classifier, batches, clips, labels, config, seed, objective, settings or FitSettings(), unlabelled
+    )
     if progress is not None:
         for line in _memory_lines(fit):
             progress(line)
