@@ -440,7 +440,7 @@ def pretraining_only(encoder: SkeletonModel, used: set[nn.Parameter]) -> set[str
         if own and len(idle) == len(own):
             idle += [name for name, _ in module.named_buffers(recurse=False)]
         names |= {f"{prefix}.{name}" if prefix else name for name in idle}
-    for part in encoder.pretraining_parts:
+    for part in getattr(encoder, "pretraining_parts", ()):
         names |= {f"{part}.{name}" for name, _ in encoder.get_submodule(part).named_buffers()}
     return names
 

@@ -88,12 +88,13 @@ def test_02_full_disk_before_the_last_model(script: Script) -> None:
 
 
 def test_03_the_second_run_is_refused(script: Script) -> None:
-    text = script("03_two_runs_one_folder", "run.sh")
+    # Long enough to be there still when the second one has started, on a fast machine too.
+    text = script("03_two_runs_one_folder", "run.sh", ("--updates 150", "--updates 1000"))
     assert "second rc 1" in text
     assert "first rc 0" in text
     assert "is in use by" in text
     assert "lr: 0.001" in text.splitlines()
-    assert "state: update 150 lr 0.001" in text
+    assert "state: update 1000 lr 0.001" in text
 
 
 @pytest.mark.parametrize("place", range(3))

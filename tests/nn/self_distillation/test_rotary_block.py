@@ -50,7 +50,7 @@ def test_attention_is_pytorchs_with_turned_queries_and_keys() -> None:
     torch.testing.assert_close(attention(x, rotation=table), expected)
     still = rotation_table(1, 8).expand(-1, 7, -1)
     torch.testing.assert_close(attention(x), attention(x, rotation=still))
-    with pytest.raises(ValueError, match="memory is given"):
+    with pytest.raises(ValueError, match="memory or known is given"):
         attention(x, x)
 
 
