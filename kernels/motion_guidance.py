@@ -20,7 +20,6 @@ from .strides import strides
 _CONFIGS = (
     Config({"BLOCK": 512}),
     Config({"BLOCK": 256}),
-    Config({"BLOCK": 1024}, num_warps=8),
 )
 # Partial sums that a program reads at a time.
 _PARTS = tl.constexpr(64)

@@ -107,13 +107,11 @@ def _loss(
 
 
 def _column_configs(frames: int, columns: int) -> tuple[Config, ...]:
-    """Tiles of 16 values a thread, 8 where 512 threads share the registers, then others."""
+    """Tiles of 16 values a thread, 8 where 512 threads share the registers, then others; 32 spill (Triton 3.6)."""
     size = triton.next_power_of_2(frames)
     warps = 4 if size <= 256 else 8 if size <= 1024 else 16
     widest = min(triton.next_power_of_2(columns), 64)
-    widths = [
-        min(max(each * 32 * warps // size, 1), widest) for each in ((8, 4) if warps == 16 else (16, 8, 32))
-    ]
+    widths = [min(max(each * 32 * warps // size, 1), widest) for each in ((8, 4) if warps == 16 else (16, 8))]
     return tuple(Config({"HEIGHT": size, "WIDTH": width}, num_warps=warps) for width in dict.fromkeys(widths))
 
 
