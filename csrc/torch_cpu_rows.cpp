@@ -3,7 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/row_kernels.h"
-#include "torch_cpu_rows.h"
+#include "torch_tensors.h"
 
 namespace fastamr {
 namespace {
@@ -16,8 +16,6 @@ Call sized(const Tensor& matrix) {
   call.columns = matrix.size(1);
   return call;
 }
-
-}  // namespace
 
 void gelu(const Tensor& product, const Tensor& bias, const Tensor& h, const Optional& slope) {
   with_types(product.scalar_type(), [&](auto* storage, auto* compute) {
@@ -93,6 +91,7 @@ void norm_backward(const Tensor& product, const Tensor& total, const Tensor& mea
   });
 }
 
+}  // namespace
 }  // namespace fastamr
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastamr_native, m) {

@@ -168,7 +168,7 @@ def cpu_plan(torch: Torch, level: str = LEVELS[-1]) -> Plan:
             named = (define, f'-DFASTAMR_KERNELS_NAME="{name}"')
             compilations.append((folder / "cpu" / source, (*kernel, *flags, *further, *named, *output)))
     of_torch = (*adapter, _TORCH_TARGET, *torch.includes, *output)
-    names = ("", "_products", "_rows", "_layers", "_adamw", "_mapping")
+    names = ("", "_products", "_rows", "_adamw", "_mapping")
     compilations += [(folder / f"torch_cpu{name}.cpp", of_torch) for name in names]
     best = (*adapter, f"-DFASTAMR_LEVEL={most}", *output)
     compilations.append((folder / "cpu" / "best_kernels.cpp", best))

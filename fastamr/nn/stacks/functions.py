@@ -17,9 +17,7 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from . import joined
 from .layers import (
-    Following,
     Gradients,
     Hidden,
     Layer,
@@ -63,30 +61,21 @@ class LayerTensors(NamedTuple):
     hidden: Hidden
 
 
-def _after(weights: StackWeights, index: int) -> Following:
-    """What follows a layer."""
-    if index + 1 == len(weights.layers):
-        return Following(weights.final, None)
-    return Following(weights.layers[index + 1].norm1, weights.layers[index + 1].project)
-
-
-def _finishing(plan: Plan) -> Callable[..., tuple[Hidden, Stream, Tensor | None]]:
-    """The function that finishes a layer after its attention."""
-    return joined.finish_layer if plan.joined else finish_layer
+def _after(weights: StackWeights, index: int) -> Norm:
+    """The norm that follows a layer."""
+    return weights.layers[index + 1].norm1 if index + 1 < len(weights.layers) else weights.final
 
 
 def self_layers(plan: Plan, weights: StackWeights, x: Tensor) -> tuple[Stream, list[LayerTensors]]:
     """All self-attention blocks of ``x (M, D)``: the last stream, and with ``plan.saves`` what the backward needs."""
     stream = Stream(x, *ops.row_norm(x, *weights.layers[0].norm1))
-    projected: Tensor | None = ops.row_linear(stream.normed, *weights.layers[0].project)
     kept: list[LayerTensors] = []
     for index, layer in enumerate(weights.layers):
-        assert projected is not None
-        qkv = projected.view(plan.sequences, plan.tokens, 3, plan.heads, -1)
-        attended, lse, tape = attend(plan, qkv, None)
-        hidden, after, projected = _finishing(plan)(
-            layer, attended, stream.total, _after(weights, index), plan
+        qkv = ops.row_linear(stream.normed, *layer.project).view(
+            plan.sequences, plan.tokens, 3, plan.heads, -1
         )
+        attended, lse, tape = attend(plan, qkv, None)
+        hidden, after = finish_layer(layer, attended, stream.total, _after(weights, index), plan)
         if plan.saves:
             kept.append(LayerTensors(stream, qkv, None, attended, lse, tape, hidden))
         stream = after
@@ -110,15 +99,13 @@ def cross_layers(
         sequences, -1, len(weights.layers), 2, plan.heads, width // plan.heads
     )
     stream = Stream(x, *ops.row_norm(x, *weights.layers[0].norm1))
-    projected: Tensor | None = ops.row_linear(stream.normed, *weights.layers[0].project)
     kept: list[LayerTensors] = []
     for index, layer in enumerate(weights.layers):
-        assert projected is not None
-        q = projected.view(-1, queries, plan.heads, width // plan.heads)
+        q = ops.row_linear(stream.normed, *layer.project).view(-1, queries, plan.heads, width // plan.heads)
         q = q.expand(sequences, -1, -1, -1)
         attended, lse, tape = attend(plan, q, kv[:, :, index])
         residual = stream.total.view(-1, queries, width).expand(sequences, -1, -1).reshape(-1, width)
-        hidden, after, projected = _finishing(plan)(layer, attended, residual, _after(weights, index), plan)
+        hidden, after = finish_layer(layer, attended, residual, _after(weights, index), plan)
         if plan.saves:
             kept.append(LayerTensors(stream, q, kv[:, :, index], attended, lse, tape, hidden))
         stream = after
@@ -178,28 +165,14 @@ def _start_backward(
     return StreamGradient(dx, dx, dx.sum(0, dtype=compute) if bias_grads is None else bias_grads)
 
 
-def _finish_backward(
-    plan: Plan, layer: Layer, saved: LayerTensors, upstream: StreamGradient, gradients: Gradients
-) -> tuple[StreamGradient, Tensor]:
-    """Gradients of the stream after attention and of attention's rows."""
-    if plan.joined and gradients.complete:
-        return joined.finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
-    dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
-    return dmiddle, ops.row_linear_backward(dmiddle.branch, layer.out.weight)
-
-
 def _begin_backward(
-    ctx: Any, index: int, before: Stream, project: tuple[str, Tensor], skip: Tensor, gradients: Gradients
+    weights: StackWeights, index: int, before: Stream, dproject: Tensor, skip: Tensor, gradients: Gradients
 ) -> StreamGradient:
-    """Gradient of a block's input from that of its first projection, whose weight's name comes with it."""
-    layer, scale = ctx.weights.layers[index], ctx.weights.layers[index - 1].scales[1] if index else None
-    name, rows = project
-    if ctx.plan.joined and gradients.complete:
-        linear = (name, rows, layer.project.weight)
-        return joined.begin_backward(linear, before, layer.norm1, skip, scale, gradients)
-    gradients.weight(name, rows, before.normed)
-    gradients.finish(ctx.branch)
-    return stream_backward((rows, layer.project.weight), before, layer.norm1, "norm1", skip, scale, gradients)
+    """Gradient of a block's input from that of its first projection."""
+    layer, scale = weights.layers[index], weights.layers[index - 1].scales[1] if index else None
+    return stream_backward(
+        (dproject, layer.project.weight), before, layer.norm1, "norm1", skip, scale, gradients
+    )
 
 
 def _check_first_derivative() -> None:
@@ -246,8 +219,7 @@ def _split(ctx: Any, names: list[str], needs: tuple[bool, ...]) -> tuple[list[Gr
     }
     # A block has two norms, and one follows the last.
     columns = ops.ColumnSums(2 * depth + 1)
-    found = [Gradients(wanted, columns, together, len(wanted) == count and not together) for wanted in blocks]
-    return found, Gradients(final, columns)
+    return [Gradients(wanted, columns, together) for wanted in blocks], Gradients(final, columns)
 
 
 def _collect(
@@ -307,16 +279,17 @@ class SelfStack(torch.autograd.Function):
         upstream = _start_backward(weights, last, dtotal, dnormed, final)
         for index in reversed(range(depth)):
             layer, saved, gradients = weights.layers[index], kept.pop(), blocks[index]
-            dmiddle, grad = _finish_backward(plan, layer, saved, upstream, gradients)
+            dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
+            grad = ops.row_linear_backward(dmiddle.branch, layer.out.weight)
             dqkv = torch.empty_like(saved.q)
             (gradients["attn.qkv.bias"],) = attend_backward(
                 *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, None, dqkv, None),
                 gradients.columns,
             )
             rows = dqkv.view(len(grad), -1)
-            upstream = _begin_backward(
-                ctx, index, saved.before, ("attn.qkv.weight", rows), dmiddle.total, gradients
-            )
+            gradients.weight("attn.qkv.weight", rows, saved.before.normed)
+            gradients.finish(ctx.branch)
+            upstream = _begin_backward(weights, index, saved.before, rows, dmiddle.total, gradients)
         _join(ctx.branch)
         gradient = upstream.total if ctx.needs_input_grad[2] else None
         return (None, None, gradient, *_collect((ctx.dtypes, SELF_NAMES), blocks, final))
@@ -350,14 +323,17 @@ class CrossStack(torch.autograd.Function):
         dkv = last.total.new_empty((*shape[:2], depth, *shape[2:]))
         for index in reversed(range(depth)):
             layer, saved, gradients = weights.layers[index], kept.pop(), blocks[index]
-            dmiddle, grad = _finish_backward(plan, layer, saved, upstream, gradients)
+            dmiddle = finish_backward(layer, saved.attended, saved.hidden, upstream, gradients)
+            grad = ops.row_linear_backward(dmiddle.branch, layer.out.weight)
             dq = grad.new_empty(saved.q.shape)
             gradients["attn.q.bias"], gradients["attn.kv.bias"] = attend_backward(
                 *(plan, grad, saved.attended, saved.lse, saved.tape, saved.q, saved.kv, dq, dkv[:, :, index]),
                 gradients.columns,
             )
             rows, skip = (_as_in(each, saved.before, plan) for each in (dq, dmiddle.total))
-            upstream = _begin_backward(ctx, index, saved.before, ("attn.q.weight", rows), skip, gradients)
+            gradients.weight("attn.q.weight", rows, saved.before.normed)
+            gradients.finish(ctx.branch)
+            upstream = _begin_backward(weights, index, saved.before, rows, skip, gradients)
         dmemory = _memory_backward(
             weights, dkv.view(len(memory), -1), memory, blocks, ctx.needs_input_grad[3], ctx.branch
         )

@@ -52,13 +52,6 @@ class Layer(NamedTuple):
     scales: tuple[Tensor | None, Tensor | None] = (None, None)
 
 
-class Following(NamedTuple):
-    """What comes after a block: its norm, and the projection of the normed rows; None after the last block."""
-
-    norm: Norm
-    project: Linear | None
-
-
 class Stream(NamedTuple):
     """Rows between two halves of a block: the residual stream ``total``, its norm, the norm's statistics ``(M,)``."""
 
@@ -98,7 +91,6 @@ class Plan:
         recompute: the backward computes the hidden layer of each block again.
         saves: a backward may follow.
         side_branch: the backward computes the weights' gradients beside everything else, where the device can.
-        joined: what lies between two attentions is one call, see :mod:`.joined`.
     """
 
     sequences: int
@@ -108,7 +100,6 @@ class Plan:
     recompute: bool
     saves: bool
     side_branch: bool = False
-    joined: bool = False
 
 
 def row_problems(rows: Tensor, hidden: int) -> Iterator[tuple[str, Problem]]:
@@ -204,19 +195,19 @@ class Hidden(NamedTuple):
 
 
 def finish_layer(
-    layer: Layer, attended: Tensor, residual: Tensor, following: Following, plan: Plan
-) -> tuple[Hidden, Stream, Tensor | None]:
-    """From the attention's rows to what the next block's attention takes: products, nothing between them.
+    layer: Layer, attended: Tensor, residual: Tensor, following: Norm, plan: Plan
+) -> tuple[Hidden, Stream]:
+    """From the attention's rows to the next block's normed rows: three products, nothing between them.
 
     Args:
         layer: the block.
         attended: ``(M, D)`` rows of the attention.
         residual: ``(M, D)``, the stream before the block.
-        following: what comes next.
+        following: the norm of whatever comes next.
         plan: of the call.
 
     Returns:
-        What the backward needs, the stream after the block, and its normed rows' projection.
+        What the backward needs, and the stream after the block.
     """
     norm = layer.norm2
     middle = Stream(
@@ -226,14 +217,13 @@ def finish_layer(
     )
     saves_hidden = plan.saves and not plan.recompute
     h, slope = ops.linear_gelu(middle.normed, *layer.fc1, slope=saves_hidden)
-    norm, project = following
+    norm = following
     after = Stream(
         *ops.linear_residual_norm(
             *(h, *layer.fc2, middle.total, norm.gamma, norm.beta, norm.eps), scale=layer.scales[1]
         )
     )
-    projected = None if project is None else ops.row_linear(after.normed, *project)
-    return Hidden(middle, h if saves_hidden else None, slope), after, projected
+    return Hidden(middle, h if saves_hidden else None, slope), after
 
 
 class Gradients(dict[str, Tensor | None]):
@@ -243,14 +233,11 @@ class Gradients(dict[str, Tensor | None]):
         wanted: names of the parameters that need one.
         columns: adds up the column sums, those of biases and norms.
         together: those of the weights wait for :meth:`finish`, which computes all at once.
-        complete: all parameters of the block need one, and none waits.
     """
 
-    def __init__(
-        self, wanted: set[str], columns: ops.ColumnSums, together: bool = False, complete: bool = False
-    ) -> None:
+    def __init__(self, wanted: set[str], columns: ops.ColumnSums, together: bool = False) -> None:
         super().__init__()
-        self.wanted, self.columns, self._together, self.complete = wanted, columns, together, complete
+        self.wanted, self.columns, self._together = wanted, columns, together
         self._waiting: dict[str, tuple[Tensor, Tensor]] = {}
 
     def weight(self, name: str, upstream: Tensor, rows: Tensor) -> None:

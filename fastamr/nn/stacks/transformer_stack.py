@@ -17,7 +17,6 @@ from ..drop_path import DropPath, draw_seed
 from ..transformer_block import CrossAttentionBlock, Mlp, TransformerBlock
 from ..visible_attention import VisibleAttention
 from .functions import CROSS_NAMES, SELF_NAMES, CrossStack, SelfStack, StackWeights, cross_layers, self_layers
-from .joined import joins
 from .layers import Layer, Linear, Norm, Plan, row_problems
 from .path import HOOKS, call_why_not, compute_dtype, is_plain
 from .working_weights import joined_weights, working_weight
@@ -210,9 +209,7 @@ class _Stack(nn.ModuleList):
         first = self._each()[0].attn
         attention = self._attention(x, memory, dtype)
         sizes = memory.shape[0], x.shape[1], first.heads
-        rows = x.new_empty((), dtype=dtype).expand(sizes[0] * sizes[1], x.shape[2])
-        joined = not self.recompute and joins(rows, self._each()[0].mlp.fc1.out_features)
-        return Plan(*sizes, attention, self.recompute, saves, self.side_branch, joined)
+        return Plan(*sizes, attention, self.recompute, saves, self.side_branch)
 
     def _weights(
         self, norm: nn.LayerNorm, dtype: torch.dtype, scales: list[tuple[Tensor | None, Tensor | None]]

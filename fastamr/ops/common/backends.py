@@ -228,11 +228,6 @@ def candidates(op: str, problem: Problem) -> list[str]:
     return found
 
 
-def is_watched() -> bool:
-    """Say whether somebody notes which op asks for a back end, see :func:`watched` and :func:`first_problem`."""
-    return _seen is not None
-
-
 class _Asked(BaseException):
     """Ends a call where it asks for its back end."""
 

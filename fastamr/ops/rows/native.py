@@ -67,11 +67,6 @@ def _parts(dtype: torch.dtype) -> int:
         return _PARTS_OF_LIBRARY.get(own, 3)
 
 
-def multiplies(dtype: torch.dtype) -> bool:
-    """Say whether products of this dtype run on the processor's matrix unit."""
-    return _parts(dtype) > 0
-
-
 @functools.cache
 def _raw(name: str) -> Any:
     """A raw function; the library was loaded before it is asked for."""
