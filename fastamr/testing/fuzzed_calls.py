@@ -471,11 +471,15 @@ def check_call(number: int, tally: Tally, name: str = "cpp") -> None:
         )
         if value.numel() == 0:
             continue
-        error = (value.double() - truth.double()).abs()
         # NaN and infinity stand where they stand in the truth.
         assert torch.equal(value.isfinite(), truth.isfinite()), (
             f"{where}: not finite where the reference is, or finite"
         )
+        value, truth = value.double(), truth.double()
+        if call.op.endswith("_norm") and place == len(found) - 1:
+            # 1 / deviation of a row of nearly equal values has no digits left: the deviation itself is compared.
+            value, truth = 1 / value, 1 / truth
+        error = (value - truth).abs()
         finite = truth.isfinite()
         scale = max(1.0, _largest(truth))
         if truth.ndim == 1 and call.op.endswith("_backward"):

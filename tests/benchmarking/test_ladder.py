@@ -310,7 +310,8 @@ class TestWithoutInstructions:
         assert (reasons["fastamr-bf16"] or "").endswith("--rungs fastamr-bf16 runs it all the same")
         assert (reasons["amr-tf32"] or "").startswith("the same as float32")
         everything = {rung.name: reason for rung, reason in choose_rungs(["all"], CPU)}
-        assert all(reason == reasons[name] for name, reason in everything.items() if "compiled" not in name)
+        differ = {name for name, reason in everything.items() if reason != reasons[name]}
+        assert differ == {"mae-compiled", "amr-compiled", "fastslim-bf16"}  # what takes minutes on a CPU
         assert "no instructions" in (everything["amr-compiled"] or "")
         assert choose_rungs(["amr-bf16"], CPU)[0][1] is None
 
