@@ -34,7 +34,6 @@ from fastamr.errors import check_name  # noqa: E402
 from fastamr.evaluation.evaluate import evaluate  # noqa: E402
 from fastamr.evaluation.protocols.config import EvaluateConfig  # noqa: E402
 from fastamr.files import write_text  # noqa: E402
-from fastamr.host import allowed_cpus  # noqa: E402
 from fastamr.models import load_pretrained  # noqa: E402
 from fastamr.training import PretrainConfig, pretrain  # noqa: E402
 from fastamr.training.config import read_yaml  # noqa: E402
@@ -195,7 +194,7 @@ def release(
         "Data and terms": "\n".join(f"- {text}" for text in about)
         + f"\n\nThe weights are under {recipe.licence}.",
         "Training": f"```bash\n{command}\n```\n\n{summary['updates']} updates ({summary['epochs']:.1f} epochs), "
-        f"{summary['seconds'] / 60:.1f} minutes of updates on {allowed_cpus()} cores ({processor()}), "
+        f"{summary['seconds'] / 60:.1f} minutes of updates, {torch.get_num_threads()} threads ({processor()}), "
         f"{parameters:,} parameters; {used}. The recipe is `tools/weights/{name}.yaml`.",
         "Limits": "Trained on single people who are seen from the front, indoors, in whole; it knows no hands and no "
         "faces. The figures are accuracies in percent on people that it was not trained on.",
