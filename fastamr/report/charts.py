@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,13 +57,10 @@ def _style() -> Iterator[None]:
 
 def _inline(figure: Figure) -> str:
     text = io.StringIO()
-    figure.savefig(
-        text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    )
-    sound = (
-        text.getvalue().replace("\ufffe", "\ufffd").replace("\uffff", "\ufffd")
-    )  # XML has no such characters
-    return inline_svg(sound, f"d{next(_numbers)}-")
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, dpi=200, metadata=nothing)
+    # XML has no U+FFFE and U+FFFF.
+    return inline_svg(re.sub("[\ufffe\uffff]", "\ufffd", text.getvalue()), f"d{next(_numbers)}-")
 
 
 def draw_curves(
@@ -208,17 +206,14 @@ def draw_confusion(title: str, counts: NDArray[np.int64], note: str) -> Chart:
     with _style():
         figure = new_figure(5.0, 4.3)
         axes = figure.subplots()
-        image = axes.pcolormesh(shares, cmap="cividis", vmin=0, vmax=100)
+        image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
         for row, column in [] if many else np.argwhere(shares >= 0.5):
             share = shares[row, column]
             colour = "black" if share > 55 else "white"
-            axes.text(column + 0.5, row + 0.5, f"{share:.0f}", ha="center", va="center", color=colour)
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour)
         step = max(1, len(counts) // 12)
         ticks = np.arange(0, len(counts), step)
-        axes.set_xticks(ticks + 0.5, [str(tick) for tick in ticks])
-        axes.set_yticks(ticks + 0.5, [str(tick) for tick in ticks])
-        axes.invert_yaxis()
-        axes.set(xlabel="predicted class", ylabel="true class", aspect="equal")
+        axes.set(xticks=ticks, yticks=ticks, xlabel="predicted class", ylabel="true class")
         figure.colorbar(image, ax=axes, shrink=0.8).set_label("share of the true class (%)")
         svg = _inline(figure)
     return Chart(title, svg, (), note)

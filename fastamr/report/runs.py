@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..documents import load_json_text
+from ..documents import MAX_BYTES, load_json_text, parse_json_text
 from ..errors import naming
 from ..features.run_settings import RUN_CONFIG, run_config
 from ..finetuning.distill import PLAN_FILE
@@ -142,17 +142,37 @@ def _state(folder: Path) -> str:
 
 
 def _records(run: Run, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read the metrics of a folder into the run's curves and notes."""
+    """Read the metrics of a folder into the run's curves and notes; a classifier of a frozen encoder has none."""
+    path = folder / METRICS_FILE
+    if run.kind == FINETUNE and not path.is_file():
+        return {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        records = read_metrics(folder)
+        try:
+            records = read_metrics(folder)
+        except ValueError as error:
+            if not _has_begun(path):
+                raise
+            run.notes.append(str(error))
+            return {}
     told = [str(one.message) for one in caught]
     for kind in ("warning", "skipped"):
         told += [_told(kind, record) for record in records.get(kind, ())]
-    run.notes += told[:20] + ([f"{len(told) - 20} more in {folder / METRICS_FILE}"] if len(told) > 20 else [])
-    run.curves |= _curves(records["train"], ("loss", "lr", "sequences_per_second"), "loss/")
+    run.notes += told[:20] + ([f"{len(told) - 20} more in {path}"] if len(told) > 20 else [])
+    run.curves |= _curves(records.get("train", []), ("loss", "lr", "sequences_per_second"), "loss/")
     run.curves |= _curves(records.get("probe", []), ("knn_1",), "probe/")
     return records
+
+
+def _has_begun(path: Path) -> bool:
+    """Tell whether metrics begin with the header of a run, which has not logged anything yet."""
+    with path.open("rb") as file:
+        first = file.readline(MAX_BYTES)
+    try:
+        record = parse_json_text(first, str(path))
+    except ValueError:
+        return False
+    return isinstance(record, dict) and record.get("kind") == "header"
 
 
 def _told(kind: str, record: dict[str, Any]) -> str:
@@ -176,13 +196,14 @@ def _curves(records: Sequence[dict[str, Any]], names: Sequence[str], beginning: 
 def _facts(header: dict[str, Any], records: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     from ..benchmarking.timing import duration
 
-    train, probes = records["train"], records.get("probe", [])
-    last = train[-1]
-    found = {"epochs": f"{last['epoch']:.4g}", "last loss": f"{last['loss']:.4g}"}
+    probes, found, last = records.get("probe", []), {}, {}
+    if records.get("train"):
+        last = records["train"][-1]
+        found = {"epochs": f"{last['epoch']:.4g}", "last loss": f"{last['loss']:.4g}"}
+        found["sequences/s"] = f"{last['sequences_per_second']:,.0f}"
     together = [record["knn_1"] for record in probes if "knn_1" in record]
     if together:
         found |= {"last probe": f"{together[-1]:.1f}", "best probe": f"{max(together):.1f}"}
-    found["sequences/s"] = f"{last['sequences_per_second']:,.0f}"
     if (seconds := maybe(last.get("seconds"))) is not None:
         found["time of updates"] = duration(seconds)
     for name in ("parameters", "sequences", "visible", "tokens"):
@@ -233,7 +254,8 @@ def _read_distillation(run: Run) -> None:
             inner = Run(folder, FINETUNE)
             records = _records(inner, folder)
             run.notes += inner.notes
-            run.students[f"{title}, seed {folder.name.rpartition('-')[2]}"] = inner.curves["loss"]
+            if "loss" in inner.curves:
+                run.students[f"{title}, seed {folder.name.rpartition('-')[2]}"] = inner.curves["loss"]
             run.environment = run.environment or environment_of((records.get("header") or [{}])[-1])
 
 

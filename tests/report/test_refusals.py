@@ -220,3 +220,15 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 3
     assert "clips is -1, expected 0 or more" in told[1]
+
+
+def test_runs_that_have_logged_nothing_are_told(tmp_path: Path, undrawn: None) -> None:
+    """One that has just begun keeps no other from its page; a classifier of a frozen encoder has no metrics at all."""
+    write_run(tmp_path / "runs" / "new", records=metrics()[:1])
+    frozen = tmp_path / "runs" / "frozen"
+    frozen.mkdir()
+    (frozen / "classifier.json").write_text(json.dumps(classifier()))
+    write_run(tmp_path / "runs" / "old")
+    html = build_report([tmp_path / "runs"], ReportOptions(clips=0))
+    assert "has no record of the training yet" in html
+    assert all(str(tmp_path / "runs" / name) in html for name in ("new", "frozen", "old"))
