@@ -20,7 +20,8 @@ FRAME = """<!DOCTYPE html><title>none</title><body style="margin: 0">
 addEventListener("load", () => {
   const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
   const dead = [...page.querySelectorAll("a")].filter((a) => !page.querySelector(a.getAttribute("href")));
-  const hidden = [...page.querySelectorAll("figure > div svg")].filter((svg) => svg.getBoundingClientRect().height < 50);
+  const charts = [...page.querySelectorAll("figure > div svg")];
+  const hidden = charts.filter((svg) => svg.getBoundingClientRect().height < 50);
   const paper = getComputedStyle(page.body).backgroundColor;
   document.title = [root.scrollWidth, dead.length, hidden.length, paper].join(" ");
 });</script>"""
@@ -37,8 +38,8 @@ def test_the_page_fits(html: str, width: int, dark: bool, tmp_path: Path) -> Non
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     command = [
         str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=1300,1000", "--hide-scrollbars", "--virtual-time-budget=5000", "--enable-logging=stderr", *scheme, "--dump-dom",
-        (tmp_path / "frame.html").as_uri(),
+        "--window-size=1300,1000", "--hide-scrollbars", "--virtual-time-budget=5000", "--enable-logging=stderr",
+        *scheme, "--dump-dom", (tmp_path / "frame.html").as_uri(),
     ]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert ":CONSOLE" not in run.stderr
