@@ -62,6 +62,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "results": {
         "table": ("table", "evaluations side by side, beside published results"),
         "plot": ("plot", "curves of a run, embeddings, attention maps, confusion matrix"),
+        "report": ("report", "runs and benchmarks on one page of HTML; two results compared"),
     },
     "this machine": {
         "info": ("info", "versions, devices, and which back end each op would use"),

@@ -43,7 +43,7 @@ benchmarking/quick: benchmarking
 checksums:
 cli:
 commands: benchmarking cli configs data data/preprocessing demo evaluation/report features finetuning info
-    models native probes sweep training training/update tuning visualization
+    models native probes report sweep training training/update tuning visualization
 commands/bench: benchmarking benchmarking/quick commands models
 commands/data: commands data data/audit data/packed data/prepare data/preprocessing data/readers
     data/readers/common features models visualization
@@ -51,7 +51,7 @@ commands/models: commands data evaluation evaluation/protocols export features f
     weights
 configs:
 data: data/labelling data/packed data/preprocessing data/readers
-data/audit: data data/packed
+data/audit: data data/packed pages
 data/labelling: data/packed
 data/packed: native
 data/prepare: data/packed data/preprocessing data/readers data/readers/common data/readers/raw_sets
@@ -67,7 +67,7 @@ data/readers/pose_tools: data/packed data/readers/common data/readers/numbering
 data/readers/raw_sets: data/packed data/readers/common
 data/readers/tables: data/packed data/readers/common data/readers/numbering
 data/synthetic: data/packed
-demo: data data/synthetic evaluation models training visualization
+demo: benchmarking data data/synthetic evaluation models training visualization
 devices:
 distributed:
 documents:
@@ -98,11 +98,13 @@ ops: kernels native ops/common reference
 ops/attention: kernels native ops/common reference/attention
 ops/common: kernels native
 ops/rows: kernels native ops/common reference
+pages:
 probes:
 progress:
 reference:
 reference/attention: reference
 reference/rows:
+report: benchmarking data evaluation/report features finetuning models pages probes sweep visualization
 skeleton:
 sweep: folders training
 tables:

@@ -29,12 +29,14 @@ EVERY_PAGE = (*PAGES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(
 TOPS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} | {"configs"}
 COMMANDS = (
     "pretrain", "sweep", "evaluate", "finetune", "distill", "export", "predict", "models", "prepare", "import",
-    "convert", "split", "check", "show", "layouts", "table", "plot", "info", "tune", "cache", "quickstart", "demo",
+    "convert", "split", "check", "show", "layouts", "table", "plot", "report", "info", "tune", "cache", "quickstart",
+    "demo",
     "bench quick", "bench ladder", "bench recipe", "bench profile", "bench scaling",
 )  # fmt: skip
 # Options of other programs: pytest, experiments, pip, git, torchrun, SLURM, tests/fuzzing and tools.
 OTHERS = {
-    "--run-slow", "--run-long", "--every-case", "--benchmark-only", "--benchmark-timer", "--only", "--methods",
+    "--run-slow", "--run-long", "--every-case", "--benchmark-only", "--benchmark-json",
+    "--benchmark-save-data", "--benchmark-timer", "--only", "--methods",
     "--variants", "--features", "--again", "--report", "--list", "--no-build-isolation", "--shutdown-timeout",
     "--unshallow", "--signal", "--signals-to-handle", "--engine", "--keep", "--lowest", "--gigabytes", "--drop-out",
     "--drop-path", "--rows", "--tables", "--choose",

@@ -1,30 +1,12 @@
-"""The audit as one HTML page with bars; it loads nothing from anywhere."""
+"""The audit as one HTML page with bars."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
-from string import Template
 from typing import Any
 
-from ...documents import printable, printable_lines
+from ...pages import Part, Table, Text, render_page
 from .sections import Section, sections
-
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>$title</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
-  background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ccc }
-h2::first-letter { text-transform: uppercase } p { white-space: pre-line }
-table { border-collapse: collapse; margin: .6rem 0 } td, th { padding: .15rem .7rem; text-align: right }
-tr + tr { border-top: 1px solid #e4e4e4 } th { font-weight: 600; background: #f3f3f3 }
-.left { text-align: left; overflow-wrap: break-word } .bar { width: 20rem; padding: 0 }
-.bar div { background: #3b6ea5; height: 1rem }
-</style></head><body>
-<h1>$title</h1>
-$sections
-</body></html>
-""")
 
 
 def format_page(report: dict[str, Any], title: str) -> str:
@@ -35,8 +17,8 @@ def format_page(report: dict[str, Any], title: str) -> str:
         title: its heading, for example the file's name.
     """
     facts, *rest, duplicates, findings = sections(report)
-    parts = [facts, findings, duplicates, *rest, *_details(report)]
-    return _PAGE.substitute(title=_shown(title), sections="\n".join(map(_html, parts)))
+    found = [facts, findings, duplicates, *rest, *_details(report)]
+    return render_page(title, [_part(section) for section in found])
 
 
 def _details(report: dict[str, Any]) -> Iterator[Section]:
@@ -60,31 +42,14 @@ def _bars(title: str, numbers: dict[str, int]) -> Section:
     return Section(title, rows=rows if any_at_all else (), numbers=list(numbers.values()), has_head=False)
 
 
-def _html(section: Section) -> str:
+def _part(section: Section) -> Part:
+    """A section as a part of the page; one that says nothing has no block."""
+    title = section.title[:1].upper() + section.title[1:]
     if not (section.rows or section.intro):
-        return ""
-    heading = f"<h2>{_shown(section.title)}</h2>" if section.title else ""
-    lines_of_text = (printable_lines(section.intro), *map(printable, section.notes))
-    texts = [f"<p>{escape(text)}</p>" if text else "" for text in lines_of_text]
-    bars = [f"{100 * number / max(max(section.numbers), 1):.1f}" for number in section.numbers]
-    if section.has_head and section.numbers:
-        bars.insert(0, "")
-    lines = []
-    for place, row in enumerate(section.rows):
-        kind = "th" if section.has_head and place == 0 else "td"
-        lefts = {column % len(row) for column in section.left}
-        cells = [
-            f"<{kind}{' class=left' if column in lefts else ''}>{_shown(cell)}</{kind}>"
-            for column, cell in enumerate(row)
-        ]
-        if bars:
-            drawn = f'<div style="width: {bars[place]}%"></div>' if bars[place] else ""
-            cells.insert(2, f"<{kind} class=bar>{drawn}</{kind}>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    table = f"<table>{''.join(lines)}</table>" if lines else ""
-    return "".join([heading, texts[0], table, *texts[1:]])
-
-
-def _shown(text: str) -> str:
-    """Return a text as HTML: neither tags nor control characters of its own."""
-    return escape(printable(text))
+        return Part(title, [])
+    blocks: list[Table | Text] = [Text(line) for line in section.intro.split("\n") if line]
+    if section.rows:
+        blocks.append(
+            Table(section.rows, left=section.left, numbers=section.numbers, has_head=section.has_head)
+        )
+    return Part(title, [*blocks, *map(Text, section.notes)])
