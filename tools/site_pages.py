@@ -110,7 +110,7 @@ def public_packages() -> tuple[PublicPackage, ...]:
 
 
 def _collect(module: griffe.Module, found: dict[str, griffe.Module]) -> None:
-    is_room = module.is_package or module.path.count(".") == 1
+    is_room = module.is_init_module or module.path.count(".") == 1
     if (module.exports and is_room) or module.path in MODULES:
         found[module.path] = module
     for child in module.modules.values():
@@ -120,9 +120,11 @@ def _collect(module: griffe.Module, found: dict[str, griffe.Module]) -> None:
 
 def _public_names(module: griffe.Module) -> tuple[str, ...]:
     if module.exports:
-        return tuple(sorted(str(name) for name in module.exports))
+        return tuple(sorted((str(name) for name in module.exports), key=str.lower))
     own = (*module.functions.values(), *module.classes.values())
-    return tuple(sorted(one.name for one in own if not one.is_alias and not one.name.startswith("_")))
+    return tuple(
+        sorted((one.name for one in own if not one.is_alias and not one.name.startswith("_")), key=str.lower)
+    )
 
 
 def _object_path(module: griffe.Module, name: str) -> str:

@@ -103,6 +103,8 @@ def test_every_public_name_is_described(site: Path) -> None:
     for package, names in public.items():
         page = site / "api" / package / "index.html"
         assert page.is_file(), f"{package} has no page"
+        # A function that is called as its file must not be shown as the file.
+        assert page.read_text(encoding="utf-8").count("doc-object doc-module") == 1, package
         found = links_of(page)
         linked = {link.rpartition("#")[2].rpartition(".")[2] for link in found.links if "#fastamr." in link}
         missing += [
