@@ -85,6 +85,7 @@ class PublicPackage:
 def public_packages() -> tuple[PublicPackage, ...]:
     """Return every package with public names; an object is described where its path is shortest to its source."""
     package = griffe.load("fastamr", search_paths=[str(ROOT)])
+    assert isinstance(package, griffe.Module)
     found: dict[str, griffe.Module] = {}
     _collect(package, found)
     homes: dict[str, str] = {}

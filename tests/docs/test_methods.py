@@ -15,7 +15,7 @@ from .pages import PAGES, prose, read
 FIRST_PAGES = [
     page
     for page in PAGES
-    if re.match(r"docs/(index|quickstart|glossary|(methods|tutorials|api)/\w+)\.md", page)
+    if re.match(r"docs/(index|quickstart|glossary|speed|(methods|tutorials|api)/\w+)\.md", page)
 ]
 _ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \| (.+?) \|", re.MULTILINE)
 
