@@ -1,4 +1,5 @@
-# make demo | test | fuzz | bench | weights | check-kernels | check-csrc | fuzz-ops | gpu-session | check-gpu | check-package | dist | lint | format | install | clean
+# make demo | test | fuzz | bench | weights | check-kernels | check-csrc | fuzz-ops | gpu-session | check-gpu | check-package | docs
+#      | docs-serve | dist | lint | format | install | clean
 #
 # PYTHON        interpreter that makes the virtual environment (3.11 or later)
 # TORCH_INDEX   package index that torch is taken from, for example that of a CUDA build; empty = the default one
@@ -9,7 +10,7 @@ TORCH_INDEX ?=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fuzz bench weights check-kernels check-csrc fuzz-ops gpu-session check-gpu check-package dist lint format install check-tools clean
+.PHONY: demo test test-slow fuzz bench weights check-kernels check-csrc fuzz-ops gpu-session check-gpu check-package docs docs-serve dist lint format install check-tools clean
 
 HINT := fastamr is installed in $(VENV): type '. $(VENV)/bin/activate' and then 'fastamr --help'
 
@@ -101,6 +102,15 @@ PACKAGE ?=
 check-package: install
 	$(RUN) tools/check_package.py $(PACKAGE)
 
+# The documentation in site/, where a warning is an error; docs-serve shows it on port 8000 and follows changes.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs
+
+docs: install
+	$(MKDOCS) build --strict
+
+docs-serve: install
+	$(MKDOCS) serve
+
 # What a release publishes, into dist: source archive, wheel with the compiled CPU library; with the CUDA library where nvcc is.
 dist: install
 	$(RUN) tools/make_dist.py
@@ -115,4 +125,4 @@ format: install
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo runs
+	rm -rf $(VENV) build dist site *.egg-info demo runs

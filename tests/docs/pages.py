@@ -13,7 +13,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
-    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 )
 _FENCE = re.compile(r"^ *```(.*)$")
 _SETTING = re.compile(r"^[A-Z_]+=")

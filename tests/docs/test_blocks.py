@@ -82,6 +82,8 @@ SMALLER = {
 }
 # Exit codes other than 0.
 CODES = {"fastamr check ntu60.safetensors --fail-on": (0, 3)}
+# Pages whose blocks take long for another reason.
+SLOW_PAGES = {"docs/tutorials/one_kernel.md": "torch.compile calls a C++ compiler"}
 # What stands for something in a command.
 PLACEHOLDERS = {"METHOD": "amr", "VARIANT": ""}
 
@@ -184,7 +186,10 @@ def test_every_configuration_is_valid(block: Any) -> None:
     assert PretrainConfig.from_dict(values).model_config() is not None
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page in SLOW_PAGES else page for page in PAGES],
+)
 def test_every_block_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,13 @@ PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
         "motion.npz": npz("ntu25"),
         "../shared/data/nw_ucla/nw_ucla.npz": npz("kinect20"),
     },
+    "docs/quickstart.md": {"moves": actions("csv")},
+    "docs/tutorials/ntu60.md": {
+        "DOWNLOADS": ntu_raw,
+        "NTU_RGBD_samples_with_missing_skeletons.txt": names_of_clips,
+        "amr.yaml": settings,
+        "runs/amr/seed-0": run_of("ntu25", "xsub", "ntu60.safetensors"),
+    },
     "docs/pretraining.md": NTU | UCLA | {"my.yaml": settings, "own.safetensors": packed()},
     "docs/body.md": NTU | UCLA | {
         "msr.safetensors": packed("kinect20", "official"),
