@@ -17,6 +17,8 @@ FREE_FRAMES = 1_000_000
 MAX_STRETCH = 100
 """A source of ``n`` poses may span ``FREE_FRAMES + MAX_STRETCH * n`` frames of bodies (choice): the frames between
 are stored, and a wrong frame number must not fill the memory."""
+# Scores of peaks and visibilities (COCO's 2) exceed 1 a little; a confidence above this is no share (choice).
+_NO_SHARE = 10.0
 
 
 @dataclass
@@ -42,10 +44,15 @@ def seen_from(confidence: np.ndarray, minimum: float) -> np.ndarray:
     """Return which joints count as seen: a confidence above 0 and not below the minimum.
 
     Raises:
-        ValueError: the minimum is negative or not finite.
+        ValueError: the minimum is negative or not finite, or a share where the confidences are percent.
     """
     if not 0 <= minimum < float("inf"):
         raise ValueError(f"min_confidence is {minimum}, expected a number from 0")
+    if 0 < minimum <= 1 and (highest := np.nanmax(confidence, initial=0)) > _NO_SHARE:
+        raise ValueError(
+            f"min_confidence is {minimum}, but confidences go up to {highest:g}, as percent do; give the minimum on "
+            f"the same scale, such as --min-confidence {100 * minimum:g}"
+        )
     return (confidence > 0) & (confidence >= minimum)
 
 

@@ -11,9 +11,13 @@ UNITS = {
     "mm": 0.001, "millimeter": 0.001, "millimeters": 0.001, "millimetre": 0.001, "millimetres": 0.001,
     "cm": 0.01, "centimeter": 0.01, "centimeters": 0.01, "centimetre": 0.01, "centimetres": 0.01,
     "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0,
+    "in": 0.0254, "inch": 0.0254, "inches": 0.0254, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048,
 }  # fmt: skip
 """Metres of a unit that a column's name may state."""
-_PIXELS = {"px", "pixel", "pixels", "norm", "normalized", "normalised", "raw"}
+# Of the units those that may be a word of a joint's name, too: they are units in brackets only.
+_WORDS = {"in", "ft", "foot", "feet"}
+PIXELS = {"px", "pixel", "pixels", "norm", "normalized", "normalised", "raw"}
+"""What a column's name may say of coordinates without a unit of length."""
 _PLACES = {
     "pos",
     "position",
@@ -118,15 +122,16 @@ def part_of(name: str) -> Part | None:
     ``person1_nose_x``, ``nose_x_mm``, ``nose_x (mm)``; without a joint ``x``, ``pos_x``, ``x_px``.
     """
     name = re.sub(r"(?i)[(\[]\s*([xyz])\s*[)\]]", r"_\1", name)
-    bracket = re.search(r"[(\[]\s*([\w%]+)\s*[)\]]", name)
+    brackets = [text.lower() for text in re.findall(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]", name)]
     text = re.sub(r"\(.*?\)|\[.*?\]", " ", name).strip()
     text = re.sub(r"(?i)(?<=[xyz])(?=[23]d$)", "_", _LEVEL.sub("confidence", text))
     text = re.sub(r"(?<=[^\W_A-Z])([XYZ])$", r"_\1", text)
     text = re.sub(r"(?i)^([xyzcvps])(?=\d+$)", r"\1_", text)
     text = re.sub(r"(?<=\d)([xyzcv])$", r"_\1", text)
     words = [word for word in re.split(r"[\W_]+", text) if word]
-    unit = bracket[1].lower() if bracket else ""
-    while len(words) > 1 and words[-1].lower() in {*UNITS, *_PIXELS, *_PLACES}:
+    unit = next((text for text in brackets if text in UNITS), brackets[-1] if brackets else "")
+    unit = "" if unit in _PLACES or unit.isdecimal() else unit
+    while len(words) > 1 and words[-1].lower() in {*UNITS, *PIXELS, *_PLACES} - _WORDS:
         last = words[-1].lower()
         if not any(word.lower() in "xyz" for word in words[:-1]):
             break
@@ -149,7 +154,7 @@ def part_of(name: str) -> Part | None:
     while len(rest) > 1 and rest[-1].lower() in _PLACES:
         rest.pop()
     body, rest = _person(rest)
-    while rest and rest[0].lower() in _FILLERS | _PLACES | _PIXELS and (len(rest) > 1 or not body):
+    while rest and rest[0].lower() in _FILLERS | _PLACES | PIXELS and (len(rest) > 1 or not body):
         rest.pop(0)
     if len(rest) == 1 and (number := re.fullmatch(_NUMBERED, rest[0])):
         rest = [number[1]]

@@ -84,7 +84,7 @@ class Plan:
         splits: columns that say whether a clip trains or tests, by the name of the split.
         others: the rest.
         time_unit: seconds of a unit of ``time``, None = its name does not say.
-        unit: the unit of length that the names state, or "".
+        unit: the unit that the names state, of :data:`UNITS` or an unknown one; "" = none.
         notes: what a person should know of it, a line each.
     """
 
@@ -136,12 +136,13 @@ def plan_columns(header: Header, where: str) -> Plan:
     axes = _axes(names, parts, where) if "joint" in plan.roles else {}
     _choose_form(plan, axes, parts, names, f"{where}, line {header.line}")
     units = {parts[place].unit for place in plan.numbers if parts[place] and parts[place].value in "xyz"}  # type: ignore[union-attr]
-    if len(units & set(UNITS)) > 1 or (units & set(UNITS) and "" in units):
+    if len(units) > 1 and units & set(UNITS):
         raise ValueError(
-            f"{where}: the columns of coordinates are in several units: {', '.join(sorted(filter(None, units)))} and "
-            f"{'none' if '' in units else 'others'}; write all in one"
+            f"{where}: the columns of coordinates are in several units: {', '.join(sorted(filter(None, units)))}"
+            f"{' and none' if '' in units else ''}; write all in one"
         )
-    plan.unit = next(iter(units & set(UNITS)), "")
+    # Words in brackets that differ tell joints, and no unit.
+    plan.unit = next(iter(units)) if len(units) == 1 else ""
     used = {*plan.numbers, *plan.roles.values(), *plan.splits.values()}
     plan.others = [place for place in range(len(names)) if place not in used]
     return plan

@@ -21,7 +21,7 @@ from ..common.poses import Poses, pack_poses, reading_note, seen_from
 from ..common.reader import Reader, Reading, Source
 from ..common.score_channel import looks_like_score
 from .clips import Clips, Rows
-from .column_names import UNITS
+from .column_names import PIXELS, UNITS
 from .columns import LONG, WIDE, Plan, plan_columns
 from .long_rows import joint_rows, long_poses
 from .table_poses import TablePoses
@@ -106,9 +106,14 @@ def _values(
         if corner.any() and not corner[seen].all():
             seen = seen & ~corner
             notes.append(f"{int(corner.sum())} joints at exactly (0, 0) are taken as not seen")
-    if plan.unit not in ("", "m"):
+    if UNITS.get(plan.unit, 1.0) != 1.0:
         points = points * UNITS[plan.unit]
-        notes.append(f"coordinates in {plan.unit}, as their columns say, are scaled to metres")
+        notes.append(f"coordinates in {plan.unit!r}, as their columns say, are scaled to metres")
+    elif plan.unit and plan.unit not in {*UNITS, *PIXELS}:
+        notes.append(
+            f"coordinates in {plan.unit!r}, as their columns say, which is no known unit, are kept as they are; "
+            f"--preprocess scale:factor=... makes them metres"
+        )
     return (points, seen) if plan.joints else (points[:, 0], seen[:, 0])
 
 
@@ -153,7 +158,7 @@ def _packed(
     steps: tuple[dict[str, Any], ...] = ()
     if plan.score is not None or any(joint.score is not None for joint in plan.joints):
         steps += reading_note(min_confidence)
-    if plan.unit not in ("", "m"):
+    if UNITS.get(plan.unit, 1.0) != 1.0:
         steps += ({"name": "note", "about": "unit", "source": plan.unit, "factor": UNITS[plan.unit]},)
     data = pack_poses(
         Poses(poses.clip, body, poses.frame, poses.coords, poses.valid),

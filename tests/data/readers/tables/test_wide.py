@@ -83,6 +83,20 @@ def test_joints_by_number(tmp_path: Path, spelling: str) -> None:
     assert any("taken as layout coco17" in note for note in notes)
 
 
+def test_a_minimum_in_shares_of_scores_in_percent_is_refused(tmp_path: Path) -> None:
+    """Every score of 1 to 100 is above 0.3: the option would leave out nothing, in silence."""
+    names = [f"{joint}_{value}" for joint in COCO for value in ("x", "y", "score")]
+    rows = [[frame, *(score for _ in COCO for score in (7, 9, 20 + 10 * frame))] for frame in range(3)]
+    path = write_rows(tmp_path / "some.csv", ["frame", *names], rows)
+    with pytest.raises(
+        ValueError, match=r"go up to 40, as percent do; .*, such as --min-confidence 30"
+    ) as error:
+        read(path, min_confidence=0.3)
+    one_line(error, "some.csv")
+    data, _ = told(path, min_confidence=30)
+    assert data.coords[:, 0].tolist() == [[7, 9]] * 2  # of frames 1 and 2
+
+
 def test_scores_beside_numbers(tmp_path: Path) -> None:
     """``x1, y1, z1, v1``: MediaPipe's landmarks counted from 1, with the class in front."""
     coords = RNG.uniform(size=(3, 33, 3)).astype(np.float32)
@@ -191,7 +205,57 @@ def test_millimetres_become_metres(tmp_path: Path, unit: str) -> None:
     make = unit.replace("nose", "{0}").replace("x", "{1}").replace("X", "{1}").format
     data, notes = told(write_wide(tmp_path / "some.csv", coords, lambda joint, axis: make(COCO[joint], axis)))
     np.testing.assert_allclose(data.coords, coords / 1000, atol=1e-6)
-    assert "coordinates in mm, as their columns say, are scaled to metres" in notes
+    assert "coordinates in 'mm', as their columns say, are scaled to metres" in notes
+
+
+@pytest.mark.parametrize(
+    ("unit", "metres"),
+    [("(in)", 0.0254), ("[Inches]", 0.0254), ("inch", 0.0254), ("(ft)", 0.3048), ("[feet]", 0.3048)],
+)
+def test_inches_and_feet_become_metres(tmp_path: Path, unit: str, metres: float) -> None:
+    coords = RNG.normal(size=(3, 17, 3)).astype(np.float32) * 5
+    data, notes = told(
+        write_wide(tmp_path / "a.csv", coords, lambda joint, axis: f"{COCO[joint]} {axis} {unit}")
+    )
+    np.testing.assert_allclose(data.coords, coords * metres, atol=1e-4)
+    assert (
+        f"coordinates in {unit.strip('()[]').lower()!r}, as their columns say, are scaled to metres" in notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("[furlongs]", "furlongs"),
+        ("(arbitrary units)", "arbitrary units"),
+        ("(px)", ""),
+        ("[pixels]", ""),
+        ("(m)", ""),
+    ],
+)
+def test_a_unit_that_is_not_known_is_said(tmp_path: Path, unit: str, said: str) -> None:
+    coords = RNG.uniform(1, 9, size=(3, 17, 3)).astype(np.float32)
+    data, notes = told(
+        write_wide(tmp_path / "a.csv", coords, lambda joint, axis: f"{COCO[joint]}_{axis} {unit}")
+    )
+    np.testing.assert_allclose(data.coords, coords, atol=1e-4)
+    told_of = [note for note in notes if note.startswith("coordinates in")]
+    assert [note.split(",")[0] for note in told_of] == ([f"coordinates in {said!r}"] if said else [])
+
+
+def test_words_in_brackets_that_are_no_unit(tmp_path: Path) -> None:
+    """Feet are joints, and a remark in brackets before the unit hides it from nobody."""
+    coords = RNG.normal(size=(3, 2, 3)).astype(np.float32)
+    feet = ("left_foot", "right_foot")
+    data, notes = told(write_wide(tmp_path / "feet.csv", coords, lambda joint, axis: f"{axis}_{feet[joint]}"))
+    assert data.layout.joints == feet
+    assert not [note for note in notes if note.startswith("coordinates in")]
+    data, _ = told(
+        write_wide(
+            tmp_path / "a.csv", coords, lambda joint, axis: f"{feet[joint]} (side {joint}) {axis} [mm]"
+        )
+    )
+    np.testing.assert_allclose(data.coords, coords / 1000, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +278,8 @@ def test_millimetres_become_metres(tmp_path: Path, unit: str) -> None:
             "two forms, 'joint' with 'x' and 'a_x'",
         ),
         (["nose_x_mm", "nose_y_mm", "neck_x_cm", "neck_y_cm"], "in several units: cm, mm"),
+        (["nose_x (px)", "nose_y (px)", "nose_z (mm)", "a_x (px)", "a_y (px)", "a_z (mm)"], "units: mm, px"),
+        (["nose_x_mm", "nose_y_mm", "neck_x", "neck_y"], "in several units: mm and none"),
         (
             ["frame", "a_x", "a_y", "b_x", "b_y", "frame_id"],
             "columns 'frame' and 'frame_id' could both be the frame",
