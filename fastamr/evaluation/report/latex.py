@@ -15,7 +15,9 @@ _HEAD = r"% \usepackage{booktabs}"
 _ACCENTS = r"% \usepackage[T1]{fontenc}"
 # pdfLaTeX's own letters go up to the end of Latin Extended-A.
 _LAST_LETTER = "\u017f"
-_OTHER_LETTERS = "% some names hold letters that pdfLaTeX lacks: compile with LuaLaTeX, and a font that has them"
+_OTHER_LETTERS = (
+    "% some names hold letters that pdfLaTeX lacks: compile with LuaLaTeX, and a font that has them"
+)
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "±": r"$\pm$",
