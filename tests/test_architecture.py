@@ -67,7 +67,7 @@ data/readers/pose_tools: data/packed data/readers/common data/readers/numbering
 data/readers/raw_sets: data/packed data/readers/common
 data/readers/tables: data/packed data/readers/common data/readers/numbering
 data/synthetic: data/packed
-demo: data data/synthetic evaluation models training visualization
+demo: benchmarking data data/synthetic evaluation models training visualization
 devices:
 distributed:
 documents:
