@@ -24,6 +24,8 @@ _PACKAGES = (
     "safetensors",
     "jsonargparse",
     "tensorboard",
+    "mlflow-skinny",
+    "wandb",
     "matplotlib",
     "scikit-learn",
     "onnx",

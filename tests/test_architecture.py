@@ -79,9 +79,9 @@ evaluation/report: data evaluation/protocols features models weights
 export: data data/packed data/preprocessing features models models/parts nn
 features: data data/packed distributed models models/parts ops weights
 files:
-finetuning: data data/packed distributed features finetuning/fitting folders models nn probes training
+finetuning: data data/packed distributed features finetuning/fitting folders models nn probes tracking training
     training/metrics training/update weights
-finetuning/fitting: data/packed distributed features folders models nn training training/clips training/metrics
+finetuning/fitting: data/packed distributed features folders models nn tracking training training/clips training/metrics
     training/update
 folders:
 host:
@@ -109,10 +109,11 @@ skeleton:
 sweep: folders training
 tables:
 testing: data/synthetic native ops ops/common
+tracking: folders
 training: data data/packed data/preprocessing distributed features folders models models/parts native ops
-    ops/common probes training/clips training/metrics training/update tuning
+    ops/common probes tracking training/clips training/metrics training/update tuning
 training/clips: data data/packed features ops
-training/metrics: folders
+training/metrics:
 training/update: distributed models nn nn/stacks ops ops/common training/clips training/metrics
 tuning: kernels native ops ops/common testing
 version:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
 from .options import FLAG, CommandParser, Given, choice
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ def run(words: list[str]) -> None:
 
     new_figure(1, 1)  # fails before anything is computed where matplotlib is missing
     out = Path(given.out)
+    if len(given.run) > 1:
+        _several(given, out)
+        return
+    if given.width is not None:
+        raise UsageError("--width is that of a figure of several runs: name more than one, or omit it")
+    given.run = given.run[0]
     folder = Path(given.run)
     draw: dict[str, Callable[[Path], None]] = {}
     wanted = {
@@ -50,6 +57,33 @@ def run(words: list[str]) -> None:
         path = paths[name]
         make(path)
         print(f"written to {path}")
+
+
+def _several(given: Given, out: Path) -> None:
+    """Draw several runs in one figure."""
+    from ..evaluation.report.report import MODEL_NAMES
+    from ..features.run_settings import run_config
+    from ..files import check_writable
+    from ..visualization.curves import read_metrics
+    from ..visualization.figures import width_inches
+    from ..visualization.several_runs import draw_runs, loss_kind
+
+    alone = [name for name in ("embedding", "attention", "confusion") if getattr(given, name)]
+    if alone:
+        raise UsageError(f"--{alone[0]} is of one run: name one, or omit it")
+    if len(set(given.run)) < len(given.run):
+        raise UsageError("a run is named twice: name each once")
+    records = {run: read_metrics(run) for run in given.run}
+    configs = {run: run_config(run) or {} for run in given.run}
+    models = {
+        run: MODEL_NAMES.get(str(one.get("model")), str(one.get("model"))) for run, one in configs.items()
+    }
+    path = out / f"runs.{given.format}"
+    check_writable(path, *(Path(run) / "metrics.jsonl" for run in given.run))
+    out.mkdir(parents=True, exist_ok=True)
+    width = 10.0 if given.width is None else width_inches(given.width)
+    draw_runs(path, records, {run: loss_kind(one) for run, one in configs.items()}, models, width=width)
+    print(f"written to {path}")
 
 
 def _load(folder: str, sources: list[str], split: str | None) -> tuple[SkeletonModel, PackedSkeletons]:
@@ -190,16 +224,20 @@ def _classifier_confusion(folder: str, given: Given) -> Callable[[Path], None]:
 
 def _parser() -> CommandParser:
     text = "Draw the curves of a run and, where asked for, what its encoder has learnt."
-    parser = CommandParser("plot", "RUN --out DIR", text)
+    parser = CommandParser("plot", "RUN... --out DIR", text)
     parser.add_argument(
         "run",
         metavar="RUN",
+        nargs="+",
         help="the folder of a run of fastamr pretrain, or of a classifier; with pictures of the encoder also a shipped "
-        "model, or owner/name of the Hugging Face Hub",
+        "model, or owner/name of the Hugging Face Hub. Several runs: one figure, of their losses by target, "
+        "and of accuracy against hours",
     )
     add = parser.add_argument_group("pictures").add_argument
     add("--out", required=True, metavar="DIR", help="the folder for the pictures; made where it is missing")
     add("--format", default="png", **choice("format", FORMATS), help="of the pictures")
+    add("--width", metavar="column|text|INCHES",
+        help="of a figure of several runs: column (3.25 inches) and text (6.875) are those of papers")  # fmt: skip
     add("--embedding", **choice("embedding", METHODS), help="also draw the features in two dimensions")
     add("--attention", action=FLAG, help="also draw the encoder's attention over the skeleton of --clip")
     add("--confusion", **choice("confusion", PROBES),

@@ -6,16 +6,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
 from .options import FLAG, CommandParser, choice
 
 
 def run(words: list[str]) -> None:
     """Carry out the command."""
-    from ..evaluation.report.comparison import FORMATS, average_folds, compare_runs, find_reports, read_report
+    from ..evaluation.report.comparison import (
+        average_folds,
+        compare_runs,
+        find_reports,
+        format_csv,
+        format_markdown,
+        read_report,
+    )
+    from ..evaluation.report.latex import format_latex
     from ..evaluation.report.published import DATA_SETS
     from ..evaluation.report.seeds import group_seeds, mark_unfinished
     from ..files import check_writable, make_folder, write_text
 
+    formats = {"markdown": format_markdown, "latex": format_latex, "csv": format_csv}
     text = "Put evaluations side by side, by data set, split and protocol, beside published results."
     parser = CommandParser("table", "RUN...", text)
     parser.add_argument(
@@ -23,7 +33,12 @@ def run(words: list[str]) -> None:
         help="folders of runs that fastamr evaluate has been at, a folder of such folders, or its JSON files",
     )  # fmt: skip
     add = parser.add_argument_group("the table").add_argument
-    add("--format", **choice("format", FORMATS), default="markdown", help="of the table")
+    add("--format", **choice("format", formats), help="of the table; markdown by default")
+    add(
+        "--latex",
+        action=FLAG,
+        help="the same as --format latex: booktabs, a label, the best measured values bold",
+    )
     add("--out", metavar="FILE", help="write it there instead of printing it")
     add("--published", **choice("published", ("auto", "none", *DATA_SETS)), default="auto",
         help="published results beside the measured ones: auto (where the data's file is called after a data set), "
@@ -32,6 +47,8 @@ def run(words: list[str]) -> None:
     add("--group", action=FLAG, default=True,
         help="one row for runs that differ in their seed only; --no-group one for each run")  # fmt: skip
     given = parser.parse(words)
+    if given.latex and given.format not in (None, "latex"):
+        raise UsageError(f"--latex and --format {given.format} differ: pass one of the two")
     paths = find_reports(given.runs)
     if given.out:
         check_writable(given.out, *paths)
@@ -40,7 +57,9 @@ def run(words: list[str]) -> None:
     groups = compare_runs(reports, published=given.published)
     groups = average_folds(groups) if given.folds else groups
     mark_unfinished(groups, _unfinished(reports))
-    text = FORMATS[given.format](group_seeds(groups) if given.group else groups)
+    text = formats[given.format or ("latex" if given.latex else "markdown")](
+        group_seeds(groups) if given.group else groups
+    )
     if given.out:
         write_text(make_folder(given.out), text)
         print(f"{len(reports)} evaluations, written to {given.out}")

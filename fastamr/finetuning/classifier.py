@@ -26,6 +26,7 @@ from ..models import ActionClassifier
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, model_files
 from ..probes.checks import percent_equal
 from ..progress import say
+from ..tracking import check_names, check_trackers
 from ..training.checkpoint import COMPLETE_FILE, STATE_FILE, mark_complete
 from ..training.config import GRAPH, ON_NAN, TRAIN_ON
 from ..training.interrupt import StopSignals
@@ -91,6 +92,8 @@ class ClassifierConfig:
             ``on`` stops where it fails; ``off`` is always eager.
         on_nan: ``stop`` ends the run where a loss is not finite; ``skip`` leaves the update out and goes on.
         checkpoint_every: epochs between two checkpoints, which ``resume`` goes on from; 0 for none on the way.
+        track: who else gets the metrics: ``tensorboard``, ``mlflow``, ``wandb``, or ``MODULE:CLASS`` of one's own, see
+            docs/pretraining.md.
         resume: continue the fine-tuning that the folder holds; start one where it holds none.
         overwrite: replace the model that the folder holds.
     """
@@ -111,6 +114,7 @@ class ClassifierConfig:
     graph: str = "auto"
     on_nan: str = "stop"
     checkpoint_every: float = 10.0
+    track: list[str] = field(default_factory=list)
     resume: bool = False
     overwrite: bool = False
 
@@ -127,6 +131,8 @@ class ClassifierConfig:
             raise ValueError(
                 f"recipe.{without_effect[0]} has no effect with frozen, which trains no encoder: omit one of them"
             )
+        if self.frozen and self.track:
+            raise ValueError("track has no effect with frozen, which makes no updates: omit one of them")
         check_computation(self)
         check_part("recipe", self.recipe, FinetuneConfig)
         FinetuneConfig(**self.recipe)
@@ -168,6 +174,7 @@ def train_classifier(
     world = World.from_environment()
     device = world.pick_device(config.device)
     if world.first:
+        check_trackers(config.track)
         _claim(config)
     lock = FolderLock(config.out, "fastamr finetune") if world.first else contextlib.nullcontext()
     with lock, deterministic(config.deterministic, config.device), world.joined(device):
@@ -242,6 +249,7 @@ def _train_classifier(
         resume=config.resume,
         world=world,
         quiet=quiet,
+        track=config.track,
     )
     with StopSignals(lambda: _kept(keeper)):
         if recipe is None:
@@ -414,6 +422,8 @@ def check_computation(config: Any) -> None:
     check_name("precision", config.precision, PRECISIONS)
     check_name("graph", config.graph, GRAPH)
     check_name("on_nan", config.on_nan, ON_NAN)
+    config.track = list(config.track)
+    check_names(config.track)
     if config.checkpoint_every < 0:
         raise ValueError(f"checkpoint_every={config.checkpoint_every:g} must be zero or more epochs")
     if config.resume and config.overwrite:

@@ -29,6 +29,7 @@ from ..folders import FolderLock
 from ..models import ActionClassifier, load_pretrained
 from ..models.base import CONFIG_FILE, WEIGHTS_FILE, read_description
 from ..progress import say
+from ..tracking import check_trackers
 from ..training.interrupt import StopSignals
 from ..weights import find_model
 from .classifier import accuracy_of, claim_folder
@@ -90,6 +91,8 @@ def distill(
     """
     world = World.from_environment()
     device = world.pick_device(config.device)
+    if world.first:
+        check_trackers(config.track)
     out = _claim(config) if world.first else Path(config.out)
     lock = FolderLock(out, "fastamr distill") if world.first else contextlib.nullcontext()
     with lock, deterministic(config.deterministic, config.device), world.joined(device):
@@ -332,6 +335,7 @@ def _train(
         keeper = FitKeeper(
             folder, facts, plan["data"],
             every=config.checkpoint_every, resume=config.resume, world=world, quiet=tell is None,
+            track=config.track, command="distill",
         )  # fmt: skip
         with reading(learnt if teaches and config.unlabelled_data else None, student, teacher):
             loss = fit_classifier(

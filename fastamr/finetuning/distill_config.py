@@ -121,6 +121,8 @@ class DistillConfig:
             ``on`` stops where it fails; ``off`` is always eager.
         on_nan: ``stop`` ends the run where a loss is not finite; ``skip`` leaves the update out and goes on.
         checkpoint_every: epochs between two checkpoints of the student that trains; 0 for none on the way.
+        track: who else gets the metrics: ``tensorboard``, ``mlflow``, ``wandb``, or ``MODULE:CLASS`` of one's own, see
+            docs/pretraining.md.
         latency: measure latency on the CPU, batch 1 and 32.
         resume: continue the distillation that the folder holds: students that are done are not trained again, one that
             was cut short goes on from its checkpoint.
@@ -150,6 +152,7 @@ class DistillConfig:
     graph: str = "auto"
     on_nan: str = "stop"
     checkpoint_every: float = 10.0
+    track: list[str] = field(default_factory=list)
     latency: bool = True
     resume: bool = False
     overwrite: bool = False

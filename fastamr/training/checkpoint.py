@@ -46,7 +46,7 @@ RUN_FILES = (
     COMPLETE_FILE,
 )
 # What else a run, or an evaluation of it, leaves in the folder.
-_OTHERS = ("evaluation*.json", "features", "tensorboard")
+_OTHERS = ("evaluation*.json", "features", "tensorboard", "wandb")
 # A run with another value of one of these is another run, which a checkpoint cannot continue.
 _IDENTITY = (
     "model", "architecture", "preprocess", "train_on", "split", "keep_empty_bodies", "batch_size", "seed",
@@ -55,7 +55,8 @@ _IDENTITY = (
 # These may differ between a run and its continuation without a word.
 _INCIDENTAL = (
     "data", "held_out_data", "out", "graph", "data_budget", "recompute", "side_branch",
-    "log_every", "checkpoint_every", "probe_every", "probe_pooling", "tensorboard", "progress", "on_nan",
+    "log_every", "checkpoint_every", "probe_every", "probe_pooling", "tensorboard", "track",
+    "progress", "on_nan",
 )  # fmt: skip
 _FORMAT = "fastamr-state-1"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

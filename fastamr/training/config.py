@@ -14,6 +14,7 @@ from ..documents import load_yaml
 from ..errors import check_name, shortened, unknown_name
 from ..files import write_text
 from ..models.parts.pooling import POOLINGS
+from ..tracking import check_names
 from .update.precision import PRECISIONS
 
 TRAIN_ON = ("train", "all")
@@ -109,6 +110,8 @@ class PretrainConfig:
             it or starts one; ``no``. Kept as True, False and ``auto``.
         overwrite: replace the run that the folder holds.
         tensorboard: write TensorBoard event files too.
+        track: who else gets the metrics: ``tensorboard``, ``mlflow``, ``wandb``, or ``MODULE:CLASS`` of one's own, see
+            docs/pretraining.md.
         progress: show the progress bar; plan and estimate are printed without it too.
     """
 
@@ -158,6 +161,7 @@ class PretrainConfig:
     resume: bool | Literal["auto"] = False
     overwrite: bool = False
     tensorboard: bool = True
+    track: list[str] = field(default_factory=list)
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -184,6 +188,11 @@ class PretrainConfig:
         check_name("graph", self.graph, GRAPH)
         check_name("on_nan", self.on_nan, ON_NAN)
         check_name("probe_pooling", self.probe_pooling, POOLINGS)
+        check_names(self.track)
+        if "tensorboard" in self.track and not self.tensorboard:
+            raise ValueError(
+                "track tensorboard and tensorboard=False exclude each other: omit one of the two"
+            )
         if self.epochs is not None and self.updates is not None:
             raise ValueError(
                 f"epochs {self.epochs:g} and updates {self.updates}: give one of the two, not both"

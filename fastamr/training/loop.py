@@ -52,7 +52,8 @@ class Loop:
         changes = self.keeper.begin(speed)
         needs = needs_of(run.model, speed.kept, run.resident_bytes, run.step.dtype, free_memory(run.device))
         run.remarks["warnings"] += needs.warnings(ways_out(run.config))
-        self.report.open({**run.header(), "memory": needs.line()}, run.device, speed)
+        header = {**run.header(), "memory": needs.line()}
+        self.report.open(header, run.device, speed, run.complete_config().to_dict())
         try:
             for change in changes:
                 self.report.warn(run.update, f"resumed, but not the same run to the bit: {change}")

@@ -22,6 +22,7 @@ from ..folders import FolderLock
 from ..memory import OutOfMemory, is_exhausted, keep_freed_memory
 from ..ops.common import tuned
 from ..skeleton import is_body
+from ..tracking import check_trackers
 from ..tuning import saved, tune
 from .checkpoint import RUN_FILES, check_folder
 from .config import PretrainConfig
@@ -70,6 +71,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
             processes cannot share.
         ConnectionError: another process has ended.
         FileNotFoundError: a data file does not exist, or there is nothing to resume.
+        ImportError: a tracker's package is not installed.
         FileExistsError: the folder holds another run, or one of the data files under a name that a run writes.
         BlockingIOError: another process writes into the folder.
         FloatingPointError: the loss or the weights are not finite; the last checkpoint is kept, and the clips of that
@@ -86,6 +88,7 @@ def pretrain(config: PretrainConfig, *, data: PackedSkeletons | None = None, qui
     world = World.from_environment()
     world.check_batch(config.batch_size, config.accumulate)
     if world.first:
+        check_trackers(config.track)
         _check_place(config)
     with contextlib.ExitStack() as held:
         held.enter_context(deterministic(config.deterministic, config.device))

@@ -13,6 +13,7 @@ import torch
 
 from ..progress import Progress, say
 from ..tables import figure
+from ..tracking import TrackedRun, Tracking, wanted
 from .checkpoint import reported
 from .clips.batches import BatchOrder
 from .config import PretrainConfig
@@ -63,18 +64,26 @@ class RunReport:
         self.config, self.order, self.schedule = config, order, schedule
         self.total, self.warmup, self.quiet, self.writes = total, warmup, quiet, writes
         self._metrics: MetricsLog | None = None
+        self._tracking: Tracking | None = None
         self.seconds, self.loss, self.saved_at, self.skipped = 0.0, math.nan, -1, 0
         self.finite = self._in_a_row = 0
         self._guard = CollapseGuard(config.batch_size // config.accumulate)
         self._latest = ""
 
-    def open(self, header: Mapping[str, Any], device: torch.device, speed: Explanation) -> None:
+    def open(
+        self,
+        header: Mapping[str, Any],
+        device: torch.device,
+        speed: Explanation,
+        complete: Mapping[str, Any],
+    ) -> None:
         """Tell the plan, and begin metrics and bar.
 
         Args:
             header: the facts of the run, for the metrics.
             device: where it runs.
             speed: how its updates run, and what keeps them from being faster.
+            complete: the complete configuration, for trackers.
         """
         folder, start = Path(self.config.out), header["update"]
         plan = [*plan_lines(header, folder), *(f"{'speed':<8} {line}" for line in speed.lines())]
@@ -85,7 +94,12 @@ class RunReport:
         self._forecast = Forecast(self.config, device, start, self.total)
         if self.writes:
             with reported(folder):
-                self._metrics = MetricsLog(folder, start=start, tensorboard=self.config.tensorboard)
+                self._metrics = MetricsLog(folder, start=start)
+                self._tracking = Tracking(
+                    wanted(self.config.track, self.config.tensorboard),
+                    TrackedRun(folder, "pretrain", complete, start, self.total),
+                    lambda message: self.warn(start, message),
+                )
         self.write("header", **header, speed=speed.to_dict(), plan=plan)
         for note in self._metrics.notes if self._metrics is not None else ():
             self.warn(start, note)
@@ -95,12 +109,14 @@ class RunReport:
     def reopen(self, update: int) -> None:
         """Go on with the metrics of a run that has made its updates, without a header and a bar."""
         with reported(self.config.out):
-            self._metrics = MetricsLog(Path(self.config.out), start=update, tensorboard=False)
+            self._metrics = MetricsLog(Path(self.config.out), start=update)
         self._progress = Progress(self.total, show=False, name=self.config.model)
 
     def close(self) -> None:
         """Leave the bar and close the metrics."""
         self._progress.close()
+        if self._tracking is not None:
+            self._tracking.close()
         if self._metrics is not None:
             self._metrics.close()
 
@@ -117,7 +133,9 @@ class RunReport:
         """
         if self._metrics is not None:
             with reported(self.config.out):
-                self._metrics.write(kind, **values)
+                self._metrics.log({"kind": kind, **values})
+        if self._tracking is not None:
+            self._tracking.log({"kind": kind, **values})
 
     def warn(self, update: int, message: str) -> None:
         """Print a warning, and record it."""

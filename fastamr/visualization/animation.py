@@ -106,12 +106,22 @@ def decorate(figure: Figure, axes: Any, stage: Stage) -> None:
 
 
 def add_scale(figure: Figure, axes: Any, overlay: Overlay) -> None:
-    """Add the colour bar of an overlay of values."""
+    """Add the colour bar of an overlay of values beside axes."""
+    _label_scale(figure.colorbar(_colours(overlay), ax=axes, shrink=0.6, pad=0.02, aspect=30), overlay, 8)
+
+
+def add_scale_bar(figure: Figure, place: Any, overlay: Overlay, size: float) -> None:
+    """Draw the colour bar of an overlay of values into axes of its own, with text of a size in points."""
+    _label_scale(figure.colorbar(_colours(overlay), cax=place), overlay, size)
+
+
+def _colours(overlay: Overlay) -> Any:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(*overlay.scale), "viridis"), ax=axes, shrink=0.6, pad=0.02, aspect=30
-    )
-    bar.set_label(f"{overlay.label} (larger = larger marker)", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    return ScalarMappable(Normalize(*overlay.scale), "viridis")
+
+
+def _label_scale(bar: Any, overlay: Overlay, size: float) -> None:
+    bar.set_label(f"{overlay.label}\n(larger = larger marker)", fontsize=size)
+    bar.ax.tick_params(labelsize=size - 1)

@@ -14,7 +14,7 @@ METRICS_FILE = "metrics.jsonl"
 # What the curves need of a record, by its kind, and what its further curves begin with: one for each data set.
 _NUMBERS = {"train": ("epoch", "loss", "lr", "sequences_per_second"), "probe": ("epoch",)}
 _BY_SET = {"train": "loss/", "probe": "probe/"}
-_PROBE = "knn_1"
+PROBE = "knn_1"
 
 
 def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
@@ -39,7 +39,7 @@ def read_metrics(run: str | Path) -> dict[str, list[dict[str, Any]]]:
             record = json.loads(line)
             kind = record["kind"]
             names = [name for name in record if name.startswith(_BY_SET.get(kind, "/"))]
-            names += [name for name in (_PROBE,) if kind == "probe" and (name in record or not names)]
+            names += [name for name in (PROBE,) if kind == "probe" and (name in record or not names)]
             for name in (*_NUMBERS.get(kind, ()), *names):
                 math.isfinite(record[name])  # raises for what is no number, or too large for one
             records.setdefault(kind, []).append(record)
@@ -84,13 +84,13 @@ def draw_curves(path: str | Path, records: dict[str, list[dict[str, Any]]], *, t
     if probes:
         split = header.get("split")
         name = f"1-NN on split {split!r}" if split else "1-NN"
-        together = [record for record in probes if _PROBE in record]
-        _panel(panels[1, 1], together, _PROBE, "accuracy (%)", f"probe of the frozen encoder: {name}", 3)
+        together = [record for record in probes if PROBE in record]
+        _panel(panels[1, 1], together, PROBE, "accuracy (%)", f"probe of the frozen encoder: {name}", 3)
         if together:
             last = together[-1]
             panels[1, 1].annotate(
-                f"{last[_PROBE]:.1f}",
-                (last["epoch"], last[_PROBE]),
+                f"{last[PROBE]:.1f}",
+                (last["epoch"], last[PROBE]),
                 textcoords="offset points",
                 xytext=(0, 7),
                 ha="center",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MISSING = "pictures need matplotlib: pip install 'fastamr[viz]'"
 PICTURES = ("png", "svg", "pdf")
+# Inches of a column and of the text of CVPR's and IEEE's two-column templates.
+WIDTHS = {"column": 3.25, "text": 6.875}
 
 # Okabe and Ito's colours, which people with colour blindness can tell apart; the figures never rely on them alone.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C8C00")
@@ -39,6 +41,17 @@ def figure_text(text: object) -> str:
     return printable_lines(text).replace("$", r"\$")
 
 
+def text_size(text: str, size: float) -> tuple[float, float]:
+    """Return width and height of a text in points of the figures' font, inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    lines = text.split("\n")
+    font = FontProperties(size=size)
+    widths = [TextPath((0, 0), line, prop=font).get_extents().x1 for line in lines if line.strip()]
+    return max(widths, default=0.0) / 72, len(lines) * 1.25 * size / 72
+
+
 def picture_format(path: str | Path, known: tuple[str, ...] = PICTURES) -> str:
     """Return the format that the ending of a file's name asks for.
 
@@ -50,8 +63,32 @@ def picture_format(path: str | Path, known: tuple[str, ...] = PICTURES) -> str:
     return ending
 
 
+def width_inches(width: str | float) -> float:
+    """Return the width of a picture for a paper.
+
+    Args:
+        width: ``column``, ``text``, or inches.
+
+    Raises:
+        ValueError: another name, or a width that holds no picture.
+    """
+    if width in WIDTHS:
+        return WIDTHS[str(width)]
+    try:
+        inches = float(width)
+    except ValueError:
+        raise ValueError(
+            f"width {width!r}: expected {', '.join(WIDTHS)} or inches, for example 3.3"
+        ) from None
+    if not 2 <= inches <= 30:
+        raise ValueError(f"width {inches:g}: expected 2 to 30 inches")
+    return inches
+
+
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
     """Write a figure in one piece; the ending of the name chooses the format.
+
+    Fonts are embedded: in PDF as TrueType, as publishers ask for, and in SVG as outlines.
 
     Raises:
         ValueError: an unknown ending.
@@ -59,7 +96,9 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
     """
     ending = picture_format(path)
     check_folder_of(path)
-    with replaced(path) as temporary:
+    from matplotlib import rc_context
+
+    with replaced(path) as temporary, rc_context({"pdf.fonttype": 42, "svg.fonttype": "path"}):
         figure.savefig(temporary, dpi=dpi, format=ending)
 
 

@@ -34,6 +34,7 @@ class Stage:
             and in 3-D the direction of the trunk.
         azimuth: horizontal angle of view of 3-D joints, degrees.
         elevation: vertical one.
+        flat: bring 3-D joints into the plane, as seen from there; the axes are then those of the plane.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Stage:
         up: str = "auto",
         azimuth: float = -70.0,
         elevation: float = 12.0,
+        flat: bool = False,
     ) -> None:
         self.clip, self.overlay = clip, overlay
         self.spatial = clip.coords.shape[-1] == 3
         self.up = upward(clip) if up == "auto" else up
         self.view = (elevation, azimuth)
+        self.flat = flat and self.spatial
         self.coords = self._turned(clip.coords)
         self.ghost = None
         everything = [self.coords.reshape(-1, self.coords.shape[-1])]
@@ -61,17 +64,27 @@ class Stage:
             raise ValueError(f"clip {clip.name!r} has no frame with a body, so there is nothing to draw")
         # A reconstruction may go astray; the picture is about the body.
         low, high = np.percentile(points, [0.2, 99.8], axis=0)
-        room = 0.06 * max(float((high - low).max()), 1e-6)
-        self.low, self.high = low - room, high + room
+        self.room, self.middle = 0.06 * max(float((high - low).max()), 1e-6), (low + high) / 2
+        self.low, self.high = low - self.room, high + self.room
 
     def _turned(self, coords: Floats) -> Floats:
         """Return coordinates as the axes take them: depth second and up last in 3-D, up last in 2-D."""
         sign = np.float32(-1 if self.up.startswith("-") else 1)
         if not self.spatial:
             return np.stack([coords[..., 0], sign * coords[..., 1]], axis=-1)
-        if self.up == "z":
-            return coords
-        return np.stack([coords[..., 0], -sign * coords[..., 2], sign * coords[..., 1]], axis=-1)
+        turned = coords
+        if self.up != "z":
+            turned = np.stack([coords[..., 0], -sign * coords[..., 2], sign * coords[..., 1]], axis=-1)
+        return turned @ self.directions().astype(np.float32) if self.flat else turned
+
+    def directions(self) -> Floats:
+        """Return where the axes of :meth:`axes_names` point in the plane, ``(C, 2)``: to the right, and up."""
+        if not self.spatial:
+            return np.eye(2, dtype=np.float32)
+        elevation, azimuth = np.radians(self.view)
+        right = [-np.sin(azimuth), np.cos(azimuth), 0.0]
+        up = [-np.sin(elevation) * np.cos(azimuth), -np.sin(elevation) * np.sin(azimuth), np.cos(elevation)]
+        return np.array([right, up], dtype=np.float32).T
 
     def axes_names(self) -> list[str]:
         """Return the labels of the axes in drawing order."""

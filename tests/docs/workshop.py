@@ -251,6 +251,7 @@ PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
         "poses.json": poses,
         "video.safetensors": packed("coco17"),
         "runs/amr": run_of("ntu25", "xsub", "ntu60.safetensors"),
+        "runs/mae": run_of("ntu25", "xsub", "ntu60.safetensors"),
     },
     "docs/evaluation.md": NTU | UCLA | {
         "PKU_V1": pku_raw(""),

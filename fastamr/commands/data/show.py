@@ -24,7 +24,7 @@ def run(words: list[str]) -> None:
     from ...files import check_writable, make_folder
     from ...models.base import model_files
     from ...visualization.animation import ANIMATIONS, draw_animation
-    from ...visualization.figures import PICTURES, picture_format
+    from ...visualization.figures import PICTURES, picture_format, width_inches
     from ...visualization.strip import draw_strip
 
     ending = picture_format(given.out, (*ANIMATIONS, *PICTURES))
@@ -35,7 +35,8 @@ def run(words: list[str]) -> None:
     if ending in ANIMATIONS:
         draw_animation(given.out, content["clip"], content["overlay"], fps=given.fps, **view)
     else:
-        draw_strip(given.out, **content, frames=given.frames, **view)
+        width = None if given.width is None else width_inches(given.width)
+        draw_strip(given.out, **content, frames=given.frames, width=width, **view)
     print(f"written to {given.out}")
 
 
@@ -95,6 +96,8 @@ def _parser() -> CommandParser:
     add("--out", required=True, metavar="FILE",
         help="the picture: .gif or .mp4 (needs ffmpeg) for an animation, .png, .svg or .pdf for a strip")  # fmt: skip
     add("--frames", type=int, default=8, help="frames of a strip")
+    add("--width", metavar="column|text|INCHES",
+        help="of a strip: column (3.25 inches) and text (6.875) are those of two-column papers")  # fmt: skip
     add("--fps", type=float, metavar="RATE",
         help="frames an animation shows a second: the clip's rate, or 12")  # fmt: skip
     add = parser.add_argument_group("what a model sees and makes of it").add_argument

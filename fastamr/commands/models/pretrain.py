@@ -20,8 +20,8 @@ MORE = {
     "augmentation beyond crop and rotation": "mirror scale_jitter drop_limbs noise project",
     "more of the optimisation": "min_lr warmup_epochs betas weight_decay clip_grad on_nan accumulate seed",
     "more of the computation": "precision graph deterministic recompute side_branch tune",
-    "logs, checkpoints and probes": "log_every checkpoint_every probe_every probe_pooling profile tensorboard progress "
-    "overwrite",
+    "logs, checkpoints and probes": "log_every checkpoint_every probe_every probe_pooling profile tensorboard track "
+    "progress overwrite",
 }
 _TEXT = "continue the run in the folder; with auto start it where there is none"
 _RESUME = {**choice("resume", RESUME), "nargs": "?", "const": "yes", "default": "no", "help": _TEXT}

@@ -301,7 +301,7 @@ def _published(data: str | None, split: str, protocol: str) -> list[Row]:
 
 def format_markdown(groups: Sequence[Group]) -> str:
     """Return a markdown table for each group; published rows come last and name their source below."""
-    sources = _sources(groups)
+    sources = number_sources(groups)
     parts = []
     for group in groups:
         lines = [["method", "run", *map(title, group.columns), "numbers"]]
@@ -318,28 +318,6 @@ def format_markdown(groups: Sequence[Group]) -> str:
         )
         notes += [f"[{number}] {source}" for source, number in sources.items()]
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
-
-
-def format_latex(groups: Sequence[Group]) -> str:
-    """Return a LaTeX ``table`` for each group (package booktabs); a rule parts measured from published rows."""
-    sources = _sources(groups)
-    parts = []
-    for group in groups:
-        lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{ll{'r' * len(group.columns)}l}}"]
-        lines += [r"\toprule", _ampersands("method", "run", *map(title, group.columns), ""), r"\midrule"]
-        for row in group.rows:
-            lines.append(_ampersands(row.label, row.run, *_texts(row, group.columns), MEASURED))
-        if group.published:
-            lines.append(r"\midrule")
-        for row in group.published:
-            number = f"{AS_PUBLISHED} [{sources[row.source]}]"
-            lines.append(_ampersands(row.method, "", *_texts(row, group.columns), number))
-        shown = {row.source: sources[row.source] for row in group.published}
-        caption = f"{group.heading}; percent, mean ± standard deviation over the seeds."
-        caption += "".join(f" [{number}] {source}." for source, number in shown.items())
-        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_escape(caption)}}}", r"\end{table}"]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
 
 
 def format_csv(groups: Sequence[Group]) -> str:
@@ -361,11 +339,7 @@ def format_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-FORMATS = {"markdown": format_markdown, "latex": format_latex, "csv": format_csv}
-"""What a table can be written as."""
-
-
-def _sources(groups: Sequence[Group]) -> dict[str, int]:
+def number_sources(groups: Sequence[Group]) -> dict[str, int]:
     """Number the sources of published rows, from 1."""
     names = dict.fromkeys(row.source for group in groups for row in group.published)
     return {name: place for place, name in enumerate(names, 1)}
@@ -373,18 +347,3 @@ def _sources(groups: Sequence[Group]) -> dict[str, int]:
 
 def _texts(row: Row, columns: Sequence[str]) -> list[str]:
     return [str(row.cells.get(name) or "-") for name in columns]
-
-
-def _ampersands(*cells: str) -> str:
-    return " & ".join(map(_escape, cells)) + r" \\"
-
-
-def _escape(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-    }
-    special |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
-    return "".join(special.get(letter, letter) for letter in text)

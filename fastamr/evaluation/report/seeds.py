@@ -14,7 +14,7 @@ from .comparison import Cell, Group, Row
 # What may differ between runs of one setting.
 _FREE = (
     "seed", "out", "resume", "overwrite", "profile", "graph", "data_budget", "recompute", "side_branch", "log_every",
-    "checkpoint_every", "probe_every", "tensorboard", "progress",
+    "checkpoint_every", "probe_every", "tensorboard", "track", "progress",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from ...distributed import World
 from ...folders import note_written
 from ...progress import say
+from ...tracking import TrackedRun, Tracking
 from ...training.checkpoint import (
     PREVIOUS_FILE,
     STATE_FILE,
@@ -52,6 +53,8 @@ class FitKeeper:
         resume: go on from the folder's checkpoint where there is one; otherwise it is removed.
         world: the processes of the run.
         quiet: print no lines.
+        track: trackers of the run, see :mod:`fastamr.tracking`.
+        command: that trains, for the trackers.
     """
 
     def __init__(
@@ -64,12 +67,16 @@ class FitKeeper:
         resume: bool,
         world: World,
         quiet: bool = False,
+        track: Sequence[str] = (),
+        command: str = "finetune",
     ) -> None:
         self.folder, self.plan, self.fingerprint = folder, json.loads(json.dumps(plan)), fingerprint
         self.every, self.resume, self.world, self.quiet = every, resume, world, quiet
         self.saved_at = self._finite = 0
         self._is_new = False
+        self._track, self._command = track, command
         self._metrics: MetricsLog | None = None
+        self._tracking: Tracking | None = None
         self._stop: StopSignals | None = None
 
     @property
@@ -112,6 +119,8 @@ class FitKeeper:
                 self.world.wait()
         finally:
             self._stop = None  # which holds this object
+            if self._tracking is not None:
+                self._tracking.close()
             if self._metrics is not None:
                 self._metrics.close()
         if fit.update < fit.total:
@@ -144,7 +153,9 @@ class FitKeeper:
                 for path in self.folder.glob(f".{name}.*.part"):
                     path.unlink(missing_ok=True)
             note_written(self.folder, *STATE_FILES, METRICS_FILE)
-            self._metrics = MetricsLog(self.folder, start=self.fit.update, tensorboard=False)
+            self._metrics = MetricsLog(self.folder, start=self.fit.update)
+            run = TrackedRun(self.folder, self._command, self.plan, self.fit.update, self.fit.total)
+            self._tracking = Tracking(self._track, run, self._warn)
         fit = self.fit
         self._write("header", update=fit.update, **environment(fit.step.device), plan=self.plan, updates=fit.total,
                     precision=fit.settings.precision, processes=self.world.size, speed=speed.to_dict())  # fmt: skip
@@ -152,7 +163,9 @@ class FitKeeper:
     def _write(self, kind: str, **values: Any) -> None:
         if self._metrics is not None:
             with reported(self.folder):
-                self._metrics.write(kind, **values)
+                self._metrics.log({"kind": kind, **values})
+        if self._tracking is not None:
+            self._tracking.log({"kind": kind, **values})
 
     def _warn(self, message: str) -> None:
         if self.world.first and not self.quiet:

@@ -1,11 +1,11 @@
-"""Where a run's numbers go: metrics.jsonl and TensorBoard."""
+"""Where a run's numbers always go: metrics.jsonl."""
 
 from __future__ import annotations
 
 import json
 import platform
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ import torch
 
 from ...devices import environment as describe
 from ...files import write_text
-from ...folders import note_written
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends records to ``metrics.jsonl`` and mirrors their numbers to TensorBoard.
+    """Appends records to ``metrics.jsonl``; the :class:`fastamr.tracking.Tracker` of every run, whose failure ends it.
 
     Each line is one JSON object with a ``kind``: ``header`` (versions, device, sizes, plan), ``estimate`` (of the
     time), ``train``, ``probe``, ``warning``, ``skipped``, ``summary``. A resumed run drops the lines of updates that
@@ -28,33 +27,29 @@ class MetricsLog:
     Args:
         folder: the run's folder.
         start: the update that the run starts from; 0 begins a new file.
-        tensorboard: write event files too, where the package is installed.
 
     Attributes:
         notes: lines of an earlier file that are no records and were left out, in words.
     """
 
-    def __init__(self, folder: Path, *, start: int = 0, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, *, start: int = 0) -> None:
         path = folder / METRICS_FILE
         lines, self.notes = _lines_until(path, start) if start else ([], [])
         write_text(path, "".join(lines))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-        self._board = _summary_writer(folder / "tensorboard", start) if tensorboard else None
 
-    def write(self, kind: str, **values: Any) -> None:
-        """Append one record; its numbers appear in TensorBoard as ``kind/name`` at ``update``."""
-        self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one record.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        if self._board is not None and kind in ("train", "probe"):
-            for name, value in values.items():
-                if name != "update":
-                    self._board.add_scalar(f"{kind}/{name}", value, values["update"])
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the file."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -75,26 +70,3 @@ def _lines_until(path: Path, update: int) -> tuple[list[str], list[str]]:
         except (ValueError, TypeError, AttributeError, RecursionError):
             notes.append(f"{path}, line {number} is no record of a run and is left out: {line[:60]!r}")
     return kept, notes
-
-
-def _summary_writer(folder: Path, start: int) -> Any:
-    """Return the writer of event files, whose file is noted in the run's manifest; None without the package."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        print(
-            "tensorboard is not installed, so no event files are written: pip install 'fastamr[tensorboard]'",
-            file=sys.stderr,
-        )
-        return None
-    before = set(folder.glob("*"))
-    try:
-        board = SummaryWriter(str(folder), purge_step=start + 1)
-    except UnicodeEncodeError:  # a name that the locale's encoding lacks, or that has none
-        print(
-            "TensorBoard cannot write into a folder of this name, so no event files are written",
-            file=sys.stderr,
-        )
-        return None
-    note_written(folder.parent, *sorted(set(folder.glob("*")) - before))
-    return board
