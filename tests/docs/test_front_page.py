@@ -44,7 +44,7 @@ def test_nothing_measured_stands_outside_of_the_parts() -> None:
 
 def test_pictures_exist() -> None:
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", read("README.md"))
-    assert len(pictures) == 2
+    assert len(pictures) == 4
     assert [name for name in pictures if not (ROOT / name).is_file()] == []
 
 
