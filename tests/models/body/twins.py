@@ -26,7 +26,12 @@ OWN: dict[str, dict[str, Any]] = {
     "gfp": {"levels": (2, 6), "target_width": 16, "target_hidden": 24, "global_hidden": 32},
     "mamp": {},
     "skeleton_mae": {},
-}
+    "slim": {
+        "patch_frames": 4, "prototypes": 40, "head_hidden": 24, "bottleneck": 16, "patch_targets": 5, "local_crops": 2,
+    },
+}  # fmt: skip
+MASKED = ("amr", "gfp", "mamp", "skeleton_mae")
+"""The models that hide single tokens and predict them."""
 WAYS = ("static", "masked")
 """How the twin knows which joints there are: by its configuration, or by the mask of each sequence."""
 
