@@ -32,7 +32,15 @@ from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
 from .parts.masking import choose_visible, motion_scores, token_validity
 from .parts.pooling import check_pooling, pool_tokens, slots_of
-from .parts.presence import check_masking, joints_seen, over_layout, over_times, present_index, tokens_of
+from .parts.presence import (
+    check_masking,
+    joints_seen,
+    known_or_there,
+    over_layout,
+    over_times,
+    present_index,
+    tokens_of,
+)
 
 # What a classifier's file says in the place of a model's name.
 CLASSIFIER = "action_classifier"
@@ -313,8 +321,7 @@ class SkeletonModel(Publishable, nn.Module):
         tokens = over_times(seen, config.time_patches)
         if whole is None:
             return tokens
-        whole = whole & tokens
-        return whole | (tokens & ~whole.any(1, keepdim=True))
+        return known_or_there(whole, tokens)
 
     def _seen(self, valid: Tensor | None) -> Tensor | None:
         """Return the joints ``(S, V)`` bool that are tokens of each sequence; None where those of the model are."""

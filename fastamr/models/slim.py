@@ -20,6 +20,7 @@ from ..nn.self_distillation.prototypes import (
 from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel, is_readable
 from .parts.pooling import mean_tokens
+from .parts.presence import known_or_there
 from .parts.slim_config import SLiMConfig
 from .parts.slim_encoder import RegisterEncoder, Teacher
 from .parts.slim_views import ViewMaker, Views
@@ -154,10 +155,8 @@ class SLiMModel(SkeletonModel):
         """
         if self.config.summary == "class":
             return first
-        if seen is not None and there is not None:
-            seen = seen & there
-            seen = seen | (there & ~seen.any(1, keepdim=True))
-        return mean_tokens(tokens, seen).to(tokens.dtype)
+        counted = None if seen is None else known_or_there(seen, there)
+        return mean_tokens(tokens, counted).to(tokens.dtype)
 
     def _encode_part(self, clips: Tensor, joints: Tensor, known: Tensor | None = None) -> Tensor:
         part = clips.index_select(2, joints)

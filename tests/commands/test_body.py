@@ -26,6 +26,7 @@ SIZES = {
     "target_patches": 1, "layout": "body",
 }  # fmt: skip
 OTHERS: dict[str, dict[str, Any]] = {
+    "asma": {"hidden": 4, "projector": 8},
     "slim": {"patch_frames": 4, "prototypes": 16, "head_hidden": 8, "bottleneck": 8, "local_crops": 2},
 }
 """Models that compare views of a sequence instead of predicting tokens."""

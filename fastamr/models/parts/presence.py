@@ -81,6 +81,22 @@ def nearest_above(path: Tensor, depth: Tensor, seen: Tensor | None) -> tuple[Ten
     return torch.where(nearest > 0, joints, 0), nearest > 0
 
 
+def known_or_there(known: Tensor, there: Tensor | None) -> Tensor:
+    """Return the tokens that count in a mean.
+
+    Args:
+        known: ``(S, N)`` bool, tokens that are seen.
+        there: ``(S, N)`` bool, tokens that there are; None = all.
+
+    Returns:
+        ``(S, N)`` bool: the known ones that there are; of a sequence without such all that there are.
+    """
+    if there is None:
+        return known
+    known = known & there
+    return known | (there & ~known.any(1, keepdim=True))
+
+
 def over_times(joints: Tensor, times: int) -> Tensor:
     """Return ``(S, V)``, something of each joint, for each of its tokens ``(S, times * V)``."""
     return joints[:, None].expand(-1, times, -1).flatten(1)

@@ -79,7 +79,7 @@ class RotaryAttention(VisibleAttention):
         if rotation is not None:
             qkv = torch.cat([rotate(qkv[:, :, :2], rotation), qkv[:, :, 2:]], dim=2)
         if known is not None:
-            return self.proj(self._over_known(qkv, known))
+            return self.proj(self._over_known(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], known))
         return self.proj(ops.visible_attention(qkv, backend=self.backend))
 
 

@@ -13,7 +13,7 @@ from fastamr.models import SkeletonModel
 from fastamr.skeleton import get_layout
 from fastamr.testing import relative_error
 
-from .twins import MASKED, OWN, WAYS, clip_over_body, keep_over_body, over_body, small, twins
+from .twins import MASKED, PLAIN, WAYS, clip_over_body, keep_over_body, over_body, small, twins
 
 SEED = torch.tensor([3, 1])
 
@@ -99,7 +99,7 @@ def test_a_mask_is_refused_by_a_stack_that_must_be_fused(name: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("layout", ["ntu25", "kinect20"])
 def test_features(name: str, way: str, layout: str) -> None:
     model, twin = (one.double().eval() for one in twins(name, layout, way))
@@ -162,10 +162,3 @@ def test_k_is_a_share_of_the_typical_tokens() -> None:
     ):
         with pytest.raises(ValueError, match=text):
             small("amr", layout="body", **wrong)
-
-
-def test_asma_says_why_not() -> None:
-    from fastamr.models import build_model
-
-    with pytest.raises(ValueError, match="layout='body': ASMa hides a fixed number"):
-        build_model("asma", {"layout": "body"})

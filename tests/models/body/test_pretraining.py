@@ -29,6 +29,7 @@ OWN: dict[str, dict[str, Any]] = {
     "skeleton_mae": {},
     "mamp": {},
     "gfp": {"levels": [1, 2], "target_width": 8, "target_hidden": 8, "global_hidden": 8},
+    "asma": {"hidden": 4, "projector": 8},
     "slim": {"patch_frames": 4, "prototypes": 16, "head_hidden": 8, "bottleneck": 8, "local_crops": 1},
 }
 
