@@ -1,4 +1,4 @@
-# make demo | test | fuzz | bench | weights | check-kernels | check-csrc | fuzz-ops | gpu-session | check-gpu | check-package | lint | format | install | clean
+# make demo | test | fuzz | bench | weights | check-kernels | check-csrc | fuzz-ops | gpu-session | check-gpu | check-package | dist | lint | format | install | clean
 #
 # PYTHON        interpreter that makes the virtual environment (3.11 or later)
 # TORCH_INDEX   package index that torch is taken from, for example that of a CUDA build; empty = the default one
@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow fuzz bench weights check-kernels check-csrc fuzz-ops gpu-session check-gpu check-package lint format install check-tools clean
+.PHONY: demo test test-slow fuzz bench weights check-kernels check-csrc fuzz-ops gpu-session check-gpu check-package dist lint format install check-tools clean
 
 HINT := fastamr is installed in $(VENV): type '. $(VENV)/bin/activate' and then 'fastamr --help'
 
@@ -100,6 +100,10 @@ PACKAGE ?=
 
 check-package: install
 	$(RUN) tools/check_package.py $(PACKAGE)
+
+# What a release publishes, into dist: source archive, wheel with the compiled CPU library; with the CUDA library where nvcc is.
+dist: install
+	$(RUN) tools/make_dist.py
 
 lint: install
 	$(RUN) -m ruff check .

@@ -21,37 +21,30 @@ class PlainMAE(nn.Module):
         self.embed = MaskedPatchEmbed(frames, joints, width, patch_frames=4)
         self.guidance = MotionEntropyGuidance(windows=(4, 8, 12))
         self.loss = WeightedReconstructionLoss(target_frames=4, target="motion", normalize="sequence")
-        self.tokens = self.embed.tokens
-        self.visible = round(self.tokens * (1 - ratio))
+        self.tokens, self.visible = self.embed.tokens, round(self.embed.tokens * (1 - ratio))
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2)
-        self.decoder = nn.TransformerEncoder(layer, 1)
-        self.mask_token = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
-        self.head = nn.Linear(width, 4 * 3)
+        self.encoder, self.decoder = nn.TransformerEncoder(layer, 2), nn.TransformerEncoder(layer, 1)
+        self.mask_token, self.head = nn.Parameter(torch.randn(self.tokens, width) / 50), nn.Linear(width, 12)
 
     def forward(self, clips: Tensor) -> Tensor:
         """The loss of clips ``(S, T, V, 3)``."""
-        seed = ops.make_seed(device=clips.device)
+        row, seed = torch.arange(len(clips), device=clips.device)[:, None], ops.make_seed(device=clips.device)
         keep = ops.select_visible(seed, len(clips), self.tokens, self.visible).long()
-        row = torch.arange(len(clips), device=clips.device)[:, None]
         encoded = self.encoder(self.embed(clips, keep))
         everything = self.mask_token.repeat(len(clips), 1, 1).index_put((row, keep), encoded)
-        masked = torch.ones(len(clips), self.tokens, dtype=torch.bool, device=clips.device)
-        masked[row, keep] = False
-        prediction = self.head(self.decoder(everything))
-        return self.loss(prediction, clips, guidance=self.guidance(clips), token_mask=masked)
+        masked = torch.ones_like(everything[..., 0], dtype=torch.bool).scatter(1, keep, False)
+        predicted, guidance = self.head(self.decoder(everything)), self.guidance(clips)
+        return self.loss(predicted, clips, guidance=guidance, token_mask=masked)
 
 
 def train(steps: int, device: str, frames: int = 60, batch: int = 16) -> list[float]:
     """Train on generated motion and return the loss of each step."""
-    data = synthetic_actions(128).to(device)
+    data, losses = synthetic_actions(128).to(device), []
     model = PlainMAE(frames, data.coords.shape[1]).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = []
     for step in range(steps):
         ids = torch.randint(data.num_bodies, (batch,), device=device)
-        clips = ops.sample_clips(data.coords, data.offsets, ids, frames, ops.make_seed(device=device))
-        loss = model(clips)
+        loss = model(ops.sample_clips(data.coords, data.offsets, ids, frames, ops.make_seed(device=device)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

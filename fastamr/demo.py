@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .benchmarking.machine import environment
 from .data import PackedSkeletons, apply_missing, synthetic_actions
 from .data.synthetic.random_clips import random_clips
-from .devices import environment
 from .evaluation import (
     extract_features,
     knn_accuracy,

@@ -1,10 +1,13 @@
-"""The example does what it says: somebody else's model trains with the drop-in modules, on kernels too."""
+"""The examples do what they say; the six of the tutorial fit on a page each."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import math
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +36,28 @@ def load_example(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+SIX = (
+    "plain_mae",
+    "pretrain_and_probe",
+    "several_processes",
+    "own_layout",
+    "distill_and_export",
+    "live_camera",  # see test_live_camera.py
+)
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_the_six_of_the_tutorial_are_a_page_each(name: str) -> None:
+    text = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    assert f"examples/{name}.py" in text.split('"""')[1], "says how it is called"
+
+
+def test_the_page_names_every_example() -> None:
+    text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in (ROOT / "examples").glob("*.py") if f"`{path.name}`" not in text] == []
 
 
 @pytest.fixture
@@ -111,3 +136,60 @@ def test_new_method_draws_its_second_view(new_method: ModuleType) -> None:
         torch.manual_seed(seed)
         losses.append(model(clips, keep=keep).item())
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_layout_of_ones_own_is_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accuracy = load_example("own_layout").main(["--out", str(tmp_path / "run"), "--updates", "10"])
+    assert accuracy >= 75, "the two motions differ in one axis, chance is 50"
+    assert load_pretrained(tmp_path / "run").layout.pairs == ((3, 4),)
+    assert "1-NN on 20 clips of a lamp that nods or looks around" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_pretrain_and_probe_then_distill_and_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    run = str(tmp_path / "run")
+    accuracy = load_example("pretrain_and_probe").main(["--clips", "64", "--updates", "4", "--out", run])
+    shown = capsys.readouterr().out
+    table = re.search(r"^AMR +([\d.]+) ", shown, re.MULTILINE)
+    assert table is not None
+    assert float(table[1]) == pytest.approx(accuracy, abs=0.05)
+    last = re.fullmatch(r"(\S+) resembles (\S+), (\S+), (\S+)", shown.splitlines()[-1])
+    assert last is not None
+    assert len(set(last.groups())) == 4
+    out = tmp_path / "student"
+    words = [run, "--clips", "64", "--epochs", "1", "--out", str(out)]
+    path = load_example("distill_and_export").main(words)
+    shown = capsys.readouterr().out
+    assert path == out / "student.onnx"
+    assert f"{path}: {path.stat().st_size / 1024:.0f} KiB, at most " in shown
+    assert re.search(r"^\S+ .* %; it is \w+$", shown, re.MULTILINE)
+    small, large = ((out / name / "model.safetensors").stat().st_size for name in ("student", "teacher"))
+    assert small < large / 2
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_run_of_one(tmp_path: Path) -> None:
+    synthetic_actions(24).save(tmp_path / "data.safetensors")
+    words = [
+        "--data",
+        str(tmp_path / "data.safetensors"),
+        "--device",
+        "cpu",
+        "--updates",
+        "4",
+        "--batch-size",
+        "8",
+    ]
+    example = load_example("several_processes")
+    alone = example.main([*words, "--out", str(tmp_path / "one")])
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+         ROOT / "examples" / "several_processes.py", *words, "--out", str(tmp_path / "two")],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 processes: loss ") == 1
+    torch.testing.assert_close(example.losses(tmp_path / "two"), alone, rtol=1e-4, atol=0)

@@ -1,4 +1,4 @@
-"""The example that names actions in a video: its parts everywhere, the whole where MediaPipe is installed."""
+"""The examples that name actions in a video: their parts everywhere, the whole where MediaPipe is installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,15 +22,26 @@ ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("wave", "squat", "walk")
 
 
-@pytest.fixture(scope="module")
-def live() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("live_camera", ROOT / "examples" / "live_camera.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["live_camera"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def short() -> ModuleType:
+    """The example of one page."""
+    return load("live_camera")
+
+
+@pytest.fixture(scope="module")
+def live(short: ModuleType) -> ModuleType:
+    """The whole tool, which imports the page."""
+    return load("camera_tool")
 
 
 def classifier(layout: str | SkeletonLayout, channels: int = 3, **more) -> ActionClassifier:
@@ -149,7 +160,7 @@ def video(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["mediapipe33", "ntu25"])
-def test_a_video_from_pixels_to_actions(live, video, layout, tmp_path, capsys) -> None:
+def test_a_video_from_pixels_to_actions(short, live, video, layout, tmp_path, capsys) -> None:
     import cv2
 
     classifier(layout).save_pretrained(tmp_path / "classifier")
@@ -180,6 +191,83 @@ def test_a_video_from_pixels_to_actions(live, video, layout, tmp_path, capsys) -
     plain = cv2.VideoCapture(str(video))
     last = [[one.read()[1] for _ in range(60)][-1].astype(int) for one in (capture, plain)]
     assert (np.abs(last[0] - last[1]).max(-1) > 100).sum() > 500
+    if layout == "mediapipe33":
+        short.main(str(tmp_path / "classifier"), str(video))
+        assert capsys.readouterr().out.splitlines() == lines[:-1], "the page answers as the tool does"
+
+
+class StandIns:
+    """OpenCV and MediaPipe for three frames, of which the second shows nobody."""
+
+    CAP_PROP_FPS = 5
+
+    def __init__(self, person) -> None:
+        self.person, self.taken = person, 0
+
+    def VideoCapture(self, source: str | int) -> StandIns:
+        self.source = source
+        return self
+
+    def isOpened(self) -> bool:
+        return self.source != "none.mp4"
+
+    def get(self, what: int) -> float:
+        return 10.0 if what == self.CAP_PROP_FPS else 0.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.taken += 1
+        return (True, np.full((400, 200, 3), self.taken, np.uint8)) if self.taken <= 3 else (False, None)
+
+    def Pose(self, model_complexity: int) -> StandIns:
+        assert model_complexity == 1
+        return self
+
+    def process(self, image: np.ndarray) -> SimpleNamespace:
+        if image[0, 0, 0] == 2:
+            return SimpleNamespace(pose_landmarks=None)
+        world, pixels, seen = (part.tolist() for part in self.person)
+        flat = [
+            SimpleNamespace(x=x / 200, y=y / 400, visibility=v)
+            for (x, y), v in zip(pixels, seen, strict=True)
+        ]
+        deep = [SimpleNamespace(x=x, y=y, z=z) for x, y, z in world]
+        return SimpleNamespace(
+            pose_landmarks=SimpleNamespace(landmark=flat), pose_world_landmarks=SimpleNamespace(landmark=deep)
+        )
+
+
+@pytest.fixture
+def stand_ins(monkeypatch, person) -> StandIns:
+    made = StandIns(person)
+    package = SimpleNamespace(solutions=SimpleNamespace(pose=made))
+    monkeypatch.setitem(sys.modules, "cv2", made)
+    monkeypatch.setitem(sys.modules, "mediapipe", package)
+    return made
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_the_page_sends_what_the_tool_sends(short, live, person, stand_ins, channels: int) -> None:
+    found = short.bodies(stand_ins, np.ones((400, 200, 3), np.uint8), channels)
+    expected = live.body_of(person, Predictor(classifier("mediapipe33", channels)))
+    assert [place is None for place in found[0]] == [place is None for place in expected]
+    seen = [place for place in expected if place is not None]
+    assert np.allclose([place for place in found[0] if place is not None], seen, atol=1e-4)
+    assert short.bodies(stand_ins, np.full((400, 200, 3), 2, np.uint8), channels) == []
+
+
+def test_the_page_answers(short, stand_ins, tmp_path, capsys) -> None:
+    classifier("mediapipe33").save_pretrained(tmp_path / "classifier")
+    short.main(str(tmp_path / "classifier"), "in.mp4")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("stream  0.00-0.30 s  ")
+    assert any(name in line for name in CLASSES)
+    assert stand_ins.source == "in.mp4"
+    assert [moment for _, moment in short.images("in.mp4")] == []  # it is at its end
+    with pytest.raises(OSError, match=r"none\.mp4' cannot be opened: name a video"):
+        next(short.images("none.mp4"))
+    stand_ins.taken = 0
+    assert len(list(short.images("7"))) == 3
+    assert stand_ins.source == 7
 
 
 def test_errors_are_one_line(live, tmp_path, capsys, monkeypatch) -> None:

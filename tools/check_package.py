@@ -8,34 +8,19 @@ versions that pyproject.toml allows, of which torch may be a CUDA build of sever
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from make_dist import ROOT, build, copy_checkout, run
 
 
 def lowest() -> list[str]:
     """The dependencies, each pinned to the lowest version that is allowed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [re.sub(r">=", "==", requirement) for requirement in project["dependencies"]]
-
-
-def run(*words: str | Path, cwd: Path, **named: str) -> str:
-    """Show a command, run it, show what it says; end with its words where it fails."""
-    print("$", *words, flush=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "FASTAMR_"))}
-    done = subprocess.run(
-        [str(word) for word in words], cwd=cwd, env=kept | named, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, encoding="utf-8", check=False,
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"{done.stdout}\n{words[0]} ended with {done.returncode}")
-    return done.stdout
 
 
 def check(place: Path, python: str, archive: Path, pins: list[str], with_library: bool) -> None:
@@ -76,17 +61,10 @@ def main() -> None:
     pins = lowest() if given.lowest else ["--constraint", str(ROOT / "constraints.txt")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        for kind in ("sdist", "wheel", "from_sdist", "from_wheel", "copy"):
-            (folder / kind).mkdir()
-        # Building leaves files behind, so a copy is built; this interpreter has torch, so the wheel gets its library.
-        listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
-        for file in listed:
-            (folder / "copy" / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "copy" / file).write_bytes((ROOT / file).read_bytes())
-        code = "from setuptools import build_meta as b; b.build_{0}({1!r})"
-        for kind in ("sdist", "wheel"):
-            run(sys.executable, "-c", code.format(kind, str(folder / kind)), cwd=folder / "copy")
-        (sdist,), (wheel,) = (list((folder / kind).iterdir()) for kind in ("sdist", "wheel"))
+        for place in ("from_sdist", "from_wheel"):
+            (folder / place).mkdir()
+        project = copy_checkout(folder / "copy")
+        sdist, wheel = (build(kind, project, folder / kind) for kind in ("sdist", "wheel"))
         check(folder / "from_sdist", given.python, sdist, pins, False)
         check(folder / "from_wheel", given.python, wheel, pins, not wheel.name.endswith("-any.whl"))
     print(f"{sdist.name} and {wheel.name}: installed, used and removed")

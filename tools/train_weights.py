@@ -194,8 +194,8 @@ def release(
         "Data and terms": "\n".join(f"- {text}" for text in about)
         + f"\n\nThe weights are under {recipe.licence}.",
         "Training": f"```bash\n{command}\n```\n\n{summary['updates']} updates ({summary['epochs']:.1f} epochs), "
-        f"{summary['seconds'] / 60:.1f} minutes of updates, {torch.get_num_threads()} threads ({processor()}), "
-        f"{parameters:,} parameters; {used}. The recipe is `tools/weights/{name}.yaml`.",
+        f"{summary['seconds'] / 60:.1f} minutes of updates with OMP_NUM_THREADS={torch.get_num_threads()} "
+        f"({processor()}), {parameters:,} parameters; {used}. The recipe is `tools/weights/{name}.yaml`.",
         "Limits": "Trained on single people who are seen from the front, indoors, in whole; it knows no hands and no "
         "faces. The figures are accuracies in percent on people that it was not trained on.",
     }

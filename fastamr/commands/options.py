@@ -183,6 +183,15 @@ class CommandParser(jsonargparse.ArgumentParser):
         finally:
             self._action_groups, self.epilog = groups, epilog
 
+    def is_missing(self, *dests: str) -> str:
+        """Return the complaint that options or arguments were not given, by their names in :data:`Given`."""
+        typed = {action.dest: "/".join(action.option_strings) or _typed(action) for action in self._actions}
+        names = " and ".join(typed[dest] for dest in dests)
+        return f"{names} {'are' if len(dests) > 1 else 'is'} missing: {self._next_step()}"
+
+    def _next_step(self) -> str:
+        return f"type {self.usage}; see {self.prog} --help"
+
     def _told(self, message: str) -> str:
         """Return a message of jsonargparse in one line that names the option as it is typed."""
         typed = {action.dest: _typed(action) for action in self._actions}
@@ -191,8 +200,10 @@ class CommandParser(jsonargparse.ArgumentParser):
             kind = jsonargparse.DefaultHelpFormatter(self.prog)._get_type_str(action)
             return f"{typed[match[1]]} must be {kind}, got {match[2]!r}"
         if match := re.match(r"the following arguments are required: (.*)", message):
-            names = ", ".join(typed[name] for name in match[1].split(", "))
-            return f"{names} is missing; see {self.prog} --help"
+            return self.is_missing(*match[1].split(", "))
+        if match := re.match(r"unrecognized arguments: (.*)", message, re.DOTALL):
+            # An unknown option was refused before, so these are words that stand behind none.
+            return f"no option takes {match[1]!r}: {self._next_step()}"
         return " ".join(message.removeprefix("argument ").split())
 
 

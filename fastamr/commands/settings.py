@@ -26,7 +26,7 @@ def build(parser: CommandParser, config: Any, words: Sequence[str]) -> Any:
     for item in dataclasses.fields(config):
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and item.name not in values:
-            raise UsageError(f"--{item.name.replace('_', '-')} is missing; see {parser.prog} --help")
+            raise UsageError(parser.is_missing(item.name))
     return usage(config, **values)
 
 

@@ -117,6 +117,29 @@ def test_resume_has_four_forms(tmp_path: Path, trained_with: list[Any]) -> None:
         assert config.preprocess == (["bone"] if resume else ["center"])
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint", "command"),
+    [
+        ("evaluate runs/amr", "no option takes 'runs/amr'", "evaluate --checkpoint RUN --data FILE..."),
+        ("evaluate a b", "no option takes 'a b'", "evaluate --checkpoint RUN --data FILE..."),
+        ("evaluate", "--checkpoint is missing", "evaluate --checkpoint RUN --data FILE..."),
+        ("evaluate --checkpoint x", "--data is missing", "evaluate --checkpoint RUN --data FILE..."),
+        ("finetune runs/amr", "no option takes 'runs/amr'", "finetune --model MODEL --data FILE..."),
+        ("finetune", "--checkpoint/--model is missing", "finetune --model MODEL --data FILE..."),
+        ("predict a b --model c", "no option takes 'b'", "predict INPUT --model MODEL"),
+        ("predict", "INPUT and --model are missing", "predict INPUT --model MODEL"),
+        ("info -x", "no option takes '-x'", "info"),
+    ],
+)
+def test_words_too_many_or_too_few_are_answered_with_the_whole_command(
+    words: str, complaint: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = words.split()[0]
+    assert cli.main(words.split()) == 2
+    expected = f"error: {complaint}: type fastamr {command} [options]; see fastamr {name} --help\n"
+    assert capsys.readouterr().err == expected
+
+
 class TestSettingsOfAnotherModel:
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
@@ -169,7 +192,7 @@ class TestSettingsOfAnotherModel:
         ("--batch-size -3", "batch_size must be a positive number, got -3"),
         ("--epochs 3 --updates 3", "give one of the two"),
         ("--crop 0.5", "--crop: expected 2 arguments"),
-        ("stray", "unrecognized arguments: stray"),
+        ("stray", "no option takes 'stray': type fastamr pretrain --data FILE"),
         ("--config nowhere.yaml", "config 'nowhere.yaml' does not exist"),
     ],
 )

@@ -41,7 +41,6 @@ NOT_RUN = {
     "python experiments/results_trials.py": "reads the real motion beside the checkout, for hours",
     "python tools/gpu_session.py": "takes a GPU, or minutes; tests/tools run the driver and its parts",
     "python tools/train_weights.py": "trains for hours; tests/tools/test_train_weights.py does it with a tiny model",
-    "fastamr finetune --model body-small": "a shipped model is of another size; tests/weights does it with a tiny one",
     "fastamr finetune --model owner/name@v1": "needs a network; tests/weights has a stand-in",
     "yolo": "stands for a pose estimator that the project does not ship; its output is made by workshop.py",
     "camera": "stands for the reader's own program; frames.jsonl is its output",

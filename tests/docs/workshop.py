@@ -260,6 +260,7 @@ PREPARED: dict[str, dict[str, Callable[[Path], None]]] = {
     },
     "docs/distillation.md": NTU
     | {"runs/classifier": classifier, "clip.safetensors": packed(), "own.safetensors": packed()},
+    "docs/weights.md": {"own.safetensors": packed("coco17")},
     "docs/export.md": NTU | {
         "recording.csv": recording,
         "clip.safetensors": packed(),

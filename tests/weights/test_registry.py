@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import fastamr
+from fastamr.data import apply_missing, synthetic_actions
+from fastamr.evaluation import extract_features, knn_accuracy, labelled_split, random_encoder
 from fastamr.features.run_settings import run_steps
+from fastamr.models import SkeletonModel
 from fastamr.weights import registry, shipped
 from fastamr.weights.folder import CARD_FILE, FILES
 
@@ -26,6 +29,23 @@ def test_what_the_package_ships_is_whole_and_small() -> None:
         assert all(one.sha256[name] in card for name in FILES)
         assert {path.name for path in one.folder.iterdir()} == {*FILES, CARD_FILE}
         fastamr.from_pretrained(one.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("layout", ["kinect20", "coco17"])
+def test_what_the_package_ships_knows_motion(name: str, layout: str) -> None:
+    """Neighbours of people that no training saw, in layouts that it was not trained on."""
+    data = apply_missing(synthetic_actions(300, seed=77), [f"convert:layout={layout}"])
+    model = fastamr.from_pretrained(name)
+    train, test = labelled_split(data, "official")
+
+    def neighbours(encoder: SkeletonModel) -> float:
+        found = extract_features(encoder, apply_missing(data, model.preprocess), pooling="regions")
+        return knn_accuracy(found[train], data.labels[train], found[test], data.labels[test])
+
+    trained, untrained = neighbours(model), neighbours(random_encoder(model, 0))
+    assert trained > untrained + 5, (trained, untrained)
 
 
 def test_a_shipped_model_is_the_one_that_was_saved(ships: Callable[..., Path]) -> None:
