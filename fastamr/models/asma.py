@@ -12,9 +12,11 @@ from ..nn.feature_alignment import FeatureAlignment
 from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel, is_readable
 from .parts.asma_config import ASMaConfig
-from .parts.asymmetric_masking import VIEWS, ViewMasks, draw_masks, joint_degrees
+from .parts.asymmetric_masking import VIEWS, ViewMasks, draw_masks
 from .parts.backbones import BACKBONES
+from .parts.joint_graph import JointGraph
 from .parts.pooling import mean_tokens
+from .parts.presence import over_times
 
 # What each encoder sees of a clip: all of it, a part of the joints, a part of the frames.
 STREAMS = ("anchor", "spatial", "temporal")
@@ -38,10 +40,20 @@ class EncoderPair(nn.Module):
             backend=config.attention,
         )
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Aligned tokens of both encoders, side by side: ``(S, T, V, C)`` to ``(S, N, 2*D)``."""
-        first, second = (self.views[view](clips) for view in VIEWS)
-        return torch.cat(self.align(first, second), dim=-1)
+    def forward(self, clips: Tensor, joints: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """Aligned tokens of both encoders, side by side: ``(S, T, V, C)`` to ``(S, N, 2*D)``.
+
+        Args:
+            clips: the clips.
+            joints: ``(V',)`` int64, the joints that bodies have; None = all.
+            seen: ``(S, V')`` bool, which of these each sequence has; None = all.
+        """
+        if joints is None:
+            first, second = (self.views[view](clips) for view in VIEWS)
+            return torch.cat(self.align(first, second), dim=-1)
+        first, second = (self.views[view].part(clips, joints, seen) for view in VIEWS)  # type: ignore[operator]
+        known = None if seen is None else over_times(seen, first.shape[1] // len(joints))
+        return torch.cat(self.align(first, second, known), dim=-1)
 
 
 class ASMaModel(SkeletonModel):
@@ -73,12 +85,16 @@ class ASMaModel(SkeletonModel):
     # Its batch normalisations and its loss are statistics of the sequences that lie in one process.
     spreads = False
     degrees: Tensor
+    joints: Tensor
 
     def __init__(self, layout: str | SkeletonLayout = "ntu25", frames: int = 52, **options: object) -> None:
         super().__init__(layout, frames, **options)
         config = self.config
         # On the model's device, so that a training step can be recorded as a CUDA graph; not saved.
-        self.register_buffer("degrees", joint_degrees(self.layout), persistent=False)
+        self.joint_graph = JointGraph(self.layout, config.partition)
+        joints = torch.tensor(config.present_joints)
+        self.register_buffer("joints", joints, persistent=False)
+        self.register_buffer("degrees", self.joint_graph.degrees(joints), persistent=False)
         self.encoder = EncoderPair(config)
         self.projectors = nn.ModuleDict(
             {view: BarlowProjector(config.width, config.projector) for view in VIEWS}
@@ -99,19 +115,24 @@ class ASMaModel(SkeletonModel):
 
         Returns:
             ``(S, K)`` int32, side by side of encoder ``a`` the joints of its spatial stream and the frames (with the
-            transformer, time patches) of its temporal stream, then both of encoder ``b``; each ascending.
+            transformer, time patches) of its temporal stream, then both of encoder ``b``; each ascending. Joints are
+            places among those that are present.
         """
         config = self.config
         if seed is None:
             seed = ops.make_seed(generator, clips.device)
+        clips, valid = self.present_part(clips, valid)
+        seen = self.joints_of_each(valid)
         masks = draw_masks(
             seed,
             clips,
-            self.degrees,
+            self.degrees if seen is None else self.joint_graph.degrees(self.joints, seen),
             joints=config.kept_joints,
             times=config.kept_times,
             unit=config.time_unit,
             valid=valid,
+            seen=seen,
+            share=config.masked_joints,
         )
         return torch.cat([part for view in VIEWS for part in masks[view]], dim=1).int()
 
@@ -146,8 +167,15 @@ class ASMaModel(SkeletonModel):
     def _describe(self, view: str, clips: Tensor, valid: Tensor | None, masks: ViewMasks) -> list[Tensor]:
         """Features ``(S, D)`` of the three streams of one encoder."""
         encoder = self.encoder.views[view]
-        seen: tuple[dict[str, Tensor], ...] = ({}, {"joints": masks.joints}, {"times": masks.times})
-        return [mean_tokens(*encoder.stream(clips, valid, **part)) for part in seen]  # type: ignore[operator]
+        there = self.joints_of_each(self.present_part(clips, valid)[1])
+        parts: tuple[dict[str, Tensor], ...] = ({}, {"joints": masks.joints}, {"times": masks.times})
+        return [
+            mean_tokens(*encoder.stream(clips, valid, seen=there, **part))  # type: ignore[operator]
+            for part in parts
+        ]
+
+    def _encode_part(self, clips: Tensor, joints: Tensor, known: Tensor | None = None) -> Tensor:
+        return self.encoder(clips, joints, None if known is None else known[:, : len(joints)])
 
     def _check_keep(self, keep: Tensor, clips: Tensor) -> None:
         config = self.config
@@ -160,7 +188,7 @@ class ASMaModel(SkeletonModel):
             return
         for masks in self.split_masks(keep).values():
             for name, units, part in zip(
-                ("joint", "time"), (config.joints, config.times), masks, strict=True
+                ("joint", "time"), (len(config.present_joints), config.times), masks, strict=True
             ):
                 if part.numel() and not 0 <= int(part.min()) <= int(part.max()) < units:
                     raise ValueError(
@@ -179,4 +207,5 @@ class ASMaModel(SkeletonModel):
         if name.startswith("encoder.align."):
             return 0
         times = config.frames // config.patch_frames
-        return config.tokens + config.kept_joints * times + config.kept_times * config.joints
+        joints = len(config.present_joints)
+        return times * joints + config.kept_joints * times + config.kept_times * joints

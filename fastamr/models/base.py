@@ -32,7 +32,15 @@ from .parts.config import ModelConfig
 from .parts.encoder import SkeletonEncoder
 from .parts.masking import choose_visible, motion_scores, token_validity
 from .parts.pooling import check_pooling, pool_tokens, slots_of
-from .parts.presence import check_masking, joints_seen, over_layout, over_times, present_index, tokens_of
+from .parts.presence import (
+    check_masking,
+    joints_seen,
+    known_or_there,
+    over_layout,
+    over_times,
+    present_index,
+    tokens_of,
+)
 
 # What a classifier's file says in the place of a model's name.
 CLASSIFIER = "action_classifier"
@@ -313,8 +321,7 @@ class SkeletonModel(Publishable, nn.Module):
         tokens = over_times(seen, config.time_patches)
         if whole is None:
             return tokens
-        whole = whole & tokens
-        return whole | (tokens & ~whole.any(1, keepdim=True))
+        return known_or_there(whole, tokens)
 
     def _seen(self, valid: Tensor | None) -> Tensor | None:
         """Return the joints ``(S, V)`` bool that are tokens of each sequence; None where those of the model are."""
@@ -348,8 +355,7 @@ class SkeletonModel(Publishable, nn.Module):
         """Encode the tokens of some joints ``(V',)``; the others are 0."""
         config = self.config
         keep = tokens_of(joints, config.time_patches, config.joints)
-        made = self.encoder(clips, keep.expand(clips.shape[0], -1))
-        return over_layout(made, keep, config.tokens, 1)
+        return over_layout(self._encode_part(clips, joints), keep, config.tokens, 1)
 
     def _encode_masked(self, clips: Tensor, seen: Tensor) -> Tensor:
         """Encode the tokens that are present, of which no one attends to those that its sequence lacks."""
@@ -357,8 +363,16 @@ class SkeletonModel(Publishable, nn.Module):
         joints = self._static(None)
         keep = tokens_of(joints, config.time_patches, config.joints)
         known = over_times(seen.index_select(1, joints), config.time_patches)
-        made = self.encoder(clips, keep.expand(clips.shape[0], -1), known)
+        made = self._encode_part(clips, joints, known)
         return over_layout(torch.where(known[..., None], made, 0), keep, config.tokens, 1)
+
+    def _encode_part(self, clips: Tensor, joints: Tensor, known: Tensor | None = None) -> Tensor:
+        """Encode the tokens ``(S, T/l * V', D)`` of some joints ``(V',)`` of ``clips (S, T, V, C)``.
+
+        Tokens that are not ``known`` are attended to by none; what becomes of them has no meaning.
+        """
+        keep = tokens_of(joints, self.config.time_patches, self.config.joints).expand(clips.shape[0], -1)
+        return self.encoder(clips, keep) if known is None else self.encoder(clips, keep, known)
 
     def features(
         self,

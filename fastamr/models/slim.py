@@ -20,6 +20,7 @@ from ..nn.self_distillation.prototypes import (
 from ..skeleton import SkeletonLayout
 from .base import PretrainOutput, SkeletonModel, is_readable
 from .parts.pooling import mean_tokens
+from .parts.presence import known_or_there
 from .parts.slim_config import SLiMConfig
 from .parts.slim_encoder import RegisterEncoder, Teacher
 from .parts.slim_views import ViewMaker, Views
@@ -75,7 +76,8 @@ class SLiMModel(SkeletonModel):
         """Draw the views of prepared clips: ``(S, K)`` int32, see :class:`~fastamr.models.parts.slim_views.Draws`."""
         if seed is None:
             seed = ops.make_seed(generator, clips.device)
-        return self.view_maker.draw(seed, clips.shape[0], valid)
+        clips, valid = self.present_part(clips, valid)
+        return self.view_maker.draw(seed, clips.shape[0], valid, self.joints_of_each(valid))
 
     def reconstruct(self, clips: Tensor, keep: Tensor, valid: Tensor | None) -> PretrainOutput:
         """Compare student and teacher; nothing is reconstructed.
@@ -90,8 +92,9 @@ class SLiMModel(SkeletonModel):
             )
         if self.training and torch.is_grad_enabled():
             self.teacher.follow(config.teacher_momentum, encoder=self.encoder, head=self.head)
+        clips, valid = self.present_part(clips, valid)
         draws = self.view_maker.split(keep)
-        views = self.view_maker(clips, valid, draws)
+        views = self.view_maker(clips, valid, draws, self.joints_of_each(valid))
         targets = draws.targets.flatten(0, 1)
         counted = views.hidden.gather(1, targets)
         if views.known is not None:
@@ -99,12 +102,15 @@ class SLiMModel(SkeletonModel):
         counted = counted.flatten()
 
         class_targets, patch_targets, taught = self._teach(views, targets, counted)
-        first, tokens = self.encoder.with_class(views.whole, views.hidden)
+        first, tokens = self.encoder.with_class(
+            views.whole, views.hidden, joints=self.present, known=views.there
+        )
         seen = ~views.hidden if views.known is None else ~views.hidden & views.known
-        classes = [self._summary(first, tokens, seen).unflatten(0, (sequences, -1))]
+        classes = [self._summary(first, tokens, seen, views.there).unflatten(0, (sequences, -1))]
         if views.local is not None:
-            crops = self._summary(*self.encoder.with_class(views.local), views.known_local)
-            classes.append(crops.unflatten(0, (sequences, -1)))
+            crops = self.encoder.with_class(views.local, joints=self.present, known=views.there_local)
+            summary = self._summary(*crops, views.known_local, views.there_local)
+            classes.append(summary.unflatten(0, (sequences, -1)))
         shown = torch.cat(classes, dim=1)
         rows = torch.cat([shown.flatten(0, 1), _pick(tokens, targets)])
         features, scores = self.head(rows)
@@ -120,8 +126,8 @@ class SLiMModel(SkeletonModel):
         spread = torch.stack([koleo_loss(view) for view in classes[0].unbind(1)]).mean()
         loss = config.class_weight * by_class + config.patch_weight * by_patch + config.koleo_weight * spread
         terms = {"class": by_class.detach(), "patch": by_patch.detach(), "koleo": spread.detach()}
-        terms |= describe_features("encoder", mean_tokens(tokens.detach()))
-        terms |= describe_features("teacher", mean_tokens(taught))
+        terms |= describe_features("encoder", mean_tokens(tokens.detach(), views.there))
+        terms |= describe_features("teacher", mean_tokens(taught, views.there))
         prediction = features[sequences * config.views :].unflatten(0, (sequences, -1))
         return PretrainOutput(loss, prediction, keep, None, terms)
 
@@ -129,8 +135,10 @@ class SLiMModel(SkeletonModel):
     def _teach(self, views: Views, targets: Tensor, counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The teacher's targets of class tokens ``(S*G, P)`` and of hidden tokens ``(S*G*Q, P)``, and its tokens."""
         config = self.config
-        first, tokens = self.teacher.encoder.with_class(views.whole)  # type: ignore[union-attr, operator]
-        first = self._summary(first, tokens, views.known)
+        first, tokens = self.teacher.encoder.with_class(  # type: ignore[union-attr, operator]
+            views.whole, joints=self.present, known=views.there
+        )
+        first = self._summary(first, tokens, views.known, views.there)
         _, scores = self.teacher.head(torch.cat([first, _pick(tokens, targets)]))  # type: ignore[operator]
         by_class, by_patch = scores.split([len(first), len(counted)])
         temperature, rounds = config.teacher_temperature, config.sinkhorn_rounds
@@ -140,9 +148,19 @@ class SLiMModel(SkeletonModel):
             tokens,
         )
 
-    def _summary(self, first: Tensor, tokens: Tensor, seen: Tensor | None) -> Tensor:
-        """What stands for a view ``(R, D)``: its class token, or the mean of its tokens ``(R, N, D)`` that are seen."""
-        return first if self.config.summary == "class" else mean_tokens(tokens, seen).to(tokens.dtype)
+    def _summary(self, first: Tensor, tokens: Tensor, seen: Tensor | None, there: Tensor | None) -> Tensor:
+        """What stands for a view ``(R, D)``: its class token, or the mean of its tokens ``(R, N, D)`` that are seen.
+
+        Where none is seen, of those that are ``there (R, N)``.
+        """
+        if self.config.summary == "class":
+            return first
+        counted = None if seen is None else known_or_there(seen, there)
+        return mean_tokens(tokens, counted).to(tokens.dtype)
+
+    def _encode_part(self, clips: Tensor, joints: Tensor, known: Tensor | None = None) -> Tensor:
+        part = clips.index_select(2, joints)
+        return self.encoder.with_class(part, joints=joints, known=known)[1]
 
     def _check_keep(self, keep: Tensor, clips: Tensor) -> None:
         width = sum(torch.Size(size).numel() for size in self.view_maker.sizes)
@@ -188,7 +206,7 @@ class SLiMModel(SkeletonModel):
         if "head." in name:
             return whole * (1 + config.loss_tokens) + crops
         extra = 0 if name.endswith("embed.proj") else 1 + config.registers
-        return whole * (extra + config.tokens) + crops * (extra + config.crop_tokens)
+        return whole * (extra + config.present_tokens) + crops * (extra + config.crop_tokens)
 
 
 def _pick(tokens: Tensor, targets: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ class FeatureAlignment(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Two ``(S, N, D)`` to two ``(S, N, D)``."""
+    def forward(self, first: Tensor, second: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Two ``(S, N, D)`` to two ``(S, N, D)``; tokens that are not ``known (S, N)`` are attended to by none."""
         for left, right in zip(self.first, self.second, strict=True):
-            first, second = left(first, second), right(second, first)
+            first, second = left(first, second, known), right(second, first, known)
         return first, second

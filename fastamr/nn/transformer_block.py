@@ -78,7 +78,8 @@ class CrossAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, round(width * mlp_ratio))
 
-    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """``queries (S or 1, Q, D)`` over ``memory (S, K, D)`` to ``(S, Q, D)``."""
-        queries = queries + self.attn(self.norm1(queries), memory)
+    def forward(self, queries: Tensor, memory: Tensor, known: Tensor | None = None) -> Tensor:
+        """``queries (S or 1, Q, D)`` over ``memory (S, K, D)``, where it is ``known (S, K)``, to ``(S, Q, D)``."""
+        mask = {} if known is None else {"known": known}
+        queries = queries + self.attn(self.norm1(queries), memory, **mask)
         return queries + self.mlp(self.norm2(queries))

@@ -44,8 +44,8 @@ class VisibleAttention(nn.Module):
 
         In cross-attention ``x`` may be ``(1, Q, D)``, the same queries for every sequence: they are projected once.
 
-        In self-attention only tokens that are ``known (S, Q)`` are attended to, at least one a sequence; PyTorch's
-        ``scaled_dot_product_attention`` then computes it, whatever back end is chosen.
+        Only tokens that are ``known`` are attended to, ``(S, Q)``, in cross-attention ``(S, K)``, at least one a
+        sequence; PyTorch's ``scaled_dot_product_attention`` then computes it, whatever back end is chosen.
 
         Raises:
             ValueError: cross-attention without a memory, or ``known`` beside a back end that knows no such mask.
@@ -53,20 +53,22 @@ class VisibleAttention(nn.Module):
         if not self.cross:
             qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.size))
             if known is not None:
-                return self.proj(self._over_known(qkv, known))
+                return self.proj(self._over_known(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], known))
             return self.proj(ops.visible_attention(qkv, backend=self.backend))
         if memory is None:
             raise ValueError("memory=None: cross-attention needs the visible tokens (S, K, D)")
         q = self.q(x).unflatten(-1, (self.heads, self.size)).expand(memory.shape[0], -1, -1, -1)
         kv = self.kv(memory).unflatten(-1, (2, self.heads, self.size))
+        if known is not None:
+            return self.proj(self._over_known(q, kv[:, :, 0], kv[:, :, 1], known))
         return self.proj(ops.visible_attention(q, kv, backend=self.backend))
 
-    def _over_known(self, qkv: Tensor, known: Tensor) -> Tensor:
+    def _over_known(self, query: Tensor, key: Tensor, value: Tensor, known: Tensor) -> Tensor:
         if self.backend not in (None, "sdpa", "reference"):
             raise ValueError(
                 f"attention={self.backend!r} cannot leave out tokens that a sequence lacks: use 'auto' or 'sdpa'"
             )
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         attended = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=known[:, None, None, :]
         )

@@ -434,10 +434,11 @@ def check_visible(model: SkeletonModel, data: PackedSkeletons, sequences: Tensor
     check_masking(config)
     counts = _seen_in_training(data, sequences)[:, list(config.present_joints)].sum(1)
     fewest, tokens = int(counts.min()), int(counts.min()) * config.time_patches
-    if tokens < config.visible:
-        numbers = sequences.flatten()
-        body = int(numbers[numbers >= 0][int(counts.argmin())])
-        clip = data.names[int(data.body_clip[body])]
+    numbers = sequences.flatten()
+    clip = data.names[int(data.body_clip[int(numbers[numbers >= 0][int(counts.argmin())])])]
+    if fewest == 0:
+        raise ValueError(f"clip {clip!r} shows no joint of the model in any frame: leave such clips out")
+    if config.masks_tokens and tokens < config.visible:
         raise ValueError(
             f"clip {clip!r} has {fewest} joints of the model, {tokens} tokens, fewer than the K = {config.visible} "
             f"that stay visible (mask_ratio {config.mask_ratio:g} of {config.typical_tokens}): raise "

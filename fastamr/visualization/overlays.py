@@ -87,7 +87,7 @@ def as_model_sees(given: ModelClip, model: SkeletonModel) -> ModelClip:
         return given
     config = model.config
     fewest = int(there.sum(1).min())
-    if fewest < config.visible:
+    if config.masks_tokens and fewest < config.visible:
         raise ValueError(
             f"clip {given.shown.name!r} has {fewest // config.time_patches} joints of the model, {fewest} tokens, "
             f"fewer than the K = {config.visible} that stay visible: show another clip, or leave --checkpoint"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ SIZES = {
     "frames": 8, "width": 8, "depth": 1, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2,
     "target_patches": 1, "layout": "body",
 }  # fmt: skip
+OTHERS: dict[str, dict[str, Any]] = {
+    "asma": {"hidden": 4, "projector": 8},
+    "slim": {"patch_frames": 4, "prototypes": 16, "head_hidden": 8, "bottleneck": 8, "local_crops": 2},
+}
+"""Models that compare views of a sequence instead of predicting tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +97,54 @@ def test_evaluate_on_layouts_never_seen(
     )
     both = report(tmp_path, *words, "--data", *others)
     assert both["data"]["clips"] == 16
+
+
+@pytest.mark.parametrize(("model", "own"), OTHERS.items())
+def test_models_that_compare_views(
+    model: str, own: dict[str, Any], others: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run on two layouts, and its features of a third one."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    sources = saved(folder, pack("ntu25", clips=8), pack("kinect20", 1, 8))
+    sizes = {name: value for name, value in SIZES.items() if name != "target_patches"} | own
+    del sizes["layout"]
+    words = [
+        word for name, value in sizes.items() for word in (f"--model.{name.replace('_', '-')}", str(value))
+    ]
+    run = tmp_path / "run"
+    words += [
+        "--data",
+        *sources,
+        "--out",
+        str(run),
+        "--updates",
+        "2",
+        "--batch-size",
+        "6",
+        "--log-every",
+        "1",
+    ]
+    words += ["--min-frames", "4", "--device", "cpu", "--no-progress", "--no-tensorboard"]
+    assert cli.main(["pretrain", "--model", model, "--layout", "body", *words]) == 0
+    found = load_pretrained(run)
+    assert (found.name, found.config.typical_joints, len(found.config.present)) == (model, 22, 25)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(isfinite(line["loss"]) for line in lines if "loss" in line)
+    capsys.readouterr()
+    words = [
+        "--data",
+        others[0],
+        "--protocol",
+        "knn",
+        "--pooling",
+        "regions",
+        "--no-cache",
+        "--device",
+        "cpu",
+    ]
+    assert "NaN" not in json.dumps(report(tmp_path, "evaluate", "--checkpoint", str(run), *words))
+    assert "5 joints are left out" in capsys.readouterr().out
 
 
 def test_evaluation_is_that_of_the_converted_data(run: Path) -> None:

@@ -13,6 +13,7 @@ from fastamr import ASMaModel, SkeletonLayout, get_layout
 from fastamr.data import apply_missing, synthetic_actions
 from fastamr.models import build_model, count_flops, load_pretrained
 from fastamr.models.parts import asymmetric_masking as masking
+from fastamr.models.parts.joint_graph import JointGraph
 from fastamr.testing import random_clips
 from fastamr.training.clips.sampling import ClipSampler
 from fastamr.training.metrics.collapse import CollapseGuard
@@ -43,7 +44,12 @@ def test_joints_are_hidden_in_proportion_to_their_degree(central: bool) -> None:
     """One hidden joint of 25 follows the degrees, or their inverses, within four standard errors."""
     draws = 20000
     seen = masking.draw_joints(
-        torch.tensor([3, 0]), draws, masking.joint_degrees(NTU), 24, central=central, valid=None
+        torch.tensor([3, 0]),
+        draws,
+        JointGraph(NTU, "spatial").degrees(torch.arange(25)),
+        24,
+        central=central,
+        valid=None,
     )
     hidden = draws - torch.bincount(seen.flatten(), minlength=25).double()
     degrees = torch.tensor(NTU.degrees, dtype=torch.float64)
@@ -109,7 +115,12 @@ def test_missing_joints_and_frames_are_hidden_first() -> None:
     valid[:, :, [4, 20]] = False
     valid[:, 10:13] = False
     masks = masking.draw_masks(
-        torch.tensor([1, 0]), clips, masking.joint_degrees(NTU), joints=17, times=19, valid=valid
+        torch.tensor([1, 0]),
+        clips,
+        JointGraph(NTU, "spatial").degrees(torch.arange(25)),
+        joints=17,
+        times=19,
+        valid=valid,
     )
     for view in masks.values():
         assert not torch.isin(view.joints, torch.tensor([4, 20])).any()

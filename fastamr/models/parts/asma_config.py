@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...errors import check_name
 from ...nn.st_gcn import PARTITIONS, STRIDE
@@ -28,7 +29,7 @@ class ASMaConfig(ModelConfig):
         backbone: ``"stgcn"`` (paper) or ``"transformer"``, the encoder of the other methods.
         partition: of a joint's neighbours in the graph, ``"uniform"``, ``"distance"`` or ``"spatial"`` (choice).
         hidden: channels of the graph network's first blocks (choice: 16, after PSTL).
-        masked_joints: share of joints that the spatial streams miss (choice: 8 of 25).
+        masked_joints: share of the joints of a body that the spatial streams miss (choice: 8 of 25).
         masked_times: share of frames, or with the transformer of time patches, that the temporal streams miss (choice:
             10 of 50).
         projector: width of the projector's layers (paper: 6144).
@@ -37,6 +38,8 @@ class ASMaConfig(ModelConfig):
             paper's lets the features collapse.
         align_depth: cross-attention blocks in each direction between the two encoders (choice: 1); 0 for none.
     """
+
+    masks_tokens: ClassVar[bool] = False
 
     frames: int = 52
     backbone: str = "stgcn"
@@ -50,11 +53,6 @@ class ASMaConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.by_parts or self.present:
-            raise ValueError(
-                f"layout={get_layout(self.layout).name!r}: ASMa hides a fixed number of the same joints of every "
-                "sequence, and its graph needs each joint: train it on data of one layout, or train another model"
-            )
         check_name("backbone", self.backbone, BACKBONE_NAMES)
         check_name("partition", self.partition, PARTITIONS)
         if self.backbone == "stgcn" and self.patch_frames != STRIDE:
@@ -69,7 +67,7 @@ class ASMaConfig(ModelConfig):
         for name, least in (("hidden", 1), ("projector", 1), ("align_depth", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        for name, units in (("masked_joints", self.joints), ("masked_times", self.times)):
+        for name, units in (("masked_joints", len(self.present_joints)), ("masked_times", self.times)):
             share = getattr(self, name)
             if not 0 < share < 1:
                 raise ValueError(f"{name}={share} must be a share above 0 and below 1, for example 0.2")
@@ -104,8 +102,8 @@ class ASMaConfig(ModelConfig):
 
     @property
     def kept_joints(self) -> int:
-        """Joints that a spatial stream sees; at least one is seen and one hidden."""
-        return _kept(self.joints, self.masked_joints)
+        """Joints that a spatial stream sees of a body with all that are present: not all, and not none."""
+        return _kept(len(self.present_joints), self.masked_joints)
 
     @property
     def kept_times(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ...skeleton import SkeletonLayout
+from ...reference.philox import STREAM_VIEWS, philox_words
 
 VIEWS = ("a", "b")
 
@@ -17,7 +17,8 @@ class ViewMasks(NamedTuple):
     """What one encoder's two masked streams see.
 
     Attributes:
-        joints: ``(S, V')`` int64, ascending, of the spatial stream.
+        joints: ``(S, V')`` int64, ascending, of the spatial stream, places among the joints that are present. Of a
+            sequence that lacks some of them these fill the list.
         times: ``(S, T')`` int64, ascending, of the temporal stream: frames, or time patches.
     """
 
@@ -51,9 +52,33 @@ def frame_motion(clips: Tensor, unit: int = 1, valid: Tensor | None = None) -> t
     return total / count.clamp(min=1), count > 0
 
 
-def joint_degrees(layout: SkeletonLayout) -> Tensor:
-    """Bones that meet in each joint ``(V,)`` float32; a joint without any counts as an end (choice)."""
-    return torch.tensor(layout.degrees, dtype=torch.float32).clamp(min=1)
+def draw_of_each(
+    seed: Tensor, degrees: Tensor, share: float, visible: int, seen: Tensor, *, central: bool
+) -> Tensor:
+    """Hide a share of the joints that each sequence has, with probabilities as :func:`draw_joints`.
+
+    Args:
+        seed: ``(2,)`` int64, or ``(3,)`` with the number of the first sequence.
+        degrees: ``(S, V)``, of the graph of the joints that a sequence has.
+        share: of the joints that are hidden, at least one of them and never all.
+        visible: places of the list: the joints that a sequence of all V joints shows.
+        seen: ``(S, V)`` bool, the joints that each sequence has.
+        central: as there.
+
+    Returns:
+        ``(S, visible)`` int64, ascending: the joints that are shown and, to fill the list, some that the sequence
+        lacks. Hidden ones are never listed.
+    """
+    sequences, joints = seen.shape
+    rows = torch.arange(sequences, device=seed.device)
+    rows = rows if len(seed) == 2 else rows + seed[2]
+    uniform = (philox_words(seed, rows, joints, STREAM_VIEWS).double() + 0.5) / 2.0**32
+    scores = (degrees.log() if central else -degrees.log()) - (-uniform.log()).log()
+    total = seen.sum(1, keepdim=True)
+    hidden = (total.double() * share).round().clamp(min=1).minimum(total - 1)
+    rank = torch.where(seen, scores, torch.inf).argsort(dim=1, stable=True).argsort(1)
+    last = torch.where(seen, torch.where(rank < total - hidden, 0, 2), 1)
+    return last.argsort(dim=1, stable=True)[:, :visible].sort(1).values
 
 
 def draw_joints(
@@ -64,7 +89,7 @@ def draw_joints(
     Args:
         seed: ``(2,)`` int64.
         sequences: S.
-        degrees: ``(V,)`` from :func:`joint_degrees`, on the seed's device.
+        degrees: ``(V,)`` from :meth:`fastamr.models.parts.joint_graph.JointGraph.degrees`, on the seed's device.
         visible: joints that stay.
         central: whether joints of a high degree are hidden, else those of a low one.
         valid: ``(S, V)`` bool, joints that are known in some frame; the others are hidden first.
@@ -102,31 +127,31 @@ def draw_masks(
     times: int,
     unit: int = 1,
     valid: Tensor | None = None,
+    seen: Tensor | None = None,
+    share: float = 0.0,
 ) -> dict[str, ViewMasks]:
     """Masks of both encoders: ``"a"`` hides central joints and still times, ``"b"`` outer joints and moving times.
 
     Args:
         seed: ``(2,)`` int64; decides the joints, the times follow from the motion.
         clips: ``(S, T, V, C)``.
-        degrees: ``(V,)`` from :func:`joint_degrees`, on the clips' device.
+        degrees: ``(V,)`` as of :func:`draw_joints`, on the clips' device; ``(S, V)`` with ``seen``.
         joints: joints that stay in the spatial streams.
         times: units of time that stay in the temporal streams.
         unit: frames of a unit, divides T.
         valid: ``(S, T, V)`` bool.
+        seen: ``(S, V)`` bool, the joints that each sequence has, where they differ.
+        share: of a sequence's own joints that is hidden then.
     """
     motion, known = frame_motion(clips, unit, valid)
-    seen = None if valid is None else valid.any(1)
-    return {
-        view: ViewMasks(
-            draw_joints(
-                ops.derive_seed(seed, number),
-                clips.shape[0],
-                degrees,
-                joints,
-                central=view == "a",
-                valid=seen,
-            ),
-            rank_times(motion, known, times, still=view == "a"),
+    some = None if valid is None else valid.any(1)
+    masks = {}
+    for number, view in enumerate(VIEWS, 1):
+        own, central = ops.derive_seed(seed, number), view == "a"
+        drawn = (
+            draw_joints(own, len(clips), degrees, joints, central=central, valid=some)
+            if seen is None
+            else draw_of_each(own, degrees, share, joints, seen, central=central)
         )
-        for number, view in enumerate(VIEWS, 1)
-    }
+        masks[view] = ViewMasks(drawn, rank_times(motion, known, times, still=central))
+    return masks

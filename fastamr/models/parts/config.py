@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ...errors import check_name, shortened, unknown_name
 from ...nn.stacks.transformer_stack import BACKENDS as BLOCKS
@@ -85,7 +85,10 @@ class ModelConfig:
             that are present. Pre-training on sets of different skeletons fills in the rounded mean.
         flat_embedding: add a learned vector to the tokens of sequences whose third channel is 0 throughout, so that one
             encoder serves 3-D data, and 2-D data or projections (choice).
+        masks_tokens: whether ``masking`` draws K visible tokens of each sequence, of the class.
     """
+
+    masks_tokens: ClassVar[bool] = True
 
     layout: str | SkeletonLayout = "ntu25"
     frames: int = 120

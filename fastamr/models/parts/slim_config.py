@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...errors import check_name
 from ...layouts.body import regions_of
@@ -47,9 +48,12 @@ class SLiMConfig(ModelConfig):
         global_views: views of the whole clip, which the teacher sees unmasked (choice: 2, as DINO).
         local_crops: short views that the student alone sees (paper: 8).
         local_frames: frames of a short view (paper: 16); None = a quarter of the clip in whole patches.
-        mirror: share of views whose left and right are exchanged (choice: 0.5); none in a layout without pairs.
+        mirror: share of views whose left and right are exchanged (choice: 0.5); none in a layout without pairs, or
+            where of a pair only one joint is present.
         bone_scale: bound of the relative change of a bone's length (choice: 0.1).
     """
+
+    masks_tokens: ClassVar[bool] = False
 
     frames: int = 64
     patch_frames: int = 8
@@ -77,11 +81,6 @@ class SLiMConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.by_parts or self.present:
-            raise ValueError(
-                "layout='body', or joints that are not present: the views of SLiM are tubes over regions that every "
-                "sequence has: train it on data of one layout, or train another model"
-            )
         for name, least in (
             ("registers", 0),
             ("prototypes", 2),
@@ -154,7 +153,7 @@ class SLiMConfig(ModelConfig):
     @property
     def visible(self) -> int:
         """Tokens that a global view shows on average; hidden ones pass the encoder too, as mask tokens."""
-        return max(1, round(self.tokens * (1 - sum(self.tube_ratio) / 2)))
+        return max(1, round(self.typical_tokens * (1 - sum(self.tube_ratio) / 2)))
 
     @property
     def crop_frames(self) -> int:
@@ -166,12 +165,12 @@ class SLiMConfig(ModelConfig):
     @property
     def loss_tokens(self) -> int:
         """Tokens of a global view that enter the loss, Q."""
-        return min(self.patch_targets, self.tokens)
+        return min(self.patch_targets, self.present_tokens)
 
     @property
     def crop_tokens(self) -> int:
         """Tokens of a local crop, without class token and registers."""
-        return self.crop_frames // self.patch_frames * self.joints
+        return self.crop_frames // self.patch_frames * len(self.present_joints)
 
     @property
     def views(self) -> int:
@@ -179,19 +178,25 @@ class SLiMConfig(ModelConfig):
         return self.global_views + self.local_crops
 
     @property
-    def tube_of_token(self) -> tuple[int, ...]:
-        """The tube of each token: a region of the body (trunk and head are one) over ``tube_frames`` frames.
+    def region_of_joint(self) -> tuple[int, ...]:
+        """The region of the body of each joint that is present; trunk and head are one.
 
         A joint of no region counts to the trunk (choice). Regions are numbered as they come.
         """
+        regions = regions_of(self.skeleton)
         names = [
-            region if region is not None and region != "head" else "trunk"
-            for region in regions_of(self.skeleton)
+            "trunk" if regions[joint] in (None, "head") else regions[joint] for joint in self.present_joints
         ]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return tuple(numbers[name] for name in names)
+
+    @property
+    def tube_of_token(self) -> tuple[int, ...]:
+        """The tube of each token that is present: a region of the body over ``tube_frames`` frames."""
+        regions = self.region_of_joint
         span = max(1, (self.tube_frames or self.frames // 2) // self.patch_frames)
         return tuple(
-            time // span * len(numbers) + numbers[name] for time in range(self.times) for name in names
+            time // span * (max(regions) + 1) + region for time in range(self.times) for region in regions
         )
 
     @property

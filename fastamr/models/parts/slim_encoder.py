@@ -29,14 +29,18 @@ class JointPatchEmbed(nn.Module):
         self.joint_embed = learned_embedding(1, config.joints, config.width)
         self.mask_token = learned_embedding(1, 1, config.width)
 
-    def forward(self, clips: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """``(S, T, V, C)`` to tokens ``(S, N, D)``, with the mask token where ``hidden (S, N)`` is true."""
+    def forward(self, clips: Tensor, hidden: Tensor | None = None, joints: Tensor | None = None) -> Tensor:
+        """``(S, T, V', C)`` to tokens ``(S, N', D)``, with the mask token where ``hidden (S, N')`` is true.
+
+        The clips hold the listed ``joints (V',)`` int64; None = all.
+        """
         patches = clips.unflatten(1, (-1, self.patch_frames)).transpose(2, 3).flatten(3)
-        tokens = self.proj(patches)
+        tokens = self.proj(patches.to(self.proj.weight.dtype))
         if hidden is not None:
             shape = tokens.shape[:-1]
             tokens = torch.where(hidden.view(*shape, 1), self.mask_token.to(tokens.dtype), tokens)
-        return (tokens + self.joint_embed).flatten(1, 2)
+        embed = self.joint_embed if joints is None else self.joint_embed.index_select(1, joints)
+        return (tokens + embed).flatten(1, 2)
 
 
 class RegisterEncoder(nn.Module):
@@ -51,6 +55,7 @@ class RegisterEncoder(nn.Module):
 
     def __init__(self, config: SLiMConfig) -> None:
         super().__init__()
+        self.joints = config.joints
         self.embed = JointPatchEmbed(config)
         self.class_token = learned_embedding(1, 1, config.width)
         self.registers = learned_embedding(1, config.registers, config.width)
@@ -70,16 +75,40 @@ class RegisterEncoder(nn.Module):
         """Tokens ``(S, N, D)`` of whole clips or of shorter ones ``(S, T, V, C)``."""
         return self.with_class(clips)[1]
 
-    def with_class(self, clips: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Class token ``(S, D)`` and patches ``(S, N, D)``, with those of ``hidden (S, N)`` bool unseen."""
-        patches = self.embed(clips, hidden)
+    def with_class(
+        self,
+        clips: Tensor,
+        hidden: Tensor | None = None,
+        *,
+        joints: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Class token ``(S, D)`` and patches ``(S, N', D)``.
+
+        Args:
+            clips: ``(S, T, V', C)``, of whole clips or of shorter ones.
+            hidden: ``(S, N')`` bool, tokens that are not seen, of which only joint and time are known.
+            joints: ``(V',)`` int64, the joints of the clips, ascending; None = all of the layout.
+            known: ``(S, N')`` bool, the tokens that there are: the others are attended to by none, and what becomes of
+                them has no meaning. None = all.
+        """
+        patches = self.embed(clips, hidden, joints)
         first = torch.cat([self.class_token, self.registers], dim=1).expand(patches.shape[0], -1, -1)
         x = torch.cat([first, patches], dim=1)
-        rotation = self.rotation[:, : x.shape[1]]
+        rotation = self._turns(first.shape[1], clips.shape[1] // self.embed.patch_frames, clips.shape[2])
+        if known is not None:
+            known = torch.cat([known.new_ones(first.shape[:2]), known], dim=1)
         for block in self.blocks:
-            x = block(x, rotation)
+            x = block(x, rotation, known)
         x = self.norm(x)
         return x[:, 0], x[:, first.shape[1] :]
+
+    def _turns(self, first: int, times: int, joints: int) -> Tensor:
+        """The rotation ``(2, first + times * joints, E/2)`` of class token, registers and patches of some joints."""
+        if joints == self.joints:
+            return self.rotation[:, : first + times * joints]
+        by_time = self.rotation[:, first :: self.joints][:, :times]
+        return torch.cat([self.rotation[:, :first], by_time.repeat_interleave(joints, dim=1)], dim=1)
 
 
 class Teacher(nn.Module):

@@ -69,14 +69,17 @@ class RotaryAttention(VisibleAttention):
         known: Tensor | None = None,
         rotation: Tensor | None = None,
     ) -> Tensor:
-        """Attend over ``x (S, K, D)`` with the tokens' ``rotation (2, K, E/2)``; None turns nothing."""
-        if memory is not None or known is not None:
-            raise ValueError(
-                "memory or known is given, but rotary attention is over all its own tokens: pass None"
-            )
+        """Attend over ``x (S, K, D)`` with the tokens' ``rotation (2, K, E/2)``; None turns nothing.
+
+        Only tokens that are ``known (S, K)`` are attended to, see :class:`fastamr.nn.VisibleAttention`.
+        """
+        if memory is not None:
+            raise ValueError("memory is given, but rotary attention is over its own tokens: pass None")
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.size))
         if rotation is not None:
             qkv = torch.cat([rotate(qkv[:, :, :2], rotation), qkv[:, :, 2:]], dim=2)
+        if known is not None:
+            return self.proj(self._over_known(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], known))
         return self.proj(ops.visible_attention(qkv, backend=self.backend))
 
 
@@ -122,7 +125,10 @@ class RotaryBlock(nn.Module):
         self.mlp = SwiGLU(width, swiglu_hidden(width, mlp_ratio))
         self.drop_path = DropPath()
 
-    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
-        """``(S, K, D)`` to ``(S, K, D)``, with the tokens' ``rotation (2, K, E/2)``."""
-        x = x + self.drop_path(self.attn(self.norm1(x), rotation=rotation))
+    def forward(self, x: Tensor, rotation: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """``(S, K, D)`` to ``(S, K, D)``, with the tokens' ``rotation (2, K, E/2)``.
+
+        Tokens that are not ``known (S, K)`` are attended to by none; None = all are.
+        """
+        x = x + self.drop_path(self.attn(self.norm1(x), rotation=rotation, known=known))
         return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -13,7 +13,7 @@ from fastamr.models import SkeletonModel
 from fastamr.skeleton import get_layout
 from fastamr.testing import relative_error
 
-from .twins import OWN, WAYS, clip_over_body, keep_over_body, over_body, small, twins
+from .twins import MASKED, PLAIN, WAYS, clip_over_body, keep_over_body, over_body, small, twins
 
 SEED = torch.tensor([3, 1])
 
@@ -44,7 +44,7 @@ def gradients(
 @pytest.mark.parametrize("gaps", [False, True], ids=["all seen", "gaps"])
 @pytest.mark.parametrize("layout", ["ntu25", "kinect20", "coco17"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", MASKED)
 def test_loss_and_gradients(name: str, way: str, layout: str, gaps: bool) -> None:
     channels = 2 if layout == "coco17" else 3
     model, twin = (one.double() for one in twins(name, layout, way, channels=channels))
@@ -62,7 +62,7 @@ def test_loss_and_gradients(name: str, way: str, layout: str, gaps: bool) -> Non
 
 
 @pytest.mark.parametrize("stack", ["fused", "reference"])
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", MASKED)
 def test_both_stacks_in_float32_and_bfloat16(name: str, stack: str) -> None:
     """As near to the other model as rounding allows; where a whole set lacks joints the fused stack stays in use."""
     model, twin = twins(name, "ntu25", "static")
@@ -86,7 +86,7 @@ def test_both_stacks_in_float32_and_bfloat16(name: str, stack: str) -> None:
         assert relative_error(*flat) < most
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", MASKED)
 def test_a_mask_is_refused_by_a_stack_that_must_be_fused(name: str) -> None:
     _, twin = twins(name, "ntu25", "masked")
     over, seen = clip_over_body(clips_of("ntu25", 2), None, get_layout("ntu25"))
@@ -99,7 +99,7 @@ def test_a_mask_is_refused_by_a_stack_that_must_be_fused(name: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("layout", ["ntu25", "kinect20"])
 def test_features(name: str, way: str, layout: str) -> None:
     model, twin = (one.double().eval() for one in twins(name, layout, way))
@@ -124,7 +124,7 @@ def order(model: SkeletonModel) -> Tensor:
     return places(model.layout).argsort()
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", MASKED)
 def test_visible_tokens_are_those_of_joints_that_exist(name: str) -> None:
     for way in WAYS:
         _, twin = twins(name, "kinect20", way)
@@ -162,12 +162,3 @@ def test_k_is_a_share_of_the_typical_tokens() -> None:
     ):
         with pytest.raises(ValueError, match=text):
             small("amr", layout="body", **wrong)
-
-
-def test_asma_and_slim_say_why_not() -> None:
-    from fastamr.models import build_model
-
-    with pytest.raises(ValueError, match="layout='body': ASMa hides a fixed number"):
-        build_model("asma", {"layout": "body"})
-    with pytest.raises(ValueError, match="the views of SLiM are tubes over regions"):
-        build_model("slim", {"layout": "body"})

@@ -15,12 +15,12 @@ from fastamr.skeleton import BODY, LAYOUTS, get_layout
 from fastamr.testing import relative_error
 
 from .sets import pack, parts
-from .twins import OWN, places, small
+from .twins import PLAIN, places, small
 
 SETS = ("ntu25", "kinect20", "coco17")
 
 
-@pytest.fixture(params=OWN)
+@pytest.fixture(params=PLAIN)
 def model(request: pytest.FixtureRequest) -> SkeletonModel:
     """A model whose training data were of three layouts."""
     present = tuple(joint for joint in BODY.joints if joint in parts(*SETS))
@@ -30,7 +30,7 @@ def model(request: pytest.FixtureRequest) -> SkeletonModel:
 def of_layout(model: SkeletonModel, layout: str) -> SkeletonModel:
     """The encoder of a model of ``body`` for the joints of another layout; its decoder is not."""
     options = {**model.config.to_dict(), "layout": layout, "present": (), "typical_joints": 0}
-    own = build_model(next(name for name in OWN if MODELS[name] is type(model)), options).double().eval()
+    own = build_model(next(name for name in PLAIN if MODELS[name] is type(model)), options).double().eval()
     joints = places(own.layout)
     state = {
         name: value.index_select(1, joints) if name.endswith("joint_embed") else value

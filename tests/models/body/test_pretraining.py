@@ -29,6 +29,8 @@ OWN: dict[str, dict[str, Any]] = {
     "skeleton_mae": {},
     "mamp": {},
     "gfp": {"levels": [1, 2], "target_width": 8, "target_hidden": 8, "global_hidden": 8},
+    "asma": {"hidden": 4, "projector": 8},
+    "slim": {"patch_frames": 4, "prototypes": 16, "head_hidden": 8, "bottleneck": 8, "local_crops": 1},
 }
 
 
@@ -80,6 +82,20 @@ def test_too_few_tokens_are_refused(tmp_path: Path) -> None:
         ValueError, match=r"clip 'body_9_\d' has 3 joints of the model, 6 tokens, fewer than the K = 2"
     ):
         pretrain(config(tmp_path, sources, **options))
+
+
+def test_slim_takes_sequences_of_few_joints_but_not_of_none(tmp_path: Path) -> None:
+    """It draws no K of the tokens, and reads no strategy of masking."""
+    data = tiny_body()
+    sources = saved(tmp_path, pack("ntu25", clips=60), data)
+    options = {"architecture": {**TINY, **OWN["slim"], "masking": "joint"}}
+    out = pretrain(config(tmp_path, sources, "slim", mixture=0.0, **options))
+    assert np.isfinite(losses(out)).all()
+    valid = torch.zeros_like(data.coords[..., 0], dtype=torch.bool)
+    empty = dataclasses.replace(data, coords=data.coords * 0, valid=valid)
+    sources = saved(tmp_path, pack("ntu25", clips=60), empty)
+    with pytest.raises(ValueError, match=r"clip 'body_9_\d' shows no joint of the model in any frame"):
+        pretrain(config(tmp_path, sources, "slim", out="other", **options))
 
 
 def tiny_body() -> PackedSkeletons:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -26,7 +27,15 @@ OWN: dict[str, dict[str, Any]] = {
     "gfp": {"levels": (2, 6), "target_width": 16, "target_hidden": 24, "global_hidden": 32},
     "mamp": {},
     "skeleton_mae": {},
-}
+    "asma": {"hidden": 4, "projector": 24},
+    "slim": {
+        "patch_frames": 4, "prototypes": 40, "head_hidden": 24, "bottleneck": 16, "patch_targets": 5, "local_crops": 2,
+    },
+}  # fmt: skip
+PLAIN = tuple(name for name in OWN if name != "asma")
+"""The models that read no tree of the joints; a layout's own is not always that of ``body``."""
+MASKED = ("amr", "gfp", "mamp", "skeleton_mae")
+"""The models that hide single tokens and predict them."""
 WAYS = ("static", "masked")
 """How the twin knows which joints there are: by its configuration, or by the mask of each sequence."""
 
@@ -42,7 +51,24 @@ def places(layout: SkeletonLayout) -> Tensor:
     return torch.tensor([BODY.index(parts[joint]) for joint in layout.joints])
 
 
-def twins(name: str, layout: str, way: str, **options: Any) -> tuple[SkeletonModel, SkeletonModel]:
+def hung_as_in_body(name: str) -> SkeletonLayout:
+    """The joints of a layout, named as their parts, with the tree that ``body`` makes of them."""
+    layout = get_layout(name)
+    parts = [BODY.joints[place] for place in places(layout).tolist()]
+
+    def above(part: str) -> int:
+        place = BODY.parents[BODY.index(part)]
+        while place != -1 and BODY.joints[place] not in parts:
+            place = BODY.parents[place]
+        return -1 if place == -1 else parts.index(BODY.joints[place])
+
+    parents = tuple(above(part) for part in parts)
+    return SkeletonLayout(f"{name}_hung", tuple(parts), parents, layout.pairs, layout.hips, layout.spine)
+
+
+def twins(
+    name: str, layout: str | SkeletonLayout, way: str, **options: Any
+) -> tuple[SkeletonModel, SkeletonModel]:
     """A model of a layout, and one of ``body`` that has its weights."""
     own = get_layout(layout)
     model = small(name, layout=layout, **options)
@@ -73,6 +99,16 @@ def over_body(value: Tensor, model: SkeletonModel, name: str) -> Tensor:
         grid = value.unflatten(1, (model.frames, joints, -1))
         empty = grid.new_zeros(len(grid), model.frames, BODY.num_joints, grid.shape[3])
         return empty.index_copy(2, own, grid).flatten(1)
+    if name.endswith("edge_offset"):
+        return value.new_zeros(len(value), BODY.num_joints, BODY.num_joints).index_put(
+            (torch.arange(len(value))[:, None, None], own[:, None], own), value
+        )
+    if (
+        re.search(r"views\.[ab]\.norm\.(weight|bias|running)", name)
+        and len(value) == joints * model.config.channels
+    ):
+        grid = value.view(joints, -1)
+        return grid.new_zeros(BODY.num_joints, grid.shape[1]).index_copy(0, own, grid).flatten()
     return value
 
 

@@ -50,8 +50,18 @@ def test_attention_is_pytorchs_with_turned_queries_and_keys() -> None:
     torch.testing.assert_close(attention(x, rotation=table), expected)
     still = rotation_table(1, 8).expand(-1, 7, -1)
     torch.testing.assert_close(attention(x), attention(x, rotation=still))
-    with pytest.raises(ValueError, match="memory or known is given"):
+    with pytest.raises(ValueError, match="memory is given"):
         attention(x, x)
+
+
+def test_tokens_that_are_not_known_are_attended_to_by_none() -> None:
+    """As if the sequence had the others alone, at the times that they have."""
+    block = RotaryBlock(16, 2).double()
+    x, table = torch.randn(3, 7, 16, dtype=torch.float64), rotation_table(7, 8)
+    known = torch.tensor([[1, 1, 0, 1, 0, 1, 1]]).bool().expand(3, -1)
+    there = known[0].nonzero()[:, 0]
+    found = block(x, table, known)[:, there]
+    torch.testing.assert_close(found, block(x[:, there], table[:, there]), rtol=1e-12, atol=1e-12)
 
 
 def test_swiglu_has_the_weights_of_a_plain_mlp() -> None:
