@@ -49,7 +49,7 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("data.show", "draw a clip: animation or strip of frames"),
         "layouts": ("data.layouts", "the built-in skeletons, their joints and a drawing of each"),
     },
-    "models": {
+    "models and results": {
         "pretrain": ("models.pretrain", "pre-train a model on motion"),
         "sweep": ("models.sweep", "pre-train with several seeds and settings, one after the other"),
         "evaluate": ("models.evaluate", "probe or fine-tune a pre-trained encoder"),
@@ -58,8 +58,6 @@ _COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "export": ("models.export", "write a classifier or an encoder as ONNX or torch.export"),
         "predict": ("models.predict", "name the actions in a skeleton file or a stream"),
         "models": ("models.weights", "the pre-trained weights that come with the package"),
-    },
-    "results": {
         "table": ("table", "evaluations side by side, beside published results"),
         "plot": ("plot", "curves of a run, embeddings, attention maps, confusion matrix"),
         "report": ("report", "runs and benchmarks on one page of HTML; two results compared"),
