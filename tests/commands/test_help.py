@@ -137,7 +137,7 @@ def test_help_tells_types_defaults_and_the_settings_of_the_model(capsys: pytest.
 def test_the_overview_groups_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "--help")
     titles = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
-    assert titles == ["data", "models", "results", "this machine"]
+    assert titles == ["data", "models and results", "this machine"]
     assert all(f"\n  {name} " in text for name in COMMANDS)
     kinds = re.findall(r"^  (.*?)  ", shown(capsys, "bench", "--help"), re.MULTILINE)
     assert kinds == ["bench quick", "bench ladder", "bench recipe", "bench profile", "bench scaling"]
