@@ -367,4 +367,7 @@ def clear_unfinished(folder: str | Path) -> None:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Parameters and the buffers that the model saves; the others are made anew from its configuration."""
+    saved = model.state_dict(keep_vars=True)
+    buffers = {name: value for name, value in model.named_buffers() if name in saved}
+    return {**dict(model.named_parameters()), **buffers}

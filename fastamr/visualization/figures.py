@@ -42,9 +42,16 @@ def figure_text(text: object) -> str:
 
 
 def text_size(text: str, size: float) -> tuple[float, float]:
-    """Return width and height of a text in points of the figures' font, inches."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
+    """Return width and height of a text in points of the figures' font, inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.font_manager import FontProperties
+        from matplotlib.textpath import TextPath
+    except ImportError as error:
+        raise ImportError(MISSING) from error
 
     lines = text.split("\n")
     font = FontProperties(size=size)

@@ -16,7 +16,17 @@ INFO = f"{NAME}-{VERSION}.dist-info"
 PARTS = {
     "fastamr": (
         "fastamr",
-        (".py", ".yaml", "py.typed", "registry.json", "config.json", "model.safetensors", "MODEL_CARD.md"),
+        (
+            ".py",
+            ".yaml",
+            ".html",
+            ".css",
+            "py.typed",
+            "registry.json",
+            "config.json",
+            "model.safetensors",
+            "MODEL_CARD.md",
+        ),
     ),
     "kernels": ("fastamr/kernels", (".py",)),
     "csrc": ("fastamr/csrc", (".h", ".cpp", ".cu")),

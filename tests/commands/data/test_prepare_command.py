@@ -103,7 +103,10 @@ class TestExitCodes:
             (["pku1", "raw", "out", "--bodies", "1"], "--skip, --bodies, ... are options of ntu..."),
             (["ntu60", "raw", "out", "--keep", "both"], "--keep are options of pku"),
             (["ntu60", "raw", "out", "--bodies", "0"], "bodies is 0"),
-            (["ntu60", "raw"], "OUT is missing; see fastamr prepare --help"),
+            (
+                ["ntu60", "raw"],
+                "OUT is missing: type fastamr prepare KIND RAW OUT [options]; see fastamr prepare",
+            ),
             (["ntu60", "raw", "out", "--min-state", "3"], "invalid choice: 3"),
             (["ntu60", "raw", "out", "--stric"], "unknown option --stric; did you mean --strict?"),
         ],
