@@ -20,7 +20,7 @@ from .folder import CONFIG_FILE, FILES, WEIGHTS_FILE, describe
 MISSING = "repositories of the Hugging Face Hub need huggingface_hub: pip install 'fastamr[hub]'"
 README = "README.md"
 _TOKEN = re.compile(r"hf_\w{4,}")
-_US = {"library_name": "fastamr", "library_version": __version__}
+_US: dict[str, Any] = {"library_name": "fastamr", "library_version": __version__}
 
 
 @functools.cache
