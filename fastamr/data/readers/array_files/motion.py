@@ -77,17 +77,26 @@ def channels_of(clips: Sequence[np.ndarray], where: str, *, third_is_score: bool
         told = "by the format" if third_is_score else "within 0 and 1 beside pixels"
         return Channels(2, 2, (f"the third channel, {told}, is taken as the joints' confidence",))
     if size == 3:
-        flat = is_share and joints in _FLAT and last.any() and 0 <= np.nanmin(poses) <= np.nanmax(poses) <= 1
-        note = (
-            "all three channels lie within 0 and 1: read as x, y, z; give a confidence as an array of its own"
-        )
-        return Channels(3, None, (note,) * bool(flat))
+        return Channels(3, None, _doubts(poses, joints))
     if (size == 4 or (size == 5 and joints == 33)) and is_share:
         beside = "; the fifth (presence) is not read" if size == 5 else ""
         return Channels(3, 3, (f"the fourth channel is taken as the joints' confidence{beside}",))
     raise ValueError(
         f"{where}: {size} values a joint, expected x, y or x, y, z, perhaps with a confidence of 0 to 1 behind them"
     )
+
+
+def _doubts(poses: np.ndarray, joints: int) -> tuple[str, ...]:
+    """Return what to say of a third channel that is read as z and may be a score: pose tools' joints, none below 0."""
+    values = poses[np.isfinite(poses)]
+    third = poses[..., 2][np.isfinite(poses[..., 2])]
+    if joints not in _FLAT or not third.any() or values.min() < 0:
+        return ()
+    if values.max() <= 1:
+        told = "all three channels lie within 0 and 1"
+        return (f"{told}: read as x, y, z; give a confidence as an array of its own",)
+    told = f"no value is below 0, and the third channel lies within {third.min():g} and {third.max():g}"
+    return (f"{told}: read as x, y, z; give a confidence as an array of its own, from 0 to 1",)
 
 
 def _sample(clips: Sequence[np.ndarray]) -> np.ndarray:

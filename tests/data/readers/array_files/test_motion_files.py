@@ -363,3 +363,28 @@ class TestMat:
         path.write_bytes(path.read_bytes()[:500])
         with pytest.raises(ValueError, match=r"one.mat is no .mat file, or is truncated"):
             read(path)
+
+
+class TestDoubts:
+    """A third channel that may be a score and is read as z is never taken without a word."""
+
+    @pytest.mark.parametrize(
+        ("third", "within"),
+        [
+            (RNG.uniform(20, 100, (9, 17)).round(1), "within"),
+            (RNG.integers(0, 256, (9, 17)), "within"),
+            (np.tile([2, 2, 1, 2, 0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1], (9, 1)), "within 0 and 2"),
+        ],
+        ids=("percent", "bytes", "flags"),
+    )
+    def test_are_said_beside_pixels(self, tmp_path: Path, third: np.ndarray, within: str) -> None:
+        pixels = RNG.uniform(100, 900, (9, 17, 2))
+        np.save(tmp_path / "a.npy", np.concatenate([pixels, third[..., None]], -1))
+        data, notes = told(tmp_path / "a.npy", layout="coco17")
+        assert data.coords.shape[-1] == 3
+        assert f"the third channel lies {within}" in notes
+        assert "give a confidence as an array of its own" in notes
+
+    def test_are_none_of_a_skeleton_in_space(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", RNG.normal(size=(9, 17, 3)))
+        assert "confidence" not in told(tmp_path / "a.npy", layout="h36m17")[1]
